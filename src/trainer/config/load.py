@@ -1,0 +1,87 @@
+"""A YAML file and `key=value` overrides become a RunConfig, or one error that names every mistake."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import ValidationError
+
+from trainer.config.problems import describe
+from trainer.config.schema import RunConfig
+from trainer.config.yaml_source import YamlSource, parse_yaml
+from trainer.errors import ConfigError, similar
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read `path`, apply overrides such as `training.n_epochs=1`, and validate the whole tree.
+
+    Raises: ConfigError, with all mistakes of the file and of the overrides.
+    """
+    source = parse_yaml(_read(path), str(path))
+    if not isinstance(source.values, dict):
+        raise ConfigError(f"{path}: holds {type(source.values).__name__}, expected sections such as model: and data:")
+    origins = dict(_apply(source, overrides))
+    try:
+        config = RunConfig.model_validate(source.values)
+    except ValidationError as error:
+        found = describe(error, source.values, lambda at: _place(source, origins, at))
+        raise ConfigError(*source.problems, *found) from None
+    if source.problems:
+        raise ConfigError(*source.problems)
+    return config
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML that `load_config` reads back into an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        siblings = [str(file) for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such file, expected a yaml config{similar(str(path), siblings)}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not utf-8, expected utf-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _apply(source: YamlSource, overrides: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Write the overrides into the values; yields each path with the words the user typed."""
+    for text in overrides:
+        dotted, equals, value = text.partition("=")
+        path = tuple(dotted.split("."))
+        if not equals or not all(path):
+            source.problems.append(f"override {text!r}: not understood, expected section.name=value")
+            continue
+        try:
+            parsed = parse_yaml(value, f"override {text!r}")
+            section = _section(source.values, path[:-1])
+        except ConfigError as error:
+            source.problems.extend(error.problems)
+        except TypeError as error:
+            source.problems.append(f"override {text!r}: {error} is not a section")
+        else:
+            section[path[-1]] = None if value in ("", "null", "~") else parsed.values
+            yield path, f"override {text!r}"
+
+
+def _section(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    for depth, key in enumerate(path):
+        inner = values.setdefault(key, {})
+        if inner is None:
+            inner = values[key] = {}
+        if not isinstance(inner, dict):
+            raise TypeError(".".join(path[: depth + 1]))
+        values = inner
+    return values
+
+
+def _place(source: YamlSource, origins: Mapping[tuple[str, ...], str], path: tuple[str | int, ...]) -> str:
+    for length in range(len(path), 0, -1):
+        if (origin := origins.get(cast(tuple[str, ...], path[:length]))) is not None:
+            return origin
+    return source.place(path)

@@ -1,0 +1,153 @@
+"""Pydantic's errors in our words: one line a mistake, with its place and the nearest right name."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from trainer.config.schema import RunConfig
+from trainer.errors import quoted, similar
+
+Path = tuple[str | int, ...]
+
+# What users of other trainers type first, and what it is called here.
+FOREIGN_NAMES = {
+    "base_model": "model.base",
+    "model_name_or_path": "model.base",
+    "load_in_4bit": "model.quantization: nf4",
+    "load_in_8bit": "model.quantization: int8",
+    "lora_r": "lora.r",
+    "lora_rank": "lora.r",
+    "lora_target": "lora.target_modules",
+    "lora_target_modules": "lora.target_modules",
+    "lora_target_linear": "lora.target_modules: all-linear",
+    "dataset": "data.train",
+    "datasets": "data.train",
+    "train_file": "data.train",
+    "validation_file": "data.validation",
+    "sequence_len": "data.max_length",
+    "max_seq_length": "data.max_length",
+    "cutoff_len": "data.max_length",
+    "epochs": "training.n_epochs",
+    "num_epochs": "training.n_epochs",
+    "num_train_epochs": "training.n_epochs",
+    "lr": "training.learning_rate",
+    "optim": "training.optimizer",
+    "lr_scheduler": "training.lr_scheduler_type",
+    "micro_batch_size": "training.batch_size (conversations per optimizer step)",
+    "per_device_train_batch_size": "training.batch_size (conversations per optimizer step)",
+    "gradient_accumulation_steps": "training.batch_size (conversations per optimizer step)",
+    "output_dir": "run.root and run.name",
+    "report_to": "tracking.report_to",
+}
+
+
+def describe(error: ValidationError, values: Any, place: Callable[[Path], str]) -> list[str]:
+    """One `place: field: what was found, what is accepted` a mistake, in the order of the schema."""
+    by_field: dict[Path, list[ErrorDetails]] = {}
+    for detail in error.errors():
+        by_field.setdefault(_path_in(values, detail), []).append(detail)
+    return [f"{place(path)}: {_sentence(path, details)}" for path, details in by_field.items()]
+
+
+def _path_in(values: Any, detail: ErrorDetails) -> Path:
+    """The error's location without the names of union branches, which pydantic appends."""
+    path: Path = ()
+    part: Any
+    for part in detail["loc"]:
+        if (isinstance(values, dict) and part in values) or (
+            isinstance(values, list) and isinstance(part, int) and part < len(values)
+        ):
+            values = values[part]
+        elif detail["type"] == "missing" and part == detail["loc"][-1]:
+            pass
+        else:
+            continue
+        path = (*path, part)
+    return path
+
+
+def _sentence(path: Path, details: list[ErrorDetails]) -> str:
+    name, first = ".".join(map(str, path)), details[0]
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{name}: unknown field{suggestion(path)}"
+        case "missing":
+            return f"{name}: missing; add it{_example(path)}"
+        case "both_set":
+            return f"{name}: {first['msg']}"
+    expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
+    return f"{name}: is {quoted(first['input'])}, expected {expected}"
+
+
+def _expected(detail: ErrorDetails) -> str:
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "literal_error":
+            return str(context["expected"])
+        case "greater_than":
+            return f"a number above {context['gt']:g}"
+        case "greater_than_equal":
+            return f"a number of at least {context['ge']:g}"
+        case "less_than":
+            return f"a number below {context['lt']:g}"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "a whole number"
+        case "float_type" | "float_parsing" | "finite_number":
+            return "a number"
+        case "bool_type" | "bool_parsing":
+            return "true or false"
+        case "string_type":
+            return "text (in quotes where it looks like a number)"
+        case "string_pattern_mismatch":
+            return f"text matching {context['pattern']}"
+        case "string_too_short" | "too_short":
+            return "something that is not empty"
+        case "list_type":
+            return "a list"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "a section of settings"
+        case _:
+            return detail["msg"].lower()
+
+
+def _example(path: Path) -> str:
+    examples = {
+        ("model",): ", for example model: {base: builtin:tiny}",
+        ("data",): ", for example data: {train: data/glossary_train.jsonl}",
+        ("model", "base"): ", for example base: builtin:tiny",
+        ("data", "train"): ", for example train: data/glossary_train.jsonl",
+    }
+    return examples.get(tuple(map(str, path)), "")
+
+
+def suggestion(path: Path) -> str:
+    """`, did you mean …?` for an unknown key: a foreign name, a near one here, or one of another section."""
+    key = str(path[-1])
+    if key in FOREIGN_NAMES:
+        return f", it is called {FOREIGN_NAMES[key]} here"
+    here = list(_section_at(path[:-1]).model_fields)
+    if near := similar(key, here):
+        return near
+    elsewhere = [dotted for dotted in field_names() if dotted.rsplit(".", 1)[-1] == key]
+    return similar(key, [key], shown=elsewhere) if elsewhere else f", expected {', '.join(here)}"
+
+
+def _section_at(path: Path) -> type[BaseModel]:
+    section: type[BaseModel] = RunConfig
+    for part in path:
+        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        section = annotation
+    return section
+
+
+def field_names(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Every setting's dotted name, in the order of the schema."""
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from field_names(info.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,250 @@
+"""Every setting there is, as one frozen tree.
+
+The docstring under a field is its only description: the JSON Schema, `docs/config.md` and `--help` are made from it.
+A field that may be `auto` is given its number before a run starts; the run's `config.yaml` holds no `auto`.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+BASE_LEARNING_RATE = 2e-4  # the usual rate for LoRA (QLoRA paper, table 9); learning_rate_multiplier scales it
+
+
+def _not_a_bool(value: Any) -> Any:
+    """Refuse `yes` and `true` where a number is meant: pydantic would read them as 1.0."""
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+# Whole numbers are strict. Other numbers are not: YAML 1.1 reads `2e-4` as the text '2e-4'.
+Count = Annotated[int, Field(strict=True, ge=1)]
+NonNegativeCount = Annotated[int, Field(strict=True, ge=0)]
+Number = Annotated[float, BeforeValidator(_not_a_bool), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """Which model is fine-tuned, and how it is held in memory."""
+
+    base: Text
+    """The model to start from: a hub id (`meta-llama/Llama-3.1-8B-Instruct`), a local folder, `builtin:tiny`, or an earlier run (`runs/<name>`, `runs/<name>@<step>`), whose adapter is then trained further."""
+
+    revision: Text | None = None
+    """Branch, tag or commit of a hub model. The commit that was used is written into the run's manifest."""
+
+    quantization: Literal["none", "nf4", "int8"] = "none"
+    """How the frozen base weights are stored: `nf4` (4 bit, QLoRA) and `int8` need a fraction of the memory."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the base weights and the computation. `auto`: bfloat16 where the GPU has it, else float16 on a GPU and float32 on a CPU. Adapter weights are always float32."""
+
+    chat_template: Text | None = None
+    """A Jinja file used instead of the tokenizer's own chat template; needed for bases that have none."""
+
+
+class LoraSettings(Section):
+    """The adapter's shape, in PEFT's names."""
+
+    r: Count = 16
+    """Rank of the update: more can store more and costs more memory."""
+
+    lora_alpha: Count = 32
+    """The update is scaled by `lora_alpha / r` (by `lora_alpha / sqrt(r)` with `use_rslora`)."""
+
+    lora_dropout: Fraction = 0.0
+    """Dropout on the adapter's input. 0 keeps the gradient independent of how a step is split."""
+
+    target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = "all-linear"
+    """Which layers get an adapter: `all-linear` (every linear layer but the output head) or module names."""
+
+    use_rslora: Flag = False
+    """Rank-stabilised scaling, for large `r`."""
+
+    use_dora: Flag = False
+    """Weight-decomposed LoRA (DoRA): often a little better, slower."""
+
+
+class DataSource(Section):
+    """A training file with a weight in the mixture."""
+
+    path: Text
+    """A chat JSONL file."""
+
+    weight: Positive = 1.0
+    """How often an epoch uses the file: 2 means every row twice, 0.5 a random half that changes each epoch."""
+
+
+class DataConfig(Section):
+    """What is learned, and what is held out."""
+
+    train: Text | Annotated[list[Text | DataSource], Field(min_length=1)]
+    """A chat JSONL file, or a list of files, each a path or `{path, weight}`."""
+
+    validation: Text | Annotated[list[Text], Field(min_length=1)] | None = None
+    """Held-out rows in the same format: they are never trained on and choose the best checkpoint."""
+
+    max_length: Count | Auto = "auto"
+    """The longest row in tokens. `auto`: what the model can read."""
+
+    on_overlength: Literal["error", "drop", "truncate"] = "error"
+    """What happens to a longer row: `error` stops before training, `drop` leaves it out, `truncate` removes whole turns from the oldest on and keeps the system prompt and every answer whole."""
+
+    allow_leak: Flag = False
+    """Accept validation rows that also stand in the training data."""
+
+    @property
+    def train_sources(self) -> tuple[DataSource, ...]:
+        """The training files in the order given, each with its weight."""
+        entries = [self.train] if isinstance(self.train, str) else self.train
+        return tuple(DataSource(path=entry) if isinstance(entry, str) else entry for entry in entries)
+
+    @property
+    def validation_paths(self) -> tuple[str, ...]:
+        """The validation files in the order given; empty without validation."""
+        if self.validation is None:
+            return ()
+        return (self.validation,) if isinstance(self.validation, str) else tuple(self.validation)
+
+
+class TrainingConfig(Section):
+    """How the adapter is trained."""
+
+    method: Literal["sft"] = "sft"
+    """`sft`: supervised fine-tuning on the assistant's messages."""
+
+    n_epochs: Count | Auto = "auto"
+    """Passes over the training data. `auto`: 3, more for fewer than 34 rows and fewer for more than 8,333."""
+
+    batch_size: Count | Auto = "auto"
+    """Conversations per optimizer step, and nothing else: how they are split to fit in memory changes no result. `auto`: a twentieth of the rows, between 1 and 16."""
+
+    learning_rate_multiplier: Positive | Auto = "auto"
+    """The learning rate as a multiple of 2e-4, the usual one for LoRA. `auto`: 1."""
+
+    learning_rate: Positive | None = None
+    """The learning rate itself; give this or the multiplier."""
+
+    seed: NonNegativeCount | Auto = "auto"
+    """Decides the order of the rows and the adapter's first weights. `auto`: 42, so that one config is one result."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """`adamw`, or plain `sgd` without momentum."""
+
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up: to 0 in a line or a half cosine, or not at all."""
+
+    warmup_ratio: Fraction = 0.03
+    """Share of the steps over which the learning rate rises from 0."""
+
+    weight_decay: NonNegative = 0.0
+    """AdamW's decoupled weight decay."""
+
+    adam_beta1: Fraction = 0.9
+    """AdamW's decay of the first moment."""
+
+    adam_beta2: Fraction = 0.999
+    """AdamW's decay of the second moment."""
+
+    adam_epsilon: Positive = 1e-8
+    """AdamW's term against division by zero."""
+
+    max_grad_norm: NonNegative = 1.0
+    """Gradients longer than this are shortened to it; 0 switches clipping off."""
+
+    logging_steps: Count | Auto = "auto"
+    """Steps between two rows of `results.csv`. `auto`: about 100 rows a run, at most 10 steps apart."""
+
+    eval_steps: Count | Auto = "auto"
+    """Steps between two measurements of the validation loss, which is also measured at the end of each epoch. `auto`: four times an epoch where an epoch has at least 40 steps, else at epoch ends only."""
+
+    eval_rows: Count = 200
+    """`valid_loss` is measured on this many validation rows, always the same ones; `full_valid_loss` on all."""
+
+    save_steps: Count | Auto = "auto"
+    """Steps between two checkpoints; one is also written at the end of each epoch and for each new best. `auto`: a tenth of the run, at least 10 steps."""
+
+    save_total_limit: Count = 3
+    """Checkpoints kept: the newest this many, and the best."""
+
+    early_stopping_patience: Count | None = None
+    """Stop after this many measurements in a row without a better validation loss."""
+
+    early_stopping_threshold: NonNegative = 0.0
+    """How much lower the validation loss must be to count as better."""
+
+    adapter_from: Literal["best", "last"] = "best"
+    """Which checkpoint becomes the run's adapter: the one with the lowest validation loss, or the last. Without validation data it is the last."""
+
+    @model_validator(mode="after")
+    def _one_learning_rate(self) -> Self:
+        """Both may stand together only where they say the same, as they do in a run's resolved config."""
+        if self.learning_rate is None or self.learning_rate_multiplier == "auto":
+            return self
+        if not math.isclose(self.learning_rate, self.learning_rate_multiplier * BASE_LEARNING_RATE, rel_tol=1e-6):
+            raise PydanticCustomError(
+                "both_set", "learning_rate and learning_rate_multiplier are both set, expected one of them"
+            )
+        return self
+
+
+class MemoryConfig(Section):
+    """How a step is split to fit. It changes the speed and the memory, never the result."""
+
+    token_budget: Count | Auto = "auto"
+    """Tokens, padding included, that go through the model at a time. `auto`: what the free memory allows."""
+
+
+class TrackingConfig(Section):
+    """Where else metrics go."""
+
+    report_to: list[Literal["mlflow", "tensorboard"]] = []
+    """Experiment trackers, set up by their own environment variables, for example MLFLOW_TRACKING_URI."""
+
+
+class BackendConfig(Section):
+    """Where the run executes."""
+
+    kind: Literal["local"] = "local"
+    """`local`: on this machine, on its GPU or CPU."""
+
+
+class RunSettings(Section):
+    """What the run is called and where it is kept."""
+
+    name: Name | None = None
+    """The run's name and folder. Default: date and time, base and suffix. An existing run is never overwritten."""
+
+    suffix: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None = None
+    """A word of yours at the end of the default name."""
+
+    root: Text = "runs"
+    """The folder that holds the runs."""
+
+
+class RunConfig(Section):
+    """Everything about one run: the file behind `train --config`."""
+
+    model: ModelConfig
+    data: DataConfig
+    lora: LoraSettings = LoraSettings()
+    training: TrainingConfig = TrainingConfig()
+    memory: MemoryConfig = MemoryConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    backend: BackendConfig = BackendConfig()
+    run: RunSettings = RunSettings()

@@ -1,0 +1,91 @@
+"""YAML text to plain values that remember the line they stand on."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from trainer.errors import ConfigError
+
+MAX_DEPTH = 32
+MAX_NODES = 10_000  # aliases can make a short file expand without end
+
+Path = tuple[str | int, ...]
+
+
+@dataclass
+class YamlSource:
+    """A parsed file: its values, and for each path of keys the line of its key."""
+
+    file: str
+    values: Any = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def place(self, path: Path) -> str:
+        """`file:line` of the deepest part of `path` that stands in the file, else `file`."""
+        for length in range(len(path), 0, -1):
+            if line := self.lines.get(path[:length]):
+                return f"{self.file}:{line}"
+        return self.file
+
+
+def parse_yaml(text: str, file: str) -> YamlSource:
+    """Parse one YAML document without building objects; duplicate keys are collected in `problems`.
+
+    Raises: ConfigError, when the text is not YAML at all.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        source = YamlSource(file)
+        source.values = {} if root is None else _Builder(loader, source).build(root, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raise ConfigError(f"{place}: not valid yaml: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"{file}: not valid yaml: {error}") from None
+    finally:
+        loader.dispose()
+    return source
+
+
+class _Builder:
+    """Walks the node tree once, noting lines, duplicate keys and excess."""
+
+    def __init__(self, loader: yaml.SafeLoader, source: YamlSource) -> None:
+        self.loader, self.source, self.num_nodes = loader, source, 0
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        self.num_nodes += 1
+        if self.num_nodes > MAX_NODES or len(path) > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_NODES:,} values or nested deeper than {MAX_DEPTH}")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._item(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self.loader.construct_object(node)
+
+    def _item(self, node: yaml.Node, path: Path) -> Any:
+        self.source.lines.setdefault(path, node.start_mark.line + 1)
+        return self.build(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
+            here = (*path, key)
+            dotted = ".".join(map(str, here))
+            if not isinstance(key_node, yaml.ScalarNode) or key == "<<":
+                self.source.problems.append(f"{self.source.file}:{line}: {dotted}: not a plain key, expected a name")
+            elif key in values:
+                first = self.source.lines[here]
+                self.source.problems.append(
+                    f"{self.source.file}:{line}: {dotted}: given twice, first on line {first}; remove one"
+                )
+            else:
+                self.source.lines[here] = line
+                values[key] = self.build(value_node, here)
+        return values
