@@ -1,0 +1,1 @@
+"""The base model: where it is found, how it is loaded, its tokenizer and its adapter."""

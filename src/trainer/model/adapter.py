@@ -1,0 +1,92 @@
+"""The adapter: LoRA weights put onto a base, made new or loaded from a run."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.config.schema import LoraSettings
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def add_adapter(model: "PreTrainedModel", settings: LoraSettings) -> "PeftModel":
+    """A new adapter on every layer that the settings name; its B matrices are 0, so the model is unchanged at first.
+
+    Raises: ConfigError, when a target matches no layer.
+    """
+    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+
+    _check_targets(model, settings)
+    adapted = get_peft_model(model, LoraConfig(task_type=TaskType.CAUSAL_LM, **settings.model_dump()))
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> "PeftModel":
+    """The base with the adapter of `folder`, whose weights must be safetensors.
+
+    Raises: ConfigError, when the folder is not an adapter of this base.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ConfigError(f"adapter {str(folder)!r}: has no adapter_model.safetensors, expected a PEFT adapter")
+    try:
+        return PeftModel.from_pretrained(model, folder, is_trainable=trainable, use_safetensors=True)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"adapter {str(folder)!r}: does not fit the base: {error}") from error
+
+
+def trainable(model: "torch.nn.Module") -> dict[str, "torch.nn.Parameter"]:
+    """The weights that are trained, by name, in the model's order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def keep_float32(model: "torch.nn.Module") -> None:
+    """Hold the adapter in float32: updates of a small learning rate vanish in 16 bits."""
+    for parameter in trainable(model).values():
+        parameter.data = parameter.data.float()
+
+
+def adapter_files(model: "PeftModel") -> dict[str, bytes]:
+    """The adapter in PEFT's own format: its weights as safetensors and its configuration."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    config = model.active_peft_config.to_dict() | {"inference_mode": True}
+    text = json.dumps(
+        {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}, indent=2
+    )
+    return {"adapter_model.safetensors": save(weights, {"format": "pt"}), "adapter_config.json": text.encode()}
+
+
+def _check_targets(model: "PreTrainedModel", settings: LoraSettings) -> None:
+    """PEFT only fails when no target matches; one that is misspelt beside one that is right would go unseen."""
+    if settings.target_modules == "all-linear":
+        return
+    linear = list(_linear_modules(model))
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    problems = [
+        f"lora.target_modules: {target!r} matches no layer of this model, expected some of: {', '.join(known)}"
+        for target in settings.target_modules
+        if not any(name == target or name.endswith(f".{target}") for name in linear)
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _linear_modules(model: "PreTrainedModel") -> Iterable[str]:
+    """Names of the layers that can take an adapter: linear ones except the output head."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
+            yield name

@@ -1,0 +1,63 @@
+"""Which device computes, in which number format, and what memory it has left."""
+
+from typing import TYPE_CHECKING
+
+from trainer.config.schema import ModelConfig
+
+if TYPE_CHECKING:
+    import torch
+
+BF16_CAPABILITY = (8, 0)  # Ampere is the first GPU generation with bfloat16 units
+
+
+def pick_device() -> "torch.device":
+    """The first GPU, else the CPU."""
+    import torch
+
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def pick_dtype(settings: ModelConfig, device: "torch.device") -> "torch.dtype":
+    """The number format of `model.dtype`, with `auto` resolved for the device."""
+    import torch
+
+    if settings.dtype != "auto":
+        return getattr(torch, settings.dtype)  # type: ignore[no-any-return]  # the schema's literals are torch's names
+    if device.type == "cpu":
+        return torch.float32
+    has_bf16 = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return torch.bfloat16 if has_bf16 else torch.float16
+
+
+def free_memory_bytes(device: "torch.device") -> int:
+    """Memory that new tensors can take."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def peak_memory_bytes(device: "torch.device") -> int:
+    """The most memory held so far: tensors on a GPU, the whole process on a CPU."""
+    import resource
+    import sys
+
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def describe(device: "torch.device") -> str:
+    """The device as a person would name it."""
+    import platform
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)"

@@ -1,0 +1,82 @@
+"""`model.base: runs/<name>[@step]`: which base and which adapter an earlier run stands for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.config.schema import LoraSettings, RunConfig
+from trainer.errors import ConfigError
+from trainer.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """An earlier run whose adapter is trained further."""
+
+    run: Run
+    adapter: Path
+    step: int | None
+
+    @property
+    def base(self) -> dict[str, str | None]:
+        """The parent's own base as its manifest pins it: name, revision, digest."""
+        base: dict[str, str | None] = self.run.manifest()["base"]
+        return base
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether the base is pinned by a hub commit, and not by the digest of a folder."""
+        return self.base["weights_sha256"] is None and not str(self.base["name"]).startswith("builtin:")
+
+
+def find_parent(config: RunConfig) -> Parent | None:
+    """The run that `model.base` names, or None where it names a model.
+
+    Raises: ConfigError, when it has the form of a run that is not there or has no such adapter.
+    """
+    name, _, step = config.model.base.partition("@")
+    folder = Path(name)
+    if not (folder / "config.yaml").is_file():
+        if folder.parent == Path(config.run.root):
+            raise ConfigError(f"model.base: {name!r} is no run, expected one of those listed by: trainer runs")
+        return None
+    run = Run(folder)
+    if not run.manifest().get("base"):
+        raise ConfigError(f"model.base: {name!r} stopped before it had loaded its base, expected a finished run")
+    adapter = run.adapter if not step else _checkpoint(run, step)
+    if not (adapter / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"model.base: {name!r} has no adapter (its state is {run.state}), expected a finished run; "
+            "finish it or name a checkpoint as <run>@<step>"
+        )
+    return Parent(run, adapter, int(step) if step else None)
+
+
+def inherit(config: RunConfig, parent: Parent) -> RunConfig:
+    """The config with the parent's LoRA shape and quantization, where it does not set its own.
+
+    Raises: ConfigError, when it asks for another LoRA shape: an adapter keeps the one it was made with.
+    """
+    before = parent.run.config()
+    problems = [
+        f"lora.{name}: is {getattr(config.lora, name)!r}, but {parent.run.path} was trained with "
+        f"{getattr(before.lora, name)!r}; leave it out to continue that adapter"
+        for name in sorted(config.lora.model_fields_set & LoraSettings.model_fields.keys())
+        if name != "lora_dropout" and getattr(config.lora, name) != getattr(before.lora, name)
+    ]
+    if problems:
+        raise ConfigError(*problems)
+    lora = before.lora.model_copy(update={name: getattr(config.lora, name) for name in config.lora.model_fields_set})
+    inherited = {
+        name: getattr(before.model, name)
+        for name in ("quantization", "dtype", "chat_template")
+        if name not in config.model.model_fields_set
+    }
+    return config.model_copy(update={"lora": lora, "model": config.model.model_copy(update=inherited)})
+
+
+def _checkpoint(run: Run, step: str) -> Path:
+    steps = sorted(int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*") if path.is_dir())
+    if not step.isdigit() or int(step) not in steps:
+        known = ", ".join(map(str, steps)) or "none"
+        raise ConfigError(f"model.base: {run.path} has no checkpoint {step!r}, expected one of: {known}")
+    return run.checkpoints / f"step-{int(step):08d}"
