@@ -1,0 +1,51 @@
+# `make demo` trains a small model on this machine; `make test` runs the tests. Both set up .venv first.
+# Another build of torch: make setup TORCH="torch==2.13.0 --index-url <the index of your CUDA version>"
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+
+.DEFAULT_GOAL := help
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed; name one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+setup: $(VENV)/.installed ## Create .venv with pinned versions
+
+demo: setup ## Check data, preview, train, and ask base and tuned model
+	$(BIN)/trainer data check data/glossary_train.jsonl --validation data/glossary_validation.jsonl
+	$(BIN)/train --config configs/tiny.yaml --preview 3
+	rm -rf $(RUN)
+	$(BIN)/train --config configs/tiny.yaml run.name=$(notdir $(RUN))
+	$(BIN)/trainer show $(RUN)
+	$(BIN)/trainer chat $(RUN) --compare --questions data/questions.txt
+
+lint: setup ## Formatting, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## The tests that CI runs
+	$(BIN)/pytest -m 'not long'
+
+test-full: lint ## All tests, also those that take minutes
+	$(BIN)/pytest
+
+docs: setup ## Write the generated pages again
+	$(BIN)/trainer config schema > docs/config.schema.json
+	$(BIN)/trainer config reference > docs/config.md
+
+clean: ## Remove .venv and the demo's run
+	rm -rf $(VENV) $(RUN)
+
+.PHONY: help setup demo lint test test-full docs clean
