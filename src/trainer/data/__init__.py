@@ -1,0 +1,1 @@
+"""Chat JSONL files: read, checked to the line, rendered to tokens and packed."""

@@ -1,0 +1,85 @@
+"""Opening a data file and taking it apart into lines, with a mistake in the path told in words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import BinaryIO
+
+from trainer.data.quoting import printable
+from trainer.errors import DataError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_LINE_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without its end; `offset` is that of its first byte in the file, `whole` is False where it was cut."""
+
+    number: int
+    offset: int
+    raw: bytes
+    whole: bool = True
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """`path` opened for reading; whatever the operating system refuses becomes a `DataError`."""
+    try:
+        if path.is_dir():
+            raise DataError(f"{_named(path)} is a directory, expected a chat JSONL file; {_advice(path, path)}")
+        if path.exists() and not path.is_file():
+            raise DataError(
+                f"{_named(path)} is not a regular file, expected a chat JSONL file; save the rows in a file"
+            )
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        advice = _advice(path, path.parent)
+        raise DataError(f"{_named(path)} does not exist, expected a chat JSONL file; {advice}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        text = f"{_named(path)} cannot be read ({reason}), expected a chat JSONL file; check its name and permissions"
+        raise DataError(text) from error
+
+
+def numbered_lines(file: BinaryIO, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """Every line of `file` from its start, blank ones too, without byte order mark and line end."""
+    file.seek(0)
+    offset = number = 0
+    while raw := file.readline(limit):
+        number += 1
+        size = len(raw)
+        whole = size < limit or raw.endswith(b"\n")
+        size += 0 if whole else _skip_line(file, limit)
+        skipped = len(BYTE_ORDER_MARK) if number == 1 and raw.startswith(BYTE_ORDER_MARK) else 0
+        yield Line(number, offset + skipped, raw[skipped:].rstrip(b"\r\n"), whole)
+        offset += size
+
+
+def _skip_line(file: BinaryIO, limit: int) -> int:
+    """Read on to the end of the line and tell how many bytes that were."""
+    num_bytes = 0
+    while raw := file.readline(limit):
+        num_bytes += len(raw)
+        if raw.endswith(b"\n"):
+            break
+    return num_bytes
+
+
+def _named(path: Path) -> str:
+    return f"{printable(str(path))}: the file"
+
+
+def _advice(path: Path, folder: Path) -> str:
+    """The file that was probably meant: one in `folder` with a similar name, or any JSONL file of a directory."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    except OSError:
+        return f"check the path, the directory {printable(str(folder))} does not exist"
+    meant = get_close_matches(path.name, names, n=1) or [name for name in names if name.endswith(".jsonl")][:1]
+    return f"did you mean {printable(str(folder / meant[0]))}?" if meant else "check the path"

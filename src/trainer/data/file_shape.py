@@ -1,0 +1,96 @@
+"""Files that are not chat JSONL at all, recognised by their first bytes so that one finding says so."""
+
+import re
+from dataclasses import dataclass
+
+from trainer.data.data_files import BYTE_ORDER_MARK
+from trainer.data.json_scanner import JsonProblem
+from trainer.data.strict_json import parse
+
+HEAD_BYTES = 64 * 1024
+ROW_KEYS = {"messages", "conversations", "instruction", "prompt", "preferred_output"}
+
+_UTF_MARKS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+_BINARY_MARKS = (
+    (b"\x1f\x8b", "gzip-compressed"),
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook"),
+    (b"PAR1", "a Parquet file"),
+    (b"ARROW1", "an Arrow file"),
+)
+_CSV_HEADER = re.compile(r'"?[A-Za-z_][\w ]*"?(?:(?P<mark>[,;\t])"?[A-Za-z_][\w ]*"?)(?:(?P=mark)"?[A-Za-z_][\w ]*"?)*')
+_ROW_START = re.compile(rf'\{{\s*"(?:{"|".join(sorted(ROW_KEYS))}|tools|input)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a file is instead of chat JSONL, told by the rule `code`; `line` where the rule names one."""
+
+    code: str
+    found: str
+    line: int | None = None
+
+
+def recognise(head: bytes, whole: bool) -> Shape | None:
+    """What the file that begins with `head` is instead of JSONL; `whole` when `head` is all of it."""
+    if encoding := _wide_encoding(head):
+        return Shape("ENCODING", f"is {encoding} from byte offset 0 on", line=1)
+    for mark, name in _BINARY_MARKS:
+        if head.startswith(mark):
+            return Shape("FORMAT", f"is {name}")
+    lines = [line.strip() for line in head.removeprefix(BYTE_ORDER_MARK).decode(errors="replace").split("\n")]
+    return _shape_of_text([line for line in lines if line], whole)
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    for mark, name in _UTF_MARKS:
+        if head.startswith(mark):
+            return name
+    sample = head[:64]
+    zeros = {position % 2 for position, byte in enumerate(sample) if byte == 0}
+    # ASCII text as UTF-16 has a zero in every other byte, and UTF-8 text has none.
+    return "UTF-16" if len(zeros) == 1 and sample.count(0) >= max(2, len(sample) // 3) else None
+
+
+def _shape_of_text(lines: list[str], whole: bool) -> Shape | None:
+    if not lines:
+        return None
+    first = lines[0]
+    if first[0] in "[{":
+        return _shape_of_json(lines, whole)
+    if _CSV_HEADER.fullmatch(first):
+        return Shape("FORMAT", "is a table (CSV)")
+    return None
+
+
+def _shape_of_json(lines: list[str], whole: bool) -> Shape | None:
+    """A value spread over many lines is told from a damaged first row by its neighbours being no rows."""
+    first, others = lines[0], lines[1:]
+    is_spread = _goes_on(first) and not any(map(_is_row, others))
+    if first == "[" or (first[0] == "[" and (is_spread if others else _holds_rows(first, whole))):
+        return Shape("FORMAT", "is one JSON array")
+    if first[0] == "{" and others and is_spread and not _ROW_START.match(others[0]):
+        return Shape("FORMAT", "is pretty-printed JSON, spread over many lines")
+    return None
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a value begins on `line` and the line ends between two of its words."""
+    value = parse(line)
+    return isinstance(value, JsonProblem) and value.truncated and value.found != "ends inside a string"
+
+
+def _holds_rows(line: str, whole: bool) -> bool:
+    """Whether the only line of a file is a list of objects; where its end is not seen, it will be."""
+    value = parse(line)
+    return not whole or isinstance(value, JsonProblem) or all(isinstance(item, dict) for item in value)
+
+
+def _is_row(line: str) -> bool:
+    value = parse(line)
+    return isinstance(value, dict) and not ROW_KEYS.isdisjoint(value)

@@ -1,0 +1,94 @@
+"""Secrets and obvious personal data in a text. What is found is never shown beyond its first four characters."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+NUM_SHOWN_CHARS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """Something that should not be trained on; `code` is SECRET or PERSONAL_DATA."""
+
+    code: str
+    kind: str
+    value: str
+
+    @property
+    def shown(self) -> str:
+        return repr(self.value[:NUM_SHOWN_CHARS] + "…")
+
+
+# kind, a text that every match holds (looked for first, since that is cheap), the shape. Runs of token characters are
+# entered at their start only and are possessive, so that no text takes more than linear time.
+_SECRETS = (
+    (
+        "an API key",
+        "sk-",
+        r"(?<![\w-])sk-(?=[A-Za-z0-9_-]{0,200}[0-9])(?=[A-Za-z0-9_-]{0,200}[A-Z])[A-Za-z0-9_-]{20,}+",
+    ),
+    ("an Azure storage key", "AccountKey=", r"AccountKey=[A-Za-z0-9+/]{86}=="),
+    ("an Azure AI key", "JQQJ99", r"(?<!\w)[A-Za-z0-9]{40,60}JQQJ99[A-Za-z0-9]{20,30}(?!\w)"),
+    ("an Azure client secret", "8Q~", r"(?<![\w~.-])[\w~.-]{3}8Q~[\w~.-]{31,34}(?![\w~.-])"),
+    ("an AWS access key", "A", r"(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?<!EXAMPLE)(?!\w)"),
+    ("a Hugging Face token", "hf_", r"(?<!\w)hf_[A-Za-z0-9]{30,}+(?!\w)"),
+    ("a GitHub token", "gh", r"(?<!\w)gh[pousr]_[A-Za-z0-9]{36,}+(?!\w)"),
+    ("a GitHub token", "github_pat_", r"(?<!\w)github_pat_[A-Za-z0-9_]{50,}+"),
+    ("a private key", "PRIVATE KEY", r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY"),
+    ("a JSON web token", "eyJ", r"(?<![\w-])eyJ[\w-]{10,}+\.eyJ[\w-]{10,}+\.[\w-]{10,}+"),
+    ("an API key", "key", r"(?i:api[-_ ]?key|subscription[-_ ]key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?[0-9a-f]{32}(?!\w)"),
+)
+_SECRET_SHAPES = tuple((kind, part, re.compile(shape)) for kind, part, shape in _SECRETS)
+
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
+_INVENTED_EMAIL = re.compile(
+    r"(?i)git@|.*[@.](?:example(?:\.\w+)?|test|invalid|localhost|local)$|.*@(?:test|domain)\.com$"
+)
+# Nine digits with little between them: what every number below has, and what hardly any other text has.
+_MANY_DIGITS = re.compile(r"[0-9](?:[ ().-]{0,2}[0-9]){8}")
+_SSN = re.compile(r"(?<![\w-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\w-])")
+_PHONE = re.compile(
+    r"(?<![\w.+])(?:\+[1-9][0-9]{0,2}(?:[ .-]?\(?[0-9]{1,4}\)?){2,4}[ .-]?[0-9]{2,4}"
+    r"|(?:\([0-9]{3}\) ?|(?:1[.-])?[0-9]{3}[.-])[0-9]{3}[.-][0-9]{4})(?![\w-])"
+)
+_FICTIONAL_PHONE = re.compile(r"555[ .-]?01[0-9]{2}$")
+_CARD = re.compile(
+    r"(?<![\w.-])(?<![0-9] )(?:4|5[1-5]|2[2-7]|3[47]|6011|65)[0-9](?:[ -]?[0-9]){10,16}(?![\w-]|\.[0-9])"
+)
+_IBAN = re.compile(r"(?<!\w)[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?!\w)")
+
+
+def find_private(text: str) -> Iterator[Private]:
+    """Every secret and every piece of personal data that `text` seems to hold."""
+    for kind, part, shape in _SECRET_SHAPES:
+        if part in text:
+            yield from (Private("SECRET", kind, match[0]) for match in shape.finditer(text))
+    if "@" in text:
+        emails = (match[0] for match in _EMAIL.finditer(text))
+        yield from (Private("PERSONAL_DATA", "an e-mail address", e) for e in emails if not _INVENTED_EMAIL.match(e))
+    if _MANY_DIGITS.search(text):
+        yield from _find_numbers(text)
+
+
+def _find_numbers(text: str) -> Iterator[Private]:
+    yield from (Private("PERSONAL_DATA", "a US social security number", match[0]) for match in _SSN.finditer(text))
+    phones = (match[0] for match in _PHONE.finditer(text))
+    yield from (Private("PERSONAL_DATA", "a phone number", p) for p in phones if not _FICTIONAL_PHONE.search(p))
+    cards = (match[0] for match in _CARD.finditer(text))
+    yield from (Private("PERSONAL_DATA", "a payment card number", card) for card in cards if _passes_luhn(card))
+    ibans = (match[0] for match in _IBAN.finditer(text))
+    yield from (Private("PERSONAL_DATA", "an IBAN", iban) for iban in ibans if _passes_mod_97(iban))
+
+
+def _passes_luhn(number: str) -> bool:
+    digits = [int(digit) for digit in reversed(number) if digit.isdigit()]
+    doubled = (sum(divmod(2 * digit, 10)) for digit in digits[1::2])
+    return (sum(digits[::2]) + sum(doubled)) % 10 == 0
+
+
+def _passes_mod_97(iban: str) -> bool:
+    """ISO 13616: the first four characters go to the end, letters count from 10."""
+    compact = iban.replace(" ", "")
+    digits = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
+    return 15 <= len(compact) <= 34 and int(digits) % 97 == 1
