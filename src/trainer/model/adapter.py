@@ -1,7 +1,7 @@
 """The adapter: LoRA weights put onto a base, made new or loaded from a run."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,16 +15,27 @@ if TYPE_CHECKING:
 
 
 def add_adapter(model: "PreTrainedModel", settings: LoraSettings) -> "PeftModel":
-    """A new adapter on every layer that the settings name; its B matrices are 0, so the model is unchanged at first.
-
-    Raises: ConfigError, when a target matches no layer.
-    """
+    """A new adapter on every layer that the settings name; its B matrices are 0, so the model is unchanged at first."""
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
-    _check_targets(model, settings)
     adapted = get_peft_model(model, LoraConfig(task_type=TaskType.CAUSAL_LM, **settings.model_dump()))
     assert isinstance(adapted, PeftModel)
     return adapted
+
+
+def check_targets(model: "PreTrainedModel", settings: LoraSettings) -> None:
+    """Raises: ConfigError, for each target that matches no layer. PEFT only fails when none of them does."""
+    if settings.target_modules == "all-linear":
+        return
+    linear = [name for name, _ in linear_modules(model)]
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    problems = [
+        f"lora.target_modules: {target!r} matches no layer of this model, expected some of: {', '.join(known)}"
+        for target in settings.target_modules
+        if not any(name == target or name.endswith(f".{target}") for name in linear)
+    ]
+    if problems:
+        raise ConfigError(*problems)
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> "PeftModel":
@@ -66,27 +77,12 @@ def adapter_files(model: "PeftModel") -> dict[str, bytes]:
     return {"adapter_model.safetensors": save(weights, {"format": "pt"}), "adapter_config.json": text.encode()}
 
 
-def _check_targets(model: "PreTrainedModel", settings: LoraSettings) -> None:
-    """PEFT only fails when no target matches; one that is misspelt beside one that is right would go unseen."""
-    if settings.target_modules == "all-linear":
-        return
-    linear = list(_linear_modules(model))
-    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-    problems = [
-        f"lora.target_modules: {target!r} matches no layer of this model, expected some of: {', '.join(known)}"
-        for target in settings.target_modules
-        if not any(name == target or name.endswith(f".{target}") for name in linear)
-    ]
-    if problems:
-        raise ConfigError(*problems)
-
-
-def _linear_modules(model: "PreTrainedModel") -> Iterable[str]:
-    """Names of the layers that can take an adapter: linear ones except the output head."""
+def linear_modules(model: "PreTrainedModel") -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Name and weight of each layer that can take an adapter: the linear ones except the output head."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
-            yield name
+            yield name, module.weight

@@ -1,10 +1,14 @@
 """Finding and loading the base model and its tokenizer: safetensors only, never remote code."""
 
 import hashlib
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
@@ -24,11 +28,23 @@ class Base:
     source: str  # hub id or folder
     revision: str | None  # the commit of a hub model
     config: "PretrainedConfig"
+    loading: dict[str, Any]  # what every from_pretrained gets
 
     @property
     def max_length(self) -> int:
         """The longest sequence the model was made for, in tokens."""
         return int(getattr(self.config.get_text_config(), "max_position_embeddings", None) or 2048)
+
+    @cached_property
+    def skeleton(self) -> "PreTrainedModel":
+        """The model's layers without their weights: torch's meta device holds shapes only."""
+        import torch
+        from transformers import AutoModelForCausalLM, PreTrainedModel
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
+        assert isinstance(model, PreTrainedModel)
+        return model
 
     def identity(self) -> dict[str, str | None]:
         """What the manifest pins: a hub model by its commit, a folder by a digest of its weights."""
@@ -50,15 +66,32 @@ def find_base(settings: ModelConfig, report: Callable[[str], None] = lambda mess
     if settings.base.startswith("builtin:") and settings.base != TINY:
         raise ConfigError(f"model.base: {settings.base!r} is not known, expected {TINY!r}")
     _check_folder(settings.base)
+    local_only = not Path(source).is_dir() and _hub_is_out_of_reach()
     try:
-        config = AutoConfig.from_pretrained(source, revision=settings.revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            source, revision=settings.revision, trust_remote_code=False, local_files_only=local_only
+        )
     except Exception as error:  # the hub client and the config classes raise many kinds
         raise ConfigError(_not_found(settings, error)) from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ConfigError(
             f"model.base: {settings.base!r} is a {config.model_type!r} model, expected a causal language model"
         )
-    return Base(settings.base, source, getattr(config, "_commit_hash", None), config)
+    revision = getattr(config, "_commit_hash", None)
+    return Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
+
+
+def _hub_is_out_of_reach() -> bool:
+    """Whether the hub's name does not even resolve: the client would try for half a minute before it says so."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return bool(constants.HF_HUB_OFFLINE)
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return True
+    return False
 
 
 def _check_folder(name: str) -> None:
@@ -97,7 +130,7 @@ def load_tokenizer(base: Base, settings: ModelConfig) -> "PreTrainedTokenizerBas
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base.source, revision=base.revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(base.source, trust_remote_code=False, **base.loading)
     except Exception as error:
         raise ConfigError(
             f"model.base: the tokenizer of {base.name!r} cannot be loaded: {quoted(str(error), 200)}"
@@ -142,7 +175,7 @@ def load_model(base: Base, settings: ModelConfig, device: "torch.device", dtype:
         arguments["device_map"] = {"": device}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            base.source, revision=base.revision, trust_remote_code=False, use_safetensors=True, **arguments
+            base.source, trust_remote_code=False, use_safetensors=True, **base.loading, **arguments
         )
     except (OSError, ValueError) as error:
         raise ConfigError(

@@ -1,0 +1,1 @@
+"""Where runs execute: one file a backend, chosen by `backend.kind`."""

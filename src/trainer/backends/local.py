@@ -1,0 +1,83 @@
+"""The local backend: this machine's GPU or CPU."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Callable
+
+from rich.console import Console
+
+from trainer.config.schema import RunConfig
+from trainer.errors import ConfigError, MissingDependency
+from trainer.runs import Run, create_run
+from trainer.training.fit import Outcome, fit
+from trainer.training.prepare import Prepared, prepare
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+
+
+def check(config: RunConfig, report: Callable[[str], None]) -> Prepared:
+    """Verify everything that can be verified without training, and resolve the config.
+
+    Raises: MissingDependency, ConfigError, DataError.
+    """
+    _check_packages(config)
+    be_quiet()
+    return prepare(config, report)
+
+
+def launch(prepared: Prepared, console: Console, created: Callable[[Run], None]) -> Outcome:
+    """Create the run and train it; `created` is told the run before training starts.
+
+    Raises: ConfigError, when the run exists; TrainingError, when it fails.
+    """
+    run = create_run(prepared.config)
+    created(run)
+    return fit(prepared, run, console)
+
+
+def resume(run: Run, console: Console, report: Callable[[str], None]) -> Outcome:
+    """Go on with a run that was interrupted or failed.
+
+    Raises: ConfigError, when it is running, finished, or its data or base has changed.
+    """
+    match run.state:
+        case "running" | "validating_files":
+            status = run.status()
+            raise ConfigError(
+                f"run {run.name!r}: is running as process {status.get('pid')} on {status.get('host')!r}, expected a "
+                "stopped run; stop that process first"
+            )
+        case "succeeded" | "cancelled" as state:
+            raise ConfigError(
+                f"run {run.name!r}: is {state}, expected an unfinished run; "
+                f"to train it further start a new run with model.base={run.path}"
+            )
+    return fit(check(run.config(), report), run, console)
+
+
+def _check_packages(config: RunConfig) -> None:
+    wanted = [*PACKAGES, *config.tracking.report_to]
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+    problems = [
+        f"tracking.report_to: {name} is not installed; run: pip install {name}"
+        for name in missing
+        if name not in PACKAGES
+    ]
+    if core := [name for name in missing if name in PACKAGES]:
+        problems.append(
+            f"the local backend needs {', '.join(core)}, which is not installed; "
+            "run: pip install 'azure-llm-trainer[local]'"
+        )
+    if problems:
+        raise MissingDependency(*problems)
+
+
+def be_quiet() -> None:
+    """The libraries' own bars and advice would drown what we say; their errors still come through."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)

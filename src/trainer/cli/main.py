@@ -1,0 +1,38 @@
+"""The two programs: `train`, and `trainer` with everything around it."""
+
+import typer
+
+from trainer.cli import chat, config, data, runs
+from trainer.cli.train import train as train_command
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+train_app = typer.Typer(add_completion=False, context_settings=SETTINGS, pretty_exceptions_enable=False)
+train_app.command(name="train")(train_command)
+
+trainer_app = typer.Typer(
+    name="trainer",
+    help="Fine-tune chat language models: check the data, train, look, try.",
+    no_args_is_help=True,
+    context_settings=SETTINGS,
+    pretty_exceptions_enable=False,
+)
+trainer_app.command(name="train")(train_command)
+trainer_app.command(name="chat")(chat.chat)
+trainer_app.command(name="runs")(runs.list_all)
+trainer_app.command(name="show")(runs.show)
+trainer_app.command(name="logs")(runs.logs)
+trainer_app.command(name="checkpoints")(runs.checkpoints)
+trainer_app.command(name="delete")(runs.delete)
+trainer_app.add_typer(data.app, name="data")
+trainer_app.add_typer(config.app, name="config")
+
+
+def train() -> None:
+    """Entry point of `train`."""
+    train_app()
+
+
+def trainer() -> None:
+    """Entry point of `trainer`."""
+    trainer_app()

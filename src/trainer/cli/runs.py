@@ -1,0 +1,201 @@
+"""Commands that look at runs, and the one that deletes them. They read the run's files and nothing else."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, say
+from trainer.errors import ConfigError
+from trainer.runs import Run, find_run
+from trainer.runs import list_runs as runs_below
+
+STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
+LEVEL_COLORS = {"warning": "yellow", "error": "red"}
+FOLLOW_SECONDS = 0.5
+
+
+@command
+def list_all(root: Root = Path("runs"), debug: Debug = False) -> None:
+    """List the runs with their state, progress and last losses."""
+    runs = runs_below(root)
+    if not runs:
+        say(f"no runs in {root}; start one with: train --config configs/tiny.yaml")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("run", "state", "step", "base", "train loss", "valid loss", "created"):
+        table.add_column(column, justify="right" if "loss" in column or column == "step" else "left")
+    for run in runs:
+        status = run.status()
+        table.add_row(
+            escape(run.name),
+            _colored(status["state"]),
+            f"{status.get('step', 0)}/{status['total_steps']}" if "total_steps" in status else "",
+            escape(run.config().model.base),
+            _last(run, "train_loss"),
+            _last(run, "valid_loss"),
+            status.get("created_at", "")[:16].replace("T", " "),
+        )
+    out.print(table)
+
+
+@command
+def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
+    """Show a run: state, loss and token accuracy as curves, settings, files."""
+    found = find_run(run, root)
+    status = found.status()
+    out.print(f"[bold]{escape(found.name)}[/]  {_colored(status['state'])}  {escape(status.get('summary', ''))}")
+    if "error" in status:
+        out.print(f"[red]{escape(clean(status['error']))}[/]")
+    results = found.results()
+    for title, columns in (
+        ("loss", ("train_loss", "valid_loss", "full_valid_loss")),
+        (
+            "token accuracy",
+            ("train_mean_token_accuracy", "valid_mean_token_accuracy", "full_valid_mean_token_accuracy"),
+        ),
+    ):
+        _plot(title, columns, results)
+    _print_section("last measurements", _last_values(results))
+    _print_section("made from", _origin(found.manifest()))
+    out.print("\n[bold]settings[/]")
+    out.print((found.path / "config.yaml").read_text(encoding="utf-8").rstrip(), markup=False)
+    out.print("\n[bold]files[/]")
+    for path in sorted(found.path.iterdir()):
+        size = (
+            sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+            if path.is_dir()
+            else path.stat().st_size
+        )
+        out.print(f"  {size:>12,} bytes  {path}", markup=False)
+
+
+@command
+def logs(
+    run: RunName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the run ends.")] = False,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Print what happened in a run, oldest first."""
+    found = find_run(run, root)
+    shown = 0
+    while True:
+        over = found.state not in ("running", "validating_files", "queued")
+        events = list(found.events())
+        for event in events[shown:]:
+            color = LEVEL_COLORS.get(event["level"], "default")
+            time_of_day = str(event["created_at"])[:19].replace("T", " ")
+            out.print(f"[dim]{time_of_day}[/] [{color}]{event['level']:<7}[/] {escape(clean(str(event['message'])))}")
+        shown = len(events)
+        if over or not follow:
+            return
+        time.sleep(FOLLOW_SECONDS)
+
+
+@command
+def checkpoints(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
+    """List a run's checkpoints; each can be a new run's base as model.base=RUN@STEP."""
+    from trainer.training.checkpoints import list_checkpoints
+
+    found = find_run(run, root)
+    losses = {int(row["step"]): row for row in found.results()}
+    chosen = found.status().get("adapter_step")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("step", "train loss", "valid loss", "state", "folder"):
+        table.add_column(column)
+    for checkpoint in list_checkpoints(found.checkpoints):
+        row = losses.get(checkpoint.step, {})
+        state = checkpoint.problem() or ("the adapter" if checkpoint.step == chosen else "complete")
+        cells = (
+            _number(row.get("train_loss")),
+            _number(row.get("valid_loss")),
+            escape(state),
+            escape(str(checkpoint.path)),
+        )
+        table.add_row(str(checkpoint.step), *cells)
+    out.print(table)
+
+
+@command
+def delete(
+    run: RunName,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Delete a run's folder: its adapter, checkpoints and records."""
+    found = find_run(run, root)
+    if found.state in ("running", "validating_files"):
+        raise ConfigError(f"run {found.name!r}: is {found.state}, expected a stopped run; stop its process first")
+    if not yes and not typer.confirm(f"delete {found.path} with everything in it?", err=True):
+        say("nothing was deleted")
+        return
+    found.delete()
+    say(f"deleted {found.path}")
+
+
+def _plot(title: str, columns: tuple[str, ...], results: list[dict[str, float]]) -> None:
+    """Curves by step, as wide as the terminal allows."""
+    import plotext
+
+    curves = {name: [(row["step"], row[name]) for row in results if name in row] for name in columns}
+    if not any(len(points) > 1 for points in curves.values()):
+        return
+    plotext.clear_figure()
+    plotext.theme("clear")
+    for (name, points), marker in zip(curves.items(), ("braille", "dot", "x"), strict=True):
+        if points:
+            steps, values = zip(*points, strict=True)
+            draw = plotext.plot if name.startswith("train") else plotext.scatter
+            draw(steps, values, label=name, marker=marker)
+    plotext.plotsize(min(err.width, out.width, 100), 14)
+    plotext.title(f"{title} by step")
+    picture = plotext.build()
+    typer.echo(picture if out.is_terminal else plotext.uncolorize(picture))
+
+
+def _last_values(results: list[dict[str, float]]) -> dict[str, Any]:
+    last: dict[str, float] = {}
+    for row in results:
+        last |= row
+    return {name: f"{value:g}" for name, value in last.items()}
+
+
+def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
+    if not manifest:
+        return {}
+    base, rows = manifest["base"], manifest["rows"]
+    return {
+        "base": f"{base['name']} {base['revision'] or base['weights_sha256'] or ''}",
+        "data": ", ".join(
+            f"{file['path']} ({file['role']}, sha256 {file['sha256'][:12]}…)" for file in manifest["data"]
+        ),
+        "rows": f"{rows['train']:,} trained, {rows['validation']:,} held out",
+        "tokens": f"{manifest['num_tokens']:,}, of which {manifest['num_supervised_tokens']:,} supervised",
+        "device": f"{manifest['device']}, {manifest['dtype']}",
+        "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
+    }
+
+
+def _print_section(title: str, values: dict[str, Any]) -> None:
+    if values:
+        out.print(f"\n[bold]{title}[/]")
+        width = max(map(len, values))
+        for name, value in values.items():
+            out.print(f"  {name:<{width}}  {clean(str(value))}", markup=False)
+
+
+def _last(run: Run, column: str) -> str:
+    return next((_number(row[column]) for row in reversed(run.results()) if column in row), "")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _colored(state: str) -> str:
+    return f"[{STATE_COLORS.get(state, 'default')}]{state}[/]"

@@ -1,0 +1,127 @@
+"""`train`: from a config and a data file to an adapter."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trainer.cli.console import Debug, Root, command, err, out, say
+from trainer.config.load import load_config
+from trainer.errors import ConfigError
+from trainer.runs import Run, find_run
+
+if TYPE_CHECKING:
+    from trainer.training.fit import Outcome
+    from trainer.training.prepare import Prepared
+
+
+@command
+def train(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. training.n_epochs=1.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", metavar="FILE", help="The run's YAML file.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a stopped run; needs no --config.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify config, data, tokens and memory; train nothing.")
+    ] = False,
+    preview: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Show which tokens of the first N rows are trained.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money.")] = False,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> int:
+    """Fine-tune a model as a config says.
+
+    train --config configs/tiny.yaml training.n_epochs=5
+
+    Exit codes: 0 done, 1 the run failed, 2 config or data, 75 stopped and resumable, 130 stopped with Ctrl-C.
+    """
+    if (config is None) == (resume is None):
+        raise ConfigError("train: expected --config FILE to start a run, or --resume RUN to go on with one")
+    if resume is not None:
+        return _resume(find_run(resume, root), overrides or [])
+    assert config is not None
+    settings = load_config(config, overrides or [])
+
+    from trainer.backends import local
+
+    prepared = local.check(settings, say)
+    if preview is not None:
+        from trainer.cli.preview import show_rows
+
+        show_rows(prepared.tokenizer, prepared.data.train, preview)
+        return 0
+    _show_plan(prepared)
+    if check:
+        out.print("[green]ready to train[/]: config, data, tokens and memory are in order")
+        return 0
+    started: list[Run] = []
+
+    def created(run: Run) -> None:
+        started.append(run)
+        say(f"run {run.path}")
+
+    outcome = local.launch(prepared, err, created)
+    return _finish(started[0], outcome)
+
+
+def _resume(run: Run, overrides: list[str]) -> int:
+    if overrides:
+        raise ConfigError(
+            f"override {overrides[0]!r}: a resumed run keeps its settings, expected none; start a new run"
+        )
+
+    from trainer.backends import local
+
+    return _finish(run, local.resume(run, err, say))
+
+
+def _finish(run: Run, outcome: "Outcome") -> int:
+    say(outcome.summary)
+    if outcome.exit_code == 0:
+        out.print(f"adapter  {run.adapter}", markup=False)
+        say(f"look at it: trainer show {run.path}\ntry it:     trainer chat {run.path}")
+    return outcome.exit_code
+
+
+def _show_plan(prepared: "Prepared") -> None:
+    """What is about to happen, in numbers."""
+    from rich.table import Table
+
+    from trainer.model.device import describe
+    from trainer.training.memory import gib
+
+    plan, data, memory, model = prepared.plan, prepared.data, prepared.memory, prepared.config.model
+    share = data.num_supervised / data.num_tokens
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    revision = f" at {prepared.base.revision[:12]}" if prepared.base.revision else ""
+    number_format = str(prepared.dtype).removeprefix("torch.")
+    weights = number_format if model.quantization == "none" else f"{model.quantization}, computing in {number_format}"
+    table.add_row("model", f"{model.base}{revision}, {weights}")
+    table.add_row("device", describe(prepared.device))
+    table.add_row(
+        "data",
+        f"{len(data.train):,} rows to train on, {len(data.validation):,} to validate; "
+        f"{data.num_tokens:,} tokens, {data.num_supervised:,} supervised ({share:.0%}); longest row {data.longest:,}",
+    )
+    table.add_row(
+        "plan",
+        f"{plan.n_epochs} epochs of {plan.steps_per_epoch:,} steps with {plan.batch_size} conversations each, "
+        f"{plan.total_steps:,} steps in all; learning rate {plan.learning_rate:.2g}, seed {plan.seed}",
+    )
+    table.add_row(
+        "memory",
+        f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free, {plan.token_budget:,} tokens at a time "
+        "(estimated)",
+    )
+    for note in data.touched:
+        table.add_row("length", f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}")
+    for finding in data.report.findings[:5]:
+        table.add_row("[yellow]warning[/]", str(finding).replace("[", "\\["))
+    if (hidden := len(data.report.findings) - 5) > 0:
+        table.add_row("", f"and {hidden} more warnings: trainer data check FILE")
+    err.print(table)

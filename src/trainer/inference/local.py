@@ -1,0 +1,109 @@
+"""The model of a run on this machine: its base with its adapter, or the base alone."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.rendering import Renderer
+from trainer.errors import ConfigError, TrainingError
+from trainer.inference.client import ChatMessage, Sampling
+from trainer.model.adapter import load_adapter
+from trainer.model.base import find_base, load_model, load_tokenizer
+from trainer.model.device import pick_device, pick_dtype
+from trainer.runs import Run
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+class TunedModel:
+    """A run's model, loaded once; `base` and `tuned` answer from the same weights with the adapter off and on.
+
+    Raises: ConfigError, when the run has no adapter yet or its base has changed.
+    """
+
+    def __init__(self, run: Run) -> None:
+        if not (run.adapter / "adapter_model.safetensors").is_file():
+            raise ConfigError(
+                f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; "
+                f"finish it with: train --resume {run.path}"
+            )
+        settings, pinned = run.config().model, run.manifest()["base"]
+        revision = pinned["revision"] if pinned["weights_sha256"] is None else None
+        if str(pinned["name"]).startswith("builtin:"):
+            revision = None
+        base = find_base(settings.model_copy(update={"base": pinned["name"], "revision": revision}))
+        if base.identity() != pinned:
+            raise ConfigError(
+                f"run {run.name!r}: its base {pinned['name']!r} has changed since training: was {pinned}, is "
+                f"{base.identity()}; bring the old one back"
+            )
+        device = pick_device()
+        # The tokenizer saved with the adapter holds the chat template that was trained.
+        self.tokenizer = load_tokenizer(base, settings)
+        self.renderer = Renderer(self.tokenizer)
+        model = load_model(base, settings, device, pick_dtype(settings, device))
+        self.model: PeftModel = load_adapter(model, run.adapter).eval()
+        self.max_length = base.max_length
+        self.tuned = LocalClient(self, run.name, adapter=True)
+        self.base = LocalClient(self, str(pinned["name"]), adapter=False)
+
+
+class LocalClient:
+    """Answers from a TunedModel, with or without its adapter."""
+
+    def __init__(self, owner: TunedModel, name: str, adapter: bool) -> None:
+        self.owner, self.name, self.adapter = owner, name, adapter
+
+    def stream(self, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[str]:
+        """The answer in pieces. Raises: TrainingError, when the prompt is longer than the model can read."""
+        from transformers import TextIteratorStreamer
+
+        streamer = TextIteratorStreamer(self.owner.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        arguments = self._arguments(messages, sampling)
+        failed: list[BaseException] = []
+
+        def generate() -> None:
+            try:
+                with nullcontext() if self.adapter else self.owner.model.disable_adapter():
+                    self.owner.model.generate(streamer=streamer, **arguments)
+            except BaseException as error:  # handed to the thread that reads
+                failed.append(error)
+                streamer.end()
+
+        thread = threading.Thread(target=generate, daemon=True)
+        thread.start()
+        yield from streamer
+        thread.join()
+        if failed:
+            raise TrainingError(f"the model could not answer: {failed[0]}") from failed[0]
+
+    def answer(self, messages: Sequence[ChatMessage], sampling: Sampling) -> str:
+        """The whole answer."""
+        return "".join(self.stream(messages, sampling)).strip()
+
+    def _arguments(self, messages: Sequence[ChatMessage], sampling: Sampling) -> dict[str, Any]:
+        import torch
+
+        ids = self.owner.renderer.prompt_ids(list(messages))
+        room = self.owner.max_length - len(ids)
+        if room < 1:
+            raise TrainingError(
+                f"the conversation has {len(ids):,} tokens, and the model reads {self.owner.max_length:,}"
+            )
+        input_ids = torch.tensor([ids], device=self.owner.model.device)
+        torch.manual_seed(sampling.seed)
+        chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
+        return {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            "max_new_tokens": min(sampling.max_tokens, room),
+            # Whatever ends a turn in the template ends the answer, also where the base's own settings forgot it.
+            "eos_token_id": sorted({*self.owner.renderer.end_markers, self.owner.tokenizer.eos_token_id} - {None}),
+            "pad_token_id": self.owner.tokenizer.pad_token_id,
+        } | (
+            chosen
+            if sampling.temperature > 0
+            else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        )

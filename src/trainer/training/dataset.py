@@ -1,0 +1,133 @@
+"""Files become rendered rows: read, check every rule, render, apply the length policy. All problems at once."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.config.schema import DataConfig
+from trainer.data.checks import DataReport, check_files
+from trainer.data.conversations import Conversation
+from trainer.data.overlength import Touched, apply_policy
+from trainer.data.rendering import Example, Renderer, RenderingError
+from trainer.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A conversation and what it is trained as: one example, or several where the template rewrites history."""
+
+    conversation: Conversation
+    examples: tuple[Example, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(example.input_ids) for example in self.examples)
+
+    @property
+    def num_supervised(self) -> int:
+        return sum(example.num_supervised for example in self.examples)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything that a run trains and validates on."""
+
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    weights: dict[str, float]  # how often an epoch uses each training file
+    touched: tuple[Touched, ...]
+    report: DataReport
+
+    @property
+    def num_supervised(self) -> int:
+        return sum(row.num_supervised for row in self.train)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(row.num_tokens for row in self.train)
+
+    @property
+    def longest(self) -> int:
+        rows = (*self.train, *self.validation)
+        return max(len(example.input_ids) for row in rows for example in row.examples)
+
+
+def check_data(settings: DataConfig) -> DataReport:
+    """Read every file and check every rule that needs no tokenizer.
+
+    Raises: DataError, with every row that breaks a rule.
+    """
+    report = check_files(
+        [Path(source.path) for source in settings.train_sources],
+        [Path(path) for path in settings.validation_paths],
+        backend="local",
+        allow_leak=settings.allow_leak,
+    )
+    report.raise_on_errors()
+    return report
+
+
+def render_data(report: DataReport, settings: DataConfig, renderer: Renderer, max_length: int) -> TrainingData:
+    """Render all rows and apply the length policy.
+
+    Raises: DataError, with every row that the model's template cannot render exactly or that is too long.
+    """
+    problems: list[str] = []
+    touched: list[Touched] = []
+    train, validation = (
+        _render_all(conversations, renderer, settings, max_length, problems, touched)
+        for conversations in (report.conversations, report.validation)
+    )
+    problems += _overlength_problems(touched, max_length)
+    if not train and not problems:
+        problems.append(f"data.train: no row is left after dropping those over max_length={max_length}; raise it")
+    if problems:
+        raise DataError(*problems)
+    weights = {source.path: source.weight for source in settings.train_sources}
+    return TrainingData(train, validation, weights, tuple(touched), report)
+
+
+def _render_all(
+    conversations: Sequence[Conversation],
+    renderer: Renderer,
+    settings: DataConfig,
+    max_length: int,
+    problems: list[str],
+    touched: list[Touched],
+) -> tuple[Row, ...]:
+    rows = []
+    for conversation in conversations:
+        try:
+            examples = renderer.render(conversation)
+            examples, note = apply_policy(conversation, examples, renderer, max_length, settings.on_overlength)
+        except RenderingError as error:
+            problems.append(f"{conversation.place}: TEMPLATE: {error}")
+            continue
+        if note is not None:
+            touched.append(note)
+        if examples:
+            rows.append(Row(conversation, tuple(examples)))
+    return tuple(rows)
+
+
+def _overlength_problems(touched: Sequence[Touched], max_length: int) -> list[str]:
+    too_long = [note for note in touched if note.outcome == "error"]
+    if not too_long:
+        return []
+    longest = max(too_long, key=lambda note: note.num_tokens)
+    rows = "row exceeds" if len(too_long) == 1 else "rows exceed"
+    summary = (
+        f"data.max_length: {len(too_long):,} {rows} {max_length} tokens (longest {longest.num_tokens:,} at "
+        f"{longest.place}); raise it, or set data.on_overlength to drop or truncate"
+    )
+    return [
+        summary,
+        *(f"{note.place}: LENGTH: has {note.num_tokens:,} tokens, expected at most {max_length}" for note in too_long),
+    ]
+
+
+def sha256_of(path: str) -> str:
+    """Digest of a data file's bytes, for the manifest."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

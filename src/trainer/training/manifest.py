@@ -1,0 +1,91 @@
+"""What a run was made from: enough to make it again, and to refuse to go on when something has changed."""
+
+import hashlib
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.model.device import describe
+from trainer.training.dataset import sha256_of
+from trainer.training.prepare import Prepared
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes")
+
+
+def build_manifest(prepared: Prepared) -> dict[str, Any]:
+    """The manifest of a run that is about to start."""
+    config, data = prepared.config, prepared.data
+    return {
+        "trainer_version": metadata.version("azure-llm-trainer"),
+        "base": prepared.base.identity(),
+        "parent": None if prepared.parent is None else {"run": prepared.parent.run.name, "step": prepared.parent.step},
+        "template_sha256": hashlib.sha256(str(prepared.tokenizer.chat_template).encode()).hexdigest(),
+        "data": [
+            {"path": path, "role": role, "sha256": sha256_of(path)}
+            for role, paths in (
+                ("train", [source.path for source in config.data.train_sources]),
+                ("validation", config.data.validation_paths),
+            )
+            for path in paths
+        ],
+        "rows": {"train": len(data.train), "validation": len(data.validation)},
+        "overlength": [
+            {"place": note.place, "tokens": note.num_tokens, "outcome": note.outcome} for note in data.touched
+        ],
+        "num_tokens": data.num_tokens,
+        "num_supervised_tokens": data.num_supervised,
+        "system_prompt": _system_prompt(prepared),
+        "seed": prepared.plan.seed,
+        "dtype": str(prepared.dtype).removeprefix("torch."),
+        "device": describe(prepared.device),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "git_revision": _git_revision(),
+    }
+
+
+def refuse_changes(manifest: dict[str, Any], prepared: Prepared) -> None:
+    """Raises: ConfigError, naming every file, model or template that is not what the run started with."""
+    now = build_manifest(prepared)
+    problems = [
+        f"data {before['path']!r}: has changed since the run started, expected sha256 {before['sha256'][:12]}…; "
+        "bring the old file back or start a new run"
+        for before, after in zip(manifest["data"], now["data"], strict=True)
+        if before["sha256"] != after["sha256"]
+    ]
+    for key, what in (
+        ("base", "the base model"),
+        ("template_sha256", "the chat template"),
+        ("dtype", "the number format"),
+    ):
+        if manifest[key] != now[key]:
+            problems.append(f"{what} has changed since the run started: was {manifest[key]!r}, is {now[key]!r}")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _system_prompt(prepared: Prepared) -> str | None:
+    """The most common system prompt of the training rows: what chatting with the result starts with."""
+    prompts = [
+        message.content
+        for row in prepared.data.train
+        if (message := row.conversation.messages[0]).role in ("system", "developer")
+    ]
+    return max(prompts, key=prompts.count) if len(prompts) * 2 > len(prepared.data.train) else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

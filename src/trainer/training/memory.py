@@ -1,0 +1,96 @@
+"""How much memory a run needs, and from it how many tokens go through the model at a time."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainer.config.schema import RunConfig
+from trainer.model.adapter import linear_modules
+from trainer.model.base import Base
+
+if TYPE_CHECKING:
+    import torch
+
+BYTES_PER_WEIGHT = {"nf4": 0.56, "int8": 1.03}  # with their scales: 4 + 0.5 bits, and one row scale
+ADAPTER_BYTES = 16  # float32 weight, gradient and AdamW's two moments
+USABLE = 0.85  # of the free memory; the rest is fragmentation and the libraries' own
+CPU_USABLE = 0.5  # a CPU shares its memory with everything else
+MAX_BUDGET = {"cpu": 4096, "cuda": 32_768}  # beyond this more tokens at a time bring no speed
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes, estimated from the model's shape. Not measured."""
+
+    free_bytes: int
+    weights_bytes: int
+    adapter_bytes: int
+    bytes_per_token: int
+    token_budget: int
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.weights_bytes + self.adapter_bytes + self.token_budget * self.bytes_per_token
+
+    def problem(self, longest: int) -> str | None:
+        """Why the run does not fit, or None."""
+        if self.weights_bytes + self.adapter_bytes > self.free_bytes:
+            return (
+                f"model.base: the weights need about {gib(self.weights_bytes)}, and {gib(self.free_bytes)} are free; "
+                "set model.quantization to nf4 or choose a smaller base"
+            )
+        needed = self.weights_bytes + self.adapter_bytes + longest * self.bytes_per_token
+        if needed > self.free_bytes:
+            return (
+                f"data.max_length: the longest row ({longest:,} tokens) needs about {gib(needed)}, and "
+                f"{gib(self.free_bytes)} are free; lower max_length, or set model.quantization to nf4"
+            )
+        return None
+
+
+def estimate(
+    config: RunConfig, base: Base, dtype: "torch.dtype", device: "torch.device", free_bytes: int, longest: int
+) -> MemoryEstimate:
+    """Estimate for this base on a device with `free_bytes` to give.
+
+    `auto` takes the largest budget that fits, at least the longest row, at most what still brings speed.
+    """
+    weights, linear = _count_parameters(base)
+    per_weight = BYTES_PER_WEIGHT.get(config.model.quantization, dtype.itemsize)
+    weights_bytes = int(linear * per_weight + (weights - linear) * dtype.itemsize)
+    adapter_bytes = _adapter_parameters(base, config.lora.r) * ADAPTER_BYTES
+    bytes_per_token = _activation_bytes(base, dtype)
+    share = CPU_USABLE if device.type == "cpu" else USABLE
+    room = int(free_bytes * share) - weights_bytes - adapter_bytes
+    largest = max(longest, min(MAX_BUDGET[device.type], room // bytes_per_token))
+    budget = largest if config.memory.token_budget == "auto" else config.memory.token_budget
+    return MemoryEstimate(free_bytes, weights_bytes, adapter_bytes, bytes_per_token, budget)
+
+
+def gib(num_bytes: float) -> str:
+    """Bytes for people."""
+    return f"{num_bytes / 2**30:,.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:,.0f} MiB"
+
+
+def _count_parameters(base: Base) -> tuple[int, int]:
+    """All parameters, and those of linear layers, which are the ones that are quantised."""
+    linear = sum(weight.numel() for _, weight in linear_modules(base.skeleton))
+    return sum(parameter.numel() for parameter in base.skeleton.parameters()), linear
+
+
+def _adapter_parameters(base: Base, rank: int) -> int:
+    """Weights of an adapter on every linear layer."""
+    return sum(rank * sum(weight.shape) for _, weight in linear_modules(base.skeleton))
+
+
+def _activation_bytes(base: Base, dtype: "torch.dtype") -> int:
+    """Saved for the backward pass, per token.
+
+    Counted for a Llama block with an adapter on each linear layer: about 12 hidden-sized and 5 MLP-sized tensors in
+    the compute type, and in float32 the adapters' inputs (6 hidden-sized, 1 MLP-sized) and two norms; then the output
+    head: logits, their float32 copy and its gradient.
+    """
+    shape = base.config.get_text_config()
+    hidden, layers = shape.hidden_size, shape.num_hidden_layers
+    mlp = getattr(shape, "intermediate_size", None) or 4 * hidden
+    block = dtype.itemsize * (12 * hidden + 5 * mlp) + 4 * (6 * hidden + mlp) + 8 * hidden
+    return int(layers * block + shape.vocab_size * (dtype.itemsize + 8))

@@ -1,0 +1,91 @@
+"""Every number of a run before it starts: `auto` resolved from the data, the model and the device."""
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+from trainer.config.schema import BASE_LEARNING_RATE, Auto, RunConfig
+
+T = TypeVar("T", int, float)
+
+DEFAULT_EPOCHS = 3
+TARGET_ROWS = (100, 25_000)  # rows seen in a run by default: more epochs for small files, fewer for large ones
+MAX_AUTO_EPOCHS = 25
+DEFAULT_SEED = 42
+MAX_AUTO_BATCH_SIZE = 16
+CURVE_POINTS = 100
+LONG_EPOCH = 40  # steps; a longer epoch is also evaluated inside
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The run in numbers; stored with the run, and the same again when it is resumed."""
+
+    n_epochs: int
+    batch_size: int
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    learning_rate: float
+    seed: int
+    max_length: int
+    token_budget: int
+    logging_steps: int
+    eval_steps: int
+    save_steps: int
+
+
+def make_plan(config: RunConfig, rows_per_epoch: int, max_length: int, token_budget: int) -> Plan:
+    """Resolve every `auto` for an epoch of `rows_per_epoch` conversations."""
+    training = config.training
+    n_epochs = _or(training.n_epochs, _auto_epochs(rows_per_epoch))
+    batch_size = _or(training.batch_size, max(1, min(MAX_AUTO_BATCH_SIZE, rows_per_epoch // 20)))
+    steps_per_epoch = math.ceil(rows_per_epoch / batch_size)
+    total_steps = n_epochs * steps_per_epoch
+    multiplier = _or(training.learning_rate_multiplier, 1.0)
+    return Plan(
+        n_epochs=n_epochs,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        warmup_steps=math.ceil(training.warmup_ratio * total_steps),
+        learning_rate=training.learning_rate or multiplier * BASE_LEARNING_RATE,
+        seed=_or(training.seed, DEFAULT_SEED),
+        max_length=max_length,
+        token_budget=token_budget,
+        logging_steps=_or(training.logging_steps, max(1, min(10, total_steps // CURVE_POINTS))),
+        eval_steps=_or(training.eval_steps, steps_per_epoch // 4 if steps_per_epoch >= LONG_EPOCH else steps_per_epoch),
+        save_steps=_or(training.save_steps, max(10, math.ceil(total_steps / 10))),
+    )
+
+
+def resolve(config: RunConfig, plan: Plan, dtype: str) -> RunConfig:
+    """The config with the plan's numbers and the number format in place of `auto`."""
+    names = ("n_epochs", "batch_size", "seed", "logging_steps", "eval_steps", "save_steps")
+    training: dict[str, float] = {name: getattr(plan, name) for name in names}
+    training |= {
+        "learning_rate": plan.learning_rate,
+        "learning_rate_multiplier": plan.learning_rate / BASE_LEARNING_RATE,
+    }
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={"dtype": dtype}),
+            "data": config.data.model_copy(update={"max_length": plan.max_length}),
+            "training": config.training.model_copy(update=training),
+            "memory": config.memory.model_copy(update={"token_budget": plan.token_budget}),
+        }
+    )
+
+
+def _or(value: "T | Auto", default: T) -> T:
+    return default if value == "auto" else value
+
+
+def _auto_epochs(rows: int) -> int:
+    """3, but at least 100 rows seen in all, and no more than 25,000."""
+    fewest, most = TARGET_ROWS
+    if rows * DEFAULT_EPOCHS < fewest:
+        return min(MAX_AUTO_EPOCHS, math.ceil(fewest / rows))
+    if rows * DEFAULT_EPOCHS > most:
+        return max(1, most // rows)
+    return DEFAULT_EPOCHS

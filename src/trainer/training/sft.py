@@ -1,0 +1,307 @@
+"""TRL's SFTTrainer with our steps, loss, evaluation and checkpoints.
+
+One batch of the loader is one optimizer step: the examples of its conversations. `training_step` cuts them into
+packs, adds up their gradients, and divides by the supervised tokens of the whole step. TRL tokenises, truncates,
+masks and drops nothing: it is given ready examples and told to leave them alone.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTTrainer
+
+from trainer.config.schema import RunConfig
+from trainer.data.packing import make_packs
+from trainer.data.rendering import Example
+from trainer.errors import TrainingError
+from trainer.model.adapter import adapter_files, keep_float32, trainable
+from trainer.model.device import peak_memory_bytes
+from trainer.runs import Run
+from trainer.training import checkpoints
+from trainer.training.arguments import make_optimizer, trl_arguments
+from trainer.training.curve import Curve
+from trainer.training.dataset import Row
+from trainer.training.guard import FiniteGuard
+from trainer.training.loss import supervised_sums, to_device
+from trainer.training.meter import Meter
+from trainer.training.order import StepOrder
+from trainer.training.plan import Plan
+from trainer.training.progress import Display
+
+
+class StepLoader(DataLoader[Row]):
+    """Loads whole optimizer steps; the epoch decides their order."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # always our StepOrder
+
+
+class _Rows(TorchDataset[Row]):
+    """Rows by their number, as torch's loader wants them."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, number: int) -> Row:
+        return self.rows[number]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
+    """Trains one run: what a step computes, and what happens after it."""
+
+    def __init__(
+        self,
+        model: PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        config: RunConfig,
+        plan: Plan,
+        train: Sequence[Row],
+        validation: Sequence[Row],
+        weights: dict[str, float],
+        run: Run,
+        display: Display,
+    ) -> None:
+        self.settings, self.plan, self.run, self.display = config, plan, run, display
+        self.rows, self.validation = train, validation
+        self.order = StepOrder([row.conversation.file for row in train], weights, plan.batch_size, plan.seed)
+        super().__init__(
+            model=model,
+            args=trl_arguments(config, plan, run, model),
+            # TRL asks for a Dataset; the loader below is what is trained on.
+            train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
+            data_collator=_no_collation,
+            processing_class=tokenizer,
+        )
+        self.remove_callback(PrinterCallback)
+        keep_float32(model)  # TRL turns the adapters of quantised bases into bfloat16
+        self.optimizer = self._torch_optimizer = make_optimizer(config, plan, model)  # accelerate wraps the former
+        self.guard = FiniteGuard(self.args.device, loss_is_scaled=self.args.fp16)
+        self.curve = Curve(config.training.early_stopping_patience, config.training.early_stopping_threshold)
+        self.token_budget = plan.token_budget
+        self.stop_signal: int | None = None
+        self.stopped_early = False
+        self._meter = Meter(self.args.device)
+        self._recorded_step = -1
+
+    def stop_after_step(self, signal: int) -> None:
+        """Finish the step that is running, write a checkpoint, and end."""
+        self.stop_signal = signal
+        self._say("stopping after this step; again to stop at once")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run reached its end: the last step, or the point where stopping early is due."""
+        return self.state.global_step >= self.plan.total_steps or self.stopped_early
+
+    # What a step computes
+
+    def get_train_dataloader(self) -> DataLoader[Row]:
+        return StepLoader(_Rows(self.rows), batch_sampler=self.order, collate_fn=_no_collation)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], None]:
+        return [next(epoch_iterator) for _ in range(num_batches)], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0
+
+    def training_step(
+        self, model: torch.nn.Module, rows: Sequence[Row], num_items_in_batch: None = None
+    ) -> torch.Tensor:
+        """Forward and backward of one optimizer step; returns its loss, still on the device."""
+        model.train()
+        while True:
+            rng = checkpoints.rng_state() if self.settings.lora.lora_dropout else None
+            try:
+                return self._step(model, rows)
+            except torch.OutOfMemoryError:
+                self._cut_finer(model, rows)
+                if rng is not None:
+                    checkpoints.restore_rng(rng)
+
+    def _step(self, model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
+        examples = [example for row in rows for example in row.examples]
+        num_supervised = sum(example.num_supervised for example in examples)
+        nll = torch.zeros((), device=self.args.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        for pack in make_packs(examples, self.token_budget):
+            with self.compute_loss_context_manager():
+                sums = supervised_sums(model, to_device(pack, self.args.device))
+            self.accelerator.backward(sums.nll / num_supervised)
+            nll += sums.nll.detach()
+            num_correct += sums.num_correct
+        self.guard.see_loss(nll)
+        self._meter.add(nll, num_correct, num_supervised, sum(len(example.input_ids) for example in examples))
+        return nll / num_supervised
+
+    def _cut_finer(self, model: torch.nn.Module, rows: Sequence[Row]) -> None:
+        """After running out of memory: drop the step's gradients and halve the token budget.
+
+        Raises: TrainingError, when the longest example alone does not fit.
+        """
+        model.zero_grad()
+        torch.cuda.empty_cache()
+        longest = max(len(example.input_ids) for row in rows for example in row.examples)
+        if self.token_budget <= longest:
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: a row of {longest:,} tokens does not fit into the memory; "
+                "lower data.max_length, or set model.quantization to nf4"
+            )
+        self.token_budget = max(longest, self.token_budget // 2)
+        self._say(f"out of memory: the step is cut finer, to {self.token_budget:,} tokens at a time", level="warning")
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
+        norm: torch.Tensor = super()._get_grad_norm(model, grad_norm=grad_norm)
+        self.guard.gate(norm, self._torch_optimizer)
+        return norm
+
+    # What happens after a step
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: torch.Tensor, grad_norm: torch.Tensor, model: torch.nn.Module, *args: Any, **kwargs: Any
+    ) -> None:
+        """Record, evaluate, save and stop as the plan says; called after each step and again after each epoch."""
+        step = self.state.global_step
+        if step == self._recorded_step:
+            return
+        self._recorded_step = step
+        tr_loss.zero_()
+        last = step == self.plan.total_steps
+        epoch_end = step % self.plan.steps_per_epoch == 0
+        result: dict[str, float] = {}
+        if step % self.plan.logging_steps == 0 or epoch_end:
+            result |= self._record_training(step, grad_norm)
+        new_best = False
+        if self.validation and (step % self.plan.eval_steps == 0 or epoch_end):
+            valid = self.evaluate_rows(self.validation[: self.settings.training.eval_rows], "valid")
+            result |= valid
+            if epoch_end:
+                result |= self.evaluate_rows(self.validation, "full_valid")
+            new_best = self.curve.add(step, self.state.epoch or 0.0, valid["valid_loss"])
+            self.stopped_early = self.curve.should_stop and not last
+        if result:
+            self.run.append_result({"step": step} | result)
+            self.log({"step_" + key: value for key, value in result.items()})
+            self.run.set_status("running", step=step, total_steps=self.plan.total_steps, epoch=self.state.epoch)
+        self.display.step(step, result)
+        stop = last or self.stopped_early or self.stop_signal is not None
+        if new_best or epoch_end or stop or step % self.plan.save_steps == 0:
+            self._save(step)
+        self.control.should_training_stop = stop
+
+    def _record_training(self, step: int, grad_norm: torch.Tensor) -> dict[str, float]:
+        """Read the meter: the mean loss and accuracy since the last reading, and everything else to metrics.jsonl."""
+        self.guard.raise_if_failed(step)
+        result, rest = self._meter.read()
+        rest |= {
+            "epoch": round(self.state.epoch or 0.0, 4),
+            "learning_rate": self._get_learning_rate(),
+            "grad_norm": float(grad_norm),
+            "peak_memory_bytes": peak_memory_bytes(self.args.device),
+        }
+        self.run.append_metrics({"step": step} | {key: _finite(value) for key, value in rest.items()})
+        return result | {"tokens_per_second": rest["tokens_per_second"]}
+
+    @torch.no_grad()
+    def evaluate_rows(self, rows: Iterable[Row], prefix: str) -> dict[str, float]:
+        """Mean loss and token accuracy over the supervised tokens of `rows`."""
+        examples: list[Example] = [example for row in rows for example in row.examples]
+        nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self.model.eval()
+        for pack in make_packs(examples, self.token_budget):
+            with self.compute_loss_context_manager():
+                sums = supervised_sums(self.model, to_device(pack, self.args.device))
+            nll += sums.nll
+            num_correct += sums.num_correct
+        self.model.train()
+        total = sum(example.num_supervised for example in examples)
+        loss = float(nll) / total
+        if not torch.isfinite(nll):
+            raise TrainingError(
+                f"step {self.state.global_step}: the validation loss is not finite, expected a number; "
+                "the newest checkpoint before it is kept"
+            )
+        return {f"{prefix}_loss": loss, f"{prefix}_mean_token_accuracy": int(num_correct) / total}
+
+    def _say(self, message: str, level: Any = "info") -> None:
+        self.run.event(message, level=level)
+        self.display.say(message)
+
+    # Checkpoints
+
+    def _names(self) -> dict[int, str]:
+        return {id(parameter): name for name, parameter in trainable(self.model).items()}
+
+    def _save(self, step: int) -> None:
+        self.guard.raise_if_failed(step, trainable(self.model))
+        optimizer, groups = checkpoints.optimizer_bytes(self._torch_optimizer, self._names())
+        self.state.log_history.clear()  # results.csv and metrics.jsonl hold it
+        content = adapter_files(self.model) | {
+            checkpoints.OPTIMIZER: optimizer,
+            "trainer_state.json": json.dumps(dataclasses.asdict(self.state)).encode(),
+        }
+        scaler = self.accelerator.scaler
+        state = {
+            "step": step,
+            "plan": dataclasses.asdict(self.plan) | {"token_budget": self.token_budget},
+            "groups": groups,
+            "scheduler": self.lr_scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "rng": checkpoints.rng_state(),
+            "curve": self.curve.state(),
+            "meter": self._meter.state(),
+        }
+        checkpoints.write(self.run.checkpoints, step, content, state)
+        protected = [self.curve.best_step] if self.curve.best_step is not None else []
+        checkpoints.rotate(self.run.checkpoints, self.settings.training.save_total_limit, protected)
+        self.run.event(f"checkpoint at step {step}", kind="checkpoint", step=step)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        raise AssertionError("checkpoints are written by _save")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        weights = load_file(Path(resume_from_checkpoint) / "adapter_model.safetensors")
+        set_peft_model_state_dict(self.model, weights)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        saved = checkpoints.Checkpoint(Path(checkpoint)).state()
+        file = Path(checkpoint) / checkpoints.OPTIMIZER
+        checkpoints.restore_optimizer(self._torch_optimizer, self._names(), file, saved["groups"])
+        self.lr_scheduler.load_state_dict(saved["scheduler"])
+        self.curve.restore(saved["curve"])
+        self._meter.restore(saved["meter"])
+        self.token_budget = saved["plan"]["token_budget"]
+        if saved["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        pass  # restored with the optimizer
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            checkpoints.restore_rng(checkpoints.Checkpoint(Path(checkpoint)).state()["rng"])
+
+
+def _no_collation(rows: Any) -> Any:
+    return rows
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN: an infinite gradient norm of a skipped fp16 step is left out."""
+    return value if abs(value) != float("inf") and value == value else None
