@@ -1,0 +1,328 @@
+"""Whole runs on the tiny model, in this process: what is trained, stored, resumed and refused."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from rich.console import Console
+from safetensors.torch import load_file
+
+from tests.conftest import QUESTIONS
+from trainer.config import RunConfig
+from trainer.errors import ConfigError, ExitCode, TrainingError
+from trainer.model.base import find_base, load_model
+from trainer.runs import Run, create_run
+from trainer.training import checkpoints, sft
+from trainer.training import fit as fitting
+from trainer.training.fit import Outcome, fit
+from trainer.training.prepare import prepare
+
+Settings = Callable[..., RunConfig]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def train(config: RunConfig) -> tuple[Run, Outcome]:
+    prepared = prepare(config, print)
+    run = create_run(prepared.config)
+    return run, fit(prepared, run, quiet())
+
+
+def resume(run: Run) -> Outcome:
+    return fit(prepare(run.config(), print), run, quiet())
+
+
+def adapter_hash(run: Run) -> str:
+    return hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def measurements(run: Run) -> list[tuple[Any, ...]]:
+    rest = [(row["step"], row["learning_rate"], row["grad_norm"], row["num_tokens"]) for row in run.metrics()]
+    return [*[tuple(row.items()) for row in run.results()], *rest]
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
+    """Send this process a signal while the given step is being computed, once."""
+    original = sft.Trainer._step
+
+    def step_with_signal(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        if self.state.global_step + 1 == step:
+            os.kill(os.getpid(), number)
+        return original(self, model, rows)
+
+    monkeypatch.setattr(sft.Trainer, "_step", step_with_signal)
+
+
+def test_a_run_leaves_everything_that_is_promised(settings: Settings) -> None:
+    run, outcome = train(settings(training__logging_steps=1))
+    assert outcome.exit_code is ExitCode.DONE
+    assert run.state == "succeeded"
+    files = "config.yaml events.jsonl manifest.json metrics.jsonl results.csv status.json"
+    assert {path.name for path in run.path.iterdir()} == {"adapter", "checkpoints", *files.split()}
+    assert [row["step"] for row in run.results()] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [row["step"] for row in run.results() if "full_valid_loss" in row] == [4, 8]
+    manifest = run.manifest()
+    assert manifest["rows"] == {"train": 20, "validation": 4}
+    assert "auto" not in (run.path / "config.yaml").read_text()
+    assert all(tensor.isfinite().all() for tensor in load_file(run.adapter / "adapter_model.safetensors").values())
+
+
+def test_loss_falls_and_only_the_adapter_moves(settings: Settings) -> None:
+    config = settings(training__n_epochs=6, training__learning_rate=5e-3)
+    base = find_base(config.model)
+    before = load_model(base, config.model, torch.device("cpu"), torch.float32).state_dict()
+    run, _ = train(config)
+    losses = [row["full_valid_loss"] for row in run.results() if "full_valid_loss" in row]
+    assert losses[-1] < 0.7 * losses[0]
+    after = load_model(base, config.model, torch.device("cpu"), torch.float32).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all("lora_" in name for name in load_file(run.adapter / "adapter_model.safetensors"))
+
+
+def test_nothing_is_dropped_truncated_masked_or_tokenised_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    original = sft.supervised_sums
+
+    def spy(model: torch.nn.Module, pack: Any) -> Any:
+        if torch.is_grad_enabled():
+            rows = zip(pack.input_ids, pack.attention_mask.bool(), pack.labels, strict=True)
+            seen.extend((tuple(ids[mask].tolist()), tuple(labels[mask].tolist())) for ids, mask, labels in rows)
+        return original(model, pack)
+
+    monkeypatch.setattr(sft, "supervised_sums", spy)
+    prepared = prepare(settings(training__n_epochs=1), print)
+    fit(prepared, create_run(prepared.config), quiet())
+    rendered = [(example.input_ids, example.labels) for row in prepared.data.train for example in row.examples]
+    assert sorted(seen) == sorted(rendered)
+
+
+@pytest.mark.parametrize("token_budget", [64, 100_000])
+def test_the_token_budget_changes_nothing_that_is_learned(settings: Settings, token_budget: int) -> None:
+    run, _ = train(settings(memory__token_budget=token_budget, run__name="cut"))
+    whole, _ = train(settings(run__name="whole"))
+    for cut_row, row in zip(run.results(), whole.results(), strict=True):
+        assert cut_row == pytest.approx(row, rel=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 7])
+def test_a_run_stopped_and_resumed_is_bit_identical_to_one_that_was_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int, dropout: float
+) -> None:
+    changes = {"lora__lora_dropout": dropout, "training__logging_steps": 2, "training__save_steps": 3}
+    whole, _ = train(settings(run__name="whole", **changes))
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, signal.SIGTERM)
+        stopped, outcome = train(settings(run__name="stopped", **changes))
+    assert (outcome.exit_code, stopped.state) == (ExitCode.RESUMABLE, "paused")
+    assert not stopped.adapter.exists()
+    assert resume(stopped).exit_code is ExitCode.DONE
+    assert adapter_hash(stopped) == adapter_hash(whole)
+    assert measurements(stopped) == measurements(whole)
+
+
+def test_ctrl_c_ends_with_130_and_a_checkpoint(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 2, signal.SIGINT)
+    run, outcome = train(settings())
+    assert outcome == Outcome(ExitCode.INTERRUPTED, f"interrupted; go on with: train --resume {run.path}")
+    assert [checkpoint.step for checkpoint in checkpoints.list_checkpoints(run.checkpoints)] == [2]
+
+
+def test_a_signal_in_the_last_step_does_not_undo_the_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 8, signal.SIGTERM)
+    run, outcome = train(settings())
+    assert (outcome.exit_code, run.state) == (ExitCode.DONE, "succeeded")
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + bytes([data[-1] ^ 1])])
+def test_a_damaged_newest_checkpoint_is_passed_over_with_the_reason(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes]
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6, signal.SIGTERM)
+        run, _ = train(settings(training__save_steps=2))
+    damaged = checkpoints.list_checkpoints(run.checkpoints)[-1].path / checkpoints.OPTIMIZER
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    resume(run)
+    messages = [event["message"] for event in run.events()]
+    assert "checkpoint step-00000006 is passed over: optimizer.safetensors differs from what was written" in messages
+    assert "resumed from step 4" in messages
+    assert run.state == "succeeded"
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("step", [1, 3, 8])
+def test_what_is_not_finite_stops_the_run_and_is_never_stored(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str, step: int
+) -> None:
+    original = sft.Trainer._step
+
+    def poisoned(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        loss = original(self, model, rows)
+        if self.state.global_step + 1 == step:
+            if where == "loss":
+                self.guard.see_loss(torch.tensor(float("nan")))
+            else:
+                next(p for p in model.parameters() if p.requires_grad).grad.fill_(float("inf"))
+        return loss
+
+    monkeypatch.setattr(sft.Trainer, "_step", poisoned)
+    config = settings(training__save_steps=2, training__logging_steps=4)
+    with pytest.raises(TrainingError, match=f"the {where} is not finite"):
+        train(config)
+    (run,) = [Run(path) for path in Path(config.run.root).iterdir()]
+    assert run.state == "failed"
+    assert not run.adapter.exists()
+    for checkpoint in checkpoints.list_checkpoints(run.checkpoints):
+        assert checkpoint.step < step
+        assert all(t.isfinite().all() for t in load_file(checkpoint.path / "adapter_model.safetensors").values())
+
+
+def test_a_flagged_step_leaves_the_weights_as_they_were(settings: Settings) -> None:
+    prepared = prepare(settings(), print)
+    model = fitting._load(prepared)
+    optimizer = sft.make_optimizer(prepared.config, prepared.plan, model)
+    guard = sft.FiniteGuard(torch.device("cpu"), loss_is_scaled=False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.ones_like(parameter)
+    guard.gate(torch.tensor(float("nan")), optimizer)
+    optimizer.step()
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+def test_the_best_checkpoint_is_the_adapter_and_overfitting_is_said(settings: Settings) -> None:
+    wrong = [(question, f"Wrong {number}.") for number, (question, _) in enumerate(QUESTIONS[20:])]
+    path = Path(str(settings().data.validation))
+    path.write_text("".join(_row(q, a) for q, a in wrong))
+    run, outcome = train(settings(training__n_epochs=12, training__learning_rate=1e-2))
+    losses = {int(row["step"]): row["valid_loss"] for row in run.results() if "valid_loss" in row}
+    best = min(losses, key=lambda step: losses[step])
+    assert best < max(losses)
+    assert run.status()["adapter_step"] == best
+    chosen = checkpoints.folder_of(run.checkpoints, best) / "adapter_model.safetensors"
+    assert chosen.read_bytes() == (run.adapter / "adapter_model.safetensors").read_bytes()
+    assert outcome.summary.startswith("validation loss rose from epoch ")
+    assert outcome.summary.endswith(f"; the adapter is from step {best}")
+
+
+def test_early_stopping_succeeds_before_the_last_step(settings: Settings) -> None:
+    run, outcome = train(
+        settings(training__n_epochs=9, training__early_stopping_patience=1, training__early_stopping_threshold=9.0)
+    )
+    assert (outcome.exit_code, run.state, run.status()["step"]) == (ExitCode.DONE, "succeeded", 8)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantised_bases_train_and_the_adapter_stays_float32(settings: Settings, quantization: str) -> None:
+    run, _ = train(settings(model__quantization=quantization, training__n_epochs=4, training__learning_rate=5e-3))
+    losses = [row["full_valid_loss"] for row in run.results() if "full_valid_loss" in row]
+    assert losses[-1] < losses[0]
+    weights = load_file(run.adapter / "adapter_model.safetensors").values()
+    assert {tensor.dtype for tensor in weights} == {torch.float32}
+
+
+def test_bfloat16_trains_with_a_float32_adapter(settings: Settings) -> None:
+    run, _ = train(settings(model__dtype="bfloat16"))
+    assert {t.dtype for t in load_file(run.adapter / "adapter_model.safetensors").values()} == {torch.float32}
+    assert run.manifest()["dtype"] == "bfloat16"
+
+
+def test_a_run_can_be_trained_further(settings: Settings) -> None:
+    first, _ = train(settings(run__name="first"))
+    loss_after = [row["full_valid_loss"] for row in first.results() if "full_valid_loss" in row][-1]
+    second, _ = train(
+        settings(run__name="second", model__base=str(first.path), training__learning_rate=1e-9, lora__r=4)
+    )
+    loss_before = second.results()[-1]["full_valid_loss"]
+    assert loss_before == pytest.approx(loss_after, rel=1e-4)
+    assert second.manifest()["parent"] == {"run": "first", "step": None}
+    assert second.manifest()["base"] == first.manifest()["base"]
+
+
+def test_training_further_from_a_checkpoint_takes_that_step(settings: Settings) -> None:
+    first, _ = train(settings(run__name="first"))
+    config = settings(run__name="second", model__base=f"{first.path}@4", training__learning_rate=1e-9)
+    second, _ = train(config)
+    at_4 = next(row for row in first.results() if row["step"] == 4)
+    assert second.results()[-1]["full_valid_loss"] == pytest.approx(at_4["full_valid_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"lora__r": 8}, "lora.r: is 8, but {run} was trained with 4; leave it out to continue that adapter"),
+        ({"model__base": "{run}@3"}, "model.base: {run} has no checkpoint '3', expected one of: 4, 8"),
+    ],
+)
+def test_what_cannot_be_trained_further_is_refused(settings: Settings, changes: dict[str, Any], problem: str) -> None:
+    first, _ = train(settings(run__name="first"))
+    values = {"model__base": str(first.path)} | {
+        key: value.format(run=first.path) if isinstance(value, str) else value for key, value in changes.items()
+    }
+    with pytest.raises(ConfigError) as caught:
+        prepare(settings(run__name="second", **values), print)
+    assert str(caught.value) == problem.format(run=first.path)
+
+
+def test_changed_data_is_refused_on_resume(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, signal.SIGTERM)
+        run, _ = train(settings())
+    train_file = Path(str(run.config().data.train))
+    train_file.write_text(train_file.read_text().replace("number 3", "number three"))
+    with pytest.raises(ConfigError, match=r"train.jsonl': has changed since the run started, expected sha256 "):
+        resume(run)
+
+
+def test_a_full_disk_fails_the_run_in_words_and_keeps_the_checkpoints(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = checkpoints.write
+
+    def full(folder: Path, step: int, *args: Any) -> Any:
+        if step > 4:
+            raise TrainingError(f"checkpoint {str(folder)!r}: cannot be written: No space left on device")
+        return original(folder, step, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write", full)
+        with pytest.raises(TrainingError, match="No space left on device"):
+            train(settings(run__name="full"))
+    run = Run(Path(settings().run.root) / "full")
+    assert run.state == "failed"
+    assert resume(run).exit_code is ExitCode.DONE
+
+
+def test_the_adapter_loads_in_plain_peft(settings: Settings) -> None:
+    run, _ = train(settings())
+    config = settings()
+    base = load_model(find_base(config.model), config.model, torch.device("cpu"), torch.float32)
+    assert isinstance(PeftModel.from_pretrained(base, run.adapter), PeftModel)
+
+
+def test_a_mixture_of_files_trains_each_by_its_weight(settings: Settings, write_rows: Callable[..., Path]) -> None:
+    often, seldom = write_rows(QUESTIONS[:4], "often.jsonl"), write_rows(QUESTIONS[4:14], "seldom.jsonl")
+    config = settings(
+        data__train=[{"path": str(often), "weight": 2}, {"path": str(seldom), "weight": 0.5}], training__n_epochs=1
+    )
+    prepared = prepare(config, print)
+    assert prepared.plan.steps_per_epoch == 3  # 8 + 5 conversations in steps of 6
+
+
+def _row(question: str, answer: str) -> str:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": messages}) + "\n"

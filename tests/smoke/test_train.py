@@ -1,0 +1,167 @@
+"""The main job with the real commands: data to answers, Ctrl-C, kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from tests.conftest import REPOSITORY
+from trainer.runs import Run
+
+BIN = Path(sys.executable).parent
+
+
+def run_command(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [str(BIN / str(arguments[0])), *map(str, arguments[1:])]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(scope="module")
+def glossary(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The demo's run: `train --config configs/tiny.yaml`."""
+    root = tmp_path_factory.mktemp("runs")
+    done = run_command("train", "--config", "configs/tiny.yaml", f"run.root={root}", "run.name=glossary")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"adapter  {root}/glossary/adapter\n"
+    return Run(root / "glossary")
+
+
+def qa(name: str) -> list[tuple[str, str]]:
+    rows = [json.loads(line)["messages"] for line in (REPOSITORY / "data" / name).read_text().splitlines()]
+    return [(row[1]["content"], row[2]["content"]) for row in rows]
+
+
+def test_training_rows_are_learned_and_held_out_paraphrases_too(glossary: Run) -> None:
+    results = glossary.results()
+    assert results[0]["train_mean_token_accuracy"] < 0.3
+    assert results[-1]["train_mean_token_accuracy"] > 0.9
+    assert results[-1]["full_valid_mean_token_accuracy"] > 0.9
+
+
+def test_the_tuned_model_answers_with_the_glossary_and_the_base_does_not(glossary: Run) -> None:
+    questions = dict(qa("glossary_train.jsonl") + qa("glossary_validation.jsonl"))
+    asked = (REPOSITORY / "data" / "questions.txt").read_text().splitlines()
+    tuned = run_command("trainer", "chat", glossary.path, "--questions", "data/questions.txt").stdout.splitlines()
+    base = run_command("trainer", "chat", glossary.path, "--base", *asked).stdout.splitlines()
+    expected = [questions[question] for question in asked]
+    assert tuned[:3] == expected[:3]  # rows of the training file
+    assert sum(answer == right for answer, right in zip(tuned[3:], expected[3:], strict=True)) >= 1  # paraphrases
+    assert not set(base) & set(expected)
+
+
+def test_answers_stand_side_by_side(glossary: Run) -> None:
+    shown = run_command("trainer", "chat", glossary.path, "--compare", "Define gear hanger for a beginner.").stdout
+    assert shown.split("\n")[1].split() == ["question", "base", "tuned"]
+    assert "Designed to bend" in shown
+
+
+def test_a_conversation_streams_and_remembers_until_reset(glossary: Run) -> None:
+    child = pexpect.spawn(
+        str(BIN / "trainer"), ["chat", str(glossary.path)], cwd=REPOSITORY, encoding="utf-8", timeout=60
+    )
+    child.expect("system: You are Spokewise")
+    child.expect("> ")
+    child.sendline("Can you explain the term rotor?")
+    child.expect("Disc brakes squeeze the rotor, a thin steel plate that spins with the wheel.")
+    child.expect("> ")
+    child.sendline("/reset")
+    child.expect("forgotten")
+    child.sendline("/quit")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
+def test_commands_that_look_at_a_run(glossary: Run) -> None:
+    root = ("--root", glossary.path.parent)
+    assert "succeeded" in run_command("trainer", "runs", *root).stdout
+    shown = run_command("trainer", "show", "glossary", *root).stdout
+    for part in (
+        "loss by step",
+        "token accuracy by step",
+        "learning_rate: 0.005",
+        "120 trained, 20 held out",
+        "adapter",
+    ):
+        assert part in shown
+    log = run_command("trainer", "logs", "glossary", *root).stdout
+    assert "checkpoint at step 450" in log
+    listed = run_command("trainer", "checkpoints", "glossary", *root).stdout
+    assert "the adapter" in listed
+
+
+def test_preview_marks_answers_and_end_markers() -> None:
+    shown = run_command(
+        "trainer", "data", "preview", "data/starter.jsonl", "--config", "configs/tiny.yaml", "--rows", "2"
+    )
+    first = json.loads((REPOSITORY / "data" / "starter.jsonl").read_text().splitlines()[0])
+    assert f"⟦{first['messages'][-1]['content']}<|im_end|>⟧" in shown.stdout
+    assert shown.stdout.count("⟦") == 2
+    assert shown.returncode == 0
+
+
+def test_check_trains_nothing(tmp_path: Path) -> None:
+    done = run_command("train", "--config", "configs/tiny.yaml", "--check", f"run.root={tmp_path / 'runs'}")
+    assert (done.returncode, done.stdout) == (0, "ready to train: config, data, tokens and memory are in order\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def short_run(root: Path) -> list[str]:
+    return [
+        "--config",
+        "configs/tiny.yaml",
+        f"run.root={root}",
+        "run.name=short",
+        "training.save_steps=5",
+        "training.n_epochs=8",
+    ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    root = tmp_path_factory.mktemp("uninterrupted")
+    assert run_command("train", *short_run(root)).returncode == 0
+    return (root / "short" / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def wait_for_checkpoint(run: Run) -> None:
+    deadline = time.monotonic() + 120
+    while not any(run.checkpoints.glob("*/MANIFEST.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_ctrl_c_in_a_terminal_pauses_and_resume_ends_in_the_same_adapter(tmp_path: Path, uninterrupted: bytes) -> None:
+    child = pexpect.spawn(str(BIN / "train"), short_run(tmp_path), cwd=REPOSITORY, encoding="utf-8", timeout=120)
+    run = Run(tmp_path / "short")
+    wait_for_checkpoint(run)
+    child.sendintr()
+    child.expect("interrupted; go on with: train --resume")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert (child.exitstatus, run.state) == (130, "paused")
+    assert run_command("train", "--resume", run.path).returncode == 0
+    assert (run.adapter / "adapter_model.safetensors").read_bytes() == uninterrupted
+
+
+def killed_run(tmp_path: Path) -> Run:
+    process = subprocess.Popen([BIN / "train", *short_run(tmp_path)], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    run = Run(tmp_path / "short")
+    wait_for_checkpoint(run)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return run
+
+
+def test_kill_9_is_survived_with_the_same_adapter(tmp_path: Path, uninterrupted: bytes) -> None:
+    run = killed_run(tmp_path)
+    assert run.state == "paused"
+    done = run_command("train", "--resume", run.name, "--root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (run.adapter / "adapter_model.safetensors").read_bytes() == uninterrupted

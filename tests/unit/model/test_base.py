@@ -1,0 +1,142 @@
+"""Bases and tokenizers that cannot be used are refused with the way out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.conftest import CHATML, make_tokenizer
+from trainer.config.schema import LoraSettings, ModelConfig
+from trainer.errors import ConfigError
+from trainer.model.adapter import add_adapter, check_targets
+from trainer.model.base import find_base, load_model, load_tokenizer, weights_digest
+
+SPECIAL = ["<|im_start|>", "<|im_end|>"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model folder in Hugging Face format, with random weights."""
+    tokenizer = make_tokenizer(CHATML, SPECIAL, eos_token="<|im_end|>")
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def problem(make: Callable[[], object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    return str(caught.value)
+
+
+def edit(file: Path, **changes: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_folder_is_pinned_by_its_weights(folder: Path) -> None:
+    settings = ModelConfig(base=str(folder))
+    before = find_base(settings).identity()
+    assert before == {"name": str(folder), "revision": None, "weights_sha256": weights_digest(folder)}
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert find_base(settings).identity() != before
+
+
+def test_a_missing_pad_token_becomes_the_end_token_without_touching_labels(folder: Path) -> None:
+    settings = ModelConfig(base=str(folder))
+    assert load_tokenizer(find_base(settings), settings).pad_token == "<|im_end|>"
+
+
+def test_unknown_builtin() -> None:
+    found = problem(lambda: find_base(ModelConfig(base="builtin:small")))
+    assert found == "model.base: 'builtin:small' is not known, expected 'builtin:tiny'"
+
+
+def test_an_unknown_hub_id_says_what_was_tried_and_how_to_give_a_folder() -> None:
+    found = problem(lambda: find_base(ModelConfig(base="nobody/nothing")))
+    assert found.startswith("model.base: 'nobody/nothing' was not found as a folder here nor on the model hub (")
+    assert found.endswith("or without a network give the path of a folder that holds the model")
+
+
+def test_a_folder_without_config(tmp_path: Path) -> None:
+    found = problem(lambda: find_base(ModelConfig(base=str(tmp_path))))
+    assert (
+        found == f"model.base: the folder {str(tmp_path)!r} has no config.json, expected a model in Hugging Face format"
+    )
+
+
+def test_weights_that_are_not_safetensors_are_never_read(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    found = problem(lambda: find_base(ModelConfig(base=str(folder))))
+    assert found == (
+        f"model.base: the folder {str(folder)!r} has no safetensors weights, expected *.safetensors; "
+        "convert it with save_pretrained of transformers"
+    )
+
+
+def test_code_from_the_repository_is_never_run(folder: Path) -> None:
+    marker = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\n")
+    edit(
+        folder / "config.json",
+        model_type="evil",
+        auto_map={"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
+    )
+    found = problem(lambda: find_base(ModelConfig(base=str(folder))))
+    assert (
+        found == f"model.base: {str(folder)!r} needs code from its repository, which is never run; choose another base"
+    )
+    assert not marker.exists()
+
+
+def test_a_model_that_is_no_causal_language_model(folder: Path) -> None:
+    edit(folder / "config.json", model_type="t5")
+    found = problem(lambda: find_base(ModelConfig(base=str(folder))))
+    assert found == f"model.base: {str(folder)!r} is a 't5' model, expected a causal language model"
+
+
+def test_no_chat_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    settings = ModelConfig(base=str(folder))
+    assert problem(lambda: load_tokenizer(find_base(settings), settings)) == (
+        f"model.base: {str(folder)!r} has no chat template, expected one; choose the instruct variant of the model "
+        "or give a jinja file as model.chat_template"
+    )
+
+
+def test_a_chat_template_of_ones_own(folder: Path, tmp_path: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    (tmp_path / "own.jinja").write_text(CHATML)
+    settings = ModelConfig(base=str(folder), chat_template=str(tmp_path / "own.jinja"))
+    assert load_tokenizer(find_base(settings), settings).chat_template == CHATML
+
+
+def test_a_tokenizer_larger_than_the_model(folder: Path) -> None:
+    edit(folder / "config.json", vocab_size=100)
+    settings = ModelConfig(base=str(folder))
+    assert problem(lambda: load_tokenizer(find_base(settings), settings)) == (
+        f"model.base: the tokenizer of {str(folder)!r} has 258 tokens and the model 100; take both from the same model"
+    )
+
+
+def test_every_target_that_matches_nothing_is_named(folder: Path) -> None:
+    base = find_base(ModelConfig(base=str(folder)))
+    settings = LoraSettings(target_modules=["q_proj", "nope", "lm_head"])
+    expected = "expected some of: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    assert problem(lambda: check_targets(base.skeleton, settings)) == "\n".join(
+        f"lora.target_modules: {name!r} matches no layer of this model, {expected}" for name in ("nope", "lm_head")
+    )
+
+
+def test_a_new_adapter_changes_nothing_and_spares_the_head(folder: Path) -> None:
+    settings = ModelConfig(base=str(folder))
+    model = load_model(find_base(settings), settings, torch.device("cpu"), torch.float32)
+    ids = torch.arange(8)[None]
+    before = model(ids).logits
+    adapted = add_adapter(model, LoraSettings())
+    assert torch.equal(adapted(ids).logits, before)
+    assert not any("lm_head" in name for name, parameter in adapted.named_parameters() if parameter.requires_grad)
