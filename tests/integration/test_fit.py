@@ -1,5 +1,6 @@
 """Whole runs on the tiny model, in this process: what is trained, stored, resumed and refused."""
 
+import errno
 import hashlib
 import io
 import json
@@ -226,6 +227,25 @@ def test_early_stopping_succeeds_before_the_last_step(settings: Settings) -> Non
     assert (outcome.exit_code, run.state, run.status()["step"]) == (ExitCode.DONE, "succeeded", 8)
 
 
+def test_dora_and_rank_stabilised_lora_train(settings: Settings) -> None:
+    config = settings(lora__use_dora=True, lora__use_rslora=True, lora__target_modules=["q_proj", "down_proj"])
+    run, _ = train(config)
+    names = load_file(run.adapter / "adapter_model.safetensors")
+    assert any("lora_magnitude_vector" in name for name in names)
+    assert all("q_proj" in name or "down_proj" in name for name in names)
+
+
+def test_measurements_reach_tensorboard(settings: Settings) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = train(settings(tracking__report_to=["tensorboard"]))
+    board = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    points = {event.step: event.value for event in board.Scalars("eval/loss")}
+    assert points == pytest.approx(
+        {int(row["step"]): row["valid_loss"] for row in run.results() if "valid_loss" in row}
+    )
+
+
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_quantised_bases_train_and_the_adapter_stays_float32(settings: Settings, quantization: str) -> None:
     run, _ = train(settings(model__quantization=quantization, training__n_epochs=4, training__learning_rate=5e-3))
@@ -291,19 +311,31 @@ def test_changed_data_is_refused_on_resume(settings: Settings, monkeypatch: pyte
 def test_a_full_disk_fails_the_run_in_words_and_keeps_the_checkpoints(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = checkpoints.write
+    flush, is_full = os.fsync, False
+    original = sft.Trainer._step
 
-    def full(folder: Path, step: int, *args: Any) -> Any:
-        if step > 4:
-            raise TrainingError(f"checkpoint {str(folder)!r}: cannot be written: No space left on device")
-        return original(folder, step, *args)
+    def fill_disk(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        nonlocal is_full
+        is_full = self.state.global_step == 5
+        return original(self, model, rows)
 
+    def flush_unless_full(handle: int) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    config = settings(run__name="full", training__save_steps=2)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write", full)
-        with pytest.raises(TrainingError, match="No space left on device"):
-            train(settings(run__name="full"))
-    run = Run(Path(settings().run.root) / "full")
-    assert run.state == "failed"
+        patch.setattr(sft.Trainer, "_step", fill_disk)
+        patch.setattr(os, "fsync", flush_unless_full)
+        with pytest.raises(
+            TrainingError, match="full: No space left on device; put it right and go on with: train --resume"
+        ):
+            train(config)
+    run = Run(Path(config.run.root) / "full")
+    newest, _ = checkpoints.newest_complete(run.checkpoints)
+    assert newest is not None
+    assert newest.step == 4
     assert resume(run).exit_code is ExitCode.DONE
 
 

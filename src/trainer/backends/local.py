@@ -33,6 +33,10 @@ def launch(prepared: Prepared, console: Console, created: Callable[[Run], None])
     """
     run = create_run(prepared.config)
     created(run)
+    import torch
+
+    if (num_gpus := torch.cuda.device_count()) > 1:
+        run.event(f"{num_gpus} GPUs are visible; this run uses the first", level="warning")
     return fit(prepared, run, console)
 
 

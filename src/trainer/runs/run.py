@@ -134,11 +134,14 @@ def create_run(config: RunConfig) -> Run:
     root = Path(config.run.root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        path = _new_folder(root, config)
-        run = Run(path)
-        run.checkpoints.mkdir()
-        files.write_whole(path / "config.yaml", dump_config(config))
-        run.set_status("validating_files", created_at=now())
+        run = Run(_new_folder(root, config))
+        try:
+            run.set_status("validating_files", created_at=now())
+            run.checkpoints.mkdir()
+            files.write_whole(run.path / "config.yaml", dump_config(config))  # from here on it counts as a run
+        except OSError:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
     except OSError as error:
         raise ConfigError(
             f"run.root: {str(root)!r} cannot be written: {error.strerror}; choose another folder"

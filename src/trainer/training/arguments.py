@@ -2,6 +2,8 @@
 
 import torch
 from peft import PeftModel
+from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 from trl import SFTConfig
 
 from trainer.config.schema import RunConfig
@@ -39,11 +41,20 @@ def trl_arguments(config: RunConfig, plan: Plan, run: Run, model: PeftModel) -> 
         eval_strategy="no",
         save_strategy="no",
         disable_tqdm=True,
-        report_to=list(config.tracking.report_to),
+        report_to=[name for name in config.tracking.report_to if name != "tensorboard"],
         run_name=run.name,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)  # more GPUs in one process would mean DataParallel
     return arguments
+
+
+def tracker_callbacks(config: RunConfig, run: Run) -> list[TrainerCallback]:
+    """TensorBoard writes into the run's folder, for which transformers has no setting."""
+    if "tensorboard" not in config.tracking.report_to:
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+
+    return [TensorBoardCallback(SummaryWriter(run.path / "tensorboard"))]
 
 
 def make_optimizer(config: RunConfig, plan: Plan, model: PeftModel) -> torch.optim.Optimizer:

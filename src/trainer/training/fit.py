@@ -51,7 +51,7 @@ def fit(prepared: Prepared, run: Run, console: Console) -> Outcome:
         run.event("interrupted")
         return Outcome(ExitCode.INTERRUPTED, _interrupted(run))
     except Exception as error:
-        failure = _as_told(error)
+        failure = _as_told(error, run)
         with contextlib.suppress(OSError):  # on a full disk the status cannot be written either
             run.set_status("failed", error=str(failure))
             run.event(str(failure), level="error")
@@ -142,14 +142,17 @@ def _interrupted(run: Run) -> str:
     return f"interrupted; go on with: train --resume {run.path}"
 
 
-def _as_told(error: Exception) -> TrainerError:
+def _as_told(error: Exception, run: Run) -> TrainerError:
     """A full disk or a vanished file is told in words; anything else unexpected keeps its own."""
     import torch
 
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, OSError):
-        return TrainingError(f"{error.filename or 'file'}: {error.strerror or error}; put it right and resume the run")
+        return TrainingError(
+            f"{error.filename or run.path}: {error.strerror or error}; put it right and go on with: "
+            f"train --resume {run.path}"
+        )
     if isinstance(error, torch.OutOfMemoryError):
         return TrainingError("out of memory; lower memory.token_budget, or set model.quantization to nf4")
     return TrainingError(f"unexpected {type(error).__name__}: {error}; --debug shows where")

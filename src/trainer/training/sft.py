@@ -7,7 +7,7 @@ masks and drops nothing: it is given ready examples and told to leave them alone
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from trainer.model.adapter import adapter_files, keep_float32, trainable
 from trainer.model.device import peak_memory_bytes
 from trainer.runs import Run
 from trainer.training import checkpoints
-from trainer.training.arguments import make_optimizer, trl_arguments
+from trainer.training.arguments import make_optimizer, tracker_callbacks, trl_arguments
 from trainer.training.curve import Curve
 from trainer.training.dataset import Row
 from trainer.training.guard import FiniteGuard
@@ -85,6 +85,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
             data_collator=_no_collation,
             processing_class=tokenizer,
+            callbacks=tracker_callbacks(config, run),
         )
         self.remove_callback(PrinterCallback)
         keep_float32(model)  # TRL turns the adapters of quantised bases into bfloat16
@@ -194,7 +195,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             self.stopped_early = self.curve.should_stop and not last
         if result:
             self.run.append_result({"step": step} | result)
-            self.log({"step_" + key: value for key, value in result.items()})
+            self.log(_as_trackers_name(result))
             self.run.set_status("running", step=step, total_steps=self.plan.total_steps, epoch=self.state.epoch)
         self.display.step(step, result)
         stop = last or self.stopped_early or self.stop_signal is not None
@@ -296,6 +297,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             checkpoints.restore_rng(checkpoints.Checkpoint(Path(checkpoint)).state()["rng"])
+
+
+def _as_trackers_name(result: Mapping[str, float]) -> dict[str, float]:
+    """The measurements under the names that transformers' trackers sort into train/ and eval/."""
+    renamed = (
+        (name.replace("full_valid_", "eval_full_").replace("valid_", "eval_"), value) for name, value in result.items()
+    )
+    return {name.removeprefix("train_"): value for name, value in renamed}
 
 
 def _no_collation(rows: Any) -> Any:
