@@ -9,7 +9,7 @@ from rich.console import Console
 
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, MissingDependency
-from trainer.runs import Run, create_run
+from trainer.runs import Run, create_run, refuse_existing
 from trainer.training.fit import Outcome, fit
 from trainer.training.prepare import Prepared, prepare
 
@@ -21,9 +21,8 @@ def check(config: RunConfig, report: Callable[[str], None]) -> Prepared:
 
     Raises: MissingDependency, ConfigError, DataError.
     """
-    _check_packages(config)
-    be_quiet()
-    return prepare(config, report)
+    refuse_existing(config)
+    return _prepare(config, report)
 
 
 def launch(prepared: Prepared, console: Console, created: Callable[[Run], None]) -> Outcome:
@@ -57,7 +56,13 @@ def resume(run: Run, console: Console, report: Callable[[str], None]) -> Outcome
                 f"run {run.name!r}: is {state}, expected an unfinished run; "
                 f"to train it further start a new run with model.base={run.path}"
             )
-    return fit(check(run.config(), report), run, console)
+    return fit(_prepare(run.config(), report), run, console)
+
+
+def _prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
+    _check_packages(config)
+    be_quiet()
+    return prepare(config, report)
 
 
 def _check_packages(config: RunConfig) -> None:

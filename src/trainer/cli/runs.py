@@ -34,7 +34,7 @@ def list_all(root: Root = Path("runs"), debug: Debug = False) -> None:
             escape(run.name),
             _colored(status["state"]),
             f"{status.get('step', 0)}/{status['total_steps']}" if "total_steps" in status else "",
-            escape(run.config().model.base),
+            escape(_base_of(run)),
             _last(run, "train_loss"),
             _last(run, "valid_loss"),
             status.get("created_at", "")[:16].replace("T", " "),
@@ -187,6 +187,13 @@ def _print_section(title: str, values: dict[str, Any]) -> None:
         width = max(map(len, values))
         for name, value in values.items():
             out.print(f"  {name:<{width}}  {clean(str(value))}", markup=False)
+
+
+def _base_of(run: Run) -> str:
+    try:
+        return run.config().model.base
+    except ConfigError:
+        return "(config.yaml is damaged)"
 
 
 def _last(run: Run, column: str) -> str:

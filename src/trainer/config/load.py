@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
 from trainer.config.yaml_source import YamlSource, parse_yaml
-from trainer.errors import ConfigError, similar
+from trainer.errors import ConfigError, quoted, similar
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -19,6 +19,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises: ConfigError, with all mistakes of the file and of the overrides.
     """
     source = parse_yaml(_read(path), str(path))
+    source.values = {} if source.values is None else source.values
     if not isinstance(source.values, dict):
         raise ConfigError(f"{path}: holds {type(source.values).__name__}, expected sections such as model: and data:")
     origins = dict(_apply(source, overrides))
@@ -34,7 +35,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def dump_config(config: RunConfig) -> str:
     """YAML that `load_config` reads back into an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def _read(path: Path) -> str:
@@ -52,21 +53,23 @@ def _read(path: Path) -> str:
 def _apply(source: YamlSource, overrides: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Write the overrides into the values; yields each path with the words the user typed."""
     for text in overrides:
+        place = f"override {quoted(text)}"
         dotted, equals, value = text.partition("=")
         path = tuple(dotted.split("."))
         if not equals or not all(path):
-            source.problems.append(f"override {text!r}: not understood, expected section.name=value")
+            source.problems.append(f"{place}: not understood, expected section.name=value")
             continue
         try:
-            parsed = parse_yaml(value, f"override {text!r}")
+            parsed = parse_yaml(value, place)
             section = _section(source.values, path[:-1])
         except ConfigError as error:
             source.problems.extend(error.problems)
         except TypeError as error:
-            source.problems.append(f"override {text!r}: {error} is not a section")
+            source.problems.append(f"{place}: {error} is not a section")
         else:
-            section[path[-1]] = None if value in ("", "null", "~") else parsed.values
-            yield path, f"override {text!r}"
+            source.problems.extend(parsed.problems)
+            section[path[-1]] = parsed.values
+            yield path, place
 
 
 def _section(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
@@ -80,8 +83,10 @@ def _section(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _place(source: YamlSource, origins: Mapping[tuple[str, ...], str], path: tuple[str | int, ...]) -> str:
-    for length in range(len(path), 0, -1):
-        if (origin := origins.get(cast(tuple[str, ...], path[:length]))) is not None:
+def _place(source: YamlSource, origins: dict[tuple[str, ...], str], path: tuple[str | int, ...]) -> str:
+    """The override that wrote at, above or below `path`, else the place in the file."""
+    for given, origin in reversed(origins.items()):
+        shorter = min(len(given), len(path))
+        if given[:shorter] == path[:shorter]:
             return origin
     return source.place(path)

@@ -1,7 +1,7 @@
 """Pydantic's errors in our words: one line a mistake, with its place and the nearest right name."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -48,7 +48,9 @@ def describe(error: ValidationError, values: Any, place: Callable[[Path], str]) 
     by_field: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors():
         by_field.setdefault(_path_in(values, detail), []).append(detail)
-    return [f"{place(path)}: {_sentence(path, details)}" for path, details in by_field.items()]
+    # Of a union, pydantic also reports the branches that were not meant: for a bad entry of a list, that it is no text.
+    inner = [path for path in by_field if not any(path == other[: len(path)] for other in by_field if other != path)]
+    return [f"{place(path)}: {_sentence(path, by_field[path])}" for path in inner]
 
 
 def _path_in(values: Any, detail: ErrorDetails) -> Path:
@@ -135,13 +137,18 @@ def suggestion(path: Path) -> str:
 
 
 def _section_at(path: Path) -> type[BaseModel]:
+    """The section whose keys stand at `path`; an entry of a list belongs to the field that holds the list."""
     section: type[BaseModel] = RunConfig
     for part in path:
-        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        section = annotation
+        if isinstance(part, str) and (info := section.model_fields.get(part)):
+            section = _model_in(info.annotation) or section
     return section
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for inner in get_args(annotation) if (model := _model_in(inner))), None)
 
 
 def field_names(section: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quoted
 
 MAX_DEPTH = 32
 MAX_NODES = 10_000  # aliases can make a short file expand without end
@@ -35,19 +35,17 @@ def parse_yaml(text: str, file: str) -> YamlSource:
 
     Raises: ConfigError, when the text is not YAML at all.
     """
-    loader = yaml.SafeLoader(text)
+    source = YamlSource(file)
     try:
+        loader = yaml.SafeLoader(text)  # refuses control characters
         root = loader.get_single_node()
-        source = YamlSource(file)
-        source.values = {} if root is None else _Builder(loader, source).build(root, ())
+        source.values = None if root is None else _Builder(loader, source).build(root, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise ConfigError(f"{place}: not valid yaml: {error.problem or error.context}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{file}: not valid yaml: {error}") from None
-    finally:
-        loader.dispose()
     return source
 
 
@@ -65,7 +63,16 @@ class _Builder:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._item(item, (*path, index)) for index, item in enumerate(node.value)]
-        return self.loader.construct_object(node)
+        return self._scalar(node)
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        try:
+            return self.loader.construct_object(node)
+        except yaml.YAMLError:
+            raise
+        except (ValueError, LookupError, AttributeError, TypeError):  # what `!!int foo` or 2024-13-45 ends in
+            problem = f"{quoted(node.value)} is no value of the type {str(node.tag).rsplit(':', 1)[-1]}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
     def _item(self, node: yaml.Node, path: Path) -> Any:
         self.source.lines.setdefault(path, node.start_mark.line + 1)

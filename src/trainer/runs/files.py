@@ -54,11 +54,11 @@ def read_json(path: Path) -> Any:
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON object as one line in one write, so that lines never mix."""
     line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(handle, line.encode())
-    finally:
-        os.close(handle)
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1, 0))
+        torn = file.read(1) not in (b"", b"\n")  # a crash or a full disk cut the last line short
+        file.write(b"\n" * torn + line.encode())
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

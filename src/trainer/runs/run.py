@@ -131,6 +131,7 @@ def create_run(config: RunConfig) -> Run:
 
     Raises: ConfigError, when a run of that name exists or the folder cannot be written.
     """
+    refuse_existing(config)
     root = Path(config.run.root)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -149,26 +150,31 @@ def create_run(config: RunConfig) -> Run:
     return run
 
 
+def refuse_existing(config: RunConfig) -> None:
+    """Raises: ConfigError, when a run of the given name exists already, or its root is no folder."""
+    root = Path(config.run.root)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"run.root: {str(root)!r} is a file, expected a folder; choose another")
+    if config.run.name is not None and (path := root / config.run.name).exists():
+        raise ConfigError(
+            f"run.name: {config.run.name!r} exists in {str(root)!r}, expected a new name; "
+            f"choose another or go on with: train --resume {path}"
+        )
+
+
 def _new_folder(root: Path, config: RunConfig) -> Path:
     if config.run.name is not None:
         path = root / config.run.name
-        try:
-            path.mkdir()
-        except FileExistsError:
-            raise ConfigError(
-                f"run.name: {config.run.name!r} exists in {str(root)!r}, expected a new name; "
-                f"choose another or go on with: train --resume {path}"
-            ) from None
+        path.mkdir()
         return path
     base = config.model.base.rstrip("/").rsplit("/", 1)[-1].replace(":", "-").replace("@", "-")
     stem = "-".join(filter(None, [datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"), base, config.run.suffix]))
-    for number in range(1, 1000):
-        path = root / (stem if number == 1 else f"{stem}-{number}")
+    for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
         try:
-            path.mkdir()
+            (root / name).mkdir()
         except FileExistsError:
             continue
-        return path
+        return root / name
     raise ConfigError(f"run.root: no free name for {stem!r} in {str(root)!r}; give run.name")
 
 

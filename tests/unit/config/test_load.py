@@ -1,0 +1,506 @@
+"""One YAML file and `key=value` overrides: a config, or one error that names every mistake with its place."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trainer.config.load import dump_config, load_config
+from trainer.config.problems import FOREIGN_NAMES, field_names
+from trainer.config.schema import DataSource, RunConfig
+from trainer.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+FILE = Path("c.yaml")
+LEAST = "model: {base: builtin:tiny}\ndata: {train: a.jsonl}\n"  # what follows it stands on line 3
+SECTIONS = "model, data, lora, training, memory, tracking, backend, run"
+TEXT = "text (in quotes where it looks like a number)"
+NO_MODEL = "c.yaml: model: missing; add it, for example model: {base: builtin:tiny}"
+NO_DATA = "c.yaml: data: missing; add it, for example data: {train: data/glossary_train.jsonl}"
+TOO_MUCH = "c.yaml: not valid yaml: more than 10,000 values or nested deeper than 32"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def loaded(text: str | bytes, *overrides: str) -> RunConfig:
+    FILE.write_bytes(text.encode() if isinstance(text, str) else text)
+    return load_config(FILE, overrides)
+
+
+def problems(text: str | bytes, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loaded(text, *overrides)
+    return list(caught.value.problems)
+
+
+def test_the_least_config_gets_every_default():
+    expected = RunConfig.model_validate({"model": {"base": "builtin:tiny"}, "data": {"train": "a.jsonl"}})
+    assert loaded(LEAST) == expected
+
+
+UNKNOWN_KEYS = {
+    "a section": ("trainig: {}\n", "trainig: unknown field, did you mean training?"),
+    "a section like no other": ("zzz: 1\n", f"zzz: unknown field, expected {SECTIONS}"),
+    "a setting": ("training: {n_epoch: 1}\n", "training.n_epoch: unknown field, did you mean n_epochs?"),
+    "a setting like no other": ("memory: {zzz: 1}\n", "memory.zzz: unknown field, expected token_budget"),
+    "a setting of another section": (
+        "lora: {learning_rate: 1}\n",
+        "lora.learning_rate: unknown field, did you mean training.learning_rate?",
+    ),
+    "a setting without its section": ("base: x\n", "base: unknown field, did you mean model.base?"),
+    "a setting of a dotted name": ("training.seed: 1\n", "training.seed: unknown field, did you mean training?"),
+    "a number": ("1: 2\n", f"1: unknown field, expected {SECTIONS}"),
+    "an empty name": ("'': 2\n", f": unknown field, expected {SECTIONS}"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN_KEYS)
+def test_an_unknown_key_is_refused_with_the_nearest_right_one(name):
+    text, expected = UNKNOWN_KEYS[name]
+    assert problems(LEAST + text) == [f"c.yaml:3: {expected}"]
+
+
+def test_an_unknown_key_of_a_data_source_is_refused_with_the_nearest_right_one():
+    text = "model: {base: x}\ndata:\n  train:\n    - path: a.jsonl\n      wieght: 2\n"
+    assert problems(text) == ["c.yaml:5: data.train.0.wieght: unknown field, did you mean weight?"]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN_NAMES)
+def test_a_name_of_another_trainer_is_translated(foreign):
+    place, ours = "c.yaml:4: training", FOREIGN_NAMES[foreign]
+    assert problems(f"{LEAST}training:\n  {foreign}: 1\n") == [
+        f"{place}.{foreign}: unknown field, it is called {ours} here"
+    ]
+
+
+def test_a_name_of_another_trainer_is_translated_at_the_top_level():
+    expected = "c.yaml:3: num_train_epochs: unknown field, it is called training.n_epochs here"
+    assert problems(LEAST + "num_train_epochs: 1\n") == [expected]
+
+
+def test_every_translation_names_a_setting_that_exists():
+    words = {word.strip(":") for ours in FOREIGN_NAMES.values() for word in ours.split() if "." in word}
+    assert words <= set(field_names())
+
+
+WRONG_VALUES = {
+    "true for a count": ("training: {n_epochs: true}", "training.n_epochs: is True, expected a whole number or 'auto'"),
+    "true for a number": ("training: {learning_rate: yes}", "training.learning_rate: is True, expected a number"),
+    "text for a count": (
+        "training: {batch_size: many}",
+        "training.batch_size: is 'many', expected a whole number or 'auto'",
+    ),
+    "a quoted number for a count": ("lora: {r: '8'}", "lora.r: is '8', expected a whole number"),
+    "a fraction for a count": ("lora: {r: 1.5}", "lora.r: is 1.5, expected a whole number"),
+    "a whole float for a count": ("lora: {r: 8.0}", "lora.r: is 8.0, expected a whole number"),
+    "text for a number": ("training: {weight_decay: low}", "training.weight_decay: is 'low', expected a number"),
+    "a list for a number": ("training: {weight_decay: [1]}", "training.weight_decay: is [1], expected a number"),
+    "nothing for a number": ("training: {weight_decay: }", "training.weight_decay: is None, expected a number"),
+    "not a number": ("training: {weight_decay: .nan}", "training.weight_decay: is nan, expected a number"),
+    "infinity": ("training: {max_grad_norm: .inf}", "training.max_grad_norm: is inf, expected a number"),
+    "a float beyond its range": ("lora: {lora_dropout: 1e400}", "lora.lora_dropout: is '1e400', expected a number"),
+    "text for a switch": ("lora: {use_dora: 'yes'}", "lora.use_dora: is 'yes', expected true or false"),
+    "a number for a switch": ("lora: {use_dora: 1}", "lora.use_dora: is 1, expected true or false"),
+    "a number for text": ("run: {name: 20240101}", f"run.name: is 20240101, expected {TEXT}"),
+    "a list for text": ("run: {root: [a]}", f"run.root: is ['a'], expected {TEXT}"),
+    "empty text": ("run: {root: ''}", "run.root: is '', expected something that is not empty"),
+    "another word than those accepted": (
+        "training: {optimizer: adam}",
+        "training.optimizer: is 'adam', expected 'adamw' or 'sgd'",
+    ),
+    "a backend that is not there": ("backend: {kind: gpu}", "backend.kind: is 'gpu', expected 'local'"),
+    "a name that is a path": (
+        "run: {name: a/b}",
+        "run.name: is 'a/b', expected text matching ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    ),
+    "a name that is the folder above": (
+        "run: {name: ..}",
+        "run.name: is '..', expected text matching ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    ),
+    "a word for a list": ("tracking: {report_to: mlflow}", "tracking.report_to: is 'mlflow', expected a list"),
+    "a wrong word in a list": (
+        "tracking: {report_to: [wandb]}",
+        "tracking.report_to.0: is 'wandb', expected 'mlflow' or 'tensorboard'",
+    ),
+    "an empty list": (
+        "lora: {target_modules: []}",
+        "lora.target_modules: is [], expected 'all-linear' or something that is not empty",
+    ),
+    "zero for a count": ("lora: {r: 0}", "lora.r: is 0, expected a number of at least 1"),
+    "a negative seed": ("training: {seed: -1}", "training.seed: is -1, expected a number of at least 0 or 'auto'"),
+    "a zero rate": ("training: {learning_rate: 0}", "training.learning_rate: is 0, expected a number above 0"),
+    "a share of one": ("training: {warmup_ratio: 1}", "training.warmup_ratio: is 1, expected a number below 1"),
+    "a negative share": ("lora: {lora_dropout: -0.1}", "lora.lora_dropout: is -0.1, expected a number of at least 0"),
+    "a word for a section": ("lora: big", "lora: is 'big', expected a section of settings"),
+    "a list for a section": ("lora: [1]", "lora: is [1], expected a section of settings"),
+    "nothing for a section": ("training:", "training: is None, expected a section of settings"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_a_wrong_value_is_shown_with_what_is_accepted(name):
+    text, expected = WRONG_VALUES[name]
+    assert problems(LEAST + text) == [f"c.yaml:3: {expected}"]
+
+
+def test_a_long_value_is_shortened():
+    (problem,) = problems(f"{LEAST}lora: {{r: {'x' * 100}}}")
+    assert problem == f"c.yaml:3: lora.r: is '{'x' * 58}…, expected a whole number"
+
+
+WRONG_SOURCES = {
+    "a weight of zero": ("{path: a, weight: 0}", "data.train.0.weight: is 0, expected a number above 0"),
+    "a weight in words": ("{path: a, weight: heavy}", "data.train.0.weight: is 'heavy', expected a number"),
+    "no path": ("{weight: 2}", "data.train.0.path: missing; add it"),
+    "a number": ("3", f"data.train.0: is 3, expected {TEXT} or a section of settings"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SOURCES)
+def test_a_mistake_in_a_data_source_is_told_once(name):
+    entry, expected = WRONG_SOURCES[name]
+    assert problems(f"model: {{base: x}}\ndata:\n  train:\n    - {entry}\n") == [f"c.yaml:4: {expected}"]
+
+
+def test_data_sources_keep_their_order_and_weights():
+    config = loaded("model: {base: x}\ndata: {train: [a.jsonl, {path: b.jsonl, weight: 0.5}]}")
+    assert config.data.train_sources == (DataSource(path="a.jsonl"), DataSource(path="b.jsonl", weight=0.5))
+
+
+DUPLICATES = {
+    "a section": ("model: {base: x}\n", "c.yaml:3: model: given twice, first on line 1; remove one"),
+    "a setting": ("lora:\n  r: 1\n  r: 1\n", "c.yaml:5: lora.r: given twice, first on line 4; remove one"),
+    "a setting on one line": ("lora: {r: 1, r: 2}\n", "c.yaml:3: lora.r: given twice, first on line 3; remove one"),
+}
+
+
+@pytest.mark.parametrize("name", DUPLICATES)
+def test_a_key_given_twice_is_refused_with_both_lines(name):
+    text, expected = DUPLICATES[name]
+    assert problems(LEAST + text) == [expected]
+
+
+NOT_KEYS = {
+    "merge": ("<<: {run: {}}\n", "c.yaml:3: <<: not a plain key, expected a name"),
+    "merge in a section": ("lora:\n  <<: {r: 1}\n", "c.yaml:4: lora.<<: not a plain key, expected a name"),
+    "merge of an alias": ("lora: &a {r: 1}\nrun:\n  <<: *a\n", "c.yaml:5: run.<<: not a plain key, expected a name"),
+    "a list": ("? [a, b]\n: 1\n", "c.yaml:3: ?: not a plain key, expected a name"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_KEYS)
+def test_a_key_that_is_no_name_is_refused(name):
+    text, expected = NOT_KEYS[name]
+    assert problems(LEAST + text) == [expected]
+
+
+NOT_YAML = {
+    "an open list": ("model: [\n", "2:1: not valid yaml: expected the node content, but found '<stream end>'"),
+    "an open section": ("model: {base: x\ndata: y\n", "2:5: not valid yaml: expected ',' or '}', but got ':'"),
+    "two colons": ("a: b: c\n", "1:5: not valid yaml: mapping values are not allowed here"),
+    "a tab": ("\tmodel: 1", "1:1: not valid yaml: found character '\\t' that cannot start any token"),
+    "an alias of nothing": ("a: 1\nb: *y\n", "2:4: not valid yaml: found undefined alias 'y'"),
+    "two documents": ("a: 1\n---\nb: 2\n", "2:1: not valid yaml: but found another document"),
+    "a tag of its own": ("a: !x 1\n", "1:4: not valid yaml: could not determine a constructor for the tag '!x'"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_YAML)
+def test_what_is_not_yaml_is_told_with_line_and_column(name):
+    text, expected = NOT_YAML[name]
+    assert problems(text) == [f"c.yaml:{expected}"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["!!int foo", "!!int ''", "!!float foo", "!!float ''", "!!bool foo", "!!timestamp foo", "2024-13-45", "0b_"],
+)
+def test_a_value_that_contradicts_its_own_type_is_told_with_its_line(value):
+    (problem,) = problems(f"{LEAST}run: {{name: {value}}}\n")
+    assert problem.startswith("c.yaml:3:")
+    assert "not valid yaml" in problem
+
+
+@pytest.mark.parametrize("char", ["\x00", "\x1b", "\x7f", "\ufffe"])
+def test_a_character_that_yaml_forbids_is_refused(char):
+    (problem,) = problems(f"{LEAST}run: {{root: a{char}}}\n")
+    assert problem.startswith("c.yaml:")
+    assert char not in problem
+
+
+def test_no_object_is_built_from_a_tag():
+    text = f"{LEAST}run:\n  root: !!python/object/apply:os.mkdir [built]\n"
+    assert problems(text) == [f"c.yaml:4: run.root: is ['built'], expected {TEXT}"]
+    assert not Path("built").exists()
+
+
+def test_aliases_that_expand_without_end_are_refused():
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in pairwise("abcdefg")]
+    assert problems("\n".join(lines)) == [TOO_MUCH]
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}"])
+def test_an_alias_of_itself_is_refused(text):
+    assert problems(text) == [TOO_MUCH]
+
+
+@pytest.mark.parametrize("text", ["[" * 40 + "]" * 40, "{a: " * 40 + "1" + "}" * 40])
+def test_deep_nesting_is_refused(text):
+    assert problems(f"x: {text}") == [TOO_MUCH]
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "- " * 5000])
+def test_nesting_deeper_than_the_parser_can_go_is_refused(text):
+    (problem,) = problems(f"x: {text}" if text[0] != "-" else text)
+    assert problem.startswith("c.yaml")
+    assert "not valid yaml" in problem
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# a comment\n", "---\n", "{}"])
+def test_an_empty_file_lacks_what_must_be_given(text):
+    assert problems(text) == [NO_MODEL, NO_DATA]
+
+
+def test_empty_sections_lack_what_must_be_given():
+    assert problems("model: {}\ndata: {}\n") == [
+        "c.yaml:1: model.base: missing; add it, for example base: builtin:tiny",
+        "c.yaml:2: data.train: missing; add it, for example train: data/glossary_train.jsonl",
+    ]
+
+
+@pytest.mark.parametrize(("text", "kind"), [("- a", "list"), ("words", "str"), ("12", "int")])
+def test_a_file_without_sections_is_refused(text, kind):
+    assert problems(text) == [f"c.yaml: holds {kind}, expected sections such as model: and data:"]
+
+
+@pytest.mark.parametrize("missing", ["cc.yaml", "c.yml"])
+def test_a_missing_file_is_told_with_the_one_that_was_meant(missing):
+    FILE.write_text(LEAST)
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path(missing))
+    assert str(caught.value) == f"{missing}: no such file, expected a yaml config, did you mean c.yaml?"
+
+
+def test_a_missing_file_unlike_any_other_is_told():
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path("nowhere/x.yaml"))
+    assert str(caught.value) == "nowhere/x.yaml: no such file, expected a yaml config"
+
+
+def test_a_folder_is_not_a_config():
+    with pytest.raises(ConfigError) as caught:
+        load_config(Path())
+    assert str(caught.value) == ".: cannot be read: Is a directory"
+
+
+@pytest.mark.parametrize(
+    ("text", "byte"), [(b"model: \xff\n", 7), (LEAST.encode("utf-16"), 0), ("é".encode("cp1252"), 0)]
+)
+def test_another_encoding_than_utf_8_is_refused(text, byte):
+    assert problems(text) == [f"c.yaml: byte {byte} is not utf-8, expected utf-8 text"]
+
+
+def test_a_byte_order_mark_is_accepted():
+    assert loaded(b"\xef\xbb\xbf" + LEAST.encode()) == loaded(LEAST)
+
+
+def test_windows_line_ends_are_accepted():
+    assert problems(LEAST.replace("\n", "\r\n") + "lora: 1\r\n") == [
+        "c.yaml:3: lora: is 1, expected a section of settings"
+    ]
+
+
+def test_all_mistakes_stand_in_one_error():
+    text = "model:\n  bse: x\ndata:\n  train: a.jsonl\n  train: b.jsonl\nlora:\n  r: many\n  use_dora: 1\ntrainig: {}\n"
+    assert problems(text, "training.seed", "run.nam=x", "data.train.x=1", "lora.lora_alpha=[") == [
+        "c.yaml:5: data.train: given twice, first on line 4; remove one",
+        "override 'training.seed': not understood, expected section.name=value",
+        "override 'data.train.x=1': data.train is not a section",
+        "override 'lora.lora_alpha=[':1:2: not valid yaml: expected the node content, but found '<stream end>'",
+        "c.yaml:1: model.base: missing; add it, for example base: builtin:tiny",
+        "c.yaml:2: model.bse: unknown field, did you mean base?",
+        "c.yaml:7: lora.r: is 'many', expected a whole number",
+        "c.yaml:8: lora.use_dora: is 1, expected true or false",
+        "override 'run.nam=x': run.nam: unknown field, did you mean name?",
+        "c.yaml:9: trainig: unknown field, did you mean training?",
+    ]
+
+
+def test_25_mistakes_are_shown_as_20_and_a_count():
+    text = LEAST + "".join(f"bad{number}: 1\n" for number in range(25))
+    with pytest.raises(ConfigError) as caught:
+        loaded(text)
+    shown = [f"c.yaml:{number + 3}: bad{number}: unknown field, expected {SECTIONS}" for number in range(20)]
+    assert str(caught.value).splitlines() == [*shown, "… and 5 more"]
+    assert len(caught.value.problems) == 25
+
+
+@pytest.mark.parametrize("written", ["2e-4", "2E-4", "2.0e-4", "0.0002", ".0002", "2e-04"])
+def test_a_rate_may_be_written_in_any_usual_way(written):
+    assert loaded(f"{LEAST}training: {{learning_rate: {written}}}").training.learning_rate == 2e-4
+    assert loaded(LEAST, f"training.learning_rate={written}").training.learning_rate == 2e-4
+
+
+def test_two_learning_rates_that_differ_are_refused():
+    text = f"{LEAST}training:\n  learning_rate: 2e-4\n  learning_rate_multiplier: 2\n"
+    expected = "training: learning_rate and learning_rate_multiplier are both set, expected one of them"
+    assert problems(text) == [f"c.yaml:3: {expected}"]
+
+
+@pytest.mark.parametrize("multiplier", ["auto", "2.5"])
+def test_two_learning_rates_that_agree_are_accepted(multiplier):
+    config = loaded(f"{LEAST}training: {{learning_rate: 5e-4, learning_rate_multiplier: {multiplier}}}")
+    assert config.training.learning_rate == 5e-4
+
+
+OVERRIDES = {
+    "a setting of the file": ("data.train=b.jsonl", "data", "train", "b.jsonl"),
+    "a setting of a section that is not in the file": ("lora.r=4", "lora", "r", 4),
+    "a whole section": ("lora={r: 4}", "lora", "r", 4),
+    "a list": ("data.train=[b, c]", "data", "train", ["b", "c"]),
+    "a list of sections": ("data.train=[{path: b, weight: 2}]", "data", "train", [DataSource(path="b", weight=2)]),
+    "a switch": ("lora.use_dora=true", "lora", "use_dora", True),
+    "a quoted number": ("run.name='12'", "run", "name", "12"),
+    "an equals sign in the value": ("run.root=a=b", "run", "root", "a=b"),
+    "a path with spaces": ("run.root=my runs/é", "run", "root", "my runs/é"),
+    "null": ("data.validation=null", "data", "validation", None),
+    "a tilde": ("data.validation=~", "data", "validation", None),
+    "nothing": ("data.validation=", "data", "validation", None),
+    "a space": ("data.validation= ", "data", "validation", None),
+}
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_an_override_replaces_one_setting(name):
+    override, section, key, expected = OVERRIDES[name]
+    text = "model: {base: builtin:tiny}\ndata: {train: a.jsonl, validation: v.jsonl}\n"
+    before, after = loaded(text), loaded(text, override)
+    assert getattr(getattr(after, section), key) == expected
+    changed = getattr(before, section).model_copy(update={key: expected})
+    assert after == before.model_copy(update={section: changed})
+
+
+def test_the_later_of_two_overrides_wins():
+    assert loaded(LEAST, "lora.r=4", "lora.r=8").lora.r == 8
+
+
+def test_overrides_alone_can_make_a_config():
+    assert loaded("", "model.base=builtin:tiny", "data.train=a.jsonl") == loaded(LEAST)
+
+
+def test_an_override_mends_a_mistake_of_the_file():
+    assert loaded(LEAST + "lora: {r: many}\n", "lora.r=4").lora.r == 4
+
+
+BAD_OVERRIDES = {
+    "": ": not understood, expected section.name=value",
+    "lora.r": ": not understood, expected section.name=value",
+    "=1": ": not understood, expected section.name=value",
+    "lora.=1": ": not understood, expected section.name=value",
+    ".r=1": ": not understood, expected section.name=value",
+    "lora..r=1": ": not understood, expected section.name=value",
+    "memory.zzz=1": ": memory.zzz: unknown field, expected token_budget",
+    "lora.r_=1": ": lora.r_: unknown field, did you mean r?",
+    "x=1": f": x: unknown field, expected {SECTIONS}",
+    "lr=1": ": lr: unknown field, it is called training.learning_rate here",
+    "lora.r=many": ": lora.r: is 'many', expected a whole number",
+    "lora.r=[1": ":1:3: not valid yaml: expected ',' or ']', but got '<stream end>'",
+    "lora=4": ": lora: is 4, expected a section of settings",
+    "lora.r.x=4": ": lora.r: is {'x': 4}, expected a whole number",
+    "model.base.x=1": ": model.base is not a section",
+    "data.train=null": f": data.train: is None, expected {TEXT} or a list",
+    "data.train=": f": data.train: is None, expected {TEXT} or a list",
+    "run.name=12": f": run.name: is 12, expected {TEXT}",
+}
+
+
+@pytest.mark.parametrize("override", BAD_OVERRIDES)
+def test_a_bad_override_is_told_as_it_was_typed(override):
+    assert problems(LEAST, override) == [f"override {override!r}{BAD_OVERRIDES[override]}"]
+
+
+def test_an_override_that_gives_a_key_twice_is_refused():
+    (problem,) = problems(LEAST, "lora={r: 1, r: 2}")
+    assert problem.startswith("override 'lora={r: 1, r: 2}'")
+    assert problem.endswith("r: given twice, first on line 1; remove one")
+
+
+@pytest.mark.parametrize("char", ["\x00", "\x1b", "\ud800"])
+def test_an_override_with_a_character_that_yaml_forbids_is_refused(char):
+    (problem,) = problems(LEAST, f"run.root=a{char}")
+    assert problem.startswith(f"override {f'run.root=a{char}'!r}:")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_dumped_config_is_read_back_equal(path):
+    config = load_config(path)
+    assert loaded(dump_config(config)) == config
+
+
+STRUCTURE = [": ", ":", "- ", "? ", "{", "}", "[", "]", ",", "|", ">", "'", '"', "\n", "\n  ", "---\n", "...\n", "#"]
+WORDS = ["model", "data", "training", "base", "train", "n_epochs", "auto", "x", "null", "-1", ".nan", "9" * 400]
+TAGS = ["&a ", "*a", "<<: ", "!!int ", "!!bool ", "!!float ", "!!timestamp ", "!!set ", "!x ", "%YAML 9", "0x_"]
+CHARACTERS = ["2024-13-45", "é", "\ufeff", "\x85", "\u2028", "\t", "\r", "\x00", "\x1b", '"\\ud800"']
+a_config_fragment = st.sampled_from(STRUCTURE + WORDS + TAGS + CHARACTERS)
+quick = settings(
+    max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def is_loaded_or_refused_in_words(text: str, *overrides: str) -> bool:
+    try:
+        return isinstance(loaded(text, *overrides), RunConfig)
+    except ConfigError as error:
+        return bool(error.problems) and all(error.problems)
+
+
+@quick
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_is_a_config_or_a_config_error(text):
+    assert is_loaded_or_refused_in_words(text)
+
+
+@quick
+@given(st.lists(a_config_fragment, max_size=12).map("".join))
+def test_any_yaml_is_a_config_or_a_config_error(text):
+    assert is_loaded_or_refused_in_words(text)
+
+
+@quick
+@given(st.data())
+def test_a_damaged_config_is_a_config_or_a_config_error(data):
+    text = data.draw(st.sampled_from(CONFIGS)).read_text()
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(start + 8, len(text))))
+        text = text[:start] + data.draw(a_config_fragment) + text[end:]
+    assert is_loaded_or_refused_in_words(text)
+
+
+@quick
+@given(st.lists(st.text() | st.lists(a_config_fragment, max_size=4).map(lambda value: f"lora.r={''.join(value)}")))
+def test_any_overrides_are_a_config_or_a_config_error(overrides):
+    assert is_loaded_or_refused_in_words(LEAST, *overrides)
+
+
+@quick
+@given(
+    path=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    rate=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    seed=st.integers(min_value=0),
+)
+def test_any_setting_is_read_back_equal(path, rate, seed):
+    values = {
+        "model": {"base": "builtin:tiny"},
+        "data": {"train": [path], "validation": path},
+        "training": {"learning_rate": rate, "seed": seed},
+    }
+    config = RunConfig.model_validate(values)
+    assert loaded(dump_config(config)) == config

@@ -1,0 +1,120 @@
+"""What may import what, what a command loads, and what no source file contains."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy", "jsonschema"}
+
+
+def test_imports_run_one_way():
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", ["trainer", "trainer.cli.main", "trainer.config", "trainer.runs"])
+def test_what_every_command_imports_is_light(module):
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "trainer" in loaded
+    assert loaded & HEAVY == set()
+
+
+def called(node: ast.AST, name: str) -> bool:
+    """Whether `node` calls a plain or dotted name."""
+    return isinstance(node, ast.Call) and ast.unparse(node.func) == name
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The packages that a statement imports."""
+    match node:
+        case ast.Import(names):
+            return [alias.name.partition(".")[0] for alias in names]
+        case ast.ImportFrom(module=str(module), level=0):
+            return [module.partition(".")[0]]
+    return []
+
+
+def keyword_is_not(node: ast.AST, name: str, allowed: object) -> bool:
+    """Whether `node` passes the keyword as anything but the one literal."""
+    if not isinstance(node, ast.keyword) or node.arg != name:
+        return False
+    return not (isinstance(node.value, ast.Constant) and node.value.value is allowed)
+
+
+FORBIDDEN: dict[str, Callable[[ast.AST], bool]] = {
+    "trust_remote_code other than False": lambda node: keyword_is_not(node, "trust_remote_code", False),
+    "trust_remote_code as a key": lambda node: (
+        isinstance(node, ast.Dict)
+        and any(isinstance(key, ast.Constant) and key.value == "trust_remote_code" for key in node.keys)
+    ),
+    "shell other than False": lambda node: keyword_is_not(node, "shell", False),
+    "yaml.load": lambda node: called(node, "yaml.load") or called(node, "yaml.unsafe_load"),
+    "torch.load": lambda node: called(node, "torch.load"),
+    "os.system": lambda node: called(node, "os.system"),
+    "pickle": lambda node: bool({"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"} & set(imported(node))),
+    "eval": lambda node: called(node, "eval") or called(node, "builtins.eval"),
+    "exec": lambda node: called(node, "exec") or called(node, "builtins.exec"),
+    "print": lambda node: called(node, "print"),
+}
+
+EXAMPLES = {
+    "trust_remote_code other than False": "f(trust_remote_code=flag)",
+    "trust_remote_code as a key": "f(**{'trust_remote_code': True})",
+    "shell other than False": "run('ls', shell=True)",
+    "yaml.load": "import yaml\nyaml.load(text)",
+    "torch.load": "state = torch.load(path, weights_only=True)",
+    "os.system": "os.system('ls')",
+    "pickle": "from pickle import loads",
+    "eval": "x = eval('1')",
+    "exec": "exec('x = 1')",
+    "print": "print('x')",
+}
+ALLOWED = "model.eval()\nf(trust_remote_code=False)\nrun(['ls'], shell=False)\nyaml.safe_load(text)\nout.print('x')\n"
+
+
+def found(rule: str, source: str) -> Iterator[int]:
+    """The lines that break the rule."""
+    for node in ast.walk(ast.parse(source)):
+        if FORBIDDEN[rule](node):
+            yield getattr(node, "lineno", 0)
+
+
+@pytest.mark.parametrize("rule", FORBIDDEN)
+def test_no_source_file_contains(rule):
+    assert SOURCES
+    places = [
+        f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in found(rule, path.read_text(encoding="utf-8"))
+    ]
+    assert places == []
+
+
+@pytest.mark.parametrize("rule", FORBIDDEN)
+def test_each_rule_finds_its_example_and_nothing_in_what_is_allowed(rule):
+    assert len(list(found(rule, EXAMPLES[rule]))) == 1
+    assert list(found(rule, ALLOWED)) == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_file_defines_a_test(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    assert any(name.startswith("test_") for name in functions)
+
+
+def test_this_file_is_among_the_checked_ones():
+    assert Path(__file__) in TESTS
+
+
+def test_test_files_have_names_of_their_own():
+    names = [path.name for path in TESTS]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
