@@ -77,13 +77,19 @@ def preview(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A chat JSONL file.")],
     config: Annotated[Path, typer.Option("--config", "-c", metavar="CONFIG", help="The config that names the model.")],
     rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 5,
+    html: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write all rows as a searchable page for the browser.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Show which tokens of FILE are trained, as the config's model and chat template see them."""
     from trainer.backends import local
-    from trainer.cli.preview import show_rows
+    from trainer.cli.preview import show_rows, write_page
     from trainer.config.load import load_config
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="])
     prepared = local.check(settings, say)
-    show_rows(prepared.tokenizer, prepared.data.train, rows)
+    if html is not None:
+        write_page(prepared, html)
+    else:
+        show_rows(prepared, rows)

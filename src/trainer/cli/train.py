@@ -53,7 +53,7 @@ def train(
     if preview is not None:
         from trainer.cli.preview import show_rows
 
-        show_rows(prepared.tokenizer, prepared.data.train, preview)
+        show_rows(prepared, preview)
         return 0
     _show_plan(prepared)
     if check:
