@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.cli.console import Debug, Root, command, err, out, say
-from trainer.config.load import load_config
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 
@@ -45,9 +44,12 @@ def train(
     if resume is not None:
         return _resume(find_run(resume, root), overrides or [])
     assert config is not None
+
+    from trainer.config.load import load_config
+
     settings = load_config(config, overrides or [])
 
-    from trainer.backends import local
+    from trainer.backends import local  # torch and transformers: only once the config is right
 
     prepared = local.check(settings, say)
     if preview is not None:

@@ -1,6 +1,6 @@
 """A YAML file and `key=value` overrides become a RunConfig, or one error that names every mistake."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 

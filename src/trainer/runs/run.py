@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.config.load import dump_config, load_config
-from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, similar
 from trainer.runs import files
 from trainer.runs.process import is_alive, this_process
+
+if TYPE_CHECKING:
+    from trainer.config.schema import RunConfig
 
 State = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Level = Literal["info", "warning", "error"]
@@ -53,8 +54,10 @@ class Run:
     def adapter(self) -> Path:
         return self.path / "adapter"
 
-    def config(self) -> RunConfig:
+    def config(self) -> "RunConfig":
         """The resolved settings of this run."""
+        from trainer.config.load import load_config  # pydantic is slow to import, and listing runs needs none
+
         return load_config(self.path / "config.yaml")
 
     def manifest(self) -> dict[str, Any]:
@@ -126,11 +129,13 @@ class Run:
         shutil.rmtree(self.path)
 
 
-def create_run(config: RunConfig) -> Run:
+def create_run(config: "RunConfig") -> Run:
     """Make the run's folder and write its config; the folder appears whole or not at all.
 
     Raises: ConfigError, when a run of that name exists or the folder cannot be written.
     """
+    from trainer.config.load import dump_config
+
     refuse_existing(config)
     root = Path(config.run.root)
     try:
@@ -150,7 +155,7 @@ def create_run(config: RunConfig) -> Run:
     return run
 
 
-def refuse_existing(config: RunConfig) -> None:
+def refuse_existing(config: "RunConfig") -> None:
     """Raises: ConfigError, when a run of the given name exists already, or its root is no folder."""
     root = Path(config.run.root)
     if root.exists() and not root.is_dir():
@@ -162,7 +167,7 @@ def refuse_existing(config: RunConfig) -> None:
         )
 
 
-def _new_folder(root: Path, config: RunConfig) -> Path:
+def _new_folder(root: Path, config: "RunConfig") -> Path:
     if config.run.name is not None:
         path = root / config.run.name
         path.mkdir()
