@@ -7,11 +7,14 @@ on the row itself; a row for which it does not hold is refused with the reason.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from trainer.data.chat_template import ChatMessages, ChatTemplate, Rendered, Tools, left_out
+from trainer.data.chat_template import RenderingError as RenderingError
 from trainer.data.conversations import Conversation, Message
 from trainer.errors import quoted
 
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE_INDEX = -100  # torch's cross_entropy ignores this label
-
-PROBE = "probe answer"  # stands in for an answer when the template's end marker is looked up
+MAX_OPENING_CHARS = 100  # of an answer that a prompt can hold: <think> and a line break, in the models there are
+SHOWN_TOKENS = 8  # on each side of a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +38,13 @@ class Example:
         return sum(label != IGNORE_INDEX for label in self.labels)
 
 
-class RenderingError(ValueError):
-    """A conversation that this template cannot render exactly; the text says why."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Text:
-    """Rendered text with its ids and, for each id, where its characters begin and end."""
+class _Answer:
+    """The rendering that ends with an answer, and the answer's first and last-plus-one token, end marker included."""
 
-    text: str
-    ids: list[int]
-    offsets: list[tuple[int, int]]
+    row: Rendered
+    begin: int
+    end: int
 
 
 class Renderer:
@@ -53,172 +52,188 @@ class Renderer:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer)
+
+    @property
+    def end_markers(self) -> frozenset[int]:
+        """Ids at which generation stops. Raises: RenderingError, when the template has none."""
+        return self.template.end_markers
 
     def render(self, conversation: Conversation) -> list[Example]:
         """One example, or one for each trained answer where the template rewrites earlier turns.
 
-        Reasoning models drop the thinking of earlier answers: there no single rendering is what serving saw at every
-        answer, so each trained answer is rendered with the history as serving would send it.
+        Reasoning models drop the thinking of earlier answers, and gpt-oss ends them differently: there no single
+        rendering is what serving saw at every answer, so each trained answer is rendered with the history as serving
+        would send it.
 
         Raises: RenderingError.
         """
-        messages = [self._as_template_input(message) for message in conversation.messages]
-        tools = [dict(tool) for tool in conversation.tools] or None
         self._refuse_control_tokens(conversation)
-        trained = [index for index, message in enumerate(conversation.messages) if message.trained]
-        whole = self._encode(messages, tools)
-        self._check_nothing_dropped(conversation.messages, whole.text)
-        try:
-            return [self._example(whole, [self._span(whole, messages, tools, index) for index in trained])]
-        except RenderingError:
-            if len(trained) == 1 and trained[0] == len(messages) - 1:
-                raise
-        examples = []
-        for index in trained:
-            prefix = self._encode(messages[: index + 1], tools)
-            self._check_nothing_dropped(conversation.messages[: index + 1], prefix.text)
-            examples.append(self._example(prefix, [self._span(prefix, messages[: index + 1], tools, index)]))
-        return examples
+        messages = [self.template.adapt(_as_object(message)) for message in conversation.messages]
+        tools = [dict(tool) for tool in conversation.tools] or None
+        answers = [
+            self._answer(messages[: index + 1], tools)
+            for index, message in enumerate(conversation.messages)
+            if message.trained
+        ]
+        whole = self.template.encode(messages, tools)
+        self._check_nothing_dropped(messages, tools, whole.text)
+        if all(whole.ids[: answer.end] == answer.row.ids[: answer.end] for answer in answers):
+            return [_example(whole, answers)]
+        return [_example(answer.row, [answer]) for answer in answers]
 
-    def prompt_ids(self, messages: Sequence[Mapping[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[int]:
+    def prompt_ids(self, messages: ChatMessages, tools: Tools = None) -> list[int]:
         """What serving sends to the model: the messages and the generation prompt."""
-        return self._tokenise(self._render(messages, tools, prompt=True)).ids
-
-    @cached_property
-    def end_markers(self) -> frozenset[int]:
-        """Ids that end an assistant turn: in the middle of a conversation, and at its end.
-
-        Raises: RenderingError, when the template ends a turn without a special token, so that a tuned model could not
-        learn to stop.
-        """
-        user, answer = {"role": "user", "content": "probe question"}, {"role": "assistant", "content": PROBE}
-        markers = set()
-        for messages in ([user, answer], [user, answer, user, answer]):
-            encoded = self._encode(messages, None)
-            after = encoded.text.index(PROBE) + len(PROBE)
-            special = (
-                token
-                for token, (start, end) in zip(encoded.ids, encoded.offsets, strict=True)
-                if start >= after and end > start and token in self._special_ids
-            )
-            marker = next(special, None)
-            if marker is None:
-                raise RenderingError(
-                    "the chat template ends an assistant message without a special token, expected an end-of-turn "
-                    "token; a tuned model would not learn to stop"
-                )
-            markers.add(marker)
-        return frozenset(markers)
-
-    @cached_property
-    def _special_ids(self) -> frozenset[int]:
-        added = self.tokenizer.added_tokens_decoder.items()
-        return frozenset(self.tokenizer.all_special_ids) | {index for index, token in added if token.special}
-
-    @cached_property
-    def _control_strings(self) -> tuple[str, ...]:
-        return tuple(str(self.tokenizer.convert_ids_to_tokens(index)) for index in sorted(self._special_ids))
-
-    @cached_property
-    def keeps_developer(self) -> bool:
-        """Whether the template knows the role developer; where it does not, it is rendered as system."""
-        return "developer" in str(self.tokenizer.chat_template)
-
-    def _as_template_input(self, message: Message) -> dict[str, Any]:
-        """The message as chat templates take it: arguments of tool calls as an object, not as text."""
-        role = "system" if message.role == "developer" and not self.keeps_developer else message.role
-        value: dict[str, Any] = {"role": role, "content": message.content or ""}
-        if message.tool_calls:
-            value["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": json.loads(call.arguments)},
-                }
-                for call in message.tool_calls
-            ]
-        optional = {"name": message.name, "tool_call_id": message.tool_call_id}
-        return value | {key: text for key, text in optional.items() if text is not None}
+        return self.template.encode([self.template.adapt(message) for message in messages], tools, prompt=True).ids
 
     def _refuse_control_tokens(self, conversation: Conversation) -> None:
         """Text that spells a control token would be read as one, and could end a turn early."""
-        for index, message in enumerate(conversation.messages):
-            for token in self._control_strings:
-                if message.content and token in message.content:
-                    raise RenderingError(
-                        f"messages[{index}].content holds {token!r}, a control token of this model; "
-                        "remove or respell it"
-                    )
+        for place, text in _texts(conversation):
+            if token := self.template.control_token.search(text):
+                raise RenderingError(
+                    f"{place} holds {token.group()!r}, a control token of this model; remove or respell it"
+                )
 
-    def _check_nothing_dropped(self, messages: Sequence[Message], text: str) -> None:
-        """System, user and tool texts must stand in the rendering; answers are checked by their spans."""
+    def _check_nothing_dropped(self, messages: ChatMessages, tools: Tools, text: str) -> None:
+        """System, user and tool texts and the tools must stand in the rendering; answers are checked by their spans."""
+        self.template.check_complete(messages, tools)
         for index, message in enumerate(messages):
-            content = (message.content or "").strip()
-            spelled = (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1])
-            if message.role != "assistant" and not any(form in text for form in spelled):
-                raise RenderingError(
-                    f"messages[{index}] ({message.role}) is dropped or rewritten by this model's chat template; "
-                    "move its text into a user message or choose another base"
-                )
+            if message["role"] != "assistant" and not _stands_in(message["content"], text):
+                raise RenderingError(left_out(index, str(message["role"])))
+        for tool in tools or ():
+            if tool["function"]["name"] not in text:
+                raise RenderingError(f"the tool {tool['function']['name']!r} is left out by this model's chat template")
 
-    def _span(
-        self, whole: _Text, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, index: int
-    ) -> tuple[int, int]:
-        """First and last-plus-one token of the answer `messages[index]` in `whole`, its end marker included."""
-        prompt = self._tokenise(self._render(messages[:index], tools, prompt=True))
+    def _answer(self, messages: ChatMessages, tools: Tools) -> _Answer:
+        """Where the last of `messages` stands in its rendering."""
+        index = len(messages) - 1
+        row = self.template.encode(messages, tools)
+        self._check_nothing_dropped(messages, tools, row.text)
+        prompt = self.template.encode(messages[:-1], tools, prompt=True)
         begin = len(prompt.ids)
-        if whole.ids[:begin] != prompt.ids:
-            raise RenderingError(
-                f"messages[{index}]: the prompt that serving sends is not how this row begins; the chat template "
-                "rewrites what stands before the answer"
-            )
-        end = next((i + 1 for i in range(begin, len(whole.ids)) if whole.ids[i] in self.end_markers), None)
-        if end is None:
+        if row.ids[:begin] != prompt.ids:
+            row = self._opened_by_prompt(row, prompt, messages[-1]) or row
+        if row.ids[:begin] != prompt.ids:
+            raise RenderingError(f"messages[{index}]: {self._difference(row, prompt)}")
+        marker = self.template.end_marker(messages[-1])
+        if marker not in row.ids[begin:]:
             raise RenderingError(f"messages[{index}]: no end-of-turn token follows the answer")
-        if (
-            index < len(messages) - 1
-            and self._encode(messages[: index + 1], tools).ids[: end - 1] != whole.ids[: end - 1]
-        ):
-            raise RenderingError(f"messages[{index}]: the chat template rewrites the answer once another turn follows")
-        self._check_answer(whole.text[len(prompt.text) : whole.offsets[end - 1][0]], messages[index], index)
-        return begin, end
+        end = row.ids.index(marker, begin) + 1
+        _check_answer(row.text[len(prompt.text) : row.offsets[end - 1][0]], messages[-1], index, opening=prompt.text)
+        return _Answer(row, begin, end)
 
-    @staticmethod
-    def _check_answer(answer: str, message: Mapping[str, Any], index: int) -> None:
-        names = [call["function"]["name"] for call in message.get("tool_calls", ())]
-        for expected in (message["content"].strip(), *names):
-            if expected not in answer:
-                raise RenderingError(
-                    f"messages[{index}]: the chat template changes the answer: {quoted(expected)} is not in "
-                    f"{quoted(answer)}"
-                )
+    def _opened_by_prompt(self, row: Rendered, prompt: Rendered, message: Mapping[str, Any]) -> Rendered | None:
+        """The prompt and what is left of the answer, where the prompt already holds how the answer begins.
 
-    @staticmethod
-    def _example(whole: _Text, spans: Sequence[tuple[int, int]]) -> Example:
-        labels = [IGNORE_INDEX] * len(whole.ids)
-        for begin, end in spans:
-            labels[begin:end] = whole.ids[begin:end]
-        return Example(tuple(whole.ids), tuple(labels))
+        DeepSeek-R1's prompt ends with <think>, and its template cuts the thinking out of every rendered answer. The
+        model's own answer is the text as it was written, without what the prompt holds.
+        """
+        content = message["content"]
+        lengths = range(min(len(content), MAX_OPENING_CHARS), 0, -1)
+        opening = next((content[:n] for n in lengths if prompt.text.endswith(content[:n])), "")
+        before = prompt.text.removesuffix(opening)
+        if message.get("tool_calls") or not opening.strip() or not row.text.startswith(before):
+            return None
+        return self.template.tokenise(prompt.text + content[len(opening) :] + self.template.closing)
 
-    def _encode(self, messages: Sequence[Mapping[str, Any]], tools: list[dict[str, Any]] | None) -> _Text:
-        return self._tokenise(self._render(messages, tools, prompt=False))
+    def _difference(self, row: Rendered, prompt: Rendered) -> str:
+        """Why `row` does not begin with `prompt`, with the tokens around the first difference."""
+        pairs = zip(prompt.ids, row.ids, strict=False)
+        at = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        sent, found = (self._shown(rendered.ids, at) for rendered in (prompt, row))
+        reason = "the chat template rewrites what stands before the answer"
+        if row.text.startswith(prompt.text):
+            reason = "the tokenizer joins the end of the prompt with the beginning of the answer; begin it differently"
+        return (
+            f"the prompt that serving sends is not how this row begins; {reason}; "
+            f"at token {at} serving sends {sent} and the row has {found}"
+        )
 
-    def _render(self, messages: Sequence[Mapping[str, Any]], tools: list[dict[str, Any]] | None, prompt: bool) -> str:
-        from jinja2 import TemplateError
+    def _shown(self, ids: Sequence[int], at: int) -> str:
+        near = ids[max(at - SHOWN_TOKENS, 0) : at + SHOWN_TOKENS]
+        return repr([str(self.tokenizer.decode([token])) for token in near])
 
-        try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tools=tools, add_generation_prompt=prompt, tokenize=False
-            )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
-            raise RenderingError(f"this model's chat template refuses the conversation: {error}") from None
-        assert isinstance(text, str)
-        return text
 
-    def _tokenise(self, text: str) -> _Text:
-        # The template has written the special tokens; adding them again would double the first.
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return _Text(text, list(encoding["input_ids"]), list(encoding["offset_mapping"]))
+def _as_object(message: Message) -> dict[str, Any]:
+    """The message as it stands in a request to a chat service."""
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    return {
+        "role": message.role,
+        "content": message.content,
+        "name": message.name,
+        "tool_calls": calls or None,
+        "tool_call_id": message.tool_call_id,
+    }
+
+
+def _texts(conversation: Conversation) -> Iterator[tuple[str, str]]:
+    """Everything a row's author wrote that reaches the template, with its place."""
+    for index, message in enumerate(conversation.messages):
+        yield f"messages[{index}].content", message.content or ""
+        for call in message.tool_calls:
+            yield f"messages[{index}].tool_calls", "\n".join((call.id, call.name, *_leaves(json.loads(call.arguments))))
+    for index, tool in enumerate(conversation.tools):
+        yield f"tools[{index}]", "\n".join(_leaves(dict(tool)))
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """The keys and values of nested JSON, as text."""
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield key
+                yield from _leaves(inner)
+        case list():
+            for inner in value:
+                yield from _leaves(inner)
+        case str():
+            yield value
+        case _:
+            yield json.dumps(value)
+
+
+def _stands_in(content: str, text: str) -> bool:
+    """Whether a template wrote `content`, trimmed or not, as it is or as a JSON string."""
+    content = content.strip()
+    spelled = (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1])
+    return any(form in text for form in spelled)
+
+
+def _check_answer(answer: str, message: Mapping[str, Any], index: int, opening: str) -> None:
+    """The message's text and calls must stand in the answer, in their order.
+
+    A template may change white space only at the ends of the text and around the tags of its thinking. `opening` is
+    the prompt, which may hold the first tag.
+    """
+    parts = [part.strip() for part in re.split("(</?think>)", message["content"]) if part.strip()]
+    if parts and parts[0] == "<think>" and opening.rstrip().endswith("<think>"):
+        del parts[0]
+    calls = [call["function"] for call in message.get("tool_calls", ())]
+    position = 0
+    for expected in (*parts, *(call["name"] for call in calls)):
+        found = answer.find(expected, position)
+        if found < 0:
+            raise RenderingError(_changed(expected, answer, index))
+        position = found + len(expected)
+    for call in calls:
+        arguments = call["arguments"]
+        for leaf in _leaves(json.loads(arguments) if isinstance(arguments, str) else arguments):
+            if not _stands_in(leaf, answer) and leaf.capitalize() not in answer:  # True, False, None
+                raise RenderingError(_changed(leaf, answer, index))
+
+
+def _changed(expected: str, answer: str, index: int) -> str:
+    return f"messages[{index}]: the chat template changes the answer: {quoted(expected)} is not in {quoted(answer)}"
+
+
+def _example(row: Rendered, answers: Sequence[_Answer]) -> Example:
+    labels = [IGNORE_INDEX] * len(row.ids)
+    for answer in answers:
+        labels[answer.begin : answer.end] = row.ids[answer.begin : answer.end]
+    return Example(tuple(row.ids), tuple(labels))
 
 
 def supervised_runs(example: Example) -> Iterator[tuple[bool, list[int]]]:

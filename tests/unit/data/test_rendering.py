@@ -32,7 +32,7 @@ FAMILIES = {
     "chatml": (CHATML, ["<|im_start|>", "<|im_end|>"], ["<|im_end|>", "<|im_end|>"]),
     "llama 3": (LLAMA, ["<|begin|>", "<|head|>", "<|/head|>", "<|eot|>"], ["<|eot|>", "<|eot|>"]),
     "phi 3": (PHI, ["<|user|>", "<|system|>", "<|assistant|>", "<|end|>", "<|endoftext|>"], ["<|end|>", "<|end|>"]),
-    "harmony": (HARMONY, ["<|start|>", "<|message|>", "<|end|>", "<|return|>"], ["<|end|>", "<|return|>"]),
+    "harmony": (HARMONY, ["<|start|>", "<|message|>", "<|end|>", "<|return|>"], ["<|return|>", "<|return|>"]),
 }
 
 
@@ -52,10 +52,10 @@ def test_supervised_tokens_are_the_answers_and_their_end_markers(family: str) ->
     conversation = talk(
         ("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Bye"), ("assistant", "So long.")
     )
-    (example,) = made.render(conversation)
+    examples = made.render(conversation)  # one for each answer where the template ends earlier ones differently
     prefix = "<|message|>" if family == "harmony" else ""
     expected = "".join(f"{prefix}{text}{marker}" for text, marker in zip(["Hello.", "So long."], markers, strict=True))
-    assert supervised_text(made, example) == expected
+    assert "".join(supervised_text(made, example) for example in examples) == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,7 +97,7 @@ def test_thinking_that_the_template_adds_is_supervised_as_serving_generates_it()
 def test_tool_calls_are_supervised_and_arguments_reach_the_template_as_an_object() -> None:
     template = (
         "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
-        "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments.city }})"
+        "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}(city={{ c.function.arguments.city }})"
         "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     made = renderer(template)
@@ -114,7 +114,7 @@ def test_tool_calls_are_supervised_and_arguments_reach_the_template_as_an_object
         1,
     )
     (example,) = made.render(conversation)
-    assert supervised_text(made, example) == "weather(Bonn)<|im_end|>It rains.<|im_end|>"
+    assert supervised_text(made, example) == "weather(city=Bonn)<|im_end|>It rains.<|im_end|>"
 
 
 def test_developer_is_rendered_as_system_where_the_template_does_not_know_it() -> None:
@@ -155,7 +155,9 @@ REFUSED = {
         CHATML.replace("<|im_start|>assistant\n{% endif %}", "<|im_start|>assistant\nSure: {% endif %}"),
         talk(("user", "hi"), ("assistant", "hello")),
         "messages[1]: the prompt that serving sends is not how this row begins; "
-        "the chat template rewrites what stands before the answer",
+        "the chat template rewrites what stands before the answer; at token 21 serving sends "
+        "['s', 'i', 's', 't', 'a', 'n', 't', '\\n', 'S', 'u', 'r', 'e', ':', ' '] and the row has "
+        "['s', 'i', 's', 't', 'a', 'n', 't', '\\n', 'h', 'e', 'l', 'l', 'o', '<|im_end|>', '\\n']",
     ),
 }
 

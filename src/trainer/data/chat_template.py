@@ -1,0 +1,266 @@
+"""One model's chat template: what it renders, and what it does that no setting tells.
+
+How a turn ends, which strings are control tokens, which form of a tool call it takes and what it leaves out are all
+read off its renderings of small probe conversations, never from a list of models. Templates run only inside
+transformers' sandboxed `apply_chat_template`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.pinned_date import with_pinned_date
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ChatMessages = Sequence[Mapping[str, Any]]
+Tools = list[dict[str, Any]] | None
+
+QUESTION, PROBE = "probe question", "probe answer"
+_SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral's templates demand of the id of a tool call
+_USER = {"role": "user", "content": QUESTION}
+
+
+class RenderingError(ValueError):
+    """A conversation that this template cannot render exactly; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Rendered text with its ids and, for each id, where its characters begin and end."""
+
+    text: str
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+    def after(self, position: int) -> Iterator[int]:
+        """Ids of the tokens that begin at character `position` or later."""
+        return (
+            token
+            for token, (start, end) in zip(self.ids, self.offsets, strict=True)
+            if start >= position and end > start
+        )
+
+
+class ChatTemplate:
+    """Renders with a tokenizer's chat template, and knows what that template does.
+
+    The date of the tokenizer's template is pinned in place, so that the tokenizer that is saved with the adapter
+    renders everywhere what was trained.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        tokenizer.chat_template = with_pinned_date(tokenizer.chat_template)
+        self.tokenizer = tokenizer
+        self._complete: set[object] = set()  # shapes of conversations of which nothing is left out
+
+    def encode(self, messages: ChatMessages, tools: Tools = None, prompt: bool = False) -> Rendered:
+        """The conversation; `prompt` adds what makes the model answer. Raises: RenderingError."""
+        return self.tokenise(self.text(messages, tools, prompt))
+
+    def text(self, messages: ChatMessages, tools: Tools = None, prompt: bool = False) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), tools=tools, add_generation_prompt=prompt, tokenize=False
+            )
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise RenderingError(f"this model's chat template refuses the conversation: {error}") from None
+        assert isinstance(text, str)
+        return text
+
+    def tokenise(self, text: str) -> Rendered:
+        # The template has written the special tokens; adding them again would double the first.
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return Rendered(text, list(encoding["input_ids"]), list(encoding["offset_mapping"]))
+
+    # How a turn ends
+
+    def end_marker(self, message: Mapping[str, Any]) -> int:
+        """Id of the token that the model ends `message` with. Raises: RenderingError."""
+        return self._call_end if message.get("tool_calls") else self._answer_end
+
+    @cached_property
+    def end_markers(self) -> frozenset[int]:
+        """Ids at which generation stops: the ends of an answer and of a tool call.
+
+        Raises: RenderingError, when the template ends a turn without a special token, so that a tuned model could not
+        learn to stop.
+        """
+        return frozenset({self._answer_end, self._call_end})
+
+    @cached_property
+    def closing(self) -> str:
+        """All text that the template writes after the last answer."""
+        return self.text([_USER, {"role": "assistant", "content": PROBE}]).split(PROBE, 1)[1]
+
+    @cached_property
+    def _answer_end(self) -> int:
+        return self._end([_USER, {"role": "assistant", "content": PROBE}], _USER)
+
+    @cached_property
+    def _call_end(self) -> int:
+        """As of answers where the template has no tool calls."""
+        try:
+            return self._end(self._call_probe("probe0001"), self._result("probe0001"))
+        except RenderingError:
+            return self._answer_end
+
+    def _end(self, messages: ChatMessages, following: Mapping[str, Any]) -> int:
+        """The last special token that follows PROBE both at the end and before another turn.
+
+        Where the two share none, the template writes another one at the end (harmony: <|return|>, later <|end|>): then
+        the first one there is what the model generates.
+        """
+        last = self._after_probe(messages)
+        try:
+            middle = self._after_probe([*messages, following])
+        except RenderingError:
+            middle = []
+        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(last, middle, strict=False))
+        shared = [token for token, _ in pairs if token in self._special_ids]
+        markers = shared[-1:] or [token for token in last if token in self._special_ids]
+        if not markers:
+            raise RenderingError(
+                "the chat template ends an assistant message without a special token, expected an end-of-turn token; "
+                "a tuned model would not learn to stop"
+            )
+        return markers[0]
+
+    def _after_probe(self, messages: ChatMessages) -> list[int]:
+        rendered = self.encode(messages)
+        position = rendered.text.find(PROBE)
+        return list(rendered.after(position + len(PROBE))) if position >= 0 else []
+
+    # What may not stand in a text
+
+    @cached_property
+    def control_token(self) -> re.Pattern[str]:
+        """Finds text that the tokenizer would read as a control token.
+
+        Those are the special tokens, and of the other added ones those that begin a turn (DeepSeek's user token is
+        not special); <think> and <tool_call> are neither, as answers may spell them.
+        """
+        found = self.tokenizer.convert_ids_to_tokens(sorted(self._special_ids | self._headers))
+        strings = sorted((str(token) for token in found), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, strings)) or "(?!)")
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(self.tokenizer.all_special_ids) | {index for index, token in added if token.special}
+
+    @cached_property
+    def _headers(self) -> frozenset[int]:
+        """Added tokens before a user's text, and the first one after it."""
+        rendered = self.encode([_USER, {"role": "assistant", "content": PROBE}, _USER])
+        added = self.tokenizer.added_tokens_decoder
+        after = [token for token in rendered.after(rendered.text.find(QUESTION)) if token in added]
+        num_before = len(rendered.ids) - len(list(rendered.after(rendered.text.find(QUESTION))))
+        return frozenset([token for token in rendered.ids[:num_before] if token in added] + after[:1])
+
+    # Which form of a message the template takes
+
+    def adapt(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """A message of the chat format in the form that this template takes.
+
+        The role developer becomes system where the template does not name it; arguments of tool calls become an
+        object where it writes them as JSON itself; ids of tool calls become nine letters and digits, the same ones
+        for the same id, where it demands that.
+        """
+        adapted = {key: value for key, value in message.items() if value is not None} | {
+            "content": message.get("content") or ""
+        }
+        if message["role"] == "developer" and not self.keeps_developer:
+            adapted["role"] = "system"
+        if message.get("tool_calls"):
+            adapted["tool_calls"] = [self._adapt_call(call) for call in message["tool_calls"]]
+        if message.get("tool_call_id"):
+            adapted["tool_call_id"] = self._adapt_id(message["tool_call_id"])
+        return adapted
+
+    def _adapt_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = call["function"]["arguments"]
+        if isinstance(arguments, str) and not self._arguments_as_text:
+            arguments = json.loads(arguments)
+        function = {"name": call["function"]["name"], "arguments": arguments}
+        return {"id": self._adapt_id(call["id"]), "type": "function", "function": function}
+
+    def _adapt_id(self, call_id: str) -> str:
+        if not self._short_ids or _SHORT_ID.fullmatch(call_id):
+            return call_id
+        return hashlib.sha256(call_id.encode()).hexdigest()[:9]
+
+    @cached_property
+    def keeps_developer(self) -> bool:
+        """Whether the template compares roles with developer; a template that echoes any role does not know it."""
+        return re.search(r"""['"]developer['"]""", str(self.tokenizer.chat_template)) is not None
+
+    @cached_property
+    def _short_ids(self) -> bool:
+        return not self._takes(self._call_probe("call_1")) and self._takes(self._call_probe("probe0001"))
+
+    @cached_property
+    def _arguments_as_text(self) -> bool:
+        """Whether an object would be refused, or written in Python's form instead of JSON, and text would not be."""
+        as_text = self._call_probe("probe0001", json.dumps({"probe": PROBE}))
+        as_object = self._call_probe("probe0001", {"probe": PROBE})
+        if self._takes(as_object) and "{'" not in self.text(as_object):
+            return False
+        return self._takes(as_text) and json.dumps({"probe": PROBE}) in self.text(as_text)
+
+    def _takes(self, messages: ChatMessages) -> bool:
+        try:
+            return PROBE in self.text([*messages, self._result(messages[-1]["tool_calls"][0]["id"])])
+        except RenderingError:
+            return False
+
+    def _call_probe(self, call_id: str, arguments: object = None) -> list[dict[str, Any]]:
+        if arguments is None:
+            arguments = json.dumps({"probe": PROBE}) if self._arguments_as_text else {"probe": PROBE}
+        function = {"name": "probe_function", "arguments": arguments}
+        call = {"id": call_id, "type": "function", "function": function}
+        return [_USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
+
+    @staticmethod
+    def _result(call_id: str) -> dict[str, Any]:
+        return {"role": "tool", "name": "probe_function", "content": "probe result", "tool_call_id": call_id}
+
+    # What the template leaves out
+
+    def check_complete(self, messages: ChatMessages, tools: Tools) -> None:
+        """Render the same conversation with texts that occur nowhere else; each must stand in the rendering.
+
+        Only the shape of a conversation matters, so that each shape is rendered once. Raises: RenderingError.
+        """
+        calls = [len(message.get("tool_calls", ())) for message in messages]
+        roles = [(message["role"], bool(message["content"])) for message in messages]
+        shape = (tuple(roles), tuple(calls), bool(tools))
+        if shape in self._complete:
+            return
+        marked = [
+            {**message, "content": f"probe-{index}-text"} if message["content"] else message
+            for index, message in enumerate(messages)
+        ]
+        text = self.text(marked, tools)
+        if tools and text == self.text(marked):
+            raise RenderingError("the tools are left out by this model's chat template; choose another base")
+        for index, message in enumerate(messages):
+            if message["content"] and not calls[index] and f"probe-{index}-text" not in text:
+                raise RenderingError(left_out(index, str(message["role"])))
+        self._complete.add(shape)
+
+
+def left_out(index: int, role: str) -> str:
+    """The reason for refusing a conversation of which a message is missing in the rendering."""
+    return (
+        f"messages[{index}] ({role}) is dropped or rewritten by this model's chat template; "
+        "move its text into a user message or choose another base"
+    )
