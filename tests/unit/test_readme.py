@@ -1,0 +1,188 @@
+"""What the handwritten pages say is true: commands parse, configs load, paths exist, and nothing is left out."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from trainer.cli.main import train_app, trainer_app
+from trainer.config import load_config
+from trainer.data.conversations import read_conversations
+from trainer.errors import ExitCode
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "trainer"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+PROGRAMS: dict[str, Any] = {
+    "train": typer.main.get_command(train_app),
+    "trainer": typer.main.get_command(trainer_app),
+}
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The contents of the fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def inline_code(text: str) -> list[str]:
+    """What stands in backticks outside of fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def section(title: str) -> str:
+    """The README's text below a heading, up to the next one of the same depth."""
+    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE)
+    return str(text)
+
+
+def command_lines(text: str) -> list[str]:
+    """Every line of a shell block, and every command in backticks."""
+    lines = [line for block in blocks(text, "sh") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return lines + [code for code in inline_code(text) if code.startswith(("train -", "trainer ", "make "))]
+
+
+def words_of(*programs: str) -> list[tuple[str, ...]]:
+    """The command lines of all pages that call one of `programs`, as words."""
+    lines = [tuple(shlex.split(line, comments=True)) for page in PAGES for line in command_lines(text_of(page))]
+    return sorted({words for words in lines if words and words[0] in programs})
+
+
+def all_commands(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that call it."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+    for name in inner or ():
+        yield from all_commands((*path, name), inner[name])
+
+
+EXISTING = {path: command for program, group in PROGRAMS.items() for path, command in all_commands((program,), group)}
+
+
+def parsed(words: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The command that `words` call, and its parameters. Nothing is executed; what is wrong is raised."""
+    path = next((path for path in EXISTING if words[: len(path)] == path), None)
+    assert path is not None, f"{' '.join(words)}: there is no such command"
+    return path, EXISTING[path].make_context(" ".join(path), list(words[len(path) :])).params
+
+
+COMMANDS = words_of("train", "trainer")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_parses_and_its_settings_exist(words: tuple[str, ...]) -> None:
+    path, parameters = parsed(words)
+    config = parameters.get("config")
+    if path[-1] == "train" and config is not None and config != Path("FILE"):
+        load_config(ROOT / config, parameters["overrides"] or [])
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "--confg", "x.yaml"), ("trainer", "data", "chek", "x.jsonl"), ("trainer", "show")], ids=" ".join
+)
+def test_a_wrong_command_would_be_found(words: tuple[str, ...]) -> None:
+    with pytest.raises(Exception, match=r"No such option|no such command|Missing parameter"):
+        parsed(words)
+
+
+def test_every_command_stands_in_the_command_table() -> None:
+    table = [code for code in inline_code(section("All commands")) if code.startswith(("train ", "trainer "))]
+    assert {parsed(tuple(shlex.split(code)))[0] for code in table} == EXISTING.keys()
+
+
+def test_every_option_in_the_text_exists() -> None:
+    existing = {option for command in EXISTING.values() for parameter in command.params for option in parameter.opts}
+    named = {option for code in inline_code(README) for option in re.findall(r"(?<!\S)--[a-z-]+", code)}
+    others = {"--enable-lora", "--lora-modules", "--max-lora-rank"}  # vLLM's
+    assert len(named - others) >= 10
+    assert named - others <= existing
+
+
+def test_the_example_row_can_be_trained(tmp_path: Path) -> None:
+    (block,) = blocks(README, "json")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(block, encoding="utf-8")
+    report = read_conversations(path)
+    assert [str(finding) for finding in report.findings] == []
+    assert len(report.conversations) == 1
+
+
+def test_every_exit_code_is_explained() -> None:
+    paragraph = re.search(r"^Exit codes: .*?\n\n", section("All commands"), flags=re.DOTALL | re.MULTILINE)
+    assert paragraph is not None
+    assert {int(number) for number in re.findall(r"\b\d+\b", paragraph[0])} == {code.value for code in ExitCode}
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), flags=re.MULTILINE))
+    named = {words[1] for words in words_of("make")}
+    assert len(named) >= 6
+    assert named <= targets
+
+
+@pytest.mark.parametrize("block", blocks(README, "yaml"))
+def test_a_config_in_the_text_loads(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(block, encoding="utf-8")
+    load_config(path)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "data/README.md"])
+def test_every_relative_link_leads_somewhere(page: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text_of(page)) if "://" not in link]
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_in_the_text_exists(page: str) -> None:
+    """Paths of the repository and, as the architecture page writes them, of the package; not those inside of runs."""
+    top = {path.name for path in (*ROOT.iterdir(), *PACKAGE.iterdir())} - {"runs"}
+    named = {code for code in inline_code(text_of(page)) if re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?", code)}
+    named |= {code for code in inline_code(text_of(page)) if code in top}
+    paths = {path for path in named if path.partition("/")[0] in top and not path.startswith(".venv")}
+    assert len(paths) >= 8
+    assert [path for path in sorted(paths) if not (ROOT / path).exists() and not (PACKAGE / path).exists()] == []
+
+
+def test_every_config_stands_in_the_config_table() -> None:
+    rows = re.findall(r"^\| `(configs/[^`]+)` \|", section("The first real run"), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").iterdir())
+
+
+def test_the_files_of_a_run_are_those_that_its_class_names() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \|", section("The run directory"), flags=re.MULTILINE)
+    described = (PACKAGE / "runs" / "run.py").read_text(encoding="utf-8").split('"""')[1]
+    assert sorted(rows) == sorted(re.findall(r"[a-z]+(?:\.[a-z]+|/)(?=\s{2,})", described))
+
+
+def tree_paths() -> Iterator[Path]:
+    """The paths of the annotated tree: names, two spaces, a phrase; two more spaces of indentation a folder."""
+    (tree,) = blocks(section("What is in the repository"), "text")
+    folders: list[Path] = [ROOT]
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.match(r"(?:[\w./-]+(?:/|\.\w+|(?<=Makefile))(?:\s{2,}|$))+", line.strip())
+        assert names is not None, line
+        assert line.strip() != names[0].strip(), f"{line}: says nothing about it"
+        del folders[depth + 1 :]
+        paths = [folders[-1] / name for name in names[0].split()]
+        yield from paths
+        if names[0].split()[0].endswith("/"):
+            folders.append(paths[-1])
+
+
+def test_every_module_stands_in_the_tree_once_and_everything_in_the_tree_exists() -> None:
+    shown = list(tree_paths())
+    assert [str(path) for path in shown if not path.exists()] == []
+    sources = [path for path in PACKAGE.rglob("*.*") if "__pycache__" not in path.parts and path.name != "__init__.py"]
+    assert sorted(path for path in shown if PACKAGE in path.parents and path.is_file()) == sorted(sources)
+    assert {path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} <= set(shown)
