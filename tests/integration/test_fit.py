@@ -21,8 +21,9 @@ from trainer.config import RunConfig
 from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.model.base import find_base, load_model
 from trainer.runs import Run, create_run
-from trainer.training import checkpoints, sft
+from trainer.runs import checkpoint as checkpoints
 from trainer.training import fit as fitting
+from trainer.training import sft
 from trainer.training.fit import Outcome, fit
 from trainer.training.prepare import prepare
 
@@ -154,7 +155,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_the_reason(
     with monkeypatch.context() as patch:
         stop_at(patch, 6, signal.SIGTERM)
         run, _ = train(settings(training__save_steps=2))
-    damaged = checkpoints.list_checkpoints(run.checkpoints)[-1].path / checkpoints.OPTIMIZER
+    damaged = checkpoints.list_checkpoints(run.checkpoints)[-1].path / sft.OPTIMIZER
     damaged.write_bytes(damage(damaged.read_bytes()))
     resume(run)
     messages = [event["message"] for event in run.events()]
@@ -195,7 +196,7 @@ def test_a_flagged_step_leaves_the_weights_as_they_were(settings: Settings) -> N
     prepared = prepare(settings(), print)
     model = fitting._load(prepared)
     optimizer = sft.make_optimizer(prepared.config, prepared.plan, model)
-    guard = sft.FiniteGuard(torch.device("cpu"), loss_is_scaled=False)
+    guard = sft.FiniteGuard(torch.device("cpu"), "stop", loss_is_scaled=False)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -296,16 +297,6 @@ def test_what_cannot_be_trained_further_is_refused(settings: Settings, changes: 
     with pytest.raises(ConfigError) as caught:
         prepare(settings(run__name="second", **values), print)
     assert str(caught.value) == problem.format(run=first.path)
-
-
-def test_changed_data_is_refused_on_resume(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(patch, 2, signal.SIGTERM)
-        run, _ = train(settings())
-    train_file = Path(str(run.config().data.train))
-    train_file.write_text(train_file.read_text().replace("number 3", "number three"))
-    with pytest.raises(ConfigError, match=r"train.jsonl': has changed since the run started, expected sha256 "):
-        resume(run)
 
 
 def test_a_full_disk_fails_the_run_in_words_and_keeps_the_checkpoints(

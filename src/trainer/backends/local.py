@@ -2,36 +2,40 @@
 
 import importlib.util
 import logging
+import subprocess
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from rich.console import Console
 
+from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
-from trainer.errors import ConfigError, MissingDependency
-from trainer.runs import Run, create_run, refuse_existing
+from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
+from trainer.runs import Run, refuse_existing
+from trainer.runs.lock import holder, in_use
+from trainer.runs.process import is_here
 from trainer.training.fit import Outcome, fit
 from trainer.training.prepare import Prepared, prepare
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 
 
-def check(config: RunConfig, report: Callable[[str], None]) -> Prepared:
+def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = False) -> Prepared:
     """Verify everything that can be verified without training, and resolve the config.
 
     Raises: MissingDependency, ConfigError, DataError.
     """
-    refuse_existing(config)
+    if not may_exist:
+        refuse_existing(config)
     return _prepare(config, report)
 
 
-def launch(prepared: Prepared, console: Console, created: Callable[[Run], None]) -> Outcome:
-    """Create the run and train it; `created` is told the run before training starts.
+def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
+    """Train a run that has been created.
 
-    Raises: ConfigError, when the run exists; TrainingError, when it fails.
+    Raises: TrainingError, when it fails.
     """
-    run = create_run(prepared.config)
-    created(run)
     import torch
 
     if (num_gpus := torch.cuda.device_count()) > 1:
@@ -39,24 +43,69 @@ def launch(prepared: Prepared, console: Console, created: Callable[[Run], None])
     return fit(prepared, run, console)
 
 
-def resume(run: Run, console: Console, report: Callable[[str], None]) -> Outcome:
-    """Go on with a run that was interrupted or failed.
+def launch_detached(run: Run) -> int:
+    """Train a run that has been created, in a process of its own that outlives this one; returns its pid."""
+    run.set_status("queued")
+    command = [sys.executable, "-m", "trainer", "train", "--resume", str(run.path)]
+    with (run.path / "output.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    return process.pid
 
-    Raises: ConfigError, when it is running, finished, or its data or base has changed.
+
+def resume(
+    run: Run,
+    console: Console,
+    report: Callable[[str], None],
+    overrides: Sequence[str] = (),
+    allowed: Collection[str] = (),
+) -> Outcome:
+    """Go on with a run that was interrupted, failed, or waits to be begun.
+
+    `overrides` change its settings; those that change its result must also be named in `allowed`.
+
+    Raises: ConfigError, when it is in use, finished, or something else has changed; DataError, TrainingError.
     """
-    match run.state:
-        case "running" | "validating_files":
-            status = run.status()
-            raise ConfigError(
-                f"run {run.name!r}: is running as process {status.get('pid')} on {status.get('host')!r}, expected a "
-                "stopped run; stop that process first"
-            )
-        case "succeeded" | "cancelled" as state:
-            raise ConfigError(
-                f"run {run.name!r}: is {state}, expected an unfinished run; "
-                f"to train it further start a new run with model.base={run.path}"
-            )
-    return fit(_prepare(run.config(), report), run, console)
+    _refuse_running(run)
+    if run.state in ("succeeded", "cancelled"):
+        raise ConfigError(
+            f"run {run.name!r}: is {run.state}, expected an unfinished run; "
+            f"to train it further start a new run with model.base={run.path}"
+        )
+    try:
+        prepared = _prepare(load_config(run.path / "config.yaml", _complete(overrides)), report)
+    except TrainerError as error:
+        if run.state == "queued":  # nobody waits for an answer
+            run.set_status("failed", error=str(error))
+        raise
+    return fit(prepared, run, console, allowed)
+
+
+def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
+    """What a job does that is started again: go on with the run, or say that it has finished already.
+
+    Raises: ConfigError, when it is in use, or its settings are others now; TrainingError.
+    """
+    _refuse_running(run)
+    if run.state == "succeeded":
+        return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
+    return fit(prepared, run, console, allowed)
+
+
+def _refuse_running(run: Run) -> None:
+    """Before the model is loaded; the lock itself is taken when the run is written to."""
+    owner = holder(run.path)
+    if owner is not None and is_here(owner):
+        raise in_use(run.path, owner)
+
+
+def _complete(overrides: Sequence[str]) -> list[str]:
+    """A resolved config holds the learning rate and its multiplier: who sets one sets the other free."""
+    rate, multiplier = "training.learning_rate=", "training.learning_rate_multiplier="
+    freed = [f"{multiplier}auto" for text in overrides if text.startswith(rate)]
+    freed += [rate for text in overrides if text.startswith(multiplier)]
+    return [*overrides, *freed]
 
 
 def _prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:

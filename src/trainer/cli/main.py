@@ -2,7 +2,8 @@
 
 import typer
 
-from trainer.cli import chat, config, data, runs
+from trainer.cli import chat, config, control, data, runs
+from trainer.cli.train import resume as resume_command
 from trainer.cli.train import train as train_command
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -18,6 +19,9 @@ trainer_app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 trainer_app.command(name="train")(train_command)
+trainer_app.command(name="resume")(resume_command)
+trainer_app.command(name="pause")(control.pause)
+trainer_app.command(name="cancel")(control.cancel)
 trainer_app.command(name="chat")(chat.chat)
 trainer_app.command(name="runs")(runs.list_all)
 trainer_app.command(name="show")(runs.show)

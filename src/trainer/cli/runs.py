@@ -12,6 +12,7 @@ from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, 
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 from trainer.runs import list_runs as runs_below
+from trainer.runs.checkpoint import list_checkpoints
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
 LEVEL_COLORS = {"warning": "yellow", "error": "red"}
@@ -99,8 +100,6 @@ def logs(
 @command
 def checkpoints(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
     """List a run's checkpoints; each can be a new run's base as model.base=RUN@STEP."""
-    from trainer.training.checkpoints import list_checkpoints
-
     found = find_run(run, root)
     losses = {int(row["step"]): row for row in found.results()}
     chosen = found.status().get("adapter_step")

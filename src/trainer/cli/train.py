@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.console import Debug, Root, command, err, out, say
+from trainer.cli.console import Debug, Root, RunName, command, err, out, say
 from trainer.errors import ConfigError
-from trainer.runs import Run, find_run
+from trainer.runs import Run, create_run, find_or_adopt, find_run
 
 if TYPE_CHECKING:
     from trainer.training.fit import Outcome
     from trainer.training.prepare import Prepared
+
+AllowChange = Annotated[
+    list[str] | None,
+    typer.Option("--allow-change", metavar="SETTING", help="Go on although this setting is another one now."),
+]
 
 
 @command
@@ -29,6 +34,13 @@ def train(
     preview: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Show which tokens of the first N rows are trained.")
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Train in the background; see trainer logs --follow.")
+    ] = False,
+    auto_resume: Annotated[
+        bool, typer.Option("--auto-resume", help="Go on with the run named in the config if it exists, else start it.")
+    ] = False,
+    allow_change: AllowChange = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money.")] = False,
     root: Root = Path("runs"),
     debug: Debug = False,
@@ -42,16 +54,18 @@ def train(
     if (config is None) == (resume is None):
         raise ConfigError("train: expected --config FILE to start a run, or --resume RUN to go on with one")
     if resume is not None:
-        return _resume(find_run(resume, root), overrides or [])
+        return _resume(find_run(resume, root), overrides or [], allow_change or [])
     assert config is not None
 
     from trainer.config.load import load_config
 
     settings = load_config(config, overrides or [])
+    if auto_resume and settings.run.name is None:
+        raise ConfigError("--auto-resume: the run has no name, expected one that stays the same; set run.name")
 
     from trainer.backends import local  # torch and transformers: only once the config is right
 
-    prepared = local.check(settings, say)
+    prepared = local.check(settings, say, may_exist=auto_resume)
     if preview is not None:
         from trainer.cli.preview import show_rows
 
@@ -61,25 +75,37 @@ def train(
     if check:
         out.print("[green]ready to train[/]: config, data, tokens and memory are in order")
         return 0
-    started: list[Run] = []
+    existing = find_or_adopt(prepared.config) if auto_resume else None
+    run = existing or create_run(prepared.config)
+    say(f"run {run.path}")
+    if existing is not None:
+        return _finish(run, local.go_on(prepared, run, err, allow_change or []))
+    if detach:
+        pid = local.launch_detached(run)
+        say(f"training in the background as process {pid}\nfollow it: trainer logs {run.path} --follow")
+        say(f"stop it:   trainer pause {run.path}")
+        return 0
+    return _finish(run, local.launch(prepared, run, err))
 
-    def created(run: Run) -> None:
-        started.append(run)
-        say(f"run {run.path}")
 
-    outcome = local.launch(prepared, err, created)
-    return _finish(started[0], outcome)
+@command
+def resume(
+    run: RunName,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change; see --allow-change.")
+    ] = None,
+    allow_change: AllowChange = None,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> int:
+    """Go on with a stopped run; the same as train --resume RUN."""
+    return _resume(find_run(run, root), overrides or [], allow_change or [])
 
 
-def _resume(run: Run, overrides: list[str]) -> int:
-    if overrides:
-        raise ConfigError(
-            f"override {overrides[0]!r}: a resumed run keeps its settings, expected none; start a new run"
-        )
-
+def _resume(run: Run, overrides: list[str], allowed: list[str]) -> int:
     from trainer.backends import local
 
-    return _finish(run, local.resume(run, err, say))
+    return _finish(run, local.resume(run, err, say, overrides, allowed))
 
 
 def _finish(run: Run, outcome: "Outcome") -> int:

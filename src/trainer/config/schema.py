@@ -167,6 +167,12 @@ class TrainingConfig(Section):
     max_grad_norm: NonNegative = 1.0
     """Gradients longer than this are shortened to it; 0 switches clipping off."""
 
+    on_non_finite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is NaN or infinite does: `stop` fails the run before anything of it is stored, `skip` leaves the update out, and stops after five in a row."""
+
+    deterministic: Flag = False
+    """Only algorithms that give the same bits each time, so that a resumed run on a GPU equals one that never stopped, bit for bit. Slower; on a CPU it is so anyway."""
+
     logging_steps: Count | Auto = "auto"
     """Steps between two rows of `results.csv`. `auto`: about 100 rows a run, at most 10 steps apart."""
 
@@ -180,7 +186,10 @@ class TrainingConfig(Section):
     """Steps between two checkpoints; one is also written at the end of each epoch and for each new best. `auto`: a tenth of the run, at least 10 steps."""
 
     save_total_limit: Count = 3
-    """Checkpoints kept: the newest this many, and the best."""
+    """Checkpoints kept: the newest this many, the best, and the permanent ones."""
+
+    save_permanent_steps: Count | None = None
+    """Steps between two checkpoints that are never deleted; `save_steps` can then be small."""
 
     early_stopping_patience: Count | None = None
     """Stop after this many measurements in a row without a better validation loss."""

@@ -64,17 +64,18 @@ def keep_float32(model: "torch.nn.Module") -> None:
         parameter.data = parameter.data.float()
 
 
-def adapter_files(model: "PeftModel") -> dict[str, bytes]:
-    """The adapter in PEFT's own format: its weights as safetensors and its configuration."""
+def adapter_tensors(model: "PeftModel") -> dict[str, "torch.Tensor"]:
+    """The adapter's weights under the names of PEFT's own format; not copied."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save
 
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
+    return dict(get_peft_model_state_dict(model))
+
+
+def adapter_config(model: "PeftModel") -> bytes:
+    """The adapter's configuration in PEFT's own format."""
     config = model.active_peft_config.to_dict() | {"inference_mode": True}
-    text = json.dumps(
-        {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}, indent=2
-    )
-    return {"adapter_model.safetensors": save(weights, {"format": "pt"}), "adapter_config.json": text.encode()}
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    return json.dumps(plain, indent=2).encode()
 
 
 def linear_modules(model: "PreTrainedModel") -> Iterator[tuple[str, "torch.Tensor"]]:

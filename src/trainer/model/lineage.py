@@ -6,6 +6,7 @@ from pathlib import Path
 from trainer.config.schema import LoraSettings, RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run
+from trainer.runs.checkpoint import list_checkpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,10 @@ class Parent:
     run: Run
     adapter: Path
     step: int | None
+
+    @property
+    def adapter_file(self) -> Path:
+        return self.adapter / "adapter_model.safetensors"
 
     @property
     def base(self) -> dict[str, str | None]:
@@ -75,8 +80,11 @@ def inherit(config: RunConfig, parent: Parent) -> RunConfig:
 
 
 def _checkpoint(run: Run, step: str) -> Path:
-    steps = sorted(int(path.name.removeprefix("step-")) for path in run.checkpoints.glob("step-*") if path.is_dir())
-    if not step.isdigit() or int(step) not in steps:
-        known = ", ".join(map(str, steps)) or "none"
+    found = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(run.checkpoints)}
+    chosen = found.get(int(step)) if step.isdigit() else None
+    if chosen is None:
+        known = ", ".join(map(str, found)) or "none"
         raise ConfigError(f"model.base: {run.path} has no checkpoint {step!r}, expected one of: {known}")
-    return run.checkpoints / f"step-{int(step):08d}"
+    if problem := chosen.problem():
+        raise ConfigError(f"model.base: checkpoint {step} of {run.path} is not whole: {problem}; choose another step")
+    return chosen.path

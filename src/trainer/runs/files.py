@@ -13,15 +13,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with beside.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_flushed(beside, data)
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def write_flushed(path: Path, data: bytes | memoryview) -> None:
+    """Write a new file and have it on disk; a crash can leave a part of it. Raises: FileExistsError."""
+    with path.open("xb", buffering=0) as file:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
@@ -53,11 +59,15 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON object as one line in one write, so that lines never mix."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    append_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def append_text(path: Path, line: str) -> None:
+    """Append `line` in one write, on a new line even where a crash or a full disk cut the last one short."""
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
-        torn = file.read(1) not in (b"", b"\n")  # a crash or a full disk cut the last line short
+        torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + line.encode())
 
 

@@ -4,6 +4,7 @@ config.yaml      every setting, resolved (no `auto` left)       status.json     
 manifest.json    data, base model, versions, hardware           events.jsonl    what happened, in words
 results.csv      loss and token accuracy by step                metrics.jsonl   everything else that is measured
 checkpoints/     resumable states by step                       adapter/        the result, in PEFT's format
+lock.json        the process that writes, while it does         output.log      what a run in the background printed
 """
 
 import csv
@@ -21,8 +22,16 @@ from trainer.runs.process import is_alive, this_process
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
 
+Request = Literal["pause", "cancel"]
 State = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Level = Literal["info", "warning", "error"]
+
+OWN_FILES = frozenset(
+    {
+        "config.yaml", "status.json", "manifest.json", "events.jsonl", "results.csv", "metrics.jsonl", "checkpoints",
+        "adapter", "lock.json", "request.json", "output.log",
+    }
+)  # fmt: skip
 
 # The fine-tuning service's own columns, so that one reader serves every backend.
 RESULT_COLUMNS = (
@@ -112,17 +121,28 @@ class Run:
     def append_result(self, row: Mapping[str, float]) -> None:
         path = self.path / "results.csv"
         header = "" if path.exists() else ",".join(RESULT_COLUMNS) + "\n"
-        with path.open("a", encoding="utf-8", newline="") as file:
-            file.write(header + _csv_line(row))
+        files.append_text(path, header + _csv_line(row))
 
-    def forget_after(self, step: int) -> None:
-        """Drop measurements later than `step`: a resumed run makes them anew."""
-        kept = [_csv_line(row) for row in self.results() if row["step"] <= step]
-        metrics = [row for row in self.metrics() if row["step"] <= step]
-        files.write_whole(self.path / "results.csv", ",".join(RESULT_COLUMNS) + "\n" + "".join(kept))
-        (self.path / "metrics.jsonl").unlink(missing_ok=True)
-        for row in metrics:
-            self.append_metrics(row)
+    @property
+    def measured(self) -> tuple[Path, Path]:
+        """The files that grow with each measurement; a checkpoint holds them as they were at its step."""
+        return self.path / "results.csv", self.path / "metrics.jsonl"
+
+    def ask(self, request: Request) -> None:
+        """Ask the process that executes the run, wherever it is, to stop at its next step boundary."""
+        files.write_json(self.path / "request.json", {"request": request, "created_at": now()})
+
+    def asked(self) -> Request | None:
+        """What was asked for and not yet answered."""
+        try:
+            found = files.read_json(self.path / "request.json")
+        except (ValueError, OSError):
+            return None
+        return found["request"] if found else None
+
+    def answer(self) -> None:
+        """Forget what was asked for."""
+        (self.path / "request.json").unlink(missing_ok=True)
 
     def delete(self) -> None:
         """Remove the folder and everything in it."""
@@ -134,17 +154,13 @@ def create_run(config: "RunConfig") -> Run:
 
     Raises: ConfigError, when a run of that name exists or the folder cannot be written.
     """
-    from trainer.config.load import dump_config
-
     refuse_existing(config)
     root = Path(config.run.root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         run = Run(_new_folder(root, config))
         try:
-            run.set_status("validating_files", created_at=now())
-            run.checkpoints.mkdir()
-            files.write_whole(run.path / "config.yaml", dump_config(config))  # from here on it counts as a run
+            _begin(run, config)
         except OSError:
             shutil.rmtree(run.path, ignore_errors=True)
             raise
@@ -152,6 +168,32 @@ def create_run(config: "RunConfig") -> Run:
         raise ConfigError(
             f"run.root: {str(root)!r} cannot be written: {error.strerror}; choose another folder"
         ) from None
+    return run
+
+
+def _begin(run: Run, config: "RunConfig") -> None:
+    from trainer.config.load import dump_config
+
+    run.set_status("validating_files", created_at=now())
+    run.checkpoints.mkdir(exist_ok=True)
+    files.write_whole(run.path / "config.yaml", dump_config(config))  # from here on it counts as a run
+
+
+def find_or_adopt(config: "RunConfig") -> Run | None:
+    """The run of the config's name, None where there is no such folder.
+
+    Of a run that was killed while its folder was made, or whose files a mount has not shown yet, the rest is made.
+
+    Raises: ConfigError, when the folder holds something else.
+    """
+    assert config.run.name is not None
+    run = Run(Path(config.run.root) / config.run.name)
+    if not run.path.exists():
+        return None
+    if not (run.path / "config.yaml").is_file():
+        if any(path.name not in OWN_FILES and not path.name.startswith(".") for path in run.path.iterdir()):
+            raise ConfigError(f"run.name: {str(run.path)!r} holds something else than a run; choose another name")
+        _begin(run, config)
     return run
 
 

@@ -6,22 +6,25 @@ What a step computes, and what happens after it, is in `sft.py`.
 """
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from rich.console import Console
 
 from trainer.errors import ExitCode, TrainerError, TrainingError
 from trainer.model.adapter import add_adapter, load_adapter, trainable
 from trainer.model.base import load_model
 from trainer.runs import Run, files
+from trainer.runs.checkpoint import Checkpoint, folder_of
+from trainer.runs.lock import Lock, locked
 from trainer.runs.run import now
-from trainer.training.checkpoints import Checkpoint, folder_of, newest_complete
-from trainer.training.interrupt import EXIT_CODES, on_interrupt
-from trainer.training.manifest import build_manifest, refuse_changes
+from trainer.training.interrupt import Interruption
 from trainer.training.prepare import Prepared
 from trainer.training.progress import make_display
+from trainer.training.start import Start, find_start
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,70 +40,69 @@ class Outcome:
     summary: str
 
 
-def fit(prepared: Prepared, run: Run, console: Console) -> Outcome:
+def fit(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
     """Train `run`, going on from its newest complete checkpoint if it has one.
 
-    Raises: TrainingError, when the run fails; its complete checkpoints are kept.
+    `allowed` names the settings that may differ from those the run started with.
+
+    Raises: ConfigError, when another process executes the run or something else has changed; TrainingError, when the
+    run fails: its complete checkpoints are kept.
     """
-    checkpoint = _where_to_start(prepared, run, console)
-    run.set_status("running", total_steps=prepared.plan.total_steps, error=None, finished_at=None)
-    try:
-        outcome = _train(prepared, run, checkpoint, console)
-    except KeyboardInterrupt:
-        run.set_status("paused")
-        run.event("interrupted")
-        return Outcome(ExitCode.INTERRUPTED, _interrupted(run))
-    except Exception as error:
-        failure = _as_told(error, run)
-        with contextlib.suppress(OSError):  # on a full disk the status cannot be written either
-            run.set_status("failed", error=str(failure))
-            run.event(str(failure), level="error")
-        raise failure from error
-    return outcome
+
+    def say(message: str) -> None:
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    with locked(run.path, say) as lock, Interruption() as interruption:
+        start = find_start(prepared, run, allowed, say)
+        run.set_status("running", total_steps=prepared.plan.total_steps, error=None, finished_at=None)
+        try:
+            return _train(prepared, run, lock, start, interruption, console)
+        except KeyboardInterrupt:
+            run.set_status("paused")
+            run.event("interrupted")
+            return Outcome(interruption.exit_code, _interrupted(run))
+        except Exception as error:
+            failure = _as_told(error, run)
+            with contextlib.suppress(OSError):  # on a full disk the status cannot be written either
+                run.set_status("failed", error=str(failure))
+                run.event(str(failure), level="error")
+            raise failure from error
 
 
-def _where_to_start(prepared: Prepared, run: Run, console: Console) -> Checkpoint | None:
-    """The checkpoint to go on from. A fresh run writes its manifest; a resumed one must still match it."""
-    manifest = run.manifest()
-    if not manifest:
-        run.write_manifest(build_manifest(prepared))
-        return None
-    refuse_changes(manifest, prepared)
-    checkpoint, passed_over = newest_complete(run.checkpoints)
-    for reason in passed_over:
-        run.event(reason, level="warning")
-        console.print(reason, highlight=False, markup=False)
-    step = checkpoint.step if checkpoint else 0
-    run.forget_after(step)
-    run.event(f"resumed from step {step}")
-    console.print(f"resuming {run.name} from step {step}", highlight=False, markup=False)
-    return checkpoint
-
-
-def _train(prepared: Prepared, run: Run, checkpoint: Checkpoint | None, console: Console) -> Outcome:
+def _train(
+    prepared: Prepared, run: Run, lock: Lock, start: Start, interruption: Interruption, console: Console
+) -> Outcome:
     from transformers import set_seed
 
     from trainer.training.sft import Trainer
 
     config, plan, data = prepared.config, prepared.plan, prepared.data
     set_seed(plan.seed)
+    torch.use_deterministic_algorithms(config.training.deterministic)
     model = _load(prepared)
     num_trainable = sum(parameter.numel() for parameter in trainable(model).values())
     run.event(f"training {num_trainable:,} adapter weights for {plan.total_steps} steps")
     with make_display(console, plan.total_steps) as display:
         trainer = Trainer(
-            model, prepared.tokenizer, config, plan, data.train, data.validation, data.weights, run, display
-        )
-        with on_interrupt(trainer.stop_after_step):
-            if checkpoint is None or checkpoint.step < plan.total_steps:
-                trainer.train(resume_from_checkpoint=str(checkpoint.path) if checkpoint else None)
-            else:
-                trainer.curve.restore(checkpoint.state()["curve"])
-    if trainer.stop_signal is not None and not trainer.finished:
-        run.set_status("paused")
-        run.event("interrupted at a step boundary; a checkpoint was written")
-        return Outcome(EXIT_CODES[trainer.stop_signal], _interrupted(run))
-    return _store_result(prepared, run, trainer)
+            model, prepared.tokenizer, config, plan, data.train, data.validation, data.weights, run, lock,
+            start.fingerprint, display,
+        )  # fmt: skip
+        with interruption.calls(trainer.stop_after_step), trainer.writer:
+            if start.checkpoint is None or not trainer.was_finished_at(start.checkpoint):
+                trainer.train(resume_from_checkpoint=str(start.checkpoint.path) if start.checkpoint else None)
+    return _store_result(prepared, run, trainer) if trainer.finished else _stopped(run, trainer, interruption)
+
+
+def _stopped(run: Run, trainer: "Trainer", interruption: Interruption) -> Outcome:
+    """How a run ends that was told to: by a signal, or by `trainer pause` or `trainer cancel`."""
+    run.answer()
+    if trainer.request == "cancel":
+        run.set_status("cancelled", finished_at=now())
+        run.event("cancelled at a step boundary; a checkpoint was written")
+        return Outcome(ExitCode.RUN_FAILED, f"cancelled; its last checkpoint is kept in {run.checkpoints}")
+    run.set_status("paused")
+    run.event("stopped at a step boundary; a checkpoint was written")
+    return Outcome(interruption.exit_code, _interrupted(run))
 
 
 def _load(prepared: Prepared) -> "PeftModel":
@@ -114,12 +116,15 @@ def _load(prepared: Prepared) -> "PeftModel":
 
 def _store_result(prepared: Prepared, run: Run, trainer: "Trainer") -> Outcome:
     """Copy the chosen checkpoint's adapter, and the tokenizer it was trained with, to `adapter/`."""
-    last = trainer.state.global_step or prepared.plan.total_steps
+    last = trainer.state.global_step
     keep_best = prepared.config.training.adapter_from == "best" and trainer.curve.best_step is not None
     step = trainer.curve.best_step if keep_best and trainer.curve.best_step is not None else last
     chosen = Checkpoint(folder_of(run.checkpoints, step))
     if problem := chosen.problem():
-        raise TrainingError(f"checkpoint {chosen.path}: {problem}; resume the run to write it again")
+        raise TrainingError(
+            f"checkpoint {chosen.path}: {problem}, expected the best one to be whole; take the last one with: "
+            f"train --resume {run.path} training.adapter_from=last --allow-change training.adapter_from"
+        )
     _copy_adapter(chosen.path, run.adapter)
     prepared.tokenizer.save_pretrained(run.adapter)
     note = trainer.curve.overfitting()
@@ -144,8 +149,6 @@ def _interrupted(run: Run) -> str:
 
 def _as_told(error: Exception, run: Run) -> TrainerError:
     """A full disk or a vanished file is told in words; anything else unexpected keeps its own."""
-    import torch
-
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, OSError):

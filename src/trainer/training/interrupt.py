@@ -3,28 +3,50 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from trainer.errors import ExitCode
 
 EXIT_CODES: dict[int, ExitCode] = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.RESUMABLE}
 
 
-@contextmanager
-def on_interrupt(stop: Callable[[int], None]) -> Iterator[None]:
-    """While the block runs, call `stop` with the number of the first signal; a second raises KeyboardInterrupt."""
-    before: dict[int, Any] = {}
+class Interruption:
+    """While entered, a signal raises KeyboardInterrupt; the first one inside of `calls` calls its function instead."""
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop(number)
-        for each in EXIT_CODES:
-            signal.signal(each, signal.default_int_handler)
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._stop: Callable[[], None] | None = None
+        self._before: dict[int, Any] = {}
 
-    for number in EXIT_CODES:
-        before[number] = signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the process ends with when it stops without a result."""
+        return ExitCode.RESUMABLE if self.signal is None else EXIT_CODES[self.signal]
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def calls(self, stop: Callable[[], None]) -> Iterator[None]:
+        """While the block runs, the first signal calls `stop`, which ends the block at a good point."""
+        self._stop = stop
+        try:
+            yield
+        finally:
+            self._stop = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None and self._stop is not None:
+            self.signal = number
+            self._stop()
+            return
+        self.signal = self.signal or number
+        raise KeyboardInterrupt

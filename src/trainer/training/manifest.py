@@ -1,4 +1,4 @@
-"""What a run was made from: enough to make it again, and to refuse to go on when something has changed."""
+"""What a run was made from: enough to make it again."""
 
 import hashlib
 import platform
@@ -6,7 +6,6 @@ import subprocess
 from importlib import metadata
 from typing import Any
 
-from trainer.errors import ConfigError
 from trainer.model.device import describe
 from trainer.training.dataset import sha256_of
 from trainer.training.prepare import Prepared
@@ -46,24 +45,14 @@ def build_manifest(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def refuse_changes(manifest: dict[str, Any], prepared: Prepared) -> None:
-    """Raises: ConfigError, naming every file, model or template that is not what the run started with."""
+def other_versions(manifest: dict[str, Any], prepared: Prepared) -> list[str]:
+    """In which packages and devices this machine differs from the one that the run started on."""
     now = build_manifest(prepared)
-    problems = [
-        f"data {before['path']!r}: has changed since the run started, expected sha256 {before['sha256'][:12]}…; "
-        "bring the old file back or start a new run"
-        for before, after in zip(manifest["data"], now["data"], strict=True)
-        if before["sha256"] != after["sha256"]
-    ]
-    for key, what in (
-        ("base", "the base model"),
-        ("template_sha256", "the chat template"),
-        ("dtype", "the number format"),
-    ):
-        if manifest[key] != now[key]:
-            problems.append(f"{what} has changed since the run started: was {manifest[key]!r}, is {now[key]!r}")
-    if problems:
-        raise ConfigError(*problems)
+    before, after = (
+        {"python": made["python"], "device": made["device"], "dtype": made["dtype"]} | made["packages"]
+        for made in (manifest, now)
+    )
+    return [f"{name} {before.get(name)} is now {after.get(name)}" for name in after if before.get(name) != after[name]]
 
 
 def _system_prompt(prepared: Prepared) -> str | None:

@@ -1,34 +1,61 @@
-"""Loss, accuracy and speed of the steps since the last reading."""
+"""Loss, accuracy and speed of the steps since the last reading, and the loss of each of them."""
 
 import time
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
 
+SPIKE = 3.0  # times the median of the steps before it
+SPIKE_WINDOW = 50
+MIN_WINDOW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was measured since the last reading.
+
+    `result` are columns of results.csv; a loss is absent where none was finite. `spikes` are losses far above the
+    median of the steps before them, each with how many steps before this reading it was, and that median.
+    """
+
+    result: dict[str, float]
+    rest: dict[str, float]
+    spikes: list[tuple[int, float, float]]
+
 
 class Meter:
-    """Sums over the steps since the last reading. The device adds; only `read` waits for it."""
+    """Sums over the steps since the last reading. The device adds; only `read` and `state` wait for it."""
 
     def __init__(self, device: torch.device) -> None:
         self.nll = torch.zeros((), dtype=torch.float64, device=device)
         self.num_correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.num_finite = torch.zeros((), dtype=torch.int64, device=device)  # supervised tokens with a finite loss
+        self.losses: list[torch.Tensor] = []
+        self.recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self.num_supervised = self.num_tokens = 0
         self.total_tokens = self.total_supervised = 0
         self.since = time.monotonic()
 
     def add(self, nll: torch.Tensor, num_correct: torch.Tensor, num_supervised: int, num_tokens: int) -> None:
-        self.nll += nll
-        self.num_correct += num_correct
+        """Add a step: sums over its supervised tokens. One whose loss is not finite does not count."""
+        finite = torch.isfinite(nll)
+        self.nll += torch.where(finite, nll, 0.0)
+        self.num_correct += num_correct * finite
+        self.num_finite += finite * num_supervised
+        self.losses.append(nll.detach() / num_supervised)
         self.num_supervised += num_supervised
         self.num_tokens += num_tokens
 
-    def read(self) -> tuple[dict[str, float], dict[str, float]]:
-        """The columns of results.csv, and the rest; starts over."""
+    def read(self) -> Reading:
+        """Everything since the last reading; starts over."""
+        now, num_finite = time.monotonic(), int(self.num_finite)
         result = {
-            "train_loss": float(self.nll) / self.num_supervised,
-            "train_mean_token_accuracy": int(self.num_correct) / self.num_supervised,
-        }
-        now = time.monotonic()
+            "train_loss": float(self.nll) / num_finite,
+            "train_mean_token_accuracy": int(self.num_correct) / num_finite,
+        } if num_finite else {}  # fmt: skip
         self.total_tokens += self.num_tokens
         self.total_supervised += self.num_supervised
         rest: dict[str, float] = {
@@ -36,20 +63,45 @@ class Meter:
             "num_supervised_tokens": self.total_supervised,
             "tokens_per_second": self.num_tokens / max(now - self.since, 1e-9),
         }
-        self.nll.zero_()
-        self.num_correct.zero_()
+        spikes = self._spikes()
+        for tensor in (self.nll, self.num_correct, self.num_finite):
+            tensor.zero_()
+        self.losses.clear()
         self.num_supervised = self.num_tokens = 0
         self.since = now
-        return result, rest
+        return Reading(result, rest, spikes)
 
-    def state(self) -> dict[str, float]:
+    def _spikes(self) -> list[tuple[int, float, float]]:
+        found = []
+        for age, loss in zip(range(len(self.losses) - 1, -1, -1), self._losses_read(), strict=True):
+            if len(self.recent) >= MIN_WINDOW and loss > SPIKE * (middle := median(self.recent)):
+                found.append((age, loss, middle))
+            if loss == loss and loss != float("inf"):
+                self.recent.append(loss)
+        return found
+
+    def _losses_read(self) -> list[float]:
+        return [float(loss) for loss in torch.stack(self.losses).tolist()] if self.losses else []
+
+    def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         names = ("num_supervised", "num_tokens", "total_tokens", "total_supervised")
         counts = {name: getattr(self, name) for name in names}
-        return counts | {"nll": float(self.nll), "num_correct": int(self.num_correct)}
+        losses = [loss if abs(loss) < float("inf") else None for loss in self._losses_read()]
+        return counts | {
+            "nll": float(self.nll),
+            "num_correct": int(self.num_correct),
+            "num_finite": int(self.num_finite),
+            "losses": losses,
+            "recent": list(self.recent),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.nll.fill_(state["nll"])
         self.num_correct.fill_(state["num_correct"])
+        self.num_finite.fill_(state["num_finite"])
+        values = [float("nan") if loss is None else loss for loss in state["losses"]]
+        self.losses = [torch.tensor(value, device=self.nll.device) for value in values]
+        self.recent.extend(state["recent"])
         for name in ("num_supervised", "num_tokens", "total_tokens", "total_supervised"):
             setattr(self, name, state[name])

@@ -7,6 +7,7 @@ masks and drops nothing: it is given ready examples and told to leave them alone
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,27 @@ from trainer.config.schema import RunConfig
 from trainer.data.packing import make_packs
 from trainer.data.rendering import Example
 from trainer.errors import TrainingError
-from trainer.model.adapter import adapter_files, keep_float32, trainable
+from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, trainable
 from trainer.model.device import peak_memory_bytes
 from trainer.runs import Run
-from trainer.training import checkpoints
+from trainer.runs.checkpoint import Checkpoint, rotate
+from trainer.runs.lock import Lock
+from trainer.runs.run import Request
 from trainer.training.arguments import make_optimizer, tracker_callbacks, trl_arguments
 from trainer.training.curve import Curve
 from trainer.training.dataset import Row
+from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
 from trainer.training.loss import supervised_sums, to_device
 from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
 from trainer.training.plan import Plan
 from trainer.training.progress import Display
+from trainer.training.snapshot import optimizer_tensors, restore_optimizer, restore_rng, rng_state
+from trainer.training.writer import CheckpointWriter, Snapshot
+
+ADAPTER, OPTIMIZER = "adapter_model.safetensors", "optimizer.safetensors"
+ASKED_SECONDS = 1.0  # between two looks for a request to stop: on a network mount each takes milliseconds
 
 
 class StepLoader(DataLoader[Row]):
@@ -73,9 +82,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         validation: Sequence[Row],
         weights: dict[str, float],
         run: Run,
+        lock: Lock,
+        fingerprint: Fingerprint,
         display: Display,
     ) -> None:
         self.settings, self.plan, self.run, self.display = config, plan, run, display
+        self.lock, self.fingerprint = lock, fingerprint
         self.rows, self.validation = train, validation
         self.order = StepOrder([row.conversation.file for row in train], weights, plan.batch_size, plan.seed)
         super().__init__(
@@ -90,23 +102,34 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.remove_callback(PrinterCallback)
         keep_float32(model)  # TRL turns the adapters of quantised bases into bfloat16
         self.optimizer = self._torch_optimizer = make_optimizer(config, plan, model)  # accelerate wraps the former
-        self.guard = FiniteGuard(self.args.device, loss_is_scaled=self.args.fp16)
+        self.guard = FiniteGuard(self.args.device, config.training.on_non_finite, loss_is_scaled=self.args.fp16)
         self.curve = Curve(config.training.early_stopping_patience, config.training.early_stopping_threshold)
         self.token_budget = plan.token_budget
-        self.stop_signal: int | None = None
+        self.writer = CheckpointWriter(run.checkpoints, self._written)
+        self.interrupted = False
+        self.request: Request | None = None
         self.stopped_early = False
         self._meter = Meter(self.args.device)
         self._recorded_step = -1
+        self._looked_at = 0.0
 
-    def stop_after_step(self, signal: int) -> None:
+    def stop_after_step(self) -> None:
         """Finish the step that is running, write a checkpoint, and end."""
-        self.stop_signal = signal
+        self.interrupted = True
         self._say("stopping after this step; again to stop at once")
 
     @property
     def finished(self) -> bool:
         """Whether the run reached its end: the last step, or the point where stopping early is due."""
         return self.state.global_step >= self.plan.total_steps or self.stopped_early
+
+    def was_finished_at(self, checkpoint: Checkpoint) -> bool:
+        """Whether nothing is left to train after `checkpoint`; then this trainer is where that one was."""
+        saved = checkpoint.state()
+        self.curve.restore(saved["curve"])
+        self.state.global_step = checkpoint.step
+        self.stopped_early = saved["stopped_early"] and self.curve.should_stop
+        return self.finished
 
     # What a step computes
 
@@ -125,13 +148,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         """Forward and backward of one optimizer step; returns its loss, still on the device."""
         model.train()
         while True:
-            rng = checkpoints.rng_state() if self.settings.lora.lora_dropout else None
+            rng = rng_state() if self.settings.lora.lora_dropout else None
             try:
                 return self._step(model, rows)
             except torch.OutOfMemoryError:
                 self._cut_finer(model, rows)
                 if rng is not None:
-                    checkpoints.restore_rng(rng)
+                    restore_rng(rng)
 
     def _step(self, model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         examples = [example for row in rows for example in row.examples]
@@ -179,6 +202,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         if step == self._recorded_step:
             return
         self._recorded_step = step
+        if self.lock.lost:
+            raise TrainingError(f"step {step}: another process took over the run while this one was suspended")
         tr_loss.zero_()
         last = step == self.plan.total_steps
         epoch_end = step % self.plan.steps_per_epoch == 0
@@ -198,23 +223,33 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             self.log(_as_trackers_name(result))
             self.run.set_status("running", step=step, total_steps=self.plan.total_steps, epoch=self.state.epoch)
         self.display.step(step, result)
-        stop = last or self.stopped_early or self.stop_signal is not None
+        self._look_for_request()
+        stop = last or self.stopped_early or self.interrupted or self.request is not None
         if new_best or epoch_end or stop or step % self.plan.save_steps == 0:
             self._save(step)
         self.control.should_training_stop = stop
 
     def _record_training(self, step: int, grad_norm: torch.Tensor) -> dict[str, float]:
         """Read the meter: the mean loss and accuracy since the last reading, and everything else to metrics.jsonl."""
-        self.guard.raise_if_failed(step)
-        result, rest = self._meter.read()
-        rest |= {
+        if skipped := self.guard.check(step):
+            self._say(f"step {step}: {skipped} updates left out, the loss or gradient was not finite", level="warning")
+        reading = self._meter.read()
+        for age, loss, usual in reading.spikes:
+            message = f"step {step - age}: the loss is {loss:.3g}, the median of the steps before it {usual:.3g}"
+            self.run.event(message, level="warning", kind="loss_spike", step=step - age)
+        rest = reading.rest | {
             "epoch": round(self.state.epoch or 0.0, 4),
             "learning_rate": self._get_learning_rate(),
             "grad_norm": float(grad_norm),
             "peak_memory_bytes": peak_memory_bytes(self.args.device),
         }
         self.run.append_metrics({"step": step} | {key: _finite(value) for key, value in rest.items()})
-        return result | {"tokens_per_second": rest["tokens_per_second"]}
+        return reading.result | {"tokens_per_second": rest["tokens_per_second"]}
+
+    def _look_for_request(self) -> None:
+        """See whether `trainer pause` or `trainer cancel` was called."""
+        if (now := time.monotonic()) - self._looked_at >= ASKED_SECONDS:
+            self._looked_at, self.request = now, self.run.asked()
 
     @torch.no_grad()
     def evaluate_rows(self, rows: Iterable[Row], prefix: str) -> dict[str, float]:
@@ -248,55 +283,76 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         return {id(parameter): name for name, parameter in trainable(self.model).items()}
 
     def _save(self, step: int) -> None:
-        self.guard.raise_if_failed(step, trainable(self.model))
-        optimizer, groups = checkpoints.optimizer_bytes(self._torch_optimizer, self._names())
+        """Hand everything that is needed to go on from this step to the writer."""
+        self.guard.check(step)
         self.state.log_history.clear()  # results.csv and metrics.jsonl hold it
-        content = adapter_files(self.model) | {
-            checkpoints.OPTIMIZER: optimizer,
-            "trainer_state.json": json.dumps(dataclasses.asdict(self.state)).encode(),
-        }
         scaler = self.accelerator.scaler
         state = {
             "step": step,
+            "fingerprint": self.fingerprint,
             "plan": dataclasses.asdict(self.plan) | {"token_budget": self.token_budget},
-            "groups": groups,
-            "scheduler": self.lr_scheduler.state_dict(),
+            "schedule": self.lr_scheduler.last_epoch,
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "rng": checkpoints.rng_state(),
+            "rng": rng_state(),
             "curve": self.curve.state(),
+            "stopped_early": self.stopped_early,
             "meter": self._meter.state(),
+            "guard": self.guard.state(),
         }
-        checkpoints.write(self.run.checkpoints, step, content, state)
-        protected = [self.curve.best_step] if self.curve.best_step is not None else []
-        checkpoints.rotate(self.run.checkpoints, self.settings.training.save_total_limit, protected)
+        optimizer = optimizer_tensors(self._torch_optimizer, self._names())
+        texts = {
+            "adapter_config.json": adapter_config(self.model),
+            "trainer_state.json": json.dumps(dataclasses.asdict(self.state)).encode(),
+        }
+        logs = {path: path.stat().st_size for path in self.run.measured if path.exists()}
+        self.writer.submit(
+            Snapshot(step, {ADAPTER: adapter_tensors(self.model), OPTIMIZER: optimizer}, texts, logs, state)
+        )
+
+    def _written(self, step: int) -> None:
+        """Called by the writer's thread when the checkpoint of `step` is on disk."""
+        settings = self.settings.training
         self.run.event(f"checkpoint at step {step}", kind="checkpoint", step=step)
+        protected = {step for step in (self.curve.best_step,) if step is not None}
+        if settings.save_permanent_steps:
+            protected |= set(range(0, step, settings.save_permanent_steps))
+        rotate(self.run.checkpoints, step, settings.save_total_limit, protected)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         raise AssertionError("checkpoints are written by _save")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        weights = load_file(Path(resume_from_checkpoint) / "adapter_model.safetensors")
-        set_peft_model_state_dict(self.model, weights)
+        set_peft_model_state_dict(self.model, load_file(Path(resume_from_checkpoint) / ADAPTER))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        saved = checkpoints.Checkpoint(Path(checkpoint)).state()
-        file = Path(checkpoint) / checkpoints.OPTIMIZER
-        checkpoints.restore_optimizer(self._torch_optimizer, self._names(), file, saved["groups"])
-        self.lr_scheduler.load_state_dict(saved["scheduler"])
+        saved = Checkpoint(Path(checkpoint)).state()
+        restore_optimizer(self._torch_optimizer, self._names(), Path(checkpoint) / OPTIMIZER)
+        self._restore_schedule(saved["schedule"])
         self.curve.restore(saved["curve"])
         self._meter.restore(saved["meter"])
-        self.token_budget = saved["plan"]["token_budget"]
+        self.guard.restore(saved["guard"])
+        if self.fingerprint["memory.token_budget"] == saved["fingerprint"]["memory.token_budget"]:
+            self.token_budget = saved["plan"]["token_budget"]
         if saved["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
+
+    def _restore_schedule(self, last_epoch: int) -> None:
+        """Go on after `last_epoch` steps of the schedule, with the rate and the shape that the config has now."""
+        schedule = self.lr_scheduler
+        rates = [rate * shape(last_epoch) for rate, shape in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        position = {"last_epoch": last_epoch, "_step_count": last_epoch + 1, "_last_lr": rates}
+        schedule.load_state_dict(position | {"lr_lambdas": [None] * len(rates)})
+        for group, rate in zip(self._torch_optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         pass  # restored with the optimizer
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            checkpoints.restore_rng(checkpoints.Checkpoint(Path(checkpoint)).state()["rng"])
+            restore_rng(Checkpoint(Path(checkpoint)).state()["rng"])
 
 
 def _as_trackers_name(result: Mapping[str, float]) -> dict[str, float]:

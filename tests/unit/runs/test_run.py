@@ -337,29 +337,6 @@ def test_results_of_which_only_half_a_header_was_written_are_empty(run):
     assert run.results() == []
 
 
-def test_a_resumed_run_forgets_what_it_will_measure_again(run):
-    for step in range(1, 6):
-        run.append_result({**ROW, "step": step})
-        run.append_metrics({"step": step, "tokens": step * 10})
-    append_raw(run.path / "results.csv", "6,1.")
-    append_raw(run.path / "metrics.jsonl", '{"step": 6')
-    run.forget_after(3)
-    assert run.results() == [{**ROW, "step": step} for step in (1, 2, 3)]
-    assert list(run.metrics()) == [{"step": step, "tokens": step * 10} for step in (1, 2, 3)]
-    run.append_result({**ROW, "step": 4})
-    run.append_metrics({"step": 4})
-    assert [row["step"] for row in run.results()] == [1, 2, 3, 4]
-    assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
-
-
-def test_forgetting_everything_leaves_results_that_can_be_appended_to(run):
-    run.append_result(ROW)
-    run.forget_after(0)
-    assert (run.results(), list(run.metrics())) == ([], [])
-    run.append_result(ROW)
-    assert run.results() == [ROW]
-
-
 # Finding runs
 
 

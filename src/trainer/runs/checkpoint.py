@@ -1,0 +1,173 @@
+"""Checkpoints: everything that training needs to go on, with a manifest, written last, that says what is whole.
+
+A checkpoint is a folder `step-<step>` of safetensors and JSON; nothing is pickled. `MANIFEST.json` holds size and
+sha256 of every file. Without it, or with a file that differs from it, the checkpoint does not count: so it does not
+matter in which order a crash, a full disk or a network mount let the files appear. No folder is ever renamed, which
+mounted object stores cannot do in one step.
+"""
+
+import contextlib
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainingError
+from trainer.runs import files
+from trainer.runs.process import is_alive, this_process
+
+MANIFEST = "MANIFEST.json"
+STATE = "state.json"
+READER = "reader-"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder that may or may not be complete; `problem()` tells."""
+
+    path: Path
+
+    @property
+    def step(self) -> int:
+        return int(self.path.name.removeprefix("step-"))
+
+    def problem(self) -> str | None:
+        """Why this checkpoint cannot be used, or None when every file is as the manifest says."""
+        try:
+            manifest = files.read_json(self.path / MANIFEST)
+            if manifest is None:
+                return f"{MANIFEST} is missing: writing it was interrupted"
+            expected = [(name, entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()]
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return f"{MANIFEST} is damaged"
+        except OSError as error:
+            return f"{MANIFEST} cannot be read: {error.strerror}"
+        if manifest.pop("sha256", None) != _digest(manifest):
+            return f"{MANIFEST} is damaged"
+        return next((problem for entry in expected if (problem := self._file_problem(*entry))), None)
+
+    def _file_problem(self, name: str, size: int, sha256: str) -> str | None:
+        file = self.path / name
+        try:
+            if file.stat().st_size == size and _sha256(file) == sha256:
+                return None
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+        return f"{name} differs from what was written"
+
+    def state(self) -> dict[str, Any]:
+        """What was passed to `write` as `state`."""
+        state: dict[str, Any] = files.read_json(self.path / STATE)
+        return state
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep the checkpoint from being deleted by the run's own process while the block reads it."""
+        marker = self.path / f"{READER}{secrets.token_hex(4)}.json"
+        with contextlib.suppress(OSError):  # a folder that cannot be written cannot be rotated either
+            files.write_flushed(marker, json.dumps(this_process()).encode())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                marker.unlink()
+
+    @property
+    def is_read(self) -> bool:
+        return any(_is_alive(marker) for marker in self.path.glob(f"{READER}*"))
+
+    def delete(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / MANIFEST).unlink()  # from here on it does not count
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def folder_of(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of a step is; the number is padded, so that names sort by step."""
+    return checkpoints / f"step-{step:08d}"
+
+
+def write(checkpoints: Path, step: int, content: Mapping[str, bytes], state: Mapping[str, Any]) -> Checkpoint:
+    """Write the checkpoint of `step`; it counts only when the last file, the manifest, is on disk.
+
+    Raises: TrainingError, when the disk is full or the folder cannot be written.
+    """
+    checkpoint = Checkpoint(folder_of(checkpoints, step))
+    whole = dict(content) | {STATE: json.dumps(state, allow_nan=False).encode()}
+    entries = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in whole.items()}
+    manifest = {"step": step, "files": entries}
+    sealed = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode()
+    try:
+        checkpoint.delete()
+        checkpoint.path.mkdir(parents=True)
+        for name, data in whole.items():
+            files.write_flushed(checkpoint.path / name, data)
+        files.flush_folder(checkpoint.path)
+        files.write_flushed(checkpoint.path / MANIFEST, sealed)
+        files.flush_folder(checkpoint.path)
+        files.flush_folder(checkpoints)
+    except OSError as error:
+        checkpoint.delete()
+        raise TrainingError(
+            f"checkpoint {str(checkpoint.path)!r}: cannot be written: {error.strerror}, expected free space and write "
+            "access; earlier checkpoints are kept"
+        ) from error
+    return checkpoint
+
+
+def list_checkpoints(checkpoints: Path) -> list[Checkpoint]:
+    """All checkpoint folders, oldest step first; the order is by number, never by the clock."""
+    found = [Checkpoint(path) for path in checkpoints.glob("step-*") if path.name.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def newest_complete(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that can be used, and for each newer one why it was passed over."""
+    passed_over: list[str] = []
+    for checkpoint in reversed(list_checkpoints(checkpoints)):
+        if (problem := checkpoint.problem()) is None:
+            return checkpoint, passed_over
+        passed_over.append(f"checkpoint {checkpoint.path.name} is passed over: {problem}")
+    return None, passed_over
+
+
+def rotate(checkpoints: Path, newest: int, keep: int, protected: Collection[int]) -> None:
+    """Delete what is older than the newest `keep` up to the step `newest`, which has just been written.
+
+    The steps in `protected` stay, and so does what is being read.
+    """
+    earlier = [checkpoint for checkpoint in list_checkpoints(checkpoints) if checkpoint.step <= newest]
+    for checkpoint in earlier[:-keep]:
+        if checkpoint.step not in protected and not checkpoint.is_read:
+            checkpoint.delete()
+
+
+def forget_after(checkpoints: Path, step: int) -> None:
+    """Delete the checkpoints of later steps: those that a resumed run passed over, and will write anew."""
+    for checkpoint in list_checkpoints(checkpoints):
+        if checkpoint.step > step:
+            checkpoint.delete()
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Of the manifest itself, so that no flipped bit in it can go unseen."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _is_alive(marker: Path) -> bool:
+    try:
+        return is_alive(files.read_json(marker) or {})
+    except (ValueError, OSError):
+        return False

@@ -1,0 +1,127 @@
+"""One process at a time writes a run: a lock file that its owner keeps alive and that outlives no one.
+
+The lock works wherever creating a file fails if the file exists, network mounts included. An owner on this host is
+asked for by its process; one on another host is watched: it counts up a beat in the file, and an owner whose beat
+stands still is dead. No clock is compared with another machine's.
+"""
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.runs import files
+from trainer.runs.process import is_alive, is_here, this_process
+
+NAME = "lock.json"
+BEAT_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0  # a mount may show another host's writes late
+
+
+class Lock:
+    """A lock that is held; `lost` says that another process took it over while this one was suspended."""
+
+    lost = False
+
+
+@contextmanager
+def locked(folder: Path, report: Callable[[str], None]) -> Iterator[Lock]:
+    """Hold the lock of a run's folder while the block runs. `report` is told when waiting for a sign of life.
+
+    Raises: ConfigError, naming process and host, when another process holds it.
+    """
+    path = folder / NAME
+    owner = this_process() | {"token": secrets.token_hex(8)}
+    while not _created(path, owner):
+        _remove_stale(path, report)
+    lock, stop = Lock(), threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, owner, lock, stop), daemon=True)
+    heart.start()
+    try:
+        yield lock
+    finally:
+        stop.set()
+        heart.join()
+        if _read(path).get("token") == owner["token"]:
+            path.unlink(missing_ok=True)
+
+
+def holder(folder: Path) -> dict[str, Any] | None:
+    """The process that holds the lock: host and pid. None when nobody does, or its owner on this host is gone."""
+    owner = _read(folder / NAME)
+    return owner if owner and is_alive(owner) else None
+
+
+def in_use(folder: Path, owner: dict[str, Any]) -> ConfigError:
+    """The refusal to touch a run that another process executes."""
+    return ConfigError(
+        f"run {folder.name!r}: is in use by process {owner.get('pid')} on {owner.get('host')!r}, expected a stopped "
+        f"run; stop it with: trainer pause {folder}"
+    )
+
+
+def _created(path: Path, owner: dict[str, Any]) -> bool:
+    try:
+        files.write_flushed(path, json.dumps(owner | {"beat": 0}).encode())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _remove_stale(path: Path, report: Callable[[str], None]) -> None:
+    """Raises: ConfigError, when the owner lives."""
+    found = _read(path)
+    if _is_held(path, found, report):
+        raise in_use(path.parent, found)
+    # Of several that found it stale, one renames it; the others find it gone and try to create theirs.
+    aside = path.with_name(f".{NAME}.{secrets.token_hex(4)}.stale")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return
+    if _read(aside).get("token") != found.get("token"):  # another process was faster: this is its new lock
+        aside.rename(path)
+        return
+    aside.unlink(missing_ok=True)
+
+
+def _is_held(path: Path, found: dict[str, Any], report: Callable[[str], None]) -> bool:
+    if found and is_here(found):
+        return is_alive(found)
+    if found:
+        report(f"waiting {PATIENCE_SECONDS:.0f} s for a sign of life of process {found['pid']} on {found['host']!r}")
+    # A lock that cannot be read is just being written, or was cut short by a crash: it gets the same time.
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        time.sleep(0.2)
+        now = _read(path)
+        if now != found:
+            return bool(now) and (not is_here(now) or is_alive(now))
+    return False
+
+
+def _beat(path: Path, owner: dict[str, Any], lock: Lock, stop: threading.Event) -> None:
+    beat = 0
+    while not stop.wait(BEAT_SECONDS):
+        beat += 1
+        if _read(path).get("token") != owner["token"]:
+            lock.lost = True
+            return
+        try:
+            files.write_whole(path, json.dumps(owner | {"beat": beat}))
+        except OSError:
+            continue  # a full disk must not end the run
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The lock's content; empty where there is none or it is cut short."""
+    try:
+        value = files.read_json(path)
+    except (ValueError, OSError):
+        return {}
+    return value if isinstance(value, dict) else {}

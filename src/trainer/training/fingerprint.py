@@ -1,0 +1,122 @@
+"""What a run's result depends on, and the refusal to go on when any of it has changed."""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.config.problems import field_names
+from trainer.errors import ConfigError, quoted, similar
+from trainer.training.dataset import sha256_of
+
+if TYPE_CHECKING:
+    from trainer.training.prepare import Prepared
+
+Fingerprint = dict[str, Any]
+
+# Change nothing that is learned, or stand in the fingerprint as what they lead to: a path as the digest of its file.
+FREE = frozenset(
+    {
+        "model.base", "model.revision", "model.chat_template", "data.train", "data.validation", "data.allow_leak",
+        "training.learning_rate_multiplier", "training.save_steps", "training.save_total_limit",
+        "training.save_permanent_steps", "training.on_non_finite",
+    }
+)  # fmt: skip
+FREE_SECTIONS = ("run", "tracking", "backend")
+
+# What a checkpoint can take on. All else shapes the adapter, or the order in which rows have been seen.
+CHANGEABLE = frozenset(
+    {
+        "data.train", "data.validation", "memory.token_budget", "training.n_epochs", "training.learning_rate",
+        "training.lr_scheduler_type", "training.warmup_ratio", "training.weight_decay", "training.adam_beta1",
+        "training.adam_beta2", "training.adam_epsilon", "training.max_grad_norm", "training.deterministic",
+        "training.logging_steps", "training.eval_steps", "training.eval_rows", "training.early_stopping_patience",
+        "training.early_stopping_threshold", "training.adapter_from",
+    }
+)  # fmt: skip
+
+
+def fingerprint(prepared: "Prepared") -> Fingerprint:
+    """Field by field: the settings that matter, and digests of data, base, tokenizer and chat template."""
+    config, identity = prepared.config, prepared.base.identity()
+    values = config.model_dump(mode="json")
+    names = (name for name in field_names() if name not in FREE and name.split(".")[0] not in FREE_SECTIONS)
+    settings = {name: values[name.split(".")[0]][name.split(".")[1]] for name in names}
+    tokenizer = prepared.tokenizer
+    return settings | {
+        "data.train": [_file(source.path) | {"weight": source.weight} for source in config.data.train_sources],
+        "data.validation": [_file(path) for path in config.data.validation_paths],
+        "the steps of an epoch": prepared.plan.steps_per_epoch,
+        # A folder may be mounted elsewhere tomorrow: its weights count, and not its name.
+        "the base model": identity["weights_sha256"] or f"{identity['name']} {identity['revision']}",
+        "the base model's config": _digest(_without_version(prepared.base.config.to_dict())),
+        "the adapter it started from": prepared.parent and sha256_of(str(prepared.parent.adapter_file)),
+        "the tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
+        "the chat template": _digest(str(tokenizer.chat_template)),
+    }
+
+
+def refuse_changes(before: Fingerprint, now: Fingerprint, allowed: Collection[str], run: Path) -> list[str]:
+    """The changes that were allowed, in words.
+
+    Raises: ConfigError, for every other change, and for a name in `allowed` that cannot be.
+    """
+    problems = list(_not_changeable(allowed, now))
+    changes: list[str] = []
+    for name in sorted(before.keys() | now.keys()):
+        if _what_counts(before.get(name)) == _what_counts(now.get(name)):
+            continue
+        change = f"{name}: was {_shown(before.get(name))} when the run started, is {_shown(now.get(name))}"
+        if name in allowed:
+            changes.append(change)
+        elif name in CHANGEABLE:
+            problems.append(f"{change}; put the old value back, or go on with it: --allow-change {name}")
+        else:
+            problems.append(
+                f"{change}, which a checkpoint cannot take on; put the old value back, or start a new run with "
+                f"model.base={run}"
+            )
+    if problems:
+        raise ConfigError(*problems)
+    return changes
+
+
+def _not_changeable(allowed: Collection[str], now: Fingerprint) -> Iterator[str]:
+    for name in allowed:
+        if name not in CHANGEABLE:
+            meant = similar(name, CHANGEABLE) if name not in now else ""
+            accepted = meant or f", expected one of: {', '.join(sorted(CHANGEABLE))}"
+            yield f"--allow-change {name}: cannot be allowed{accepted}"
+
+
+def _file(path: str) -> dict[str, Any]:
+    return {"path": path, "sha256": sha256_of(path)}
+
+
+def _what_counts(value: Any) -> Any:
+    """A value without the paths of files, which may be mounted elsewhere."""
+    if isinstance(value, list):
+        return [_what_counts(item) for item in value]
+    return {key: item for key, item in value.items() if key != "path"} if isinstance(value, dict) else value
+
+
+def _shown(value: Any) -> str:
+    """A value, or what tells a digest from another one."""
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "nothing"
+    if isinstance(value, dict):
+        weight = f", weight {value['weight']:g}" if value.get("weight", 1.0) != 1.0 else ""
+        return f"{value['path']} ({_shown(value['sha256'])}{weight})"
+    if isinstance(value, str) and len(value) == 64:
+        return f"sha256 {value[:12]}…"
+    return quoted(value)
+
+
+def _without_version(config: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,73 @@
+"""Where a run goes on: at its newest complete checkpoint, if nothing that its result depends on has changed."""
+
+import shutil
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from trainer.config.load import dump_config
+from trainer.runs import Run, files
+from trainer.runs.checkpoint import Checkpoint, forget_after, newest_complete
+from trainer.training.fingerprint import Fingerprint, fingerprint, refuse_changes
+from trainer.training.manifest import build_manifest, other_versions
+from trainer.training.prepare import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The checkpoint to go on from, or None to begin, and what the run's result depends on."""
+
+    checkpoint: Checkpoint | None
+    fingerprint: Fingerprint
+
+
+def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Callable[[str], None]) -> Start:
+    """Look for the checkpoint to go on from, and put the run's files into the state of its step.
+
+    Raises: ConfigError, when something else than what is `allowed` has changed; nothing is written then.
+    """
+    run.answer()  # a request to a process that is gone
+    checkpoint, passed_over = newest_complete(run.checkpoints)
+    manifest, now = run.manifest(), fingerprint(prepared)
+    before = checkpoint.state()["fingerprint"] if checkpoint else manifest.get("fingerprint", now)
+    changes = refuse_changes(before, now, allowed, run.path)
+    for reason in passed_over:
+        run.event(reason, level="warning")
+        say(reason)
+    step = checkpoint.step if checkpoint else 0
+    if manifest or checkpoint:
+        _tell(prepared, run, step, changes, say)
+    if not manifest or changes:
+        run.write_manifest(build_manifest(prepared) | {"fingerprint": now})
+        files.write_whole(run.path / "config.yaml", dump_config(prepared.config))
+    _restore_logs(run, checkpoint)
+    forget_after(run.checkpoints, step)
+    return Start(checkpoint, now)
+
+
+def _tell(prepared: Prepared, run: Run, step: int, changes: list[str], say: Callable[[str], None]) -> None:
+    run.event(f"resumed from step {step}", kind="resumed", step=step)
+    say(f"resuming {run.name} from step {step}")
+    notes = list(changes)
+    if (manifest := run.manifest()) and (differences := other_versions(manifest, prepared)):
+        notes.append(f"the last bits may differ from here on: {', '.join(differences)}")
+    if prepared.device.type == "cuda" and not prepared.config.training.deterministic:
+        notes.append(
+            "same data order, random numbers and optimizer state; the same to the last bit only with "
+            "training.deterministic: true"
+        )
+    for note in notes:
+        run.event(note)
+        say(note)
+
+
+def _restore_logs(run: Run, checkpoint: Checkpoint | None) -> None:
+    """Measurements are those that the checkpoint has seen: a resumed run makes the later ones anew."""
+    run.checkpoints.mkdir(exist_ok=True)
+    for log in run.measured:
+        saved = checkpoint.path / log.name if checkpoint else None
+        if saved is not None and saved.is_file():
+            files.write_whole(log, saved.read_bytes())
+        else:
+            log.unlink(missing_ok=True)
+    if checkpoint is None:
+        shutil.rmtree(run.adapter, ignore_errors=True)
