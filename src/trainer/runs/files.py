@@ -57,6 +57,15 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; empty where there is none yet, or a mount shows only a part of it."""
+    try:
+        value = read_json(path)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one JSON object as one line in one write, so that lines never mix."""
     append_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")

@@ -47,13 +47,13 @@ def locked(folder: Path, report: Callable[[str], None]) -> Iterator[Lock]:
     finally:
         stop.set()
         heart.join()
-        if _read(path).get("token") == owner["token"]:
+        if files.read_record(path).get("token") == owner["token"]:
             path.unlink(missing_ok=True)
 
 
 def holder(folder: Path) -> dict[str, Any] | None:
     """The process that holds the lock: host and pid. None when nobody does, or its owner on this host is gone."""
-    owner = _read(folder / NAME)
+    owner = files.read_record(folder / NAME)
     return owner if owner and is_alive(owner) else None
 
 
@@ -75,7 +75,7 @@ def _created(path: Path, owner: dict[str, Any]) -> bool:
 
 def _remove_stale(path: Path, report: Callable[[str], None]) -> None:
     """Raises: ConfigError, when the owner lives."""
-    found = _read(path)
+    found = files.read_record(path)
     if _is_held(path, found, report):
         raise in_use(path.parent, found)
     # Of several that found it stale, one renames it; the others find it gone and try to create theirs.
@@ -84,7 +84,7 @@ def _remove_stale(path: Path, report: Callable[[str], None]) -> None:
         path.rename(aside)
     except FileNotFoundError:
         return
-    if _read(aside).get("token") != found.get("token"):  # another process was faster: this is its new lock
+    if files.read_record(aside).get("token") != found.get("token"):  # another process was faster: this is its new lock
         aside.rename(path)
         return
     aside.unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def _is_held(path: Path, found: dict[str, Any], report: Callable[[str], None]) -
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:
         time.sleep(0.2)
-        now = _read(path)
+        now = files.read_record(path)
         if now != found:
             return bool(now) and (not is_here(now) or is_alive(now))
     return False
@@ -109,19 +109,10 @@ def _beat(path: Path, owner: dict[str, Any], lock: Lock, stop: threading.Event) 
     beat = 0
     while not stop.wait(BEAT_SECONDS):
         beat += 1
-        if _read(path).get("token") != owner["token"]:
+        if files.read_record(path).get("token") != owner["token"]:
             lock.lost = True
             return
         try:
             files.write_whole(path, json.dumps(owner | {"beat": beat}))
         except OSError:
             continue  # a full disk must not end the run
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The lock's content; empty where there is none or it is cut short."""
-    try:
-        value = files.read_json(path)
-    except (ValueError, OSError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -71,14 +71,14 @@ class Run:
 
     def manifest(self) -> dict[str, Any]:
         """What the run was made from; empty before it has been written."""
-        return files.read_json(self.path / "manifest.json") or {}
+        return files.read_record(self.path / "manifest.json")
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
         files.write_json(self.path / "manifest.json", dict(manifest))
 
     def status(self) -> dict[str, Any]:
         """The last status written; a running run whose process is gone is reported as paused."""
-        status: dict[str, Any] = files.read_json(self.path / "status.json") or {"state": "queued"}
+        status = {"state": "queued"} | files.read_record(self.path / "status.json")
         if status["state"] in ("running", "validating_files") and not is_alive(status):
             status["state"] = "paused"
         return status
@@ -90,7 +90,7 @@ class Run:
 
     def set_status(self, state: State, **details: Any) -> None:
         """Move to `state`, keeping earlier details that are not given anew; a detail of None is removed."""
-        before = files.read_json(self.path / "status.json") or {}
+        before = files.read_record(self.path / "status.json")
         merged = before | {"state": state, "updated_at": now()} | this_process() | details
         files.write_json(self.path / "status.json", {key: value for key, value in merged.items() if value is not None})
 
@@ -134,11 +134,7 @@ class Run:
 
     def asked(self) -> Request | None:
         """What was asked for and not yet answered."""
-        try:
-            found = files.read_json(self.path / "request.json")
-        except (ValueError, OSError):
-            return None
-        return found["request"] if found else None
+        return files.read_record(self.path / "request.json").get("request")
 
     def answer(self) -> None:
         """Forget what was asked for."""

@@ -268,7 +268,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         loss = float(nll) / total
         if not torch.isfinite(nll):
             raise TrainingError(
-                f"step {self.state.global_step}: the validation loss is not finite, expected a number; "
+                f"step {self.state.global_step}: the validation loss is not finite, expected finite numbers; "
                 "the newest checkpoint before it is kept"
             )
         return {f"{prefix}_loss": loss, f"{prefix}_mean_token_accuracy": int(num_correct) / total}

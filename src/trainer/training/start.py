@@ -38,7 +38,7 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
         _tell(prepared, run, step, changes, say)
     if not manifest or changes:
         run.write_manifest(build_manifest(prepared) | {"fingerprint": now})
-        files.write_whole(run.path / "config.yaml", dump_config(prepared.config))
+    files.write_whole(run.path / "config.yaml", dump_config(prepared.config))
     _restore_logs(run, checkpoint)
     forget_after(run.checkpoints, step)
     return Start(checkpoint, now)

@@ -1,0 +1,125 @@
+"""What is killed: our trainer, and transformers' own for comparison, on the same tiny model and rows."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from trainer.config import RunConfig
+from trainer.errors import ExitCode
+from trainer.runs import Run, create_run, find_or_adopt, lock
+from trainer.training.fit import fit
+from trainer.training.prepare import prepare
+
+STEPS, SAVE_STEPS, KEEP = 8, 2, 2
+
+
+def write_rows(path: Path, first: int, last: int) -> str:
+    rows = (
+        {"messages": [
+            {"role": "user", "content": f"What is number {number}?"},
+            {"role": "assistant", "content": f"It comes after {number - 1}."},
+        ]}
+        for number in range(first, last)
+    )  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+class OurTrainer:
+    """`train --config … --auto-resume`, without the command around it."""
+
+    def __init__(self, root: Path) -> None:
+        torch.set_num_threads(1)  # before the first operation: forks inherit no thread pool
+        lock.PATIENCE_SECONDS = 0.2
+        self.config = RunConfig.model_validate(
+            {
+                "model": {"base": "builtin:tiny"},
+                "data": {
+                    "train": write_rows(root / "train.jsonl", 0, 16),
+                    "validation": write_rows(root / "validation.jsonl", 16, 20),
+                },
+                "lora": {"r": 2, "lora_dropout": 0.1, "target_modules": ["q_proj", "v_proj"]},
+                "training": {
+                    "n_epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "eval_steps": 2,
+                    "save_steps": SAVE_STEPS, "save_total_limit": KEEP,
+                },
+                "run": {"root": str(root), "name": "undisturbed"},
+            }
+        )  # fmt: skip
+        self.prepared = prepare(self.config, print)
+
+    def start(self, folder: Path) -> None:
+        self.go_on(folder)
+
+    def go_on(self, folder: Path) -> None:
+        section = self.prepared.config.run.model_copy(update={"name": folder.name})
+        config = self.prepared.config.model_copy(update={"run": section})
+        run = find_or_adopt(config) or create_run(config)
+        if run.state == "succeeded":
+            return
+        outcome = fit(_with(self.prepared, config), run, Console(file=io.StringIO()))
+        assert outcome.exit_code is ExitCode.DONE
+
+    def result(self, folder: Path) -> Any:
+        run = Run(folder)
+        measured = [(row["step"], row["learning_rate"], row["grad_norm"], row["num_tokens"]) for row in run.metrics()]
+        return run.state, run.results(), measured, digest(run.adapter / "adapter_model.safetensors")
+
+
+def _with(prepared: Any, config: RunConfig) -> Any:
+    from dataclasses import replace
+
+    return replace(prepared, config=config)
+
+
+class StockTrainer:
+    """transformers' Trainer with its own checkpoints and `resume_from_checkpoint=True`, as its manual advises."""
+
+    def __init__(self, root: Path) -> None:
+        from transformers import AutoTokenizer
+
+        from trainer.model.tiny import tiny_base
+
+        torch.set_num_threads(1)
+        self.base = tiny_base()
+        tokenizer = AutoTokenizer.from_pretrained(self.base)
+        texts = [f"What is number {number}? It comes after {number - 1}." for number in range(STEPS * 2)]
+        self.rows = [
+            {"input_ids": ids, "labels": ids, "attention_mask": [1] * len(ids)}
+            for text in texts
+            if (ids := tokenizer(text, padding="max_length", max_length=24)["input_ids"])
+        ]
+
+    def start(self, folder: Path) -> None:
+        folder.mkdir()
+        self.go_on(folder)
+
+    def go_on(self, folder: Path) -> None:
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
+
+        set_seed(0)
+        model = AutoModelForCausalLM.from_pretrained(self.base)
+        adapted = get_peft_model(model, LoraConfig(r=2, lora_dropout=0.1, target_modules=["q_proj", "v_proj"]))
+        arguments = TrainingArguments(
+            output_dir=str(folder), num_train_epochs=2, per_device_train_batch_size=4, learning_rate=1e-3,
+            logging_steps=1, save_steps=SAVE_STEPS, save_total_limit=KEEP, use_cpu=True, disable_tqdm=True,
+            report_to=[], seed=0,
+        )  # fmt: skip
+        trainer = Trainer(model=adapted, args=arguments, train_dataset=self.rows)
+        trainer.train(resume_from_checkpoint=True if any(folder.glob("checkpoint-*")) else None)
+        adapted.save_pretrained(folder / "final")
+        losses = [(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+        (folder / "losses.json").write_text(json.dumps(losses))
+
+    def result(self, folder: Path) -> Any:
+        return (folder / "losses.json").read_text(), digest(folder / "final" / "adapter_model.safetensors")

@@ -1,0 +1,557 @@
+"""Going on: bit-identical from any position, refused when anything changed, stopped and cancelled from outside."""
+
+import errno
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from tests.integration.test_fit import Settings, adapter_hash, measurements, quiet, resume, stop_at, train
+from trainer.backends import local
+from trainer.config import RunConfig
+from trainer.data.packing import Pack
+from trainer.errors import ConfigError, ExitCode, TrainingError
+from trainer.runs import Run, control, create_run, find_or_adopt, lock
+from trainer.runs.checkpoint import list_checkpoints, newest_complete
+from trainer.training import sft
+from trainer.training.fingerprint import CHANGEABLE, FREE, fingerprint, refuse_changes
+from trainer.training.prepare import prepare
+
+EVERY = {"training__logging_steps": 1, "training__save_steps": 2}
+
+
+def stopped_run(settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int = 3, **changes: Any) -> Run:
+    with monkeypatch.context() as patch:
+        stop_at(patch, step, signal.SIGTERM)
+        run, outcome = train(settings(run__name="stopped", **changes))
+    assert outcome.exit_code is ExitCode.RESUMABLE
+    return run
+
+
+# Bit-identical
+
+POSITIONS = {"first step": 1, "inside an epoch": 2, "last of an epoch": 4, "first of the next": 5, "last but one": 7}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_stopped_run_that_goes_on_is_the_run_that_never_stopped(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, position: str, dropout: float, number: signal.Signals
+) -> None:
+    changes = {"lora__lora_dropout": dropout, "training__logging_steps": 3, "training__eval_steps": 2}
+    whole, _ = train(settings(run__name="whole", **changes))
+    with monkeypatch.context() as patch:
+        stop_at(patch, POSITIONS[position], number)
+        stopped, outcome = train(settings(run__name="stopped", **changes))
+    assert outcome.exit_code == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+    assert stopped.state == "paused"
+    assert resume(stopped).exit_code is ExitCode.DONE
+    assert adapter_hash(stopped) == adapter_hash(whole)
+    assert measurements(stopped) == measurements(whole)
+
+
+def test_a_run_stopped_again_and_again_is_still_the_same(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = train(settings(run__name="whole", **EVERY))
+    run = stopped_run(settings, monkeypatch, 1, **EVERY)
+    for step in (2, 3, 6):
+        with monkeypatch.context() as patch:
+            stop_at(patch, step, signal.SIGTERM)
+            assert resume(run).exit_code is ExitCode.RESUMABLE
+    resume(run)
+    assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
+
+
+def test_early_stopping_goes_on_counting(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {
+        "training__n_epochs": 9,
+        "training__early_stopping_patience": 3,
+        "training__early_stopping_threshold": 9.0,
+        "training__eval_steps": 2,
+    }
+    whole, _ = train(settings(run__name="whole", **changes))
+    run = stopped_run(settings, monkeypatch, 5, **changes)
+    resume(run)
+    assert run.status()["step"] == whole.status()["step"] == 8
+    assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
+
+
+def test_a_run_killed_between_its_last_step_and_its_result_stores_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"training__n_epochs": 9, "training__early_stopping_patience": 1, "training__early_stopping_threshold": 9}
+    whole, _ = train(settings(run__name="whole", **changes))
+    run, _ = train(settings(run__name="killed", **changes))
+    shutil.rmtree(run.adapter)
+    run.set_status("running", pid=2**22 + 1)
+    assert run.state == "paused"
+    assert resume(run).exit_code is ExitCode.DONE
+    assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
+
+
+def test_breaking_the_random_state_of_a_resume_would_be_seen(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = train(settings(run__name="whole", lora__lora_dropout=0.1))
+    run = stopped_run(settings, monkeypatch, 2, lora__lora_dropout=0.1)
+    monkeypatch.setattr(sft, "restore_rng", lambda state: None)
+    resume(run)
+    assert adapter_hash(run) != adapter_hash(whole)
+
+
+# What may not change
+
+MUTATIONS: dict[str, Any] = {
+    "lora.r": 8, "lora.lora_alpha": 64, "lora.lora_dropout": 0.2, "lora.target_modules": ["q_proj"],
+    "lora.use_rslora": True, "lora.use_dora": True, "model.quantization": "nf4", "model.dtype": "bfloat16",
+    "data.max_length": 512, "data.on_overlength": "drop", "training.n_epochs": 3, "training.batch_size": 5,
+    "training.learning_rate": 2e-3, "training.seed": 7, "training.optimizer": "sgd",
+    "training.lr_scheduler_type": "linear", "training.warmup_ratio": 0.5, "training.weight_decay": 0.1,
+    "training.adam_beta1": 0.8, "training.adam_beta2": 0.9, "training.adam_epsilon": 1e-6,
+    "training.max_grad_norm": 0.5, "training.deterministic": True, "training.eval_steps": 3, "training.eval_rows": 1,
+    "training.early_stopping_patience": 4, "training.early_stopping_threshold": 0.1, "training.adapter_from": "last",
+    "training.logging_steps": 3, "memory.token_budget": 77,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_changed_setting_is_refused_by_its_name(settings: Settings, name: str) -> None:
+    prepared = prepare(settings(), print)
+    section, field = name.split(".")
+    values = prepared.config.model_dump()
+    before, values[section][field] = values[section][field], MUTATIONS[name]
+    values["training"]["learning_rate_multiplier"] = "auto"
+    changed = replace(prepared, config=RunConfig.model_validate(values))
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(fingerprint(prepared), fingerprint(changed), (), Path("runs/x"))
+    start = f"{name}: was {before!r} when the run started, is {_shown(MUTATIONS[name])}"
+    advice = (
+        f"; put the old value back, or go on with it: --allow-change {name}"
+        if name in CHANGEABLE
+        else ", which a checkpoint cannot take on; put the old value back, or start a new run with model.base=runs/x"
+    )
+    assert str(caught.value) == start + advice
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(repr, value)) if isinstance(value, list) else repr(value)
+
+
+def test_every_setting_is_either_compared_or_known_to_change_nothing(settings: Settings) -> None:
+    from trainer.config.problems import field_names
+
+    compared = fingerprint(prepare(settings(), print)).keys()
+    others = {"data.train", "data.validation", "training.method"}  # below; and one that has a single value
+    assert set(MUTATIONS) | others == {name for name in compared if " " not in name}
+    unknown = set(field_names()) - compared - FREE
+    assert {name.split(".")[0] for name in unknown} <= {"run", "tracking", "backend", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("a word of a row", "data.train: was "),
+        ("a row less", "data.train: was "),
+        ("the held-out rows", "data.validation: was "),
+        ("the chat template", "the chat template: was sha256 "),
+        ("the weights", "the base model: was sha256 "),
+        ("the base's config", "the base model's config: was sha256 "),
+        ("the tokenizer", "the tokenizer: was sha256 "),
+    ],
+)
+def test_a_changed_world_is_refused_and_nothing_is_touched(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str, named: str
+) -> None:
+    base = _own_base(tmp_path)
+    template = tmp_path / "template.jinja"
+    shutil.copy(base / "chat_template.jinja", template)
+    run = stopped_run(settings, monkeypatch, model__base=str(base), model__chat_template=str(template))
+    data = run.config().data
+    match change:
+        case "a word of a row":
+            _replace(Path(str(data.train)), "number 3", "number three")
+        case "a row less":
+            path = Path(str(data.train))
+            path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+        case "the held-out rows":
+            _replace(Path(str(data.validation)), "number 22", "number twenty-two")
+        case "the chat template":
+            _replace(template, "<|im_end|>\\n", "<|im_end|>\\n\\n")
+        case "the weights":
+            weights = base / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+        case "the base's config":
+            _replace(base / "config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05')
+        case "the tokenizer":
+            file = base / "tokenizer.json"
+            tokenizer = json.loads(file.read_text())
+            tokenizer["model"]["merges"].pop()
+            file.write_text(json.dumps(tokenizer))
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError) as caught:
+        resume(run)
+    assert any(problem.startswith(named) for problem in caught.value.problems), str(caught.value)
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def _own_base(tmp_path: Path) -> Path:
+    from trainer.model.tiny import tiny_base
+
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base(), folder)
+    return folder
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_data_that_was_moved_is_the_same_data(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stopped_run(settings, monkeypatch)
+    path = Path(str(run.config().data.train))
+    path.rename(path.with_name("moved.jsonl"))
+    outcome = local.resume(run, quiet(), print, [f"data.train={path.with_name('moved.jsonl')}"])
+    assert outcome.exit_code is ExitCode.DONE
+
+
+def test_an_allowed_change_takes_effect_and_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stopped_run(
+        settings, monkeypatch, 3, training__lr_scheduler_type="constant", training__warmup_ratio=0, **EVERY
+    )
+    overrides = ["training.learning_rate=5e-4", "training.n_epochs=3"]
+    names = ["training.learning_rate", "training.n_epochs"]
+    with pytest.raises(ConfigError, match=r"training\.n_epochs: was 2 when the run started, is 3; put"):
+        local.resume(run, quiet(), print, overrides, names[:1])
+    told: list[str] = []
+    console = Console(file=io.StringIO())
+    assert local.resume(run, console, told.append, overrides, names).exit_code is ExitCode.DONE
+    rates = {int(row["step"]): row["learning_rate"] for row in run.metrics()}
+    assert rates == {step: 1e-3 if step < 4 else 5e-4 for step in range(1, 13)} | {3: rates[3]}
+    assert run.status()["step"] == 12
+    assert run.config().training.n_epochs == 3
+    messages = [event["message"] for event in run.events()]
+    assert "training.learning_rate: was 0.001 when the run started, is 0.0005" in messages
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("lora.r", "--allow-change lora.r: cannot be allowed, expected one of: data.train, "),
+        ("training.n_epoch", "--allow-change training.n_epoch: cannot be allowed, did you mean training.n_epochs?"),
+    ],
+)
+def test_what_cannot_be_allowed_is_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, problem: str
+) -> None:
+    run = stopped_run(settings, monkeypatch)
+    with pytest.raises(ConfigError) as caught:
+        local.resume(run, quiet(), print, [], [name])
+    assert str(caught.value).startswith(problem)
+
+
+# From outside
+
+
+def ask_at(monkeypatch: pytest.MonkeyPatch, step: int, ask: Callable[[Run], None]) -> None:
+    original = sft.Trainer._step
+
+    def asked(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        if self.state.global_step + 1 == step:
+            self._looked_at = -10.0
+            ask(self.run)
+        return original(self, model, rows)
+
+    monkeypatch.setattr(sft.Trainer, "_step", asked)
+
+
+def test_a_paused_run_stops_at_the_step_and_goes_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = train(settings(run__name="whole", **EVERY))
+    with monkeypatch.context() as patch:
+        ask_at(patch, 3, lambda run: control.pause(run, wait_seconds=0) and None)
+        run, outcome = train(settings(run__name="asked", **EVERY))
+    assert (outcome.exit_code, run.state, run.asked()) == (ExitCode.RESUMABLE, "paused", None)
+    assert [found.step for found in list_checkpoints(run.checkpoints)][-1] == 3
+    resume(run)
+    assert adapter_hash(run) == adapter_hash(whole)
+
+
+def test_a_cancelled_run_keeps_its_checkpoint_and_cannot_go_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask_at(monkeypatch, 2, lambda run: control.cancel(run, wait_seconds=0) and None)
+    run, outcome = train(settings(**EVERY))
+    assert (outcome.exit_code, run.state) == (ExitCode.RUN_FAILED, "cancelled")
+    with pytest.raises(ConfigError, match="is cancelled, expected an unfinished run"):
+        local.resume(run, quiet(), print)
+    with pytest.raises(ConfigError, match="is cancelled, expected one that has not ended"):
+        control.cancel(run, wait_seconds=0)
+
+
+def test_a_paused_run_is_cancelled_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stopped_run(settings, monkeypatch)
+    assert control.cancel(run, wait_seconds=0)
+    assert run.state == "cancelled"
+    with pytest.raises(ConfigError, match="is cancelled, expected a running run"):
+        control.pause(run, wait_seconds=0)
+
+
+def test_a_second_process_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stopped_run(settings, monkeypatch)
+    problem = f"is in use by process {os.getpid()} on {os.uname().nodename!r}"
+    with lock.locked(run.path, print), pytest.raises(ConfigError, match=problem):
+        local.resume(run, quiet(), print)
+
+
+def test_a_run_that_was_taken_over_ends(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = sft.Trainer._step
+
+    def losing(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        self.lock.lost = self.state.global_step == 2
+        return original(self, model, rows)
+
+    monkeypatch.setattr(sft.Trainer, "_step", losing)
+    with pytest.raises(TrainingError, match="step 3: another process took over the run"):
+        train(settings())
+
+
+# Not finite
+
+WHERE = ["batch", "loss", "gradient", "weight", "optimizer state"]
+
+
+def poison(trainer: sft.Trainer, where: str, value: float, rows: Any) -> None:
+    parameters = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    match where:
+        case "gradient":
+            parameters[0].grad.fill_(value)
+        case "weight":
+            parameters[-1].data[0, 0] = value
+        case "optimizer state":
+            for state in trainer._torch_optimizer.state.values():
+                state["exp_avg"].fill_(value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
+@pytest.mark.parametrize("step", [1, 4, 8], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("where", WHERE)
+def test_what_is_not_finite_stops_the_run_and_is_never_stored(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str, step: int, value: float
+) -> None:
+    original, sums = sft.Trainer._step, sft.supervised_sums
+    bad = False
+
+    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        nonlocal bad
+        bad = self.state.global_step + 1 == step
+        loss = original(self, model, rows)
+        if bad:
+            poison(self, where, value, rows)
+        return loss
+
+    def sums_of(model: torch.nn.Module, pack: Pack) -> Any:
+        found = sums(model, pack)
+        if bad and torch.is_grad_enabled() and where in ("batch", "loss"):
+            return replace(found, nll=found.nll * value)
+        return found
+
+    monkeypatch.setattr(sft.Trainer, "_step", step_of)
+    monkeypatch.setattr(sft, "supervised_sums", sums_of)
+    if where == "optimizer state" and step == 1:
+        step = 2  # before the first update there is none
+    config = settings(training__save_steps=2, training__logging_steps=3)
+    with pytest.raises(TrainingError, match="not finite, expected finite numbers; "):
+        train(config)
+    (run,) = [Run(path) for path in Path(config.run.root).iterdir()]
+    assert run.state == "failed"
+    assert not run.adapter.exists()
+    for found in list_checkpoints(run.checkpoints):
+        for name in (sft.ADAPTER, sft.OPTIMIZER):
+            assert all(tensor.isfinite().all() for tensor in load_file(found.path / name).values())
+    assert all(row.get("train_loss") != 0.0 for row in run.results())
+    monkeypatch.undo()
+    assert resume(run).exit_code is ExitCode.DONE
+
+
+def test_the_policy_skip_leaves_the_update_out_and_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = sft.Trainer._step
+
+    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        loss = original(self, model, rows)
+        if self.state.global_step + 1 in (2, 3):
+            poison(self, "gradient", float("nan"), rows)
+        return loss
+
+    monkeypatch.setattr(sft.Trainer, "_step", step_of)
+    run, outcome = train(settings(training__on_non_finite="skip", training__logging_steps=4))
+    assert outcome.exit_code is ExitCode.DONE
+    messages = [event["message"] for event in run.events()]
+    assert "step 4: 2 updates left out, the loss or gradient was not finite" in messages
+    assert all(t.isfinite().all() for t in load_file(run.adapter / sft.ADAPTER).values())
+
+
+def test_the_policy_skip_gives_up_after_five_in_a_row(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = sft.Trainer._step
+
+    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        loss = original(self, model, rows)
+        poison(self, "gradient", float("nan"), rows)
+        return loss
+
+    monkeypatch.setattr(sft.Trainer, "_step", step_of)
+    with pytest.raises(TrainingError, match="the gradient is not finite in 5 steps in a row"):
+        train(settings(training__on_non_finite="skip", training__logging_steps=5, training__n_epochs=3))
+
+
+def test_a_loss_spike_is_an_event(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = sft.supervised_sums
+    count = 0
+
+    def sums_of(model: torch.nn.Module, pack: Pack) -> Any:
+        nonlocal count
+        found = sums(model, pack)
+        count += torch.is_grad_enabled()
+        return replace(found, nll=found.nll * 10) if count == 13 and torch.is_grad_enabled() else found
+
+    monkeypatch.setattr(sft, "supervised_sums", sums_of)
+    run, _ = train(settings(training__n_epochs=4, training__logging_steps=2))
+    (spike,) = [event for event in run.events() if event["type"] == "loss_spike"]
+    assert spike["data"] == {"step": 13}
+    assert spike["message"].startswith("step 13: the loss is ")
+
+
+# A disk and a clock
+
+
+@pytest.mark.parametrize("room", range(0, 20_000, 1000))
+def test_a_disk_that_fills_up_anywhere_leaves_a_run_that_goes_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """A writer that has `room` bytes left from the third step on; every file is written through it."""
+    from trainer.runs import files
+
+    write, step, left = files.write_flushed, sft.Trainer._step, float("inf")
+
+    def limited(path: Path, data: bytes) -> None:
+        nonlocal left
+        left -= len(data)
+        if left < 0:
+            path.write_bytes(bytes(data)[: max(0, int(left + len(data)))])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, data)
+
+    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+        nonlocal left
+        if self.state.global_step == 2 and left == float("inf"):
+            self.writer.wait()
+            left = room * 20
+        return step(self, model, rows)
+
+    config = settings(run__name="full", **EVERY)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_flushed", limited)
+        patch.setattr(sft.Trainer, "_step", step_of)
+        with pytest.raises(TrainingError, match="No space left on device"):
+            train(config)
+    run = Run(Path(config.run.root) / "full")
+    newest, _ = newest_complete(run.checkpoints)
+    assert newest is not None
+    assert newest.step >= 2
+    assert resume(run).exit_code is ExitCode.DONE
+    whole, _ = train(settings(run__name="whole", **EVERY))
+    assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_wrong_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    whole, _ = train(settings(run__name="whole", **EVERY))
+    run = stopped_run(settings, monkeypatch, 5, **EVERY)
+    moment = time.time() + hours * 3600
+    for path in run.path.rglob("*"):
+        os.utime(path, (moment, moment))
+    resume(run)
+    assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
+    assert [found.step for found in list_checkpoints(run.checkpoints)][-3:] == [5, 6, 8]
+
+
+# A mounted folder, after the machine is gone
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_job_goes_on_from_nothing_but_what_a_mount_shows(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
+) -> None:
+    """A pre-empted node leaves a mounted folder in which the newest files are missing or cut short, in any order."""
+    whole, _ = train(settings(run__name="whole", **EVERY))
+    run = stopped_run(settings, monkeypatch, 6, **EVERY)
+    source = random.Random(seed)
+    files_by_age = sorted(
+        (path for path in run.path.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime
+    )
+    shown = tmp_path / "mount" / "stopped"
+    for number, path in enumerate(files_by_age):
+        is_late = number > len(files_by_age) * 0.6
+        target = shown / path.relative_to(run.path)
+        if is_late and source.random() < 0.4:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = path.read_bytes()
+        is_cut = is_late and source.random() < 0.2
+        target.write_bytes(data[: source.randrange(len(data) + 1)] if is_cut else data)
+    (shown / lock.NAME).write_text(json.dumps({"host": "gone", "pid": 7, "pid_started": "1", "token": "x", "beat": 4}))
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.3)
+    config = settings(run__name="stopped", run__root=str(tmp_path / "mount"), **EVERY)
+    found = find_or_adopt(config)
+    assert found is not None
+    assert local.go_on(prepare(config, print), found, quiet()).exit_code is ExitCode.DONE
+    assert (adapter_hash(found), measurements(found)) == (adapter_hash(whole), measurements(whole))
+    assert local.go_on(prepare(config, print), found, quiet()).summary == "run 'stopped' has finished already"
+
+
+def test_a_folder_that_holds_something_else_is_not_adopted(settings: Settings, tmp_path: Path) -> None:
+    config = settings(run__name="thesis")
+    folder = Path(config.run.root) / "thesis"
+    folder.mkdir(parents=True)
+    (folder / "chapter1.tex").write_text("")
+    with pytest.raises(ConfigError, match="holds something else than a run; choose another name"):
+        find_or_adopt(config)
+    assert find_or_adopt(settings(run__name="new")) is None
+
+
+def test_permanent_checkpoints_stay(settings: Settings) -> None:
+    run, _ = train(settings(training__save_steps=1, training__save_total_limit=1, training__save_permanent_steps=3))
+    assert [found.step for found in list_checkpoints(run.checkpoints)] == [3, 6, 8]
+
+
+def test_a_questionable_start_is_not_hidden(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = stopped_run(settings, monkeypatch)
+    manifest = run.manifest()
+    manifest["packages"]["torch"] = "1.0"
+    run.write_manifest(manifest)
+    resume(run)
+    messages = [event["message"] for event in run.events()]
+    assert any(text.startswith("the last bits may differ from here on: torch 1.0 is now ") for text in messages)
+
+
+def test_the_first_thing_a_detached_run_meets_is_in_its_status(settings: Settings) -> None:
+    prepared = prepare(settings(), print)
+    run = create_run(prepared.config)
+    run.set_status("queued")
+    Path(str(run.config().data.train)).unlink()
+    with pytest.raises(Exception, match="does not exist"):
+        local.resume(run, quiet(), print)
+    assert run.state == "failed"
+    assert "does not exist" in run.status()["error"]
