@@ -41,6 +41,13 @@ test: lint ## The tests that CI runs
 test-full: lint ## All tests, also those that take minutes
 	$(BIN)/pytest
 
+chaos: setup ## Kill runs at 330 points, ours and transformers' own, and let each go on
+	$(BIN)/python -m tests.chaos --trainer ours --points 330 --output benchmarks/results/kills.json
+	$(BIN)/python -m tests.chaos --trainer stock --points 330 --output benchmarks/results/kills-transformers.json
+
+bench-checkpoints: setup ## How long training waits for a checkpoint
+	$(BIN)/python benchmarks/checkpoints.py --output benchmarks/results/checkpoints.json
+
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
@@ -48,4 +55,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo lint test test-full docs clean
+.PHONY: help setup demo lint test test-full chaos bench-checkpoints docs clean

@@ -1,9 +1,9 @@
 """Kills a training process at file-system events, lets it go on, and compares the result with one that never stopped.
 
-    python -m tests.chaos.harness --trainer ours --points 300 --output kills.json
+    python -m tests.chaos --trainer ours --points 330 --output kills.json
 
-torch is imported once, and every case is a fork of this process: about a second each. The process must have been
-started with interpose.so preloaded; `run_harness` does both.
+torch is imported once, and every case is a fork of this process: about two seconds each. The process must have been
+started with the library preloaded: `run_harness` compiles it and does so.
 """
 
 import argparse

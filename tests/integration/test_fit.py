@@ -118,23 +118,6 @@ def test_the_token_budget_changes_nothing_that_is_learned(settings: Settings, to
         assert cut_row == pytest.approx(row, rel=1e-4)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("step", [1, 3, 4, 5, 7])
-def test_a_run_stopped_and_resumed_is_bit_identical_to_one_that_was_not(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int, dropout: float
-) -> None:
-    changes = {"lora__lora_dropout": dropout, "training__logging_steps": 2, "training__save_steps": 3}
-    whole, _ = train(settings(run__name="whole", **changes))
-    with monkeypatch.context() as patch:
-        stop_at(patch, step, signal.SIGTERM)
-        stopped, outcome = train(settings(run__name="stopped", **changes))
-    assert (outcome.exit_code, stopped.state) == (ExitCode.RESUMABLE, "paused")
-    assert not stopped.adapter.exists()
-    assert resume(stopped).exit_code is ExitCode.DONE
-    assert adapter_hash(stopped) == adapter_hash(whole)
-    assert measurements(stopped) == measurements(whole)
-
-
 def test_ctrl_c_ends_with_130_and_a_checkpoint(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 2, signal.SIGINT)
     run, outcome = train(settings())
@@ -162,34 +145,6 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_the_reason(
     assert "checkpoint step-00000006 is passed over: optimizer.safetensors differs from what was written" in messages
     assert "resumed from step 4" in messages
     assert run.state == "succeeded"
-
-
-@pytest.mark.parametrize("where", ["loss", "gradient"])
-@pytest.mark.parametrize("step", [1, 3, 8])
-def test_what_is_not_finite_stops_the_run_and_is_never_stored(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str, step: int
-) -> None:
-    original = sft.Trainer._step
-
-    def poisoned(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
-        loss = original(self, model, rows)
-        if self.state.global_step + 1 == step:
-            if where == "loss":
-                self.guard.see_loss(torch.tensor(float("nan")))
-            else:
-                next(p for p in model.parameters() if p.requires_grad).grad.fill_(float("inf"))
-        return loss
-
-    monkeypatch.setattr(sft.Trainer, "_step", poisoned)
-    config = settings(training__save_steps=2, training__logging_steps=4)
-    with pytest.raises(TrainingError, match=f"the {where} is not finite"):
-        train(config)
-    (run,) = [Run(path) for path in Path(config.run.root).iterdir()]
-    assert run.state == "failed"
-    assert not run.adapter.exists()
-    for checkpoint in checkpoints.list_checkpoints(run.checkpoints):
-        assert checkpoint.step < step
-        assert all(t.isfinite().all() for t in load_file(checkpoint.path / "adapter_model.safetensors").values())
 
 
 def test_a_flagged_step_leaves_the_weights_as_they_were(settings: Settings) -> None:

@@ -18,16 +18,18 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from tests.conftest import QUESTIONS
 from tests.integration.test_fit import Settings, adapter_hash, measurements, quiet, resume, stop_at, train
 from trainer.backends import local
 from trainer.config import RunConfig
+from trainer.config.problems import field_names
 from trainer.data.packing import Pack
 from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.runs import Run, control, create_run, find_or_adopt, lock
 from trainer.runs.checkpoint import list_checkpoints, newest_complete
 from trainer.training import sft
 from trainer.training.fingerprint import CHANGEABLE, FREE, fingerprint, refuse_changes
-from trainer.training.prepare import prepare
+from trainer.training.prepare import Prepared, prepare
 
 EVERY = {"training__logging_steps": 1, "training__save_steps": 2}
 
@@ -45,8 +47,15 @@ def stopped_run(settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int =
 POSITIONS = {"first step": 1, "inside an epoch": 2, "last of an epoch": 4, "first of the next": 5, "last but one": 7}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(
+    ("dropout", "number"),
+    [
+        pytest.param(0.1, signal.SIGTERM, id="dropout"),
+        pytest.param(0.1, signal.SIGINT, id="dropout, ctrl-c", marks=pytest.mark.long),
+        pytest.param(0.0, signal.SIGTERM, id="plain", marks=pytest.mark.long),
+        pytest.param(0.0, signal.SIGINT, id="plain, ctrl-c", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_stopped_run_that_goes_on_is_the_run_that_never_stopped(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, position: str, dropout: float, number: signal.Signals
@@ -126,9 +135,18 @@ MUTATIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    folder = tmp_path_factory.mktemp("prepared")
+    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in QUESTIONS]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {"model": {"base": "builtin:tiny"}, "data": {"train": str(folder / "train.jsonl")}, "lora": {"r": 4}}
+    training = {"n_epochs": 2, "batch_size": 6, "learning_rate": 1e-3}
+    return prepare(RunConfig.model_validate(values | {"training": training}), print)
+
+
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_a_changed_setting_is_refused_by_its_name(settings: Settings, name: str) -> None:
-    prepared = prepare(settings(), print)
+def test_a_changed_setting_is_refused_by_its_name(prepared: Prepared, name: str) -> None:
     section, field = name.split(".")
     values = prepared.config.model_dump()
     before, values[section][field] = values[section][field], MUTATIONS[name]
@@ -149,10 +167,8 @@ def _shown(value: Any) -> str:
     return ", ".join(map(repr, value)) if isinstance(value, list) else repr(value)
 
 
-def test_every_setting_is_either_compared_or_known_to_change_nothing(settings: Settings) -> None:
-    from trainer.config.problems import field_names
-
-    compared = fingerprint(prepare(settings(), print)).keys()
+def test_every_setting_is_either_compared_or_known_to_change_nothing(prepared: Prepared) -> None:
+    compared = fingerprint(prepared).keys()
     others = {"data.train", "data.validation", "training.method"}  # below; and one that has a single value
     assert set(MUTATIONS) | others == {name for name in compared if " " not in name}
     unknown = set(field_names()) - compared - FREE
@@ -330,6 +346,7 @@ def test_a_run_that_was_taken_over_ends(settings: Settings, monkeypatch: pytest.
 
 # Not finite
 
+MIDDLE = (float("inf"), 4)
 WHERE = ["batch", "loss", "gradient", "weight", "optimizer state"]
 
 
@@ -345,8 +362,14 @@ def poison(trainer: sft.Trainer, where: str, value: float, rows: Any) -> None:
                 state["exp_avg"].fill_(value)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
-@pytest.mark.parametrize("step", [1, 4, 8], ids=["first", "middle", "last"])
+@pytest.mark.parametrize(
+    ("value", "step"),
+    [
+        pytest.param(value, step, id=f"{value} in step {step}", marks=[pytest.mark.long] * ((value, step) != MIDDLE))
+        for value in (float("nan"), float("inf"))
+        for step in (1, 4, 8)  # first, middle, last
+    ],
+)
 @pytest.mark.parametrize("where", WHERE)
 def test_what_is_not_finite_stops_the_run_and_is_never_stored(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str, step: int, value: float
@@ -436,7 +459,9 @@ def test_a_loss_spike_is_an_event(settings: Settings, monkeypatch: pytest.Monkey
 # A disk and a clock
 
 
-@pytest.mark.parametrize("room", range(0, 20_000, 1000))
+@pytest.mark.parametrize(
+    "room", [pytest.param(room, marks=[pytest.mark.long] * (room % 7000 != 0)) for room in range(0, 20_000, 1000)]
+)
 def test_a_disk_that_fills_up_anywhere_leaves_a_run_that_goes_on(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
@@ -490,7 +515,7 @@ def test_a_clock_that_is_wrong_changes_nothing(settings: Settings, monkeypatch: 
 # A mounted folder, after the machine is gone
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.long] * (seed > 1)) for seed in range(12)])
 def test_a_job_goes_on_from_nothing_but_what_a_mount_shows(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ) -> None:
@@ -519,6 +544,9 @@ def test_a_job_goes_on_from_nothing_but_what_a_mount_shows(
     assert local.go_on(prepare(config, print), found, quiet()).exit_code is ExitCode.DONE
     assert (adapter_hash(found), measurements(found)) == (adapter_hash(whole), measurements(whole))
     assert local.go_on(prepare(config, print), found, quiet()).summary == "run 'stopped' has finished already"
+    other = config.model_copy(update={"training": config.training.model_copy(update={"n_epochs": 3})})
+    with pytest.raises(ConfigError, match=r"training\.n_epochs: was 2 when the run started, is 3"):
+        local.go_on(prepare(other, print), found, quiet())
 
 
 def test_a_folder_that_holds_something_else_is_not_adopted(settings: Settings, tmp_path: Path) -> None:

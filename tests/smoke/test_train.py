@@ -165,3 +165,43 @@ def test_kill_9_is_survived_with_the_same_adapter(tmp_path: Path, uninterrupted:
     done = run_command("train", "--resume", run.name, "--root", tmp_path)
     assert done.returncode == 0, done.stderr
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == uninterrupted
+
+
+def wait_for(run: Run, *states: str) -> None:
+    until = time.monotonic() + 200
+    while run.state not in states:
+        assert time.monotonic() < until, run.state
+        time.sleep(0.05)
+
+
+def test_a_run_in_the_background_is_followed_paused_refused_resumed_and_cancelled(tmp_path: Path) -> None:
+    run = Run(tmp_path / "short")
+    started = run_command("train", *short_run(tmp_path), "training.save_steps=5", "--detach")
+    assert started.returncode == 0
+    assert f"follow it: trainer logs {run.path} --follow" in started.stderr
+    wait_for(run, "running")
+    second = run_command("train", "--resume", run.path)
+    assert second.returncode == 2
+    assert f"error: run 'short': is in use by process {run.status()['pid']} on " in second.stderr
+    paused = run_command("trainer", "pause", run.path)
+    assert (paused.returncode, run.state) == (0, "paused")
+    assert paused.stderr == f"short is paused; go on with: trainer resume {run.path}\n"
+    again = run_command("trainer", "pause", run.path)
+    assert (again.returncode, again.stderr) == (2, "error: run 'short': is paused, expected a running run\n")
+    cancelled = run_command("trainer", "cancel", run.path)
+    assert (cancelled.returncode, run.state) == (0, "cancelled")
+    assert "interrupted; go on with: train --resume" in (run.path / "output.log").read_text()
+
+
+def test_a_command_that_is_started_again_goes_on_and_knows_when_it_is_done(tmp_path: Path) -> None:
+    command = ("train", *short_run(tmp_path), "training.n_epochs=1", "--auto-resume")
+    assert run_command(*command).returncode == 0
+    again = run_command(*command)
+    assert again.returncode == 0
+    assert "run 'short' has finished already" in again.stderr
+    other = run_command(*command, "training.learning_rate=0.5")
+    assert other.returncode == 2
+    assert "error: training.learning_rate: was " in other.stderr
+    nameless = run_command("train", "--config", "configs/tiny.yaml", "--auto-resume")
+    assert nameless.returncode == 2
+    assert "--auto-resume: the run has no name" in nameless.stderr

@@ -12,9 +12,10 @@ from rich.console import Console
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
-from trainer.runs import Run, refuse_existing
+from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 from trainer.runs.lock import holder, in_use
 from trainer.runs.process import is_here
+from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import Outcome, fit
 from trainer.training.prepare import Prepared, prepare
 
@@ -29,6 +30,19 @@ def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = Fa
     if not may_exist:
         refuse_existing(config)
     return _prepare(config, report)
+
+
+def create(prepared: Prepared, auto_resume: bool) -> tuple[Run, bool]:
+    """The run's folder, made new, or with `auto_resume` the one that is there; and whether it was.
+
+    Raises: ConfigError, when it exists and should not, or cannot be written.
+    """
+
+    def make() -> tuple[Run, bool]:
+        existing = find_or_adopt(prepared.config) if auto_resume else None
+        return existing or create_run(prepared.config), existing is not None
+
+    return prepared.ranks.first(make)
 
 
 def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
@@ -89,7 +103,9 @@ def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[st
     """
     _refuse_running(run)
     if run.state == "succeeded":
-        return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
+        now = fingerprint(prepared)
+        if not refuse_changes(run.manifest().get("fingerprint", now), now, allowed, run.path):
+            return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
     return fit(prepared, run, console, allowed)
 
 

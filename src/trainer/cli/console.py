@@ -1,6 +1,7 @@
 """Where commands print, and how a mistake ends one: in words and with an exit code."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ PIPE_WIDTH = 120  # columns where the output is no terminal
 out = Console(soft_wrap=True, highlight=False)  # results
 err = Console(stderr=True, soft_wrap=True, highlight=False)  # everything said on the way
 for console in (out, err):
+    console.quiet = os.environ.get("RANK", "0") != "0"  # of the processes that torchrun starts, the first one speaks
     if not console.is_terminal:
         console.width = PIPE_WIDTH
 

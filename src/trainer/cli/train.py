@@ -7,7 +7,7 @@ import typer
 
 from trainer.cli.console import Debug, Root, RunName, command, err, out, say
 from trainer.errors import ConfigError
-from trainer.runs import Run, create_run, find_or_adopt, find_run
+from trainer.runs import Run, find_run
 
 if TYPE_CHECKING:
     from trainer.training.fit import Outcome
@@ -75,10 +75,9 @@ def train(
     if check:
         out.print("[green]ready to train[/]: config, data, tokens and memory are in order")
         return 0
-    existing = find_or_adopt(prepared.config) if auto_resume else None
-    run = existing or create_run(prepared.config)
+    run, existed = local.create(prepared, auto_resume)
     say(f"run {run.path}")
-    if existing is not None:
+    if existed:
         return _finish(run, local.go_on(prepared, run, err, allow_change or []))
     if detach:
         pid = local.launch_detached(run)

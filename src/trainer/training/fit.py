@@ -52,21 +52,39 @@ def fit(prepared: Prepared, run: Run, console: Console, allowed: Collection[str]
     def say(message: str) -> None:
         console.print(message, highlight=False, markup=False, soft_wrap=True)
 
-    with locked(run.path, say) as lock, Interruption() as interruption:
-        start = find_start(prepared, run, allowed, say)
-        run.set_status("running", total_steps=prepared.plan.total_steps, error=None, finished_at=None)
-        try:
-            return _train(prepared, run, lock, start, interruption, console)
-        except KeyboardInterrupt:
-            run.set_status("paused")
-            run.event("interrupted")
-            return Outcome(interruption.exit_code, _interrupted(run))
-        except Exception as error:
-            failure = _as_told(error, run)
-            with contextlib.suppress(OSError):  # on a full disk the status cannot be written either
-                run.set_status("failed", error=str(failure))
-                run.event(str(failure), level="error")
-            raise failure from error
+    ranks, lock = prepared.ranks, Lock()
+    with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+
+        def begin() -> Start:
+            nonlocal lock
+            lock = stack.enter_context(locked(run.path, say))
+            start = find_start(prepared, run, allowed, say)
+            run.set_status("running", total_steps=prepared.plan.total_steps, error=None, finished_at=None)
+            return start
+
+        start = ranks.first(begin)
+        run = stack.enter_context(ranks.own(run))
+        outcome = _ending(prepared, run, lock, start, interruption, console)
+        return ranks.first(lambda: outcome)
+
+
+def _ending(
+    prepared: Prepared, run: Run, lock: Lock, start: Start, interruption: Interruption, console: Console
+) -> Outcome:
+    """Train, and write down how it ended. Raises: TrainingError."""
+    try:
+        return _train(prepared, run, lock, start, interruption, console)
+    except KeyboardInterrupt:
+        run.set_status("paused")
+        run.event("interrupted")
+        return Outcome(interruption.exit_code, _interrupted(run))
+    except Exception as error:
+        failure = _as_told(error, run)
+        with contextlib.suppress(OSError):  # on a full disk the status cannot be written either
+            run.set_status("failed", error=str(failure))
+            run.event(str(failure), level="error")
+        raise failure from error
 
 
 def _train(
@@ -77,7 +95,7 @@ def _train(
     from trainer.training.sft import Trainer
 
     config, plan, data = prepared.config, prepared.plan, prepared.data
-    set_seed(plan.seed)
+    set_seed(plan.seed)  # the same first weights in all processes
     torch.use_deterministic_algorithms(config.training.deterministic)
     model = _load(prepared)
     num_trainable = sum(parameter.numel() for parameter in trainable(model).values())
@@ -85,22 +103,27 @@ def _train(
     with make_display(console, plan.total_steps) as display:
         trainer = Trainer(
             model, prepared.tokenizer, config, plan, data.train, data.validation, data.weights, run, lock,
-            start.fingerprint, display,
+            start.fingerprint, prepared.ranks, display,
         )  # fmt: skip
+        set_seed(plan.seed + prepared.ranks.rank)  # and other dropout in each
         with interruption.calls(trainer.stop_after_step), trainer.writer:
             if start.checkpoint is None or not trainer.was_finished_at(start.checkpoint):
                 trainer.train(resume_from_checkpoint=str(start.checkpoint.path) if start.checkpoint else None)
-    return _store_result(prepared, run, trainer) if trainer.finished else _stopped(run, trainer, interruption)
+    if not trainer.finished:
+        return _stopped(run, trainer, interruption)
+    if not prepared.ranks.is_first:
+        return Outcome(ExitCode.DONE, "finished")
+    return _store_result(prepared, run, trainer)
 
 
 def _stopped(run: Run, trainer: "Trainer", interruption: Interruption) -> Outcome:
     """How a run ends that was told to: by a signal, or by `trainer pause` or `trainer cancel`."""
     run.answer()
     if trainer.request == "cancel":
-        run.set_status("cancelled", finished_at=now())
+        run.set_status("cancelled", step=trainer.state.global_step, finished_at=now())
         run.event("cancelled at a step boundary; a checkpoint was written")
         return Outcome(ExitCode.RUN_FAILED, f"cancelled; its last checkpoint is kept in {run.checkpoints}")
-    run.set_status("paused")
+    run.set_status("paused", step=trainer.state.global_step)
     run.event("stopped at a step boundary; a checkpoint was written")
     return Outcome(interruption.exit_code, _interrupted(run))
 

@@ -39,6 +39,7 @@ def build_manifest(prepared: Prepared) -> dict[str, Any]:
         "seed": prepared.plan.seed,
         "dtype": str(prepared.dtype).removeprefix("torch."),
         "device": describe(prepared.device),
+        "num_processes": prepared.ranks.size,
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "git_revision": _git_revision(),
@@ -49,7 +50,7 @@ def other_versions(manifest: dict[str, Any], prepared: Prepared) -> list[str]:
     """In which packages and devices this machine differs from the one that the run started on."""
     now = build_manifest(prepared)
     before, after = (
-        {"python": made["python"], "device": made["device"], "dtype": made["dtype"]} | made["packages"]
+        {name: made.get(name) for name in ("python", "device", "num_processes")} | made["packages"]
         for made in (manifest, now)
     )
     return [f"{name} {before.get(name)} is now {after.get(name)}" for name in after if before.get(name) != after[name]]

@@ -1,6 +1,5 @@
 """Everything that can be verified without training, and every number that training needs."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.memory import MemoryEstimate, estimate
 from trainer.training.order import rows_per_epoch
 from trainer.training.plan import Plan, make_plan, resolve
+from trainer.training.ranks import Ranks, join
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +35,7 @@ class Prepared:
     memory: MemoryEstimate
     device: "torch.device"
     dtype: "torch.dtype"
+    ranks: Ranks
 
 
 def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
@@ -42,7 +43,7 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
 
     Raises: ConfigError, DataError.
     """
-    _check_single_process()
+    ranks = join()
     checked = check_data(config.data)
     parent = find_parent(config)
     if parent is not None:
@@ -68,8 +69,9 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     for row in data.train:
         counts[row.conversation.file] = counts.get(row.conversation.file, 0) + 1
     plan = make_plan(config, rows_per_epoch(counts, data.weights), max_length, memory.token_budget)
+    plan = ranks.first(lambda: plan)  # the others may have other memory left
     resolved = resolve(config, plan, str(dtype).removeprefix("torch."))
-    return Prepared(resolved, plan, base, parent, tokenizer, data, memory, device, dtype)
+    return Prepared(resolved, plan, base, parent, tokenizer, data, memory, device, dtype, ranks)
 
 
 def _base_settings(config: RunConfig, parent: Parent | None) -> ModelConfig:
@@ -91,8 +93,3 @@ def _check_same_base(base: Base, parent: Parent | None) -> None:
                 f"model.base: {parent.run.path} was trained on {before['name']!r} with {key} {before[key]!r}, "
                 f"and now it has {found[key]!r}; bring the old one back"
             )
-
-
-def _check_single_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("WORLD_SIZE: started as one of several processes, expected one; start train without torchrun")

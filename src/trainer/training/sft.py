@@ -42,6 +42,7 @@ from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
 from trainer.training.plan import Plan
 from trainer.training.progress import Display
+from trainer.training.ranks import Ranks
 from trainer.training.snapshot import optimizer_tensors, restore_optimizer, restore_rng, rng_state
 from trainer.training.writer import CheckpointWriter, Snapshot
 
@@ -84,10 +85,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         run: Run,
         lock: Lock,
         fingerprint: Fingerprint,
+        ranks: Ranks,
         display: Display,
     ) -> None:
         self.settings, self.plan, self.run, self.display = config, plan, run, display
-        self.lock, self.fingerprint = lock, fingerprint
+        self.lock, self.fingerprint, self.ranks = lock, fingerprint, ranks
         self.rows, self.validation = train, validation
         self.order = StepOrder([row.conversation.file for row in train], weights, plan.batch_size, plan.seed)
         super().__init__(
@@ -161,15 +163,21 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         num_supervised = sum(example.num_supervised for example in examples)
         nll = torch.zeros((), device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        for pack in make_packs(examples, self.token_budget):
+        for pack in make_packs(self._share(examples), self.token_budget):
             with self.compute_loss_context_manager():
                 sums = supervised_sums(model, to_device(pack, self.args.device))
             self.accelerator.backward(sums.nll / num_supervised)
             nll += sums.nll.detach()
             num_correct += sums.num_correct
+        if self.ranks.size > 1:
+            self.ranks.add_up([*_gradients(model), nll, num_correct])
         self.guard.see_loss(nll)
         self._meter.add(nll, num_correct, num_supervised, sum(len(example.input_ids) for example in examples))
         return nll / num_supervised
+
+    def _share(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """What this process computes of the examples that all of them compute together."""
+        return self.ranks.share(examples, lambda example: len(example.input_ids))
 
     def _cut_finer(self, model: torch.nn.Module, rows: Sequence[Row]) -> None:
         """After running out of memory: drop the step's gradients and halve the token budget.
@@ -224,7 +232,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             self.run.set_status("running", step=step, total_steps=self.plan.total_steps, epoch=self.state.epoch)
         self.display.step(step, result)
         self._look_for_request()
-        stop = last or self.stopped_early or self.interrupted or self.request is not None
+        stop = last or self.stopped_early or self.ranks.any(self.interrupted or self.request is not None)
         if new_best or epoch_end or stop or step % self.plan.save_steps == 0:
             self._save(step)
         self.control.should_training_stop = stop
@@ -258,12 +266,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.model.eval()
-        for pack in make_packs(examples, self.token_budget):
+        for pack in make_packs(self._share(examples), self.token_budget):
             with self.compute_loss_context_manager():
                 sums = supervised_sums(self.model, to_device(pack, self.args.device))
             nll += sums.nll
             num_correct += sums.num_correct
         self.model.train()
+        self.ranks.add_up([nll, num_correct])
         total = sum(example.num_supervised for example in examples)
         loss = float(nll) / total
         if not torch.isfinite(nll):
@@ -293,12 +302,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             "plan": dataclasses.asdict(self.plan) | {"token_budget": self.token_budget},
             "schedule": self.lr_scheduler.last_epoch,
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "rng": rng_state(),
+            "rng": self.ranks.gather(rng_state()),
             "curve": self.curve.state(),
             "stopped_early": self.stopped_early,
             "meter": self._meter.state(),
             "guard": self.guard.state(),
         }
+        if not self.ranks.is_first:
+            return
         optimizer = optimizer_tensors(self._torch_optimizer, self._names())
         texts = {
             "adapter_config.json": adapter_config(self.model),
@@ -352,7 +363,17 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
-            restore_rng(Checkpoint(Path(checkpoint)).state()["rng"])
+            states = Checkpoint(Path(checkpoint)).state()["rng"]
+            restore_rng(states[min(self.ranks.rank, len(states) - 1)])
+
+
+def _gradients(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The adapter's gradients, of zeros where a process had nothing to compute."""
+    parameters = list(trainable(model).values())
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def _as_trackers_name(result: Mapping[str, float]) -> dict[str, float]:

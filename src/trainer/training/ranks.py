@@ -1,0 +1,111 @@
+"""The processes that train one run together, one on each GPU: what each knows of the others.
+
+Every process goes through the same steps with the same weights and computes its share of a step's rows. Gradients are
+added up in one vector: for an adapter that is all that data parallelism needs. So no process depends on how many rows
+or packs another has, and the update is that of a single process. transformers and accelerate each see one process.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from trainer.errors import TrainerError
+from trainer.runs import Run
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """What one of the processes can do with the others; alone, everything is done at once."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes the run."""
+        return self.rank == 0
+
+    def first(self, function: Callable[[], T]) -> T:
+        """The function's result in the first process, for all. Raises: what it raised there."""
+        if self.size == 1:
+            return function()
+        answer: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                answer[0] = function()
+            except TrainerError as error:
+                answer[1] = error
+        distributed.broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise answer[1]
+        result: T = answer[0]
+        return result
+
+    def gather(self, value: T) -> list[T]:
+        """The value of each process, in their order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true for any process."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(int(flag))  # on the CPU, so that no GPU is waited for
+        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+        return bool(flags)
+
+    def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over the processes: one exchange for all of them."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.detach().flatten().to(tensors[0].dtype) for tensor in tensors])
+        distributed.all_reduce(flat)
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.detach().copy_(part.view_as(tensor))
+
+    def share(self, items: Sequence[T], weight: Callable[[T], int]) -> list[T]:
+        """The part of `items` that is this process's, in their order; all parts weigh about the same."""
+        parts: list[list[int]] = [[] for _ in range(self.size)]
+        loads = [0] * self.size
+        for number in sorted(range(len(items)), key=lambda number: -weight(items[number])):
+            lightest = loads.index(min(loads))
+            parts[lightest].append(number)
+            loads[lightest] += weight(items[number])
+        return [items[number] for number in sorted(parts[self.rank])]
+
+    @contextmanager
+    def own(self, run: Run) -> Iterator[Run]:
+        """The run to write: the first process has the real one, the others one that is thrown away."""
+        if self.is_first:
+            yield run
+            return
+        with tempfile.TemporaryDirectory(prefix="trainer-rank-") as scratch:
+            yield Run(Path(scratch))
+
+
+def join() -> Ranks:
+    """Join the processes that torchrun started beside this one; alone without torchrun."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    if not distributed.is_initialized():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        # Before anything asks for a GPU: each process sees its own as the only one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[local] if local < len(visible) and visible[0] else str(local)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    # accelerate would wrap the model and deal out rows by itself.
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
+    return Ranks(rank, size)
