@@ -9,9 +9,11 @@ import typer
 from rich.markup import escape
 
 from trainer.cli.console import Debug, clean, command, out, say
+from trainer.cli.convert import convert
 from trainer.errors import ExitCode
 
-app = typer.Typer(help="Check and preview chat JSONL files.", no_args_is_help=True)
+app = typer.Typer(help="Convert, check, measure, split and preview chat JSONL files.", no_args_is_help=True)
+app.command()(convert)
 
 SHOWN_FINDINGS = 20
 SEVERITY_COLORS = {"error": "red", "warning": "yellow"}
