@@ -110,7 +110,7 @@ class _Reader:
         self.metadata_lines: list[int] = []
 
     def read(self, line: Line) -> None:
-        if not line.raw.strip(b" \t\r"):
+        if line.blank:
             return
         self.rows += 1
         self.findings.line = line.number
