@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from trainer.cli.console import Debug, clean, command, out, say
 from trainer.cli.convert import Force, convert, in_rows
+from trainer.cli.split import split
 from trainer.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Convert, check, measure, split and preview chat JSONL files.", no_args_is_help=True)
 app.command()(convert)
+app.command()(split)
 
 SHOWN_FINDINGS = 20
 SEVERITY_COLORS = {"error": "red", "warning": "yellow"}
