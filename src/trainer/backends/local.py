@@ -11,7 +11,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, MissingDependency
 from trainer.runs import Run, create_run, refuse_existing
 from trainer.training.fit import Outcome, fit
-from trainer.training.prepare import Prepared, prepare
+from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 
@@ -23,6 +23,16 @@ def check(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     """
     refuse_existing(config)
     return _prepare(config, report)
+
+
+def read(config: RunConfig, report: Callable[[str], None]) -> Reading:
+    """How the config's model reads text; nothing is looked at that only training needs.
+
+    Raises: MissingDependency, ConfigError.
+    """
+    _check_packages(config)
+    be_quiet()
+    return find_reading(config, report)
 
 
 def launch(prepared: Prepared, console: Console, created: Callable[[Run], None]) -> Outcome:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, clean, command, out, say
+from trainer.cli.console import Debug, Format, clean, command, out, say
 from trainer.cli.convert import Force, convert, in_rows
 from trainer.cli.split import split
+from trainer.cli.stats import stats
 from trainer.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -19,16 +20,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Convert, check, measure, split and preview chat JSONL files.", no_args_is_help=True)
 app.command()(convert)
 app.command()(split)
+app.command()(stats)
 
 SHOWN_FINDINGS = 20
 SEVERITY_COLORS = {"error": "red", "warning": "yellow"}
-
-
-class Format(StrEnum):
-    """How findings are printed."""
-
-    text = "text"
-    json = "json"
 
 
 class BackendName(StrEnum):
