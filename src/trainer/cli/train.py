@@ -92,8 +92,10 @@ def _finish(run: Run, outcome: "Outcome") -> int:
 
 def _show_plan(prepared: "Prepared") -> None:
     """What is about to happen, in numbers."""
+    from rich.markup import escape
     from rich.table import Table
 
+    from trainer.data.overlength import in_words
     from trainer.model.device import describe
     from trainer.training.memory import gib
 
@@ -120,8 +122,12 @@ def _show_plan(prepared: "Prepared") -> None:
         f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free, {plan.token_budget:,} tokens at a time "
         "(estimated)",
     )
-    for note in data.touched:
-        table.add_row("length", f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}")
+    if data.touched:
+        table.add_row("[yellow]length[/]", in_words(data.touched, plan.max_length))
+    for note in data.touched[:5]:
+        table.add_row("", escape(f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}"))
+    if (hidden := len(data.touched) - 5) > 0:
+        table.add_row("", f"and {hidden:,} more; the run's manifest.json lists them all")
     for finding in data.report.findings[:5]:
         table.add_row("[yellow]warning[/]", str(finding).replace("[", "\\["))
     if (hidden := len(data.report.findings) - 5) > 0:

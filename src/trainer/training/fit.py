@@ -6,12 +6,14 @@ What a step computes, and what happens after it, is in `sft.py`.
 """
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from trainer.data.overlength import in_words
 from trainer.errors import ExitCode, TrainerError, TrainingError
 from trainer.model.adapter import add_adapter, load_adapter, trainable
 from trainer.model.base import load_model
@@ -64,6 +66,10 @@ def _where_to_start(prepared: Prepared, run: Run, console: Console) -> Checkpoin
     manifest = run.manifest()
     if not manifest:
         run.write_manifest(build_manifest(prepared))
+        if touched := prepared.data.touched:
+            told = f"{in_words(touched, prepared.plan.max_length)}; manifest.json lists them"
+            counts = Counter[str](note.outcome for note in touched)
+            run.event(told, level="warning", kind="overlength", **counts)
         return None
     refuse_changes(manifest, prepared)
     checkpoint, passed_over = newest_complete(run.checkpoints)
