@@ -10,6 +10,7 @@ from rich.console import Console
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, MissingDependency
 from trainer.runs import Run, create_run, refuse_existing
+from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.fit import Outcome, fit
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 
@@ -33,6 +34,16 @@ def read(config: RunConfig, report: Callable[[str], None]) -> Reading:
     _check_packages(config)
     be_quiet()
     return find_reading(config, report)
+
+
+def render(config: RunConfig, report: Callable[[str], None]) -> tuple[Reading, TrainingData]:
+    """The rows of the config as its model reads them, whatever this machine could train.
+
+    Raises: MissingDependency, ConfigError, DataError.
+    """
+    checked = check_data(config.data)
+    reading = read(config, report)
+    return reading, render_data(checked, reading.config.data, reading.renderer, reading.max_length)
 
 
 def launch(prepared: Prepared, console: Console, created: Callable[[Run], None]) -> Outcome:

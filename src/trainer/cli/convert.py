@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from trainer.cli.console import Debug, clean, command, out
+from trainer.data.quoting import counted
 from trainer.errors import SHOWN_PROBLEMS
 
 if TYPE_CHECKING:
@@ -69,32 +70,27 @@ def convert(
 
 def _report(file: Path, conversion: "Conversion") -> None:
     made_of = f"{conversion.layout}, {conversion.encoding}"
-    out.print(escape(clean(f"{in_rows(conversion.num_read)} read from {file} ({made_of})")))
+    out.print(escape(clean(f"{counted(conversion.num_read, 'row')} read from {file} ({made_of})")))
     _print_counts("converted", conversion.shapes, "green")
     _print_counts("not carried, as a chat row has no place for it", conversion.dropped, "yellow")
     if conversion.num_given_system:
-        out.print(f"the system prompt was added to {in_rows(conversion.num_given_system)}")
+        out.print(f"the system prompt was added to {counted(conversion.num_given_system, 'row')}")
     if conversion.skipped:
         _print_skipped(conversion)
-    out.print(escape(clean(f"{in_rows(conversion.num_written)} written to {conversion.output}")), style="bold")
+    out.print(escape(clean(f"{counted(conversion.num_written, 'row')} written to {conversion.output}")), style="bold")
     out.print(escape(clean(f"check them: trainer data check {shlex.quote(str(conversion.output))}")))
-
-
-def in_rows(count: int) -> str:
-    """`1 row`, `1,024 rows`."""
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def _print_counts(title: str, counts: "Mapping[str, int]", style: str) -> None:
     if counts:
         out.print(f"[{style}]{title}[/]")
     for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        out.print(f"  {in_rows(count):>12}  {escape(clean(name))}")
+        out.print(f"  {counted(count, 'row'):>12}  {escape(clean(name))}")
 
 
 def _print_skipped(conversion: "Conversion") -> None:
     """Each reason once, with the first places."""
-    out.print(f"[red]skipped {in_rows(len(conversion.skipped))} of {conversion.num_read:,}[/]")
+    out.print(f"[red]skipped {counted(len(conversion.skipped), 'row')} of {conversion.num_read:,}[/]")
     places: dict[str, list[str]] = defaultdict(list)
     for row in conversion.skipped:
         places[row.reason].append(row.place)

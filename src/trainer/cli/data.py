@@ -9,9 +9,10 @@ import typer
 from rich.markup import escape
 
 from trainer.cli.console import Debug, Format, clean, command, out, say
-from trainer.cli.convert import Force, convert, in_rows
+from trainer.cli.convert import Force, convert
 from trainer.cli.split import split
 from trainer.cli.stats import stats
+from trainer.data.quoting import counted
 from trainer.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ app.command()(split)
 app.command()(stats)
 
 SHOWN_FINDINGS = 20
+SHOWN_ROWS = 5
 SEVERITY_COLORS = {"error": "red", "warning": "yellow"}
 
 
@@ -96,9 +98,9 @@ def _tell_rejects(rejects: "Rejects | None", num_errors: int) -> None:
         why = "no file has rows with an error beside rows without" if num_errors else "no row has an error"
         say(f"nothing was set aside: {why}")
         return
-    out.print(escape(clean(f"{in_rows(rejects.rows)} with an error written to {rejects.file}")))
+    out.print(escape(clean(f"{counted(rejects.rows, 'row')} with an error written to {rejects.file}")))
     for copy in rejects.clean:
-        out.print(escape(clean(f"{in_rows(copy.rows)} without one of {copy.source} written to {copy.file}")))
+        out.print(escape(clean(f"{counted(copy.rows, 'row')} without one of {copy.source} written to {copy.file}")))
 
 
 @app.command()
@@ -106,9 +108,11 @@ def _tell_rejects(rejects: "Rejects | None", num_errors: int) -> None:
 def preview(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A chat JSONL file.")],
     config: Annotated[Path, typer.Option("--config", "-c", metavar="CONFIG", help="The config that names the model.")],
-    rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 5,
+    rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many rows. Default: 5, and all with --html.")
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write all rows as a searchable page for the browser.")
+        Path | None, typer.Option(metavar="OUT", help="Write the rows as a searchable page for the browser.")
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -118,8 +122,8 @@ def preview(
     from trainer.config.load import load_config
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="])
-    prepared = local.check(settings, say)
+    reading, data = local.render(settings, say)
     if html is not None:
-        write_page(prepared, html)
+        write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
     else:
-        show_rows(prepared, rows)
+        show_rows(data, reading.renderer, reading.max_length, rows or SHOWN_ROWS)

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.console import Debug, clean, command, out
-from trainer.cli.convert import Force, in_rows
+from trainer.cli.convert import Force
+from trainer.data.quoting import counted
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -78,13 +79,15 @@ def _report(made: "Split") -> None:
         table.add_row(f"[dim]{len(others):,} others[/]", *(f"{count:,}" for count in counts))
     out.print(table)
     if made.num_validation < made.num_wanted:
-        out.print(f"[yellow]{in_rows(made.num_wanted)} were wanted: groups that stay together do not fit exactly[/]")
+        out.print(
+            f"[yellow]{counted(made.num_wanted, 'row')} were wanted: groups that stay together do not fit exactly[/]"
+        )
     if made.num_together:
-        out.print(f"{in_rows(made.num_together)} stay beside others that ask the same or go on from them")
+        out.print(f"{counted(made.num_together, 'row')} stay beside others that ask the same or go on from them")
     if made.num_blank:
         out.print(f"{made.num_blank:,} blank lines were dropped")
     for count, path in ((made.num_train, made.train), (made.num_validation, made.validation)):
-        out.print(escape(clean(f"{in_rows(count)} written to {path}")), style="bold")
+        out.print(escape(clean(f"{counted(count, 'row')} written to {path}")), style="bold")
     settings = " ".join(shlex.quote(f"data.{name}={getattr(made, name)}") for name in ("train", "validation"))
     out.print(escape(clean(f"train on them: train --config FILE {settings}")))
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.console import Debug, Format, clean, command, out, say
-from trainer.cli.convert import in_rows
+from trainer.data.quoting import counted
 
 if TYPE_CHECKING:
     from trainer.data.spread import Spread
@@ -63,12 +63,12 @@ def _print(measured: "Statistics") -> None:
     out.print()
     _print_part("held out", measured.validation)
     if measured.leaks:
-        out.print(f"\n[red]leaks: {in_rows(measured.leaks)} held out are trained on too[/]")
+        out.print(f"\n[red]leaks: {counted(measured.leaks, 'row')} held out are trained on too[/]")
 
 
 def _print_part(title: str, part: "Part") -> None:
     rows, tokens = part.rows, part.tokens
-    out.print(f"[bold]{in_rows(rows.rows)} {title}[/]")
+    out.print(f"[bold]{counted(rows.rows, 'row')} {title}[/]")
     measures = {"turns": rows.turns, "characters": rows.characters}
     if tokens is not None:
         measures |= {"tokens": tokens.tokens, "trained tokens": tokens.supervised}
@@ -97,16 +97,25 @@ def _print_spreads(measures: "dict[str, Spread]") -> None:
 
 def _row_facts(rows: "RowStatistics") -> Iterator[tuple[str, str]]:
     if rows.rows_with_errors:
-        yield "errors", f"[red]in {in_rows(rows.rows_with_errors)}, left out here; run: trainer data check FILE[/]"
+        yield (
+            "errors",
+            f"[red]in {counted(rows.rows_with_errors, 'row')}, left out here; run: trainer data check FILE[/]",
+        )
     without = rows.rows_without_system_prompt
-    yield "system prompts", f"{rows.system_prompts:,} different" + f", {in_rows(without)} without one" * (without > 0)
+    yield (
+        "system prompts",
+        f"{rows.system_prompts:,} different" + f", {counted(without, 'row')} without one" * (without > 0),
+    )
     yield "answers", f"{rows.answers:,}, {rows.untrained_answers:,} of them with weight 0"
     if rows.rows_with_tools:
-        yield "tools", f"in {in_rows(rows.rows_with_tools)}, with {rows.tool_calls:,} calls"
+        yield "tools", f"in {counted(rows.rows_with_tools, 'row')}, with {rows.tool_calls:,} calls"
     if rows.duplicates or rows.near_duplicates:
         yield "duplicates", f"[yellow]{rows.duplicates:,}, and {rows.near_duplicates:,} more but for white space[/]"
     if rows.same_prompts:
-        yield "same prompt", f"[yellow]{in_rows(rows.same_prompts)} ask what another row asks, with another answer[/]"
+        yield (
+            "same prompt",
+            f"[yellow]{counted(rows.same_prompts, 'row')} ask what another row asks, with another answer[/]",
+        )
 
 
 def _token_facts(tokens: "TokenStatistics") -> Iterator[tuple[str, str]]:
@@ -116,10 +125,10 @@ def _token_facts(tokens: "TokenStatistics") -> Iterator[tuple[str, str]]:
     yield "shared prefix", f"{repeated} repeat how another row begins; a prefix tree computes them once"
     yield "too long", _places(tokens.over_length, f"over {tokens.max_length:,} tokens (data.max_length)")
     if tokens.rows_of_several_examples:
-        found = in_rows(tokens.rows_of_several_examples)
+        found = counted(tokens.rows_of_several_examples, "row")
         yield "history", f"{found} become several examples, as the chat template rewrites earlier turns"
     if tokens.refused:
-        yield "refused", f"[red]{in_rows(len(tokens.refused))} that the chat template cannot render exactly[/]"
+        yield "refused", f"[red]{counted(len(tokens.refused), 'row')} that the chat template cannot render exactly[/]"
         for problem in tokens.refused[:SHOWN_PLACES]:
             yield "", escape(clean(problem))
 
@@ -128,7 +137,7 @@ def _places(places: tuple[str, ...], what: str) -> str:
     if not places:
         return f"no row {what}"
     shown = ", ".join([*places[:SHOWN_PLACES], *["…"] * (len(places) > SHOWN_PLACES)])
-    return f"[red]{in_rows(len(places))} {what}: {escape(clean(shown))}[/]"
+    return f"[red]{counted(len(places), 'row')} {what}: {escape(clean(shown))}[/]"
 
 
 def _print_histogram(title: str, spread: "Spread") -> None:

@@ -54,8 +54,9 @@ def train(
     prepared = local.check(settings, say)
     if preview is not None:
         from trainer.cli.preview import show_rows
+        from trainer.data.rendering import Renderer
 
-        show_rows(prepared, preview)
+        show_rows(prepared.data, Renderer(prepared.tokenizer), prepared.plan.max_length, preview)
         return 0
     _show_plan(prepared)
     if check:
