@@ -107,6 +107,7 @@ def test_files_are_measured_without_a_model(data):
     assert (out[0], err) == ("40 rows to train on", ["for tokens add --config CONFIG"])
     assert [line.split()[0] for line in out[1:6]] == ["a", "turns", "characters", "system", "answers"]
     assert "8 rows held out" in out
+    assert out[-1] == "leaks: none"
     assert len([line for line in out if "█" in line]) >= 4
 
 

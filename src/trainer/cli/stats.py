@@ -62,8 +62,8 @@ def _print(measured: "Statistics") -> None:
         return
     out.print()
     _print_part("held out", measured.validation)
-    if measured.leaks:
-        out.print(f"\n[red]leaks: {counted(measured.leaks, 'row')} held out are trained on too[/]")
+    leaks = f"[red]{counted(measured.leaks, 'row')} held out and trained on too[/]" if measured.leaks else "none"
+    out.print(f"\nleaks: {leaks}")
 
 
 def _print_part(title: str, part: "Part") -> None:
@@ -109,7 +109,9 @@ def _row_facts(rows: "RowStatistics") -> Iterator[tuple[str, str]]:
     yield "answers", f"{rows.answers:,}, {rows.untrained_answers:,} of them with weight 0"
     if rows.rows_with_tools:
         yield "tools", f"in {counted(rows.rows_with_tools, 'row')}, with {rows.tool_calls:,} calls"
-    if rows.duplicates or rows.near_duplicates:
+    if not rows.duplicates and not rows.near_duplicates:
+        yield "duplicates", "none"
+    else:
         yield "duplicates", f"[yellow]{rows.duplicates:,}, and {rows.near_duplicates:,} more but for white space[/]"
     if rows.same_prompts:
         yield (
