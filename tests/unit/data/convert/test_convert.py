@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainer.data.conversations import read_conversations
+from trainer.data.convert import encoding
 from trainer.data.convert.columns import Columns, parse_columns
 from trainer.data.convert.files import Skipped, convert_file, default_output
 from trainer.errors import ConfigError, DataError
@@ -197,6 +198,14 @@ def test_a_byte_that_is_not_utf8_is_told_with_its_line_and_how_it_may_be_meant(w
     assert [message["content"] for message in rows[0]["messages"]] == ["Un café?", "Oui"]
 
 
+@pytest.mark.parametrize("size", range(1, 12))
+def test_the_place_of_such_a_byte_does_not_depend_on_how_the_file_is_read(written, monkeypatch, size):
+    monkeypatch.setattr(encoding, "_CHUNK_BYTES", size)
+    content = "question,answer\n\u00e9t\u00e9 \u20ac,".encode() + b"caf\xe9\n"
+    with pytest.raises(DataError, match=rf"^FILE:2: at byte offset {content.index(0xE9)} is not UTF-8"):
+        convert_file(written(content))
+
+
 def test_rows_with_such_a_byte_can_be_left_out(written):
     conversion = convert_file(written(lines({"messages": HI}).encode() + b'\n{"\xe9": 1}'), skip_bad=True)
     (skipped,) = conversion.skipped
@@ -233,10 +242,10 @@ def test_the_file_that_is_read_is_not_overwritten_even_by_force(written):
 
 
 def test_a_place_within_an_array_is_that_of_an_editor(written):
-    content = '[\n  {"messages": []},\n  {"messages": [1 2]}\n]'
+    content = '[\n  {"messages": []},\n  {"messages":\n    [1 2]}\n]'
     with pytest.raises(DataError) as raised:
         convert_file(written(content))
-    assert [problem.split(" ")[0] for problem in raised.value.problems[1:]] == ["FILE:2:", "FILE:3:19:"]
+    assert [problem.split(" ")[0] for problem in raised.value.problems[1:]] == ["FILE:2:", "FILE:4:8:"]
 
 
 def test_columns_that_a_row_lacks_are_told(written):

@@ -32,8 +32,9 @@ def test_records(text, expected):
 
 
 def test_the_delimiter_that_gives_known_columns_is_taken():
-    text = "question, or so;answer\n1;2\n"
-    assert read(text, known=["answer"]) == [(2, {"question, or so": "1", "answer": "2"})]
+    text = "asked, or so;answer\n1, 2;3\n"
+    assert read(text) == [(2, {"asked": "1", "or so;answer": " 2;3"})]
+    assert read(text, known=["answer"]) == [(2, {"asked, or so": "1, 2", "answer": "3"})]
 
 
 def test_a_record_that_cannot_be_read_is_told_and_the_next_one_is_read():
