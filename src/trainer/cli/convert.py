@@ -24,7 +24,7 @@ Force = Annotated[bool, typer.Option("--force", help="Write over files that exis
 
 @command
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, JSON Lines, CSV or TSV.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, JSON Lines, CSV, TSV or Parquet.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="OUT", help="The new file. Default: beside FILE, as .chat.jsonl."),
@@ -69,7 +69,7 @@ def convert(
 
 
 def _report(file: Path, conversion: "Conversion") -> None:
-    made_of = f"{conversion.layout}, {conversion.encoding}"
+    made_of = ", ".join(filter(None, (conversion.layout, conversion.encoding)))
     out.print(escape(clean(f"{counted(conversion.num_read, 'row')} read from {file} ({made_of})")))
     _print_counts("converted", conversion.shapes, "green")
     _print_counts("not carried, as a chat row has no place for it", conversion.dropped, "yellow")

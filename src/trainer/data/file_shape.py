@@ -21,7 +21,7 @@ _BINARY_MARKS = (
     (b"\x1f\x8b", "gzip-compressed", "unpack it with gunzip"),
     (b"\x28\xb5\x2f\xfd", "zstd-compressed", "unpack it with unzstd"),
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
-    (b"PAR1", "a Parquet file", "export its rows as JSON Lines"),
+    (b"PAR1", "a Parquet file", None),  # which can be converted
     (b"ARROW1", "an Arrow file", "export its rows as JSON Lines"),
 )
 _CSV_HEADER = re.compile(r'"?[A-Za-z_][\w ]*"?(?:(?P<mark>[,;\t])"?[A-Za-z_][\w ]*"?)(?:(?P=mark)"?[A-Za-z_][\w ]*"?)*')

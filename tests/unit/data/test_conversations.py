@@ -184,7 +184,7 @@ SHAPES = {
     "CSV with quotes": (b'"user message";"answer"\n"Hi";"Hello"\n', f"is a table (CSV), {CONVERT}"),
     "gzip": (b"\x1f\x8b\x08\0\0\0", f"is gzip-compressed, {TEXT}; unpack it with gunzip"),
     "Excel": (b"PK\x03\x04\0\0", f"is a zip archive or an Excel workbook, {TEXT}; unpack it, or save the sheet as CSV"),
-    "Parquet": (b"PAR1\0\0", f"is a Parquet file, {TEXT}; export its rows as JSON Lines"),
+    "Parquet": (b"PAR1\0\0", f"is a Parquet file, {CONVERT}"),
     "ShareGPT": (
         b"\n".join([SHAREGPT] * 3),
         "holds rows of the ShareGPT layout, expected rows with messages; run: trainer data convert FILE",

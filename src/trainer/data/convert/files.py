@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainer.data.convert.columns import Columns, columns_of
-from trainer.data.convert.encoding import find_encoding
 from trainer.data.convert.messages import NotConvertible, Row
 from trainer.data.convert.shapes import convert_row, with_system
 from trainer.data.convert.source import Source, SourceRow, open_source
@@ -33,7 +32,7 @@ class Conversion:
     """What became of a file; `dropped` counts the rows in which a key had a value that a chat row has no place for."""
 
     output: Path
-    encoding: str
+    encoding: str | None
     layout: str
     num_read: int = 0
     num_written: int = 0
@@ -66,9 +65,8 @@ def convert_file(
     `output` exists (unless `force`); nothing is written then.
     """
     output = output or default_output(source)
-    codec = find_encoding(source, encoding, skip_bad=skip_bad)
-    with open_source(source, codec, lambda names: _has_columns(names, columns)) as rows:
-        conversion = Conversion(output, codec.removesuffix("-sig"), rows.layout)
+    with open_source(source, encoding, lambda names: _has_columns(names, columns), skip_bad=skip_bad) as rows:
+        conversion = Conversion(output, rows.encoding, rows.layout)
         with new_files([output], [source], force=force) as (file,):
             for line in _converted(source, rows, columns, system, conversion):
                 file.write(line)
@@ -136,6 +134,8 @@ def _line(row: Row, tool_lists: ToolLists) -> bytes:
     except UnicodeEncodeError:
         reason = "ENCODING: the row holds what is no character, expected text; write it anew"
         raise NotConvertible(reason) from None
+    except TypeError as error:  # dates and bytes, which Parquet has and JSON has not
+        raise NotConvertible(f"JSON: the row holds a value that JSON has not ({error}), expected text") from None
 
 
 def _refuse_skipped(source: Path, conversion: Conversion, skip_bad: bool) -> None:

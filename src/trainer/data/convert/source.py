@@ -1,4 +1,4 @@
-"""The rows of a file in any of the layouts that are read: JSON Lines, a JSON array, spread-out objects, a table."""
+"""The rows of a file in any layout that is read: JSON Lines, an array, spread-out objects, a table, Parquet."""
 
 import json
 import re
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from trainer.data.convert.encoding import find_encoding
+from trainer.data.convert.parquet import MAGIC, read_parquet
 from trainer.data.convert.table import read_table
+from trainer.data.data_files import opened
 from trainer.data.file_shape import shape_of_text
 from trainer.data.json_scanner import JsonProblem, find_problem
 from trainer.data.quoting import printable, quoted
 from trainer.data.strict_json import parse
-from trainer.errors import DataError
+from trainer.errors import ConfigError, DataError
 
 HEAD_CHARS = 1 << 16
 _ERRORS = "surrogateescape"  # what cannot be read at all is refused by `find_encoding`
@@ -32,21 +35,39 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file whose layout is known, in words; `rows` are read while they are taken."""
+    """A file whose layout is known, in words; `rows` are read while they are taken. Only a text has an encoding."""
 
     layout: str
     rows: Iterator[SourceRow]
+    encoding: str | None = None
 
 
 @contextmanager
-def open_source(path: Path, encoding: str, is_known: Callable[[Sequence[str]], bool]) -> Iterator[Source]:
+def open_source(
+    path: Path, encoding: str | None, is_known: Callable[[Sequence[str]], bool], *, skip_bad: bool = False
+) -> Iterator[Source]:
     """The rows of `path`. `is_known` tells whether a table has the columns it needs.
 
-    A byte that is no character of a UTF-8 file is read as a lone surrogate, which no row is written with.
+    With `skip_bad` a byte that is no character of a UTF-8 file is read as a lone surrogate; no row is written with one.
 
     Raises: DataError, when it holds nothing that could be rows.
     """
-    with path.open(encoding=encoding, errors=_ERRORS, newline="\n") as text:
+    with opened(path) as file:
+        is_parquet = file.read(len(MAGIC)) == MAGIC
+    if is_parquet:
+        if encoding is not None:
+            raise ConfigError("--encoding: is given for a Parquet file, expected one for text only; remove it")
+        yield Source("a Parquet file", (SourceRow(*row) for row in read_parquet(path)))
+        return
+    codec = find_encoding(path, encoding, skip_bad=skip_bad)
+    with _open_text(path, codec, is_known) as source:
+        yield source
+
+
+@contextmanager
+def _open_text(path: Path, codec: str, is_known: Callable[[Sequence[str]], bool]) -> Iterator[Source]:
+    shown = codec.removesuffix("-sig")
+    with path.open(encoding=codec, errors=_ERRORS, newline="\n") as text:
         head = text.read(HEAD_CHARS)
         shape = shape_of_text(head, whole=len(head) < HEAD_CHARS)
         text.seek(0)
@@ -54,12 +75,12 @@ def open_source(path: Path, encoding: str, is_known: Callable[[Sequence[str]], b
             raise DataError(f"{printable(str(path))}: the file holds no text, expected rows; check the path")
         if shape and shape.layout in ("array", "objects"):
             layout = "one JSON array" if shape.layout == "array" else "JSON objects over many lines"
-            yield Source(layout, _values(text.read()))
+            yield Source(layout, _values(text.read()), shown)
         elif head.lstrip()[0] in "[{":
-            yield Source("JSON Lines", _lines(text))
+            yield Source("JSON Lines", _lines(text), shown)
         else:
-            with path.open(encoding=encoding, errors=_ERRORS, newline="") as table:
-                yield Source("a table", (SourceRow(*row) for row in read_table(path, table, is_known)))
+            with path.open(encoding=codec, errors=_ERRORS, newline="") as table:
+                yield Source("a table", (SourceRow(*row) for row in read_table(path, table, is_known)), shown)
 
 
 def _lines(text: TextIO) -> Iterator[SourceRow]:
