@@ -4,17 +4,16 @@ import random
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.data.across_checks import fingerprints, system_prompt
+from trainer.data.across_checks import system_prompt
 from trainer.data.conversations import Conversation, read_conversations
 from trainer.data.new_files import new_files
 from trainer.data.quoting import printable
+from trainer.data.related_rows import Group, related_rows
 from trainer.data.row_copies import copy_rows
 from trainer.errors import ConfigError, DataError
-
-Group = list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,55 +86,6 @@ def split_file(
         num_blank = copy_rows(source, lambda line: validation_file if line in lines else train_file)
     together = sum(len(group) for group in groups if len(group) > 1)
     return Split(train, validation, num_wanted, num_blank, together, tuple(_shares(rows, held_out)))
-
-
-def related_rows(rows: Sequence[Conversation]) -> list[Group]:
-    """The rows, by index, in groups that must stay together.
-
-    Together are rows that ask the same, white space aside, and rows that go on where another whole row ends, as in
-    files that hold every turn of a conversation as a row of its own.
-    """
-    seen = list(fingerprints(rows))
-    whole_rows = {row.row for row in seen}
-    groups = _Groups(len(rows))
-    for index, (row, print_) in enumerate(zip(rows, seen, strict=True)):
-        groups.join(index, print_.row)
-        if print_.has_prompt:
-            groups.join(index, print_.prompt)
-        for beginning in fingerprints(_beginnings(row)):
-            if beginning.row in whole_rows:
-                groups.join(index, beginning.row)
-    return groups.all()
-
-
-def _beginnings(row: Conversation) -> Iterator[Conversation]:
-    """The conversation up to each of its answers but the last."""
-    for index, message in enumerate(row.messages[:-1]):
-        if message.role == "assistant":
-            yield replace(row, messages=row.messages[: index + 1])
-
-
-class _Groups:
-    """Indices that are joined by the keys they share."""
-
-    def __init__(self, size: int) -> None:
-        self._leader = list(range(size))
-        self._first: dict[bytes, int] = {}
-
-    def join(self, index: int, key: bytes) -> None:
-        other = self._lead(self._first.setdefault(key, index))
-        self._leader[self._lead(index)] = other
-
-    def _lead(self, index: int) -> int:
-        while self._leader[index] != index:
-            self._leader[index] = index = self._leader[self._leader[index]]
-        return index
-
-    def all(self) -> list[Group]:
-        groups: dict[int, Group] = defaultdict(list)
-        for index in range(len(self._leader)):
-            groups[self._lead(index)].append(index)
-        return list(groups.values())
 
 
 def choose(groups: Sequence[Group], prompts: Sequence[str | None], num_wanted: int, seed: int) -> set[int]:

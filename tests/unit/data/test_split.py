@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from trainer.data.checks import check_files
 from trainer.data.conversations import read_conversations
-from trainer.data.split import Share, choose, related_rows, split_file
+from trainer.data.split import Share, choose, split_file
 from trainer.errors import ConfigError, DataError
 
 TRAIN, VALIDATION = Path("train.jsonl"), Path("validation.jsonl")
@@ -30,10 +30,6 @@ def row(question, answer="Yes.", system=None, *more):
 def write(*rows):
     Path("rows.jsonl").write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
     return Path("rows.jsonl")
-
-
-def groups(*rows):
-    return related_rows(read_conversations(write(*rows)).conversations)
 
 
 def left():
@@ -82,27 +78,6 @@ def test_the_same_seed_holds_out_the_same_rows_and_another_one_others():
 def test_the_rows_of_a_seed_stay_those_of_every_release():
     split_file(write(*QUESTIONS), TRAIN, VALIDATION)
     assert questions_of(VALIDATION) == [f"Question {number}?" for number in SEED_42]
-
-
-TOGETHER = {
-    "copies": ([row("a"), row("a")], [[0, 1]]),
-    "other white space": ([row("a b"), row(" a  b", "Yes. ")], [[0, 1]]),
-    "another answer": ([row("a"), row("a", "No.")], [[0, 1]]),
-    "turns of one conversation": ([row("a"), row("a", "Yes.", None, "b", "No."), row("b")], [[0, 1], [2]]),
-    "from the end to the start": ([row("a", "Yes.", None, "b", "No."), row("a")], [[0, 1]]),
-    "over three rows": ([row("a", "1"), row("a", "2"), row("a", "2", None, "b", "3")], [[0, 1, 2]]),
-    "a greeting that no row ends with": (
-        [row("a", "Yes.", None, "b", "1"), row("a", "Yes.", None, "c", "2")], [[0], [1]]),
-    "another system prompt": ([row("a"), row("a", "Yes.", "Be brief.")], [[0], [1]]),
-    "nothing": ([row("a"), row("b")], [[0], [1]]),
-    "answers without a question": (
-        [{"messages": [{"role": "assistant", "content": text}]} for text in "aba"], [[0, 2], [1]]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("rows", "expected"), TOGETHER.values(), ids=TOGETHER)
-def test_what_belongs_together(rows, expected):
-    assert groups(*rows) == expected
 
 
 def test_rows_of_each_system_prompt_are_held_out_in_proportion():
