@@ -79,6 +79,27 @@ def test_a_run_leaves_everything_that_is_promised(settings: Settings) -> None:
     assert all(tensor.isfinite().all() for tensor in load_file(run.adapter / "adapter_model.safetensors").values())
 
 
+@pytest.mark.parametrize(("policy", "outcome"), [("drop", "dropped"), ("truncate", "truncated")])
+def test_rows_that_were_too_long_are_counted_and_listed(
+    settings: Settings, write_rows: Callable[..., Path], policy: str, outcome: str
+) -> None:
+    turns = [{"role": role, "content": "word " * 60} for role in ("user", "assistant")] * 2
+    path = write_rows([*QUESTIONS[:10], {"messages": turns}, {"messages": turns[:2]}], "long.jsonl")
+    config = settings(
+        data__train=str(path),
+        data__max_length=180,
+        data__on_overlength=policy,
+        training__n_epochs=1,
+        data__validation=None,
+    )
+    run, _ = train(config)
+    (listed,) = run.manifest()["overlength"]
+    assert (listed["place"], listed["outcome"], listed["tokens"] > 180) == (f"{path}:11", outcome, True)
+    (event,) = [event for event in run.events() if event["type"] == "overlength"]
+    assert (event["level"], event["data"]) == ("warning", {outcome: 1})
+    assert event["message"] == f"1 row is longer than 180 tokens: 1 {outcome}; manifest.json lists them"
+
+
 def test_loss_falls_and_only_the_adapter_moves(settings: Settings) -> None:
     config = settings(training__n_epochs=6, training__learning_rate=5e-3)
     base = find_base(config.model)

@@ -15,9 +15,10 @@ from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerErro
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 from trainer.runs.lock import holder, in_use
 from trainer.runs.process import is_here
+from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import Outcome, fit
-from trainer.training.prepare import Prepared, prepare
+from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 
@@ -30,6 +31,26 @@ def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = Fa
     if not may_exist:
         refuse_existing(config)
     return _prepare(config, report)
+
+
+def read(config: RunConfig, report: Callable[[str], None]) -> Reading:
+    """How the config's model reads text; nothing is looked at that only training needs.
+
+    Raises: MissingDependency, ConfigError.
+    """
+    _check_packages(config)
+    be_quiet()
+    return find_reading(config, report)
+
+
+def render(config: RunConfig, report: Callable[[str], None]) -> tuple[Reading, TrainingData]:
+    """The rows of the config as its model reads them, whatever this machine could train.
+
+    Raises: MissingDependency, ConfigError, DataError.
+    """
+    checked = check_data(config.data)
+    reading = read(config, report)
+    return reading, render_data(checked, reading.config.data, reading.renderer, reading.max_length)
 
 
 def create(prepared: Prepared, auto_resume: bool) -> tuple[Run, bool]:

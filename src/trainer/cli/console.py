@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ParamSpec
 
@@ -27,6 +28,13 @@ for console in (out, err):
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
 Root = Annotated[Path, typer.Option("--root", envvar="TRAINER_RUNS", help="The folder that holds the runs.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    text = "text"
+    json = "json"
 
 
 def say(message: str) -> None:

@@ -3,25 +3,29 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, clean, command, out, say
-from trainer.errors import ExitCode
+from trainer.cli.console import Debug, Format, clean, command, out, say
+from trainer.cli.convert import Force, convert
+from trainer.cli.split import split
+from trainer.cli.stats import stats
+from trainer.data.quoting import counted
+from trainer.errors import ConfigError, ExitCode
 
-app = typer.Typer(help="Check and preview chat JSONL files.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from trainer.data.rejects import Rejects
+
+app = typer.Typer(help="Convert, check, measure, split and preview chat JSONL files.", no_args_is_help=True)
+app.command()(convert)
+app.command()(split)
+app.command()(stats)
 
 SHOWN_FINDINGS = 20
+SHOWN_ROWS = 5
 SEVERITY_COLORS = {"error": "red", "warning": "yellow"}
-
-
-class Format(StrEnum):
-    """How findings are printed."""
-
-    text = "text"
-    json = "json"
 
 
 class BackendName(StrEnum):
@@ -45,18 +49,34 @@ def check(
         bool, typer.Option("--allow-leak", help="Accept validation rows that are trained on.")
     ] = False,
     show_all: Annotated[bool, typer.Option("--all", help="Print every finding, not the first 20.")] = False,
+    reject: Annotated[
+        Path | None,
+        typer.Option(metavar="REJECTED", help="Write rows with an error there, the others beside it, as .clean.jsonl."),
+    ] = None,
+    force: Force = False,
     debug: Debug = False,
 ) -> int:
     """Check every rule of the chat format; exit code 2 when a row cannot be trained as written."""
     from trainer.data.checks import check_files
+    from trainer.data.rejects import set_aside
 
+    if force and reject is None:
+        raise ConfigError("--force: is given without --reject, expected both or none; remove it")
     report = check_files(files, validation or [], backend=backend.value, allow_leak=allow_leak)
+    sources = [*files, *(validation or [])]
+    rejects = None if reject is None else set_aside(report, sources, reject, force=force)
     num_errors, num_warnings = report.severities["error"], report.severities["warning"]
     code = ExitCode.BAD_INPUT if num_errors else ExitCode.DONE
     if output is Format.json:
         findings = [finding.to_json() for finding in report.findings]
-        summary = {"rows": report.rows, "validation_rows": report.validation_rows, "counts": report.counts}
-        typer.echo(json.dumps(summary | {"severities": report.severities, "findings": findings}, indent=2))
+        summary: dict[str, Any] = {
+            "rows": report.rows,
+            "validation_rows": report.validation_rows,
+            "counts": report.counts,
+        }
+        set_apart = {} if reject is None else {"reject": None if rejects is None else rejects.to_json()}
+        summary |= {"severities": report.severities, **set_apart, "findings": findings}
+        typer.echo(json.dumps(summary, indent=2))
         return code
     shown = report.findings if show_all else report.findings[:SHOWN_FINDINGS]
     for finding in shown:
@@ -68,7 +88,19 @@ def check(
     verdict = "[red]cannot be trained as written[/]" if num_errors else "[green]can be trained[/]"
     rows = f"{report.rows:,} rows" + (f" and {report.validation_rows:,} held out" if validation else "")
     out.print(f"{rows}, {num_errors:,} errors, {num_warnings:,} warnings: {verdict}")
+    if reject is not None:
+        _tell_rejects(rejects, num_errors)
     return code
+
+
+def _tell_rejects(rejects: "Rejects | None", num_errors: int) -> None:
+    if rejects is None:
+        why = "no file has rows with an error beside rows without" if num_errors else "no row has an error"
+        say(f"nothing was set aside: {why}")
+        return
+    out.print(escape(clean(f"{counted(rejects.rows, 'row')} with an error written to {rejects.file}")))
+    for copy in rejects.clean:
+        out.print(escape(clean(f"{counted(copy.rows, 'row')} without one of {copy.source} written to {copy.file}")))
 
 
 @app.command()
@@ -76,9 +108,11 @@ def check(
 def preview(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A chat JSONL file.")],
     config: Annotated[Path, typer.Option("--config", "-c", metavar="CONFIG", help="The config that names the model.")],
-    rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 5,
+    rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many rows. Default: 5, and all with --html.")
+    ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write all rows as a searchable page for the browser.")
+        Path | None, typer.Option(metavar="OUT", help="Write the rows as a searchable page for the browser.")
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -88,8 +122,8 @@ def preview(
     from trainer.config.load import load_config
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="])
-    prepared = local.check(settings, say)
+    reading, data = local.render(settings, say)
     if html is not None:
-        write_page(prepared, html)
+        write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
     else:
-        show_rows(prepared, rows)
+        show_rows(data, reading.renderer, reading.max_length, rows or SHOWN_ROWS)

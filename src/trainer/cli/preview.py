@@ -7,50 +7,68 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from trainer.cli.console import clean, out, say
-from trainer.data.preview import REASONS, Kind, Span, explain
+from trainer.data.overlength import in_words
+from trainer.data.preview import REASONS, Kind, Span, Totals, count, explain
 from trainer.data.preview_page import PreviewRow, preview_page
+from trainer.data.quoting import counted
 from trainer.data.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.runs.files import write_whole
 
 if TYPE_CHECKING:
-    from trainer.training.dataset import Row
-    from trainer.training.prepare import Prepared
+    from trainer.config.schema import RunConfig
+    from trainer.training.dataset import Row, TrainingData
 
 STYLES: dict[Kind, str] = {"answer": "bold green", "end": "black on green", "untrained": "yellow", "prompt": "dim"}
 
 
-def show_rows(prepared: "Prepared", count: int) -> None:
-    """Print the first `count` rows; without colour the trained spans stand in double brackets."""
-    rows = prepared.data.train
-    for row in _explained(prepared, rows[:count]):
+def show_rows(data: "TrainingData", renderer: Renderer, max_length: int, num_rows: int) -> None:
+    """Print the first rows and the totals of all; without color the trained spans stand in double brackets."""
+    for row in _explained(renderer, data.train[:num_rows]):
         for spans in row.examples:
             trained, total = (sum(s.num_tokens for s in spans if s.trained or every) for every in (False, True))
-            out.rule(f"{row.place}  {trained} of {total} tokens trained", align="left")
+            out.rule(
+                f"{clean(row.place)}  {trained:,} of {total:,} tokens trained ({trained / total:.0%})", align="left"
+            )
             out.print(_colored(spans))
     out.rule(align="left", style="dim")
     if out.is_terminal:
         for kind, reason in REASONS.items():
             out.print(Text.assemble(("text", STYLES[kind]), f"  {reason}"))
-    num_trained, total = prepared.data.num_supervised, prepared.data.num_tokens
-    out.print(f"{len(rows):,} rows, {num_trained:,} of {total:,} tokens trained ({num_trained / total:.0%})")
+    for name, text in (*_totals(renderer, data.train).facts(), *_notes(data, max_length)):
+        out.print(Text.assemble((f"{name:<13}", "dim"), text))
 
 
-def write_page(prepared: "Prepared", file: Path) -> None:
-    """Write all rows as a page for the browser."""
-    rows = list(_explained(prepared, prepared.data.train))
-    title = ", ".join(source.path for source in prepared.config.data.train_sources)
+def write_page(
+    config: "RunConfig", data: "TrainingData", renderer: Renderer, max_length: int, file: Path, num_rows: int | None
+) -> None:
+    """Write the first rows, or all, as a page for the browser."""
+    if file.resolve() in {Path(source.path).resolve() for source in config.data.train_sources}:
+        raise ConfigError(f"--html: {file} is the file that is previewed, expected another one; choose another name")
+    rows, notes = data.train[:num_rows], _notes(data, max_length)
+    if hidden := len(data.train) - len(rows):
+        notes.append(("left out", f"{counted(hidden, 'row')} after these"))
+    title = ", ".join(source.path for source in config.data.train_sources)
+    page = preview_page(title, config.model.base, _totals(renderer, rows), _explained(renderer, rows), notes)
     try:
-        write_whole(file, preview_page(title, prepared.config.model.base, rows))
+        write_whole(file, page)
     except OSError as error:
         raise ConfigError(
             f"{file}: cannot be written: {error.strerror}, expected a file in a folder that exists"
         ) from None
-    say(f"wrote {len(rows):,} rows to {file}; open it in a browser")
+    say(f"wrote {counted(len(rows), 'row')} to {file}; open it in a browser")
 
 
-def _explained(prepared: "Prepared", rows: "Sequence[Row]") -> Iterator[PreviewRow]:
-    renderer = Renderer(prepared.tokenizer)
+def _totals(renderer: Renderer, rows: "Sequence[Row]") -> Totals:
+    return count(((row.conversation, row.examples) for row in rows), renderer.end_markers)
+
+
+def _notes(data: "TrainingData", max_length: int) -> list[tuple[str, str]]:
+    """What happened to rows before they could be shown."""
+    return [("too long", in_words(data.touched, max_length))] if data.touched else []
+
+
+def _explained(renderer: Renderer, rows: "Sequence[Row]") -> Iterator[PreviewRow]:
     for row in rows:
         yield PreviewRow(row.conversation.place, explain(renderer, row.conversation, row.examples))
 

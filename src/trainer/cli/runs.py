@@ -1,6 +1,7 @@
 """Commands that look at runs, and the one that deletes them. They read the run's files and nothing else."""
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -174,10 +175,18 @@ def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
             f"{file['path']} ({file['role']}, sha256 {file['sha256'][:12]}…)" for file in manifest["data"]
         ),
         "rows": f"{rows['train']:,} trained, {rows['validation']:,} held out",
+        "too long": _outcomes(manifest["overlength"]),
         "tokens": f"{manifest['num_tokens']:,}, of which {manifest['num_supervised_tokens']:,} supervised",
         "device": f"{manifest['device']}, {manifest['dtype']}",
         "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
     }
+
+
+def _outcomes(overlength: list[dict[str, Any]]) -> str:
+    """What became of rows over data.max_length."""
+    counts = Counter(note["outcome"] for note in overlength)
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()))
+    return f"{told}; manifest.json lists them" if told else "no row"
 
 
 def _print_section(title: str, values: dict[str, Any]) -> None:

@@ -62,14 +62,17 @@ def train(
     settings = load_config(config, overrides or [])
     if auto_resume and settings.run.name is None:
         raise ConfigError("--auto-resume: the run has no name, expected one that stays the same; set run.name")
+    if auto_resume and detach:
+        raise ConfigError("--auto-resume: is given with --detach, expected one of them; remove one")
 
     from trainer.backends import local  # torch and transformers: only once the config is right
 
     prepared = local.check(settings, say, may_exist=auto_resume)
     if preview is not None:
         from trainer.cli.preview import show_rows
+        from trainer.data.rendering import Renderer
 
-        show_rows(prepared, preview)
+        show_rows(prepared.data, Renderer(prepared.tokenizer), prepared.plan.max_length, preview)
         return 0
     _show_plan(prepared)
     if check:
@@ -117,8 +120,10 @@ def _finish(run: Run, outcome: "Outcome") -> int:
 
 def _show_plan(prepared: "Prepared") -> None:
     """What is about to happen, in numbers."""
+    from rich.markup import escape
     from rich.table import Table
 
+    from trainer.data.overlength import in_words
     from trainer.model.device import describe
     from trainer.training.memory import gib
 
@@ -145,8 +150,12 @@ def _show_plan(prepared: "Prepared") -> None:
         f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free, {plan.token_budget:,} tokens at a time "
         "(estimated)",
     )
-    for note in data.touched:
-        table.add_row("length", f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}")
+    if data.touched:
+        table.add_row("[yellow]length[/]", in_words(data.touched, plan.max_length))
+    for note in data.touched[:5]:
+        table.add_row("", escape(f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}"))
+    if (hidden := len(data.touched) - 5) > 0:
+        table.add_row("", f"and {hidden:,} more; the run's manifest.json lists them all")
     for finding in data.report.findings[:5]:
         table.add_row("[yellow]warning[/]", str(finding).replace("[", "\\["))
     if (hidden := len(data.report.findings) - 5) > 0:

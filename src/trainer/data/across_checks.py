@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -27,6 +27,15 @@ class Fingerprint:
     prompt: bytes
     weights: tuple[int, ...]
     has_prompt: bool
+
+
+def fingerprints(conversations: Iterable[Conversation]) -> Iterator[Fingerprint]:
+    """The fingerprint of each conversation."""
+    tools: dict[int, bytes] = {}  # by identity: rows with equal tools share one tuple
+    for row in conversations:
+        if id(row.tools) not in tools:
+            tools[id(row.tools)] = _digest(json.dumps(row.tools), b"") if row.tools else b""
+        yield _fingerprint(row, tools[id(row.tools)])
 
 
 def _fingerprint(conversation: Conversation, tools: bytes) -> Fingerprint:
@@ -63,14 +72,11 @@ class RowComparison:
     def leak_severity(self) -> Severity:
         return "warning" if self.allow_leak else "error"
 
-    def compare(self, conversations: Iterable[Conversation], findings: FindingList, *, training: bool) -> None:
+    def compare(self, conversations: Sequence[Conversation], findings: FindingList, *, training: bool) -> None:
         """Note which of `conversations` repeat or contradict an earlier one."""
-        tools: dict[int, bytes] = {}  # by identity: rows with equal tools share one tuple
-        for row in conversations:
-            if id(row.tools) not in tools:
-                tools[id(row.tools)] = _digest(json.dumps(row.tools), b"") if row.tools else b""
+        for row, seen in zip(conversations, fingerprints(conversations), strict=True):
             findings.line = row.line
-            self._compare(_fingerprint(row, tools[id(row.tools)]), (row.file, row.line), findings, training)
+            self._compare(seen, (row.file, row.line), findings, training)
 
     def _compare(self, seen: Fingerprint, place: Place, findings: FindingList, training: bool) -> None:
         first, exact = self._first.setdefault((seen.row, seen.weights), (place, seen.exact))
@@ -91,6 +97,13 @@ class RowComparison:
             findings.add("SAME_PROMPT", "the row", found, "one answer to a prompt")
 
 
+def system_prompt(row: Conversation) -> str | None:
+    """The first system prompt of a row with its white space folded, None where it has none."""
+    texts = (message.content or "" for message in row.messages if message.role in ("system", "developer"))
+    text = next(texts, None)
+    return None if text is None else " ".join(text.split())
+
+
 class SystemPrompts:
     """Counts the system prompts of the training rows, none being one of them."""
 
@@ -99,9 +112,8 @@ class SystemPrompts:
         self._places: dict[bytes, list[Place]] = {}
 
     def count(self, row: Conversation) -> None:
-        texts = (message.content or "" for message in row.messages if message.role in ("system", "developer"))
-        text = next(texts, None)
-        prompt = b"" if text is None else _digest(" ".join(text.split()), b"system")
+        text = system_prompt(row)
+        prompt = b"" if text is None else _digest(text, b"system")
         self._counts[prompt] += 1
         places = self._places.setdefault(prompt, [])
         if len(places) < NUM_LISTED_PLACES:

@@ -87,7 +87,8 @@ def read_conversations(path: Path, backend: Backend = "local") -> FileReport:
         head = file.read(HEAD_BYTES + 1)
         if shape := recognise(head[:HEAD_BYTES], whole=len(head) <= HEAD_BYTES):
             findings.line = shape.line
-            findings.add(shape.code, "the file", shape.found, "chat JSONL in UTF-8", _conversion(path, shape.code))
+            fix = shape.fix or _conversion(path, shape.code)
+            findings.add(shape.code, "the file", shape.found, "chat JSONL in UTF-8", fix)
             return FileReport(str(path), [], findings.findings, 0)
         reader = _Reader(path, findings)
         for line in numbered_lines(file):
@@ -109,7 +110,7 @@ class _Reader:
         self.metadata_lines: list[int] = []
 
     def read(self, line: Line) -> None:
-        if not line.raw.strip(b" \t\r"):
+        if line.blank:
             return
         self.rows += 1
         self.findings.line = line.number
@@ -169,6 +170,8 @@ def _conversion(path: Path, code: str) -> str | None:
     match code:
         case "FORMAT":
             return command
+        case "ENCODING":
+            return f"save it as UTF-8, or {command}"
         case "PREFERENCE":
             return f"supervised runs need messages; to train on the preferred answers {command}"
     return None

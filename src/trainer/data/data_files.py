@@ -23,6 +23,11 @@ class Line:
     raw: bytes
     whole: bool = True
 
+    @property
+    def blank(self) -> bool:
+        """Whether the line is no row."""
+        return not self.raw.strip(b" \t\r")
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:

@@ -1,5 +1,6 @@
 """Rows longer than `data.max_length`: refused, left out, or shortened by whole turns; each one is named."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,6 +18,14 @@ class Touched:
     place: str
     num_tokens: int
     outcome: Literal["error", "dropped", "truncated"]
+
+
+def in_words(touched: Sequence[Touched], max_length: int) -> str:
+    """How many rows were too long, and what became of them."""
+    rows = "row is" if len(touched) == 1 else "rows are"
+    counts = Counter(note.outcome for note in touched)
+    outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()))
+    return f"{len(touched):,} {rows} longer than {max_length:,} tokens: {outcomes}"
 
 
 def longest(examples: Sequence[Example]) -> int:

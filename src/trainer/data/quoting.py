@@ -35,6 +35,11 @@ def shortened(text: str, closing: str = "") -> str:
     return f"{text[: MAX_SHOWN_CHARS - 1 - len(closing)]}…{closing}"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `1,024 rows`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def listed(words: Sequence[str], last: str = "and") -> str:
     """`a, b and c`."""
     return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else "".join(words)

@@ -43,8 +43,8 @@ _FILE_RULES = (
     Rule(
         "FORMAT",
         "the file is chat JSONL",
-        "A JSON array, a pretty-printed file, CSV, a compressed or binary file, and the ShareGPT, Alpaca and "
-        "prompt/completion layouts are recognised and can be converted.",
+        "A JSON array, a pretty-printed file, CSV, Parquet, and the ShareGPT, Alpaca and prompt/completion layouts are "
+        "recognised and can be converted. Compressed and other binary files are recognised.",
         "run: trainer data convert FILE",
     ),
     Rule(

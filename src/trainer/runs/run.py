@@ -1,7 +1,8 @@
 """One run: a folder whose files are the interface between training, commands, dashboards and people.
 
 config.yaml      every setting, resolved (no `auto` left)       status.json     state, step, process, error
-manifest.json    data, base model, versions, hardware           events.jsonl    what happened, in words
+manifest.json    data, base model, versions, hardware;          events.jsonl    what happened, in words
+                 every row that on_overlength touched
 results.csv      loss and token accuracy by step                metrics.jsonl   everything else that is measured
 checkpoints/     resumable states by step                       adapter/        the result, in PEFT's format
 lock.json        the process that writes, while it does         output.log      what a run in the background printed

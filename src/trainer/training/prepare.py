@@ -38,6 +38,17 @@ class Prepared:
     ranks: Ranks
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the model of a config reads text; `config` holds what a parent run passes on."""
+
+    config: RunConfig
+    base: Base
+    parent: Parent | None
+    renderer: Renderer
+    max_length: int
+
+
 def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     """Check data and model, and resolve every `auto`. `report` is told what takes long.
 
@@ -45,21 +56,11 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     """
     ranks = join()
     checked = check_data(config.data)
-    parent = find_parent(config)
-    if parent is not None:
-        config = inherit(config, parent)
-    base = find_base(_base_settings(config, parent), report)
-    _check_same_base(base, parent)
-    tokenizer = load_tokenizer(base, config.model)
-    renderer = Renderer(tokenizer)
-    try:
-        renderer.end_markers  # noqa: B018  # derived once here, so that a template without one is refused once
-    except RenderingError as error:
-        raise ConfigError(f"model.base: {config.model.base!r}: {error}") from None
+    reading = find_reading(config, report)
+    config, base, parent = reading.config, reading.base, reading.parent
     if parent is None:
         check_targets(base.skeleton, config.lora)
-    max_length = base.max_length if config.data.max_length == "auto" else config.data.max_length
-    data = render_data(checked, config.data, renderer, max_length)
+    data = render_data(checked, config.data, reading.renderer, reading.max_length)
     device = pick_device()
     dtype = pick_dtype(config.model, device)
     memory = estimate(config, base, dtype, device, free_memory_bytes(device), data.longest)
@@ -68,10 +69,29 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     counts: dict[str, int] = {}
     for row in data.train:
         counts[row.conversation.file] = counts.get(row.conversation.file, 0) + 1
-    plan = make_plan(config, rows_per_epoch(counts, data.weights), max_length, memory.token_budget)
+    plan = make_plan(config, rows_per_epoch(counts, data.weights), reading.max_length, memory.token_budget)
     plan = ranks.first(lambda: plan)  # the others may have other memory left
     resolved = resolve(config, plan, str(dtype).removeprefix("torch."))
-    return Prepared(resolved, plan, base, parent, tokenizer, data, memory, device, dtype, ranks)
+    return Prepared(resolved, plan, base, parent, reading.renderer.tokenizer, data, memory, device, dtype, ranks)
+
+
+def find_reading(config: RunConfig, report: Callable[[str], None]) -> Reading:
+    """The tokenizer and chat template of the config's model, and the longest row in tokens.
+
+    Raises: ConfigError.
+    """
+    parent = find_parent(config)
+    if parent is not None:
+        config = inherit(config, parent)
+    base = find_base(_base_settings(config, parent), report)
+    _check_same_base(base, parent)
+    renderer = Renderer(load_tokenizer(base, config.model))
+    try:
+        renderer.end_markers  # noqa: B018  # derived once here, so that a template without one is refused once
+    except RenderingError as error:
+        raise ConfigError(f"model.base: {config.model.base!r}: {error}") from None
+    max_length = base.max_length if config.data.max_length == "auto" else config.data.max_length
+    return Reading(config, base, parent, renderer, max_length)
 
 
 def _base_settings(config: RunConfig, parent: Parent | None) -> ModelConfig:

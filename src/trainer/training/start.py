@@ -1,10 +1,12 @@
 """Where a run goes on: at its newest complete checkpoint, if nothing that its result depends on has changed."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from trainer.config.load import dump_config
+from trainer.data.overlength import in_words
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import Checkpoint, forget_after, newest_complete
 from trainer.training.fingerprint import Fingerprint, fingerprint, refuse_changes
@@ -36,12 +38,21 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
     step = checkpoint.step if checkpoint else 0
     if manifest or checkpoint:
         _tell(prepared, run, step, changes, say)
+    else:
+        _tell_overlength(prepared, run)
     if not manifest or changes:
         run.write_manifest(build_manifest(prepared) | {"fingerprint": now})
     files.write_whole(run.path / "config.yaml", dump_config(prepared.config))
     _restore_logs(run, checkpoint)
     forget_after(run.checkpoints, step)
     return Start(checkpoint, now)
+
+
+def _tell_overlength(prepared: Prepared, run: Run) -> None:
+    if touched := prepared.data.touched:
+        told = f"{in_words(touched, prepared.plan.max_length)}; manifest.json lists them"
+        counts = Counter[str](note.outcome for note in touched)
+        run.event(told, level="warning", kind="overlength", **counts)
 
 
 def _tell(prepared: Prepared, run: Run, step: int, changes: list[str], say: Callable[[str], None]) -> None:

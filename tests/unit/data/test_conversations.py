@@ -163,7 +163,8 @@ def test_encoding_mistakes_name_line_and_byte(written, content, expected):
 
 PRETTY = json.dumps(ROW, indent=2).encode()
 SHAREGPT = b'{"conversations": [{"from": "human", "value": "Hi"}]}'
-CONVERT = "expected chat JSONL in UTF-8; run: trainer data convert FILE"
+TEXT = "expected chat JSONL in UTF-8"
+CONVERT = f"{TEXT}; run: trainer data convert FILE"
 SHAPES = {
     "array on one line": (b"[" + LINE + b", " + LINE + b"]", f"is one JSON array, {CONVERT}"),
     "array of one line longer than the head": (
@@ -181,8 +182,8 @@ SHAPES = {
     "CSV": (b"prompt,completion\nHi,Hello\n", f"is a table (CSV), {CONVERT}"),
     "TSV": (b"question\tanswer\nHi\tHello\n", f"is a table (CSV), {CONVERT}"),
     "CSV with quotes": (b'"user message";"answer"\n"Hi";"Hello"\n', f"is a table (CSV), {CONVERT}"),
-    "gzip": (b"\x1f\x8b\x08\0\0\0", f"is gzip-compressed, {CONVERT}"),
-    "Excel": (b"PK\x03\x04\0\0", f"is a zip archive or an Excel workbook, {CONVERT}"),
+    "gzip": (b"\x1f\x8b\x08\0\0\0", f"is gzip-compressed, {TEXT}; unpack it with gunzip"),
+    "Excel": (b"PK\x03\x04\0\0", f"is a zip archive or an Excel workbook, {TEXT}; unpack it, or save the sheet as CSV"),
     "Parquet": (b"PAR1\0\0", f"is a Parquet file, {CONVERT}"),
     "ShareGPT": (
         b"\n".join([SHAREGPT] * 3),

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
-from trainer.data.overlength import Touched, apply_policy, longest
+from trainer.data.overlength import Touched, apply_policy, in_words, longest
 from trainer.data.rendering import IGNORE_INDEX, Example, Renderer
 
 TURNS = [(role, f"{role[0]}{number}") for number in (1, 2, 3) for role in ("user", "assistant")]
@@ -15,6 +15,12 @@ def renderer() -> Renderer:
 
 def text(renderer: Renderer, examples: list[Example]) -> str:
     return str(renderer.tokenizer.decode(examples[0].input_ids))
+
+
+def test_what_became_of_rows_is_told_in_words() -> None:
+    touched = [Touched("a:1", 20, "truncated"), Touched("a:2", 30, "dropped"), Touched("a:3", 25, "dropped")]
+    assert in_words(touched, 1500) == "3 rows are longer than 1,500 tokens: 2 dropped, 1 truncated"
+    assert in_words(touched[:1], 10) == "1 row is longer than 10 tokens: 1 truncated"
 
 
 def test_a_row_that_fits_is_left_alone(renderer: Renderer) -> None:

@@ -1,0 +1,1 @@
+"""Data of other layouts as chat JSONL."""

@@ -1,0 +1,155 @@
+"""A file of another layout as chat JSONL: every row is carried whole, or named with the reason why not."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from trainer.data.convert.columns import Columns, columns_of
+from trainer.data.convert.messages import NotConvertible, Row
+from trainer.data.convert.shapes import convert_row, with_system
+from trainer.data.convert.source import Source, SourceRow, open_source
+from trainer.data.findings import FindingList
+from trainer.data.json_scanner import JsonProblem
+from trainer.data.new_files import new_files
+from trainer.data.quoting import printable, quoted
+from trainer.data.row_checks import check_row
+from trainer.data.tool_checks import ToolLists
+from trainer.errors import DataError
+
+
+class Skipped(NamedTuple):
+    """A row that no chat row could be made of."""
+
+    place: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Conversion:
+    """What became of a file; `dropped` counts the rows in which a key had a value that a chat row has no place for."""
+
+    output: Path
+    encoding: str | None
+    layout: str
+    num_read: int = 0
+    num_written: int = 0
+    num_given_system: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    shapes: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def default_output(source: Path) -> Path:
+    """Where the rows of `source` go unless told otherwise: beside it."""
+    return source.with_suffix(".chat.jsonl")
+
+
+def convert_file(
+    source: Path,
+    output: Path | None = None,
+    *,
+    columns: Columns | None = None,
+    system: str | None = None,
+    encoding: str | None = None,
+    skip_bad: bool = False,
+    force: bool = False,
+) -> Conversion:
+    """Write the rows of `source` as chat JSONL; each that is written passes the rules of a row.
+
+    `system` becomes the system prompt of rows that have none.
+
+    Raises: DataError, when `source` cannot be read, a row of it cannot be converted (with `skip_bad`: no row can), or
+    `output` exists (unless `force`); nothing is written then.
+    """
+    output = output or default_output(source)
+    with open_source(source, encoding, lambda names: _has_columns(names, columns), skip_bad=skip_bad) as rows:
+        conversion = Conversion(output, rows.encoding, rows.layout)
+        with new_files([output], [source], force=force) as (file,):
+            for line in _converted(source, rows, columns, system, conversion):
+                file.write(line)
+            _refuse_skipped(source, conversion, skip_bad)
+    return conversion
+
+
+def _has_columns(names: Sequence[str], columns: Columns | None) -> bool:
+    try:
+        needed = columns_of([name.strip() for name in names], columns).needed
+    except NotConvertible:
+        return {"instruction", "output"} <= set(names)
+    return needed <= {name.strip() for name in names}
+
+
+def _converted(
+    source: Path, rows: Source, columns: Columns | None, system: str | None, conversion: Conversion
+) -> Iterator[bytes]:
+    """The lines to write; `conversion` is kept up to date."""
+    tool_lists = ToolLists()
+    for row in rows.rows:
+        conversion.num_read += 1
+        dropped: Counter[str] = Counter()
+        try:
+            shape, made = convert_row(_value(row), columns, dropped)
+            given = [with_system(one, system) for one in made] if system else made
+            lines = [_line(one, tool_lists) for one in given]
+        except NotConvertible as error:
+            conversion.skipped.append(Skipped(_place(source, row), str(error)))
+            continue
+        conversion.num_given_system += sum(one is not before for one, before in zip(given, made, strict=True))
+        conversion.shapes[shape] += 1
+        conversion.dropped += dropped
+        conversion.num_written += len(lines)
+        yield from lines
+
+
+def _place(source: Path, row: SourceRow) -> str:
+    column = f":{row.value.column}" if isinstance(row.value, JsonProblem) and row.value.column else ""
+    return f"{printable(str(source))}:{row.line}{column}"
+
+
+def _value(row: SourceRow) -> Row:
+    """The row as an object; a list of messages stands for a conversation."""
+    value = row.value
+    if isinstance(value, JsonProblem):
+        raise NotConvertible(f"{value.code}: the row {value.found}, expected {value.accepted}")
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {"messages": value}
+    if not isinstance(value, dict):
+        raise NotConvertible(f"ROW: the row is {quoted(value)}, expected an object")
+    return value
+
+
+def _line(row: Row, tool_lists: ToolLists) -> bytes:
+    """The row as it is written. One that would only be an error of the new file is refused: mend it in the old one."""
+    findings = FindingList("", "openai")  # the only backend that takes images
+    check_row(row, tool_lists, findings)
+    for finding in findings.findings:
+        if finding.severity == "error":
+            found = f"{finding.code}: as a chat row {finding.where} {finding.found}"
+            raise NotConvertible(f"{found}, expected {finding.accepted}; {finding.fix}")
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:
+        reason = "ENCODING: the row holds what is no character, expected text; write it anew"
+        raise NotConvertible(reason) from None
+    except TypeError as error:  # dates and bytes, which Parquet has and JSON has not
+        raise NotConvertible(f"JSON: the row holds a value that JSON has not ({error}), expected text") from None
+
+
+def _refuse_skipped(source: Path, conversion: Conversion, skip_bad: bool) -> None:
+    """Raises: DataError, with every reason; a reason that all rows share is told once."""
+    name, skipped = printable(str(source)), conversion.skipped
+    if not conversion.num_read:
+        raise DataError(f"{name}: holds no rows, expected some below its first line; check the file")
+    if not skipped or (skip_bad and conversion.num_written):
+        return
+    reasons = {row.reason for row in skipped}
+    told = [f"{row.place}: {row.reason}" for row in skipped]
+    if conversion.num_written:
+        found = f"{len(skipped):,} of {conversion.num_read:,} rows cannot be converted, expected all"
+        raise DataError(f"{name}: {found}; mend them, or leave them out with --skip-bad", *told)
+    if len(reasons) == 1 and len(skipped) > 1:
+        told = [f"{name}: each of {conversion.num_read:,} rows {reasons.pop()}"]
+    raise DataError(f"{name}: no row can be converted, expected one at least; nothing was written", *told)

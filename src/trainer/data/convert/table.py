@@ -1,0 +1,87 @@
+"""CSV and TSV: each record as an object of its header's names."""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from trainer.data.data_files import MAX_LINE_BYTES
+from trainer.data.json_scanner import JsonProblem
+from trainer.data.quoting import printable, quoted
+from trainer.errors import DataError
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+NUM_TRIED_RECORDS = 20
+
+Record = tuple[int, dict[str, str] | JsonProblem]
+
+
+def read_table(path: Path, table: TextIO, is_known: Callable[[Sequence[str]], bool]) -> Iterator[Record]:
+    """The records of `table` below its header, each with the line it begins in.
+
+    Raises: DataError, when no delimiter makes columns, or two have one name.
+    """
+    cells = _cells(table, _delimiter(path, table, is_known))
+    line, header = next(cells)
+    assert not isinstance(header, JsonProblem)
+    names = [name.strip() for name in header]
+    if repeated := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise DataError(
+            f"{printable(str(path))}:{line}: has two columns named {quoted(repeated[0])}, expected a name of its own "
+            "for each column; rename one"
+        )
+    return (_record(line, names, row) for line, row in cells)
+
+
+def _record(line: int, names: list[str], cells: list[str] | JsonProblem) -> Record:
+    if isinstance(cells, JsonProblem):
+        return line, cells
+    if len(cells) != len(names):
+        return line, _problem(f"has {len(cells)} cells", f"{len(names)}, as the header has")
+    return line, dict(zip(names, cells, strict=True))
+
+
+def _delimiter(path: Path, table: TextIO, is_known: Callable[[Sequence[str]], bool]) -> str:
+    """The mark that gives known columns, else the most records as wide as the header, else the most columns."""
+
+    def fit(mark: str) -> tuple[bool, int, int]:
+        tried = [row for _, row in islice(_cells(table, mark), NUM_TRIED_RECORDS + 1)]
+        if not tried or isinstance(tried[0], JsonProblem):
+            return False, 0, 0
+        width = len(tried[0])
+        num_equal = sum(not isinstance(row, JsonProblem) and len(row) == width for row in tried)
+        return width > 1 and is_known(tried[0]), num_equal if width > 1 else 0, width
+
+    best = max(DELIMITERS, key=fit)
+    if fit(best)[2] < 2:
+        raise DataError(
+            f"{printable(str(path))}:1: holds neither JSON nor columns parted by {', '.join(DELIMITERS.values())}, "
+            "expected rows with a question and an answer; export the data as CSV or JSON"
+        )
+    return best
+
+
+def _cells(table: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | JsonProblem]]:
+    """The cells of each record that is not blank, from the start of the file."""
+    table.seek(0)
+    csv.field_size_limit(MAX_LINE_BYTES)
+    reader = csv.reader(table, delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, _problem(f"cannot be read ({error})", 'quotes that close, "" inside')
+            continue
+        if any("\0" in cell for cell in cells):
+            yield line, _problem("holds a NUL character", "text")
+        elif any(cell.strip() for cell in cells):
+            yield line, cells
+
+
+def _problem(found: str, accepted: str) -> JsonProblem:
+    return JsonProblem("CSV", 0, found, accepted)

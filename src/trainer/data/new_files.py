@@ -1,0 +1,69 @@
+"""Files that a data command writes: all of them whole or none, and never over another file by accident."""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from trainer.data.quoting import printable
+from trainer.errors import DataError
+from trainer.runs.files import flush_folder
+
+
+@contextmanager
+def new_files(paths: Sequence[Path], sources: Sequence[Path], *, force: bool) -> Iterator[Sequence[BinaryIO]]:
+    """Files to write, which appear under their names when the block ends without an exception.
+
+    Raises: DataError, when one exists (unless `force`), is one of `sources`, or cannot be written.
+    """
+    if problems := list(_problems(paths, sources, force)):
+        raise DataError(*problems)
+    beside = [path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in paths]
+    try:
+        with ExitStack() as stack:
+            files = [stack.enter_context(path.open("xb")) for path in beside]
+            yield files
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
+        _rename_all(beside, paths)
+    except OSError as error:
+        name = printable(str(paths[0].parent))
+        raise DataError(f"{name}: cannot be written ({error.strerror}), expected a folder with room") from error
+    finally:
+        for path in beside:
+            path.unlink(missing_ok=True)
+
+
+def _rename_all(beside: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Give every file its name; where one is refused, those that have theirs and replaced nothing go again."""
+    fresh: list[Path] = []
+    try:
+        for source, target in zip(beside, paths, strict=True):
+            is_fresh = not target.exists()
+            source.replace(target)
+            fresh += [target] * is_fresh
+    except OSError:
+        for target in fresh:
+            target.unlink()
+        raise
+    for folder in {path.parent for path in paths}:
+        flush_folder(folder)
+
+
+def _problems(paths: Sequence[Path], sources: Sequence[Path], force: bool) -> Iterator[str]:
+    resolved = [path.resolve() for path in paths]
+    for path in paths:
+        name = printable(str(path))
+        if path.resolve() in {source.resolve() for source in sources}:
+            yield f"{name}: is the file that is read, expected another one; choose another name"
+        elif resolved.count(path.resolve()) > 1:
+            yield f"{name}: is to be two of the new files, expected a name of its own for each; rename one"
+        elif path.exists() and not path.is_file():
+            yield f"{name}: is no regular file, expected the name of a new file; choose another name"
+        elif path.exists() and not force:
+            yield f"{name}: exists already, expected a new file; choose another name or add --force"
+        elif not path.parent.is_dir():
+            yield f"{name}: the folder {printable(str(path.parent))} does not exist, expected one; create it"

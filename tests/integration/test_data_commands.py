@@ -1,0 +1,72 @@
+"""The data commands that read rows as a model does, in this process: torch is imported once."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.conftest import REPOSITORY
+from trainer.cli.main import trainer_app
+
+DATA = REPOSITORY / "data"
+TRAIN, HELD_OUT = DATA / "support_train.jsonl", DATA / "support_validation.jsonl"
+TINY = REPOSITORY / "configs" / "tiny.yaml"
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Run `trainer data` in an empty folder; standard output and standard error come back."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, code=0):
+        done = CliRunner().invoke(trainer_app, ["data", *map(str, words)], terminal_width=120)
+        assert done.exit_code == code, done.stderr
+        return done.stdout, done.stderr.splitlines()
+
+    return run
+
+
+def test_tokens_are_told_to_machines_and_to_people(data):
+    out, _ = data("stats", TRAIN, "--validation", HELD_OUT, "--config", TINY, "--format", "json")
+    told = json.loads(out)
+    assert (told["train"]["rows"], told["validation"]["rows"], told["leaks"]) == (40, 8, 0)
+    tokens = told["train"]["tokens"]
+    total = tokens["tokens"]["total"]
+    assert tokens["billed_per_epoch"] == total > tokens["unique"] > tokens["supervised"]["total"]
+    out, err = data("stats", TRAIN, "--config", TINY)
+    assert err == []
+    assert f"an epoch is {total:,} tokens; a service that trains on these rows bills about as many\n" in out
+    assert f"trained         {tokens['supervised']['total']:,} of {total:,} tokens" in out
+    assert "no row over 2,048 tokens (data.max_length)" in out
+
+
+def test_rows_over_the_length_of_the_config_are_named(data, tmp_path):
+    (tmp_path / "short.yaml").write_text("model: {base: builtin:tiny}\ndata: {train: x, max_length: 500}\n")
+    out, _ = data("stats", TRAIN, "--config", "short.yaml")
+    assert f"2 rows over 500 tokens (data.max_length): {TRAIN}:1, {TRAIN}:" in " ".join(out.split())
+
+
+def test_totals_stand_below_the_rows(data):
+    out, _ = data("preview", TRAIN, "--config", TINY, "--rows", "1")
+    *_, rows, trained, ends, weights = out.splitlines()
+    assert rows == "rows         40"
+    assert re.fullmatch(r"trained      [\d,]+ of [\d,]+ tokens \(\d\d\.\d%\)", trained)
+    assert ends == "end markers  92 trained, one after each trained answer"
+    assert weights == "weight 0     12 answers in 12 rows only read"
+
+
+def test_the_page_is_written_for_all_rows_or_the_first(data, tmp_path):
+    _, err = data("preview", TRAIN, "--config", TINY, "--html", "page.html")
+    assert err == ["wrote 40 rows to page.html; open it in a browser"]
+    _, err = data("preview", TRAIN, "--config", TINY, "--html", "page.html", "--rows", "3")
+    assert err == ["wrote 3 rows to page.html; open it in a browser"]
+    assert "37 rows after these" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_page_never_replaces_the_data(data, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes((DATA / "starter.jsonl").read_bytes())
+    _, err = data("preview", "rows.jsonl", "--config", TINY, "--html", "rows.jsonl", code=2)
+    assert err == ["error: --html: rows.jsonl is the file that is previewed, expected another one; choose another name"]
+    assert rows.read_bytes() == (DATA / "starter.jsonl").read_bytes()

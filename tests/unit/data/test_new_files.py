@@ -1,0 +1,92 @@
+"""New files appear whole and together, or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from trainer.data.new_files import new_files
+from trainer.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("source").write_text("s")
+    Path("old").write_text("o")
+    return tmp_path
+
+
+def left():
+    return sorted(path.name for path in Path().rglob("*"))
+
+
+def test_files_appear_together():
+    with new_files([Path("a"), Path("b")], [Path("source")], force=False) as (first, second):
+        first.write(b"1")
+        second.write(b"2")
+        first.flush()
+        assert not Path("a").exists()
+    assert (Path("a").read_bytes(), Path("b").read_bytes()) == (b"1", b"2")
+    assert left() == ["a", "b", "old", "source"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_nothing_is_left_when_writing_is_interrupted(error):
+    def write():
+        with new_files([Path("a"), Path("old")], [], force=True) as files:
+            files[1].write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert left() == ["old", "source"]
+    assert Path("old").read_text() == "o"
+
+
+def test_a_second_file_that_is_refused_takes_the_first_one_back(monkeypatch):
+    replace = Path.replace
+
+    def refuse(self, target):
+        if target.name == "b":
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    expected = r"^\.: cannot be written \(No space left on device\), expected a folder with room$"
+    with pytest.raises(DataError, match=expected), new_files([Path("a"), Path("b")], [], force=False):
+        pass
+    assert left() == ["old", "source"]
+
+
+REFUSED = {
+    "source": "source: is the file that is read, expected another one; choose another name",
+    "old": "old: exists already, expected a new file; choose another name or add --force",
+    ".": ".: is no regular file, expected the name of a new file; choose another name",
+    "none/a": "none/a: the folder none does not exist, expected one; create it",
+}
+
+
+@pytest.mark.parametrize(("name", "problem"), REFUSED.items())
+def test_what_cannot_be_a_new_file_is_told_before_anything_is_written(name, problem):
+    with pytest.raises(DataError) as raised, new_files([Path("a"), Path(name)], [Path("source")], force=False):
+        raise AssertionError
+    assert raised.value.problems == (problem,)
+    assert left() == ["old", "source"]
+
+
+def test_two_files_of_one_name_are_told():
+    with pytest.raises(DataError) as raised, new_files([Path("a"), Path("./a")], [], force=True):
+        raise AssertionError
+    problem = "a: is to be two of the new files, expected a name of its own for each; rename one"
+    assert raised.value.problems == (problem, problem)
+
+
+def test_force_replaces_a_file_but_never_the_source():
+    with new_files([Path("old")], [Path("source")], force=True) as (file,):
+        file.write(b"new")
+    assert Path("old").read_text() == "new"
+    with (
+        pytest.raises(DataError, match="is the file that is read"),
+        new_files([Path("source")], [Path("source")], force=True),
+    ):
+        raise AssertionError

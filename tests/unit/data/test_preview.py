@@ -1,0 +1,107 @@
+"""The preview shows the tokens that are trained, whole and with the reason, and counts them right."""
+
+import json
+import re
+
+import pytest
+
+from tests.conftest import CHATML, make_tokenizer, talk
+from trainer.data import preview_page as page_module
+from trainer.data.preview import REASONS, Span, Totals, count, explain
+from trainer.data.preview_page import PreviewRow, preview_page
+from trainer.data.rendering import Renderer
+from trainer.errors import ConfigError
+
+PLAIN = talk(("system", "S"), ("user", "Hi"), ("assistant", "Hello"))
+WEIGHTED = talk(("user", "Hi"), ("assistant", "What?"), ("user", "Hi!"), ("assistant", "Hello"), untrained=[1])
+NASTY = "</script><!--<script>alert(1)</script> &amp; \u2028 \U0001f600"
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return Renderer(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"]))
+
+
+def spans_of(renderer, row):
+    return explain(renderer, row, renderer.render(row))
+
+
+@pytest.mark.parametrize("row", [PLAIN, WEIGHTED])
+def test_the_spans_are_the_whole_row_and_the_trained_ones_are_its_labels(renderer, row):
+    (example,), (spans,) = renderer.render(row), spans_of(renderer, row)
+    assert "".join(span.text for span in spans) == renderer.tokenizer.decode(example.input_ids)
+    assert sum(span.num_tokens for span in spans) == len(example.input_ids)
+    assert sum(span.num_tokens for span in spans if span.trained) == example.num_supervised
+
+
+def test_each_span_has_its_reason(renderer):
+    ((first, answer, end, last),) = spans_of(renderer, PLAIN)
+    assert [span.kind for span in (first, answer, end, last)] == ["prompt", "answer", "end", "prompt"]
+    assert (answer.text, end.text, last.text) == ("Hello", "<|im_end|>", "\n")
+    (weighted,) = spans_of(renderer, WEIGHTED)
+    assert [span.text for span in weighted if span.kind == "untrained"] == ["What?<|im_end|>"]
+
+
+def test_totals_are_sums_over_the_rows(renderer):
+    pairs = [(row, renderer.render(row)) for row in (PLAIN, WEIGHTED, WEIGHTED)]
+    examples = [example for _, made in pairs for example in made]
+    totals = count(pairs, renderer.end_markers)
+    assert totals == Totals(
+        rows=3,
+        tokens=sum(len(example.input_ids) for example in examples),
+        trained=3 * (len("Hello") + 1),
+        ends=3,
+        untrained_answers=2,
+        untrained_rows=2,
+    )
+    assert totals.trained_share == totals.trained / totals.tokens
+
+
+def test_a_row_of_several_examples_and_one_that_trains_nothing_are_told(renderer):
+    examples = renderer.render(PLAIN)
+    totals = count([(PLAIN, examples * 2), (PLAIN, [])], renderer.end_markers)
+    assert (totals.split_rows, totals.silent_rows, totals.ends) == (1, 1, 2)
+    assert totals.facts()[3:] == [
+        ("0 tokens", "1 row without a trained token"),
+        ("history", "1 row as several examples, since the chat template rewrites earlier turns"),
+    ]
+
+
+def test_facts_are_told_only_where_they_apply():
+    assert Totals(rows=1200, tokens=4000, trained=1000, ends=1200).facts() == [
+        ("rows", "1,200"),
+        ("trained", "1,000 of 4,000 tokens (25.0%)"),
+        ("end markers", "1,200 trained, one after each trained answer"),
+    ]
+
+
+def rows_in(page):
+    (block,) = re.findall(r'<script type="application/json" id="rows">(.*?)</script>', page, flags=re.DOTALL)
+    return json.loads(block)
+
+
+def test_the_page_holds_every_row_whatever_it_contains():
+    rows = [PreviewRow(f"a.jsonl:{n}", [[Span("prompt", NASTY, 7), Span("answer", f"{n}", 1)]]) for n in range(3)]
+    page = preview_page("ROWS_AS_JSON", "model", Totals(rows=3, tokens=24, trained=3, ends=0), iter(rows))
+    kinds = list(REASONS)
+    assert rows_in(page) == [
+        [f"a.jsonl:{n}", [[[kinds.index("prompt"), 7, NASTY], [kinds.index("answer"), 1, f"{n}"]]]] for n in range(3)
+    ]
+    assert "alert(1)</script>" not in page
+
+
+def test_title_model_and_notes_are_escaped():
+    page = preview_page("<s>&", "<i>", Totals(), [], [("<u>", "<q>")])
+    assert [tag for tag in ("<s>", "<i>", "<u>", "<q>") if tag in page] == []
+    assert "<h1>&lt;s&gt;&amp;</h1>" in page
+
+
+def test_a_page_that_no_browser_would_open_is_refused_with_the_number_of_rows_that_fit(monkeypatch):
+    row = PreviewRow("a:1", [[Span("prompt", "x" * 1000, 1)]])
+    monkeypatch.setattr(page_module, "MAX_PAGE_BYTES", 5_500)
+    with pytest.raises(ConfigError) as raised:
+        preview_page("t", "m", Totals(rows=9), [row] * 9)
+    assert raised.value.problems == (
+        "--html: 9 rows make a page of more than 0 MB, expected one that a browser can open; add --rows 5 or fewer",
+    )
+    preview_page("t", "m", Totals(rows=5), [row] * 5)
