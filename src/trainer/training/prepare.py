@@ -52,13 +52,15 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     tokenizer = load_tokenizer(base, config.model)
     renderer = Renderer(tokenizer)
     try:
-        renderer.end_markers  # noqa: B018  # derived once here, so that a template without one is refused once
+        renderer.template.check()  # once here, and not for every row
     except RenderingError as error:
         raise ConfigError(f"model.base: {config.model.base!r}: {error}") from None
     if parent is None:
         check_targets(base.skeleton, config.lora)
     max_length = base.max_length if config.data.max_length == "auto" else config.data.max_length
     data = render_data(checked, config.data, renderer, max_length)
+    if data.has_role("developer") and not renderer.template.keeps_developer:
+        report("developer messages are rendered as system: this model's chat template has no such role")
     device = pick_device()
     dtype = pick_dtype(config.model, device)
     memory = estimate(config, base, dtype, device, free_memory_bytes(device), data.longest)
