@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, clean, command, out, say
+from trainer.cli.console import Debug, clean, command, out, reading_bar, say
 from trainer.errors import ExitCode
 
 app = typer.Typer(help="Check and preview chat JSONL files.", no_args_is_help=True)
@@ -50,7 +50,17 @@ def check(
     """Check every rule of the chat format; exit code 2 when a row cannot be trained as written."""
     from trainer.data.checks import check_files
 
-    report = check_files(files, validation or [], backend=backend.value, allow_leak=allow_leak)
+    limit = None if show_all or output is Format.json else SHOWN_FINDINGS
+    with reading_bar([*files, *(validation or [])]) as progress:
+        report = check_files(
+            files,
+            validation or [],
+            backend=backend.value,
+            allow_leak=allow_leak,
+            keep_rows=False,
+            max_findings=limit,
+            progress=progress,
+        )
     num_errors, num_warnings = report.severities["error"], report.severities["warning"]
     code = ExitCode.BAD_INPUT if num_errors else ExitCode.DONE
     if output is Format.json:
@@ -58,10 +68,9 @@ def check(
         summary = {"rows": report.rows, "validation_rows": report.validation_rows, "counts": report.counts}
         typer.echo(json.dumps(summary | {"severities": report.severities, "findings": findings}, indent=2))
         return code
-    shown = report.findings if show_all else report.findings[:SHOWN_FINDINGS]
-    for finding in shown:
+    for finding in report.findings:
         out.print(f"[{SEVERITY_COLORS[finding.severity]}]{finding.severity:<7}[/] {escape(clean(str(finding)))}")
-    if hidden := len(report.findings) - len(shown):
+    if hidden := report.left_out.total():
         out.print(f"… and {hidden:,} more: add --all")
     if report.findings:
         out.print("  ".join(f"{name} {count:,}" for name, count in report.counts.items()), style="dim")
