@@ -47,6 +47,7 @@ bench-data: setup ## Measure checking (a million rows) and rendering; a few minu
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
+	$(BIN)/trainer data rules > docs/data_rules.md
 
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)

@@ -102,3 +102,12 @@ def preview(
         write_page(prepared, html)
     else:
         show_rows(prepared, rows)
+
+
+@app.command()
+@command
+def rules() -> None:
+    """Print every rule with its severity, its reason, what to do and an example, in Markdown."""
+    from trainer.data.rules_page import markdown
+
+    typer.echo(markdown(), nl=False)

@@ -142,13 +142,17 @@ class FileReader:
         if not line.whole:
             self.findings.add("LONG_LINE", "the row", "is longer than 128 MiB", "at most 128 MiB")
         elif text := _text(line, self.findings):
-            return self._read_value(parse(text), line.number)
+            value = parse(text)
+            if not isinstance(value, JsonProblem):
+                return self._read_value(value, line.number)
+            found = value.found
+            if value.code == "ENCODING":
+                found += f" at byte offset {line.offset + len(text[: value.column - 1].encode())}"
+            self.findings.add(value.code, "the row", found, value.accepted, value.fix, column=value.column)
         return None
 
     def _read_value(self, value: object, line: int) -> Conversation | None:
-        if isinstance(value, JsonProblem):
-            self.findings.add(value.code, "the row", value.found, value.accepted, value.fix, column=value.column)
-        elif not isinstance(value, dict):
+        if not isinstance(value, dict):
             self.findings.add("ROW", "the row", f"is {quoted(value)}", "an object with messages")
         elif layout := foreign_layout(value):
             code, name = layout
