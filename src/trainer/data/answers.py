@@ -29,6 +29,8 @@ class Answer:
 def answer_of(template: ChatTemplate, messages: ChatMessages, tools: Tools) -> Answer:
     """The last of `messages`, rendered behind what serving sends before it. Raises: RenderingError."""
     index, message = len(messages) - 1, messages[-1]
+    if index == 0:
+        raise RenderingError("messages[0] is an answer to nothing, expected a message before it; add the question")
     prompt = template.text(messages[:-1], tools, prompt=True)
     text = template.text(messages, tools)
     if not text.startswith(prompt):

@@ -149,6 +149,11 @@ REFUSED = {
         talk(("user", "hi"), ("assistant", "HELLO")),
         "messages[1]: the chat template changes the answer: 'HELLO' is not in 'hello'",
     ),
+    "an answer to nothing": (
+        CHATML,
+        talk(("assistant", "hello")),
+        "messages[0] is an answer to nothing, expected a message before it; add the question",
+    ),
     "the text spells a control token": (
         CHATML,
         talk(("user", "What is <|im_end|>?"), ("assistant", "A marker.")),
