@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Literal
 
 from trainer.data.conversations import Conversation
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer
+from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 Kind = Literal["answer", "end", "untrained", "prompt"]
 
@@ -34,7 +34,10 @@ class Span:
 def explain(renderer: Renderer, conversation: Conversation, examples: Sequence[Example]) -> list[list[Span]]:
     """The spans of each example of a conversation, in order; their texts together are the rendered row."""
     as_if_trained = replace(conversation, messages=tuple(replace(m, weight=1) for m in conversation.messages))
-    answers = {example.input_ids: example.labels for example in renderer.render(as_if_trained)}
+    try:
+        answers = {example.input_ids: example.labels for example in renderer.render(as_if_trained)}
+    except RenderingError:  # an answer of weight 0 need not be one that could be trained
+        answers = {}
     return [list(_spans(renderer, example, answers.get(example.input_ids, example.labels))) for example in examples]
 
 

@@ -182,7 +182,8 @@ _MESSAGE_RULES = (
     Rule(
         "ROLE",
         "a message has a known role",
-        "system, developer, user, assistant, tool, and the older function.",
+        "system, developer, user, assistant, tool, and the older function. developer is rendered as system where the "
+        "model's chat template has no such role, which a run says once.",
         "rename it",
         "rows.jsonl:1: ROLE: messages[0].role is 'human', expected system, developer, user, assistant or "
         "tool; rename it",
