@@ -48,11 +48,15 @@ chaos: setup ## Kill runs at 330 points, ours and transformers' own, and let eac
 bench-checkpoints: setup ## How long training waits for a checkpoint
 	$(BIN)/python benchmarks/checkpoints.py --output benchmarks/results/checkpoints.json
 
+bench-data: setup ## Measure checking (a million rows) and rendering; a few minutes
+	$(BIN)/python benchmarks/data.py
+
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
+	$(BIN)/trainer data rules > docs/data_rules.md
 
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo lint test test-full chaos bench-checkpoints docs clean
+.PHONY: help setup demo lint test test-full chaos bench-checkpoints bench-data docs clean

@@ -3,7 +3,8 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -17,6 +18,7 @@ from trainer.errors import ExitCode, TrainerError
 P = ParamSpec("P")
 
 PIPE_WIDTH = 120  # columns where the output is no terminal
+MIN_BYTES_FOR_A_BAR = 20_000_000  # about two seconds
 
 out = Console(soft_wrap=True, highlight=False)  # results
 err = Console(stderr=True, soft_wrap=True, highlight=False)  # everything said on the way
@@ -40,6 +42,22 @@ class Format(StrEnum):
 def say(message: str) -> None:
     """A line for a person; standard output is kept for results."""
     err.print(clean(message), markup=False)
+
+
+@contextmanager
+def reading_bar(files: Sequence[Path]) -> Iterator[Callable[[int], None] | None]:
+    """A bar in the terminal while large files are read, to be told the number of bytes so far; else None."""
+    num_bytes = sum(file.stat().st_size for file in files if file.is_file())
+    if num_bytes < MIN_BYTES_FOR_A_BAR or not err.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    with Progress(
+        "reading", BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=err, transient=True
+    ) as progress:
+        task = progress.add_task("reading", total=num_bytes)
+        yield lambda num_read: progress.update(task, completed=num_read)
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:

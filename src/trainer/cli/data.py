@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Format, clean, command, out, say
+from trainer.cli.console import Debug, Format, clean, command, out, reading_bar, say
 from trainer.cli.convert import Force, convert
 from trainer.cli.split import split
 from trainer.cli.stats import stats
@@ -62,8 +62,18 @@ def check(
 
     if force and reject is None:
         raise ConfigError("--force: is given without --reject, expected both or none; remove it")
-    report = check_files(files, validation or [], backend=backend.value, allow_leak=allow_leak)
     sources = [*files, *(validation or [])]
+    limit = None if show_all or reject is not None or output is Format.json else SHOWN_FINDINGS
+    with reading_bar(sources) as progress:
+        report = check_files(
+            files,
+            validation or [],
+            backend=backend.value,
+            allow_leak=allow_leak,
+            keep_rows=reject is not None,
+            max_findings=limit,
+            progress=progress,
+        )
     rejects = None if reject is None else set_aside(report, sources, reject, force=force)
     num_errors, num_warnings = report.severities["error"], report.severities["warning"]
     code = ExitCode.BAD_INPUT if num_errors else ExitCode.DONE
@@ -81,7 +91,7 @@ def check(
     shown = report.findings if show_all else report.findings[:SHOWN_FINDINGS]
     for finding in shown:
         out.print(f"[{SEVERITY_COLORS[finding.severity]}]{finding.severity:<7}[/] {escape(clean(str(finding)))}")
-    if hidden := len(report.findings) - len(shown):
+    if hidden := report.left_out.total() + len(report.findings) - len(shown):
         out.print(f"… and {hidden:,} more: add --all")
     if report.findings:
         out.print("  ".join(f"{name} {count:,}" for name, count in report.counts.items()), style="dim")
@@ -127,3 +137,12 @@ def preview(
         write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
     else:
         show_rows(data, reading.renderer, reading.max_length, rows or SHOWN_ROWS)
+
+
+@app.command()
+@command
+def rules() -> None:
+    """Print every rule with its severity, its reason, what to do and an example, in Markdown."""
+    from trainer.data.rules_page import markdown
+
+    typer.echo(markdown(), nl=False)

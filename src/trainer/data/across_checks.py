@@ -1,8 +1,9 @@
 """What only several rows show together: repeated rows, validation rows that are trained, stray system prompts."""
 
 import json
+from array import array
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -14,93 +15,114 @@ from trainer.data.rules import Severity
 MIN_ROWS_FOR_A_HABIT = 10
 FEW_ROWS_SHARE = 0.1
 NUM_LISTED_PLACES = 5
+MAX_KNOWN_TOOLS = 1024
 
 Place = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """Digests of a row: `exact` as written, the others without regard to white space and `row` not to weights."""
+class Places:
+    """Where rows were read, by their number: eight bytes a row."""
 
-    exact: bytes
-    row: bytes
-    prompt: bytes
-    weights: tuple[int, ...]
-    has_prompt: bool
+    def __init__(self) -> None:
+        self._lines = array("Q")
+        self._starts: list[int] = []  # the number of each file's first row
+        self._files: list[str] = []
 
+    def add(self, file: str, line: int) -> int:
+        """The number of a new row."""
+        if not self._files or self._files[-1] != file:
+            self._starts.append(len(self._lines))
+            self._files.append(file)
+        self._lines.append(line)
+        return len(self._lines) - 1
 
-def fingerprints(conversations: Iterable[Conversation]) -> Iterator[Fingerprint]:
-    """The fingerprint of each conversation."""
-    tools: dict[int, bytes] = {}  # by identity: rows with equal tools share one tuple
-    for row in conversations:
-        if id(row.tools) not in tools:
-            tools[id(row.tools)] = _digest(json.dumps(row.tools), b"") if row.tools else b""
-        yield _fingerprint(row, tools[id(row.tools)])
-
-
-def _fingerprint(conversation: Conversation, tools: bytes) -> Fingerprint:
-    messages = conversation.messages
-    folded = [_joined(message, " ".join((message.content or "").split())) for message in messages]
-    exact = [_joined(message, message.content or "") for message in messages]
-    weights = tuple(message.weight for message in messages)
-    prompt = _digest("\0".join(folded[:-1]), tools)
-    return Fingerprint(
-        _digest("\0".join(exact), tools), _digest(folded[-1], prompt), prompt, weights, has_prompt=len(messages) > 1
-    )
-
-
-def _joined(message: Message, content: str) -> str:
-    """What a message says besides its weight; most messages have a role and a text only."""
-    others = (message.name, message.tool_call_id, message.tool_calls, message.refusal, message.images)
-    return f"{message.role}\1{content}\1{others}" if any(others) else f"{message.role}\1{content}"
-
-
-def _digest(text: str, more: bytes) -> bytes:
-    return blake2b(text.encode() + more, digest_size=16).digest()
+    def __getitem__(self, row: int) -> Place:
+        return self._files[bisect_right(self._starts, row) - 1], self._lines[row]
 
 
 @dataclass(slots=True)
 class RowComparison:
-    """Compares rows as they come, training files first; keeps digests and places only."""
+    """Compares rows as they come, training files first.
+
+    Of a row only digests are kept: of its text, 128 bits without regard to white space, which decide what is a leak;
+    of its prompt and of its exact text, 64 bits, which decide between warnings.
+    """
 
     allow_leak: bool = False
-    _first: dict[tuple[bytes, tuple[int, ...]], tuple[Place, bytes]] = field(default_factory=dict)
-    _answers: dict[bytes, tuple[Place, bytes]] = field(default_factory=dict)
-    _trained: dict[bytes, Place] = field(default_factory=dict)
+    _places: Places = field(default_factory=Places)
+    _first: dict[int, int] = field(default_factory=dict)  # digest of text and weights -> number of the first such row
+    _weighted: dict[int, int] = field(default_factory=dict)  # text -> first training row, where not all weights are 1
+    _prompts: dict[int, int] = field(default_factory=dict)  # prompt -> first row
+    _exact: "array[int]" = field(default_factory=lambda: array("q"))
+    _texts: "array[int]" = field(default_factory=lambda: array("q"))
+    _num_trained: int = 0
+    _tools: dict[int, tuple[object, str]] = field(default_factory=dict)  # by identity: rows with equal tools share them
 
     @property
     def leak_severity(self) -> Severity:
         return "warning" if self.allow_leak else "error"
 
-    def compare(self, conversations: Sequence[Conversation], findings: FindingList, *, training: bool) -> None:
-        """Note which of `conversations` repeat or contradict an earlier one."""
-        for row, seen in zip(conversations, fingerprints(conversations), strict=True):
-            findings.line = row.line
-            self._compare(seen, (row.file, row.line), findings, training)
-
-    def _compare(self, seen: Fingerprint, place: Place, findings: FindingList, training: bool) -> None:
-        first, exact = self._first.setdefault((seen.row, seen.weights), (place, seen.exact))
-        leaked_from = None if training else self._trained.get(seen.row)
-        other, answer = self._answers.setdefault(seen.prompt, (place, seen.row))
+    def compare(self, row: Conversation, findings: FindingList, *, training: bool) -> None:
+        """Note whether `row` repeats or contradicts an earlier one."""
+        *before, last = [said(message) for message in row.messages]
+        before.append(self._tools_of(row) if row.tools else "")
+        prompt, answer = " \0 ".join(before), f" {last} "
+        folded = " ".join(prompt.split())
+        text = int.from_bytes(blake2b(f"{folded} \2 {' '.join(answer.split())}".encode(), digest_size=16).digest())
+        number = self._places.add(row.file, row.line)
+        self._exact.append(hash((prompt, answer)))
+        self._texts.append(hash(text))
+        weights = tuple(message.weight for message in row.messages)
+        is_plain = all(weights)
         if training:
-            self._trained.setdefault(seen.row, place)
-        if leaked_from:
-            found = f"also stands in {_named(leaked_from, place)}"
+            self._num_trained = number + 1
+            if not is_plain:
+                self._weighted.setdefault(text, number)
+        first = self._first.setdefault(text if is_plain else hash((text, weights)), number)
+        other = self._prompts.setdefault(hash(folded), number) if len(row.messages) > 1 else number
+        self._note(number, text, first, other, findings, training)
+
+    def _note(self, number: int, text: int, first: int, other: int, findings: FindingList, training: bool) -> None:
+        place = self._places[number]
+        if not training and (trained := self._trained_row(text)) is not None:
+            found = f"also stands in {_named(self._places[trained], place)}"
             findings.add("LEAK", "the row", found, "a row that is not trained", severity=self.leak_severity)
-        elif first != place and exact == seen.exact:
-            findings.add("DUPLICATE", "the row", f"is the same as {_named(first, place)}", "every row once")
-        elif first != place:
-            found = f"differs from {_named(first, place)} in white space only"
+        elif first != number and self._exact[first] == self._exact[number]:
+            found = f"is the same as {_named(self._places[first], place)}"
+            findings.add("DUPLICATE", "the row", found, "every row once")
+        elif first != number:
+            found = f"differs from {_named(self._places[first], place)} in white space only"
             findings.add("NEAR_DUPLICATE", "the row", found, "every row once")
-        elif answer != seen.row and seen.has_prompt:
-            found = f"has the same prompt as {_named(other, place)} and another answer"
+        elif self._texts[other] != self._texts[number]:
+            found = f"has the same prompt as {_named(self._places[other], place)} and another answer"
             findings.add("SAME_PROMPT", "the row", found, "one answer to a prompt")
+
+    def _trained_row(self, text: int) -> int | None:
+        """The first training row that says `text`, whatever its weights."""
+        rows = [row for row in (self._first.get(text), self._weighted.get(text)) if row is not None]
+        return next((row for row in sorted(rows) if row < self._num_trained), None)
+
+    def _tools_of(self, row: Conversation) -> str:
+        if id(row.tools) not in self._tools or self._tools[id(row.tools)][0] is not row.tools:
+            if len(self._tools) == MAX_KNOWN_TOOLS:
+                self._tools.clear()
+            digest = blake2b(json.dumps(row.tools).encode(), digest_size=16).hexdigest()
+            self._tools[id(row.tools)] = row.tools, digest
+        return self._tools[id(row.tools)][1]
+
+
+def said(message: Message) -> str:
+    """What a message says besides its weight; most messages have a role and a text only."""
+    others = (message.name, message.tool_call_id, message.tool_calls, message.refusal, message.images)
+    said = f"{message.role} \1 {message.content or ''}"
+    return f"{said} \1 {others}" if any(others) else said
 
 
 def system_prompt(row: Conversation) -> str | None:
     """The first system prompt of a row with its white space folded, None where it has none."""
+    first = row.messages[0]
     texts = (message.content or "" for message in row.messages if message.role in ("system", "developer"))
-    text = next(texts, None)
+    text = first.content or "" if first.role == "system" else next(texts, None)
     return None if text is None else " ".join(text.split())
 
 
@@ -108,16 +130,18 @@ class SystemPrompts:
     """Counts the system prompts of the training rows, none being one of them."""
 
     def __init__(self) -> None:
-        self._counts: Counter[bytes] = Counter()
-        self._places: dict[bytes, list[Place]] = {}
+        self._counts: Counter[int] = Counter()
+        # The first rows of the first prompts: those that are listed are among them, since one prompt at most is usual.
+        self._places: dict[int, list[tuple[int, Place]]] = {}
 
     def count(self, row: Conversation) -> None:
         text = system_prompt(row)
-        prompt = b"" if text is None else _digest(text, b"system")
+        prompt = 0 if text is None else hash((text,))
+        if self._counts[prompt] < NUM_LISTED_PLACES and (
+            prompt in self._places or len(self._places) <= NUM_LISTED_PLACES
+        ):
+            self._places.setdefault(prompt, []).append((self._counts.total(), (row.file, row.line)))
         self._counts[prompt] += 1
-        places = self._places.setdefault(prompt, [])
-        if len(places) < NUM_LISTED_PLACES:
-            places.append((row.file, row.line))
 
     def stray_rows(self) -> tuple[int, int, list[Place]] | None:
         """(rows with the usual prompt, rows with another, the first of these), where nearly all rows share one."""
@@ -128,8 +152,8 @@ class SystemPrompts:
         num_stray = num_rows - num_usual
         if not 0 < num_stray <= FEW_ROWS_SHARE * num_rows:
             return None
-        places = sorted(place for prompt, places in self._places.items() if prompt != usual for place in places)
-        return num_usual, num_stray, places[:NUM_LISTED_PLACES]
+        places = sorted(entry for prompt, entries in self._places.items() if prompt != usual for entry in entries)
+        return num_usual, num_stray, [place for _, place in places[:NUM_LISTED_PLACES]]
 
 
 def note_stray_prompts(prompts: SystemPrompts, findings: dict[str, FindingList]) -> None:

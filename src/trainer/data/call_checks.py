@@ -19,11 +19,11 @@ _CALLED_KEYS = frozenset({"name", "arguments"})
 def check_calls(messages: list[Any], tool_list: ToolList, findings: FindingList) -> bool:
     """Whether every call is well-formed enough to look for its answer."""
     called: list[tuple[str, Any]] = []
-    num_before = len(findings.findings)
+    num_before = findings.num_added
     for index, message in enumerate(messages):
         if type(message) is dict and message.get("role") == "assistant" and len(message) > 1:
             called += _read_calls(message, f"messages[{index}]", findings)
-    sound = len(findings.findings) == num_before
+    sound = findings.num_added == num_before
     for where, function in called:
         _check_arguments(function, where, findings)
     if called and tool_list.names is not None:

@@ -1,17 +1,19 @@
 """One model's chat template: what it renders, and what it does that no setting tells.
 
-How a turn ends, which strings are control tokens, which form of a tool call it takes and what it leaves out are all
-read off its renderings of small probe conversations, never from a list of models. Templates run only inside
-transformers' sandboxed `apply_chat_template`.
+How a turn ends, which strings are control tokens and which form of a tool call it takes are all read off its renderings
+of small probe conversations, never from a list of models. Templates run only inside transformers' sandboxed
+`apply_chat_template`.
 """
 
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.pinned_date import with_pinned_date
@@ -24,6 +26,7 @@ Tools = list[dict[str, Any]] | None
 
 QUESTION, PROBE = "probe question", "probe answer"
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral's templates demand of the id of a tool call
+MAX_KNOWN_TAILS = 256
 _USER = {"role": "user", "content": QUESTION}
 
 
@@ -58,7 +61,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         tokenizer.chat_template = with_pinned_date(tokenizer.chat_template)
         self.tokenizer = tokenizer
-        self._complete: set[object] = set()  # shapes of conversations of which nothing is left out
+        self._tails: dict[str, list[int]] = {}  # what stands between a prompt's last added token and its end
 
     def encode(self, messages: ChatMessages, tools: Tools = None, prompt: bool = False) -> Rendered:
         """The conversation; `prompt` adds what makes the model answer. Raises: RenderingError."""
@@ -71,7 +74,7 @@ class ChatTemplate:
             text = self.tokenizer.apply_chat_template(
                 list(messages), tools=tools, add_generation_prompt=prompt, tokenize=False
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise RenderingError(f"this model's chat template refuses the conversation: {error}") from None
         assert isinstance(text, str)
         return text
@@ -80,6 +83,40 @@ class ChatTemplate:
         # The template has written the special tokens; adding them again would double the first.
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return Rendered(text, list(encoding["input_ids"]), list(encoding["offset_mapping"]))
+
+    def num_prompt_tokens(self, row: Rendered, prompt: str) -> int | None:
+        """How many tokens of `row` are exactly those of `prompt`, None where `row` does not begin with them.
+
+        A tokenizer cuts a text at its added tokens, so what stands before the last one of a prompt need not be
+        tokenised again for every row. For each new ending of a prompt that is held against the whole prompt once.
+        """
+        cut = bisect_right(row.offsets, len(prompt), key=itemgetter(1)) - 1
+        while cut > 0 and row.ids[cut] not in self._added_ids:
+            cut -= 1
+        tail = prompt[row.offsets[cut][0] :] if cut >= 0 else prompt
+        known = self._tails.get(tail)
+        if known is not None and row.ids[cut : cut + len(known)] == known:
+            return cut + len(known)
+        ids = self.tokenise(prompt).ids
+        if row.ids[: len(ids)] != ids:
+            return None
+        if cut >= 0 and row.ids[cut] in self._added_ids and len(self._tails) < MAX_KNOWN_TAILS:
+            self._tails[tail] = ids[cut:]
+        return len(ids)
+
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        return frozenset(self.tokenizer.added_tokens_decoder)
+
+    def check(self) -> None:
+        """Raises: RenderingError, when the template cannot be trained with, whatever the conversation."""
+        assert self.end_markers
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and self.encode([_USER]).ids[:2] == [bos, bos]:
+            raise RenderingError(
+                f"the chat template begins with {self.spelled(bos)!r} twice, expected it once; write it into the "
+                "template once and set that as model.chat_template"
+            )
 
     # How a turn ends
 
@@ -95,6 +132,10 @@ class ChatTemplate:
         learn to stop.
         """
         return frozenset({self._answer_end, self._call_end})
+
+    def spelled(self, marker: int) -> str:
+        """An added token as the template writes it."""
+        return str(self.tokenizer.convert_ids_to_tokens(marker))
 
     @cached_property
     def closing(self) -> str:
@@ -232,35 +273,3 @@ class ChatTemplate:
     @staticmethod
     def _result(call_id: str) -> dict[str, Any]:
         return {"role": "tool", "name": "probe_function", "content": "probe result", "tool_call_id": call_id}
-
-    # What the template leaves out
-
-    def check_complete(self, messages: ChatMessages, tools: Tools) -> None:
-        """Render the same conversation with texts that occur nowhere else; each must stand in the rendering.
-
-        Only the shape of a conversation matters, so that each shape is rendered once. Raises: RenderingError.
-        """
-        calls = [len(message.get("tool_calls", ())) for message in messages]
-        roles = [(message["role"], bool(message["content"])) for message in messages]
-        shape = (tuple(roles), tuple(calls), bool(tools))
-        if shape in self._complete:
-            return
-        marked = [
-            {**message, "content": f"probe-{index}-text"} if message["content"] else message
-            for index, message in enumerate(messages)
-        ]
-        text = self.text(marked, tools)
-        if tools and text == self.text(marked):
-            raise RenderingError("the tools are left out by this model's chat template; choose another base")
-        for index, message in enumerate(messages):
-            if message["content"] and not calls[index] and f"probe-{index}-text" not in text:
-                raise RenderingError(left_out(index, str(message["role"])))
-        self._complete.add(shape)
-
-
-def left_out(index: int, role: str) -> str:
-    """The reason for refusing a conversation of which a message is missing in the rendering."""
-    return (
-        f"messages[{index}] ({role}) is dropped or rewritten by this model's chat template; "
-        "move its text into a user message or choose another base"
-    )

@@ -1,14 +1,15 @@
 """A chat JSONL file as conversations: one object per row, whatever form of the format the row was written in."""
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from trainer.data.data_files import Line, numbered_lines, opened
 from trainer.data.file_shape import HEAD_BYTES, recognise
-from trainer.data.findings import Finding, FindingList, Report, in_file_order
+from trainer.data.findings import Finding, FindingList, Report, Tally, first_in_file_order
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.quoting import printable, quoted
 from trainer.data.row_checks import check_row, foreign_layout
@@ -18,6 +19,7 @@ from trainer.data.tool_checks import ToolLists
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 MAX_SERVICE_FILE_BYTES = 512 * 10**6
+LINES_BETWEEN_REPORTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class FileReport(Report):
     findings: list[Finding]
     rows: int
     num_bytes: int = 0
+    left_out: Tally = field(default_factory=Counter)
 
 
 def read_conversations(path: Path, backend: Backend = "local") -> FileReport:
@@ -82,86 +85,117 @@ def read_conversations(path: Path, backend: Backend = "local") -> FileReport:
 
     Content never raises. A file that cannot be opened or read raises `DataError`.
     """
-    findings = FindingList(str(path), backend)
-    with opened(path) as file:
-        head = file.read(HEAD_BYTES + 1)
-        if shape := recognise(head[:HEAD_BYTES], whole=len(head) <= HEAD_BYTES):
-            findings.line = shape.line
-            fix = shape.fix or _conversion(path, shape.code)
-            findings.add(shape.code, "the file", shape.found, "chat JSONL in UTF-8", fix)
-            return FileReport(str(path), [], findings.findings, 0)
-        reader = _Reader(path, findings)
-        for line in numbered_lines(file):
-            reader.read(line)
-        return reader.finish(num_bytes=file.tell())
+    reader = FileReader(path, backend)
+    return reader.report(list(reader))
 
 
-class _Reader:
-    """What is known of a file after the lines read so far."""
+class FileReader:
+    """Iterates over the conversations of a file without holding them; what it knows grows with the rows that are read.
 
-    def __init__(self, path: Path, findings: FindingList) -> None:
+    `progress` is told after every thousand lines how many bytes have been read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        backend: Backend = "local",
+        max_findings: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
         self.path = path
-        self.findings = findings
-        self.conversations: list[Conversation] = []
+        self.findings = FindingList(str(path), backend, max_findings)
+        self.progress = progress or (lambda num_bytes: None)
         self.tool_lists = ToolLists()
-        self.rows = 0
-        self.num_chat_rows = 0
-        self.foreign_rows: list[tuple[int, str, str]] = []
-        self.metadata_lines: list[int] = []
+        self.rows = self.num_bytes = 0
+        self._num_chat_rows = 0
+        self._foreign = FindingList(str(path), backend, max_findings)  # rows of another layout
+        self._metadata: tuple[int, int] | None = None  # the first line that has some, and how many others have
 
-    def read(self, line: Line) -> None:
+    def __iter__(self) -> Iterator[Conversation]:
+        with opened(self.path) as file:
+            head = file.read(HEAD_BYTES + 1)
+            if shape := recognise(head[:HEAD_BYTES], whole=len(head) <= HEAD_BYTES):
+                self.findings.line = shape.line
+                advice = shape.fix or _conversion(self.path, shape.code)
+                self.findings.add(shape.code, "the file", shape.found, "chat JSONL in UTF-8", advice)
+                return
+            for line in numbered_lines(file):
+                if conversation := self._read(line):
+                    yield conversation
+                if line.number % LINES_BETWEEN_REPORTS == 0:
+                    self.progress(line.offset)
+            self.num_bytes = file.tell()
+        self.progress(self.num_bytes)
+        self._finish()
+
+    def report(self, conversations: list[Conversation]) -> FileReport:
+        """What is known after the last row."""
+        found, left_out = first_in_file_order(self.findings.findings, [self.findings.file], self.findings.limit)
+        left_out += self.findings.left_out
+        return FileReport(self.findings.file, conversations, found, self.rows, self.num_bytes, left_out)
+
+    def _read(self, line: Line) -> Conversation | None:
         if line.blank:
-            return
+            return None
         self.rows += 1
         self.findings.line = line.number
         if not line.whole:
             self.findings.add("LONG_LINE", "the row", "is longer than 128 MiB", "at most 128 MiB")
         elif text := _text(line, self.findings):
-            self._read_value(parse(text), line.number)
+            value = parse(text)
+            if not isinstance(value, JsonProblem):
+                return self._read_value(value, line.number)
+            found = value.found
+            if value.code == "ENCODING":
+                found += f" at byte offset {line.offset + len(text[: value.column - 1].encode())}"
+            self.findings.add(value.code, "the row", found, value.accepted, value.fix, column=value.column)
+        return None
 
-    def _read_value(self, value: object, line: int) -> None:
-        if isinstance(value, JsonProblem):
-            self.findings.add(value.code, "the row", value.found, value.accepted, value.fix, column=value.column)
-        elif not isinstance(value, dict):
+    def _read_value(self, value: object, line: int) -> Conversation | None:
+        if not isinstance(value, dict):
             self.findings.add("ROW", "the row", f"is {quoted(value)}", "an object with messages")
         elif layout := foreign_layout(value):
-            self.foreign_rows.append((line, *layout))
+            code, name = layout
+            self._foreign.line = line
+            self._foreign.add(code, "the row", f"has {name}", "rows with messages", _conversion(self.path, code))
         else:
-            self._read_row(value, line)
+            return self._read_row(value, line)
+        return None
 
-    def _read_row(self, row: dict[str, Any], line: int) -> None:
-        self.num_chat_rows += 1
+    def _read_row(self, row: dict[str, Any], line: int) -> Conversation | None:
+        self._num_chat_rows += 1
         num_errors = self.findings.num_errors
         tool_list = check_row(row, self.tool_lists, self.findings)
         if "metadata" in row:
-            self.metadata_lines.append(line)
-        if self.findings.num_errors == num_errors:
-            self.conversations.append(_conversation(row, tool_list.tools, self.findings.file, line))
+            first, others = self._metadata or (line, -1)
+            self._metadata = first, others + 1
+        if self.findings.num_errors > num_errors:
+            return None
+        return _conversation(row, tool_list.tools, self.findings.file, line)
 
-    def finish(self, num_bytes: int) -> FileReport:
+    def _finish(self) -> None:
         """Add what only the whole file tells."""
         self._note_foreign_rows()
-        if self.metadata_lines:
-            self.findings.line = self.metadata_lines[0]
-            others = len(self.metadata_lines) - 1
+        if self._metadata:
+            self.findings.line, others = self._metadata
             found = f"has metadata, as have {others} more" if others else "has metadata"
             self.findings.add("METADATA", "the row", found, "none, since it is ignored")
         self.findings.line = None
         if not self.rows:
-            self.findings.add("NO_ROWS", "the file", "holds only blank lines" if num_bytes else "is empty", "chat rows")
-        if num_bytes > MAX_SERVICE_FILE_BYTES and self.findings.backend == "openai":
-            found = f"holds {num_bytes} bytes"
+            found = "holds only blank lines" if self.num_bytes else "is empty"
+            self.findings.add("NO_ROWS", "the file", found, "chat rows")
+        if self.num_bytes > MAX_SERVICE_FILE_BYTES and self.findings.backend == "openai":
+            found = f"holds {self.num_bytes} bytes"
             self.findings.add("FILE_SIZE", "the file", found, f"at most {MAX_SERVICE_FILE_BYTES} on the openai backend")
-        findings = in_file_order(self.findings.findings, [self.findings.file])
-        return FileReport(self.findings.file, self.conversations, findings, self.rows, num_bytes)
 
     def _note_foreign_rows(self) -> None:
         """One finding where the whole file has another layout, else one for each such row."""
-        whole_file = not self.num_chat_rows
-        for line, code, layout in self.foreign_rows[:1] if whole_file else self.foreign_rows:
-            self.findings.line = None if whole_file else line
-            where, found = ("the file", "holds rows of") if whole_file else ("the row", "has")
-            self.findings.add(code, where, f"{found} {layout}", "rows with messages", _conversion(self.path, code))
+        if self._num_chat_rows or not self._foreign.findings:
+            self.findings.extend(self._foreign)
+            return
+        first, self.findings.line = self._foreign.findings[0], None
+        found = first.found.replace("has", "holds rows of", 1)
+        self.findings.add(first.code, "the file", found, first.accepted, first.fix)
 
 
 def _conversion(path: Path, code: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from trainer.data.conversations import Conversation
 from trainer.data.quoting import counted
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer
+from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 Kind = Literal["answer", "end", "untrained", "prompt"]
 
@@ -92,7 +92,10 @@ def explain(renderer: Renderer, conversation: Conversation, examples: Sequence[E
     if all(message.trained for message in conversation.messages if message.role == "assistant"):
         return [list(_spans(renderer, example, example.labels)) for example in examples]
     as_if_trained = replace(conversation, messages=tuple(replace(m, weight=1) for m in conversation.messages))
-    answers = {example.input_ids: example.labels for example in renderer.render(as_if_trained)}
+    try:
+        answers = {example.input_ids: example.labels for example in renderer.render(as_if_trained)}
+    except RenderingError:  # an answer of weight 0 need not be one that could be trained
+        answers = {}
     return [list(_spans(renderer, example, answers.get(example.input_ids, example.labels))) for example in examples]
 
 

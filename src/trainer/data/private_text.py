@@ -20,26 +20,35 @@ class Private:
         return repr(self.value[:NUM_SHOWN_CHARS] + "…")
 
 
-# kind, a text that every match holds (looked for first, since that is cheap), the shape. Runs of token characters are
-# entered at their start only and are possessive, so that no text takes more than linear time.
+# kind, texts of which every match holds one (looked for first, as that is cheap), the shape. Runs of token characters
+# are entered at their start only and are possessive, so that no text takes more than linear time.
 _SECRETS = (
     (
         "an API key",
-        "sk-",
+        ("sk-",),
         r"(?<![\w-])sk-(?=[A-Za-z0-9_-]{0,200}[0-9])(?=[A-Za-z0-9_-]{0,200}[A-Z])[A-Za-z0-9_-]{20,}+",
     ),
-    ("an Azure storage key", "AccountKey=", r"AccountKey=[A-Za-z0-9+/]{86}=="),
-    ("an Azure AI key", "JQQJ99", r"(?<!\w)[A-Za-z0-9]{40,60}JQQJ99[A-Za-z0-9]{20,30}(?!\w)"),
-    ("an Azure client secret", "8Q~", r"(?<![\w~.-])[\w~.-]{3}8Q~[\w~.-]{31,34}(?![\w~.-])"),
-    ("an AWS access key", "A", r"(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?<!EXAMPLE)(?!\w)"),
-    ("a Hugging Face token", "hf_", r"(?<!\w)hf_[A-Za-z0-9]{30,}+(?!\w)"),
-    ("a GitHub token", "gh", r"(?<!\w)gh[pousr]_[A-Za-z0-9]{36,}+(?!\w)"),
-    ("a GitHub token", "github_pat_", r"(?<!\w)github_pat_[A-Za-z0-9_]{50,}+"),
-    ("a private key", "PRIVATE KEY", r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY"),
-    ("a JSON web token", "eyJ", r"(?<![\w-])eyJ[\w-]{10,}+\.eyJ[\w-]{10,}+\.[\w-]{10,}+"),
-    ("an API key", "key", r"(?i:api[-_ ]?key|subscription[-_ ]key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?[0-9a-f]{32}(?!\w)"),
+    ("an Azure storage key", ("AccountKey=",), r"AccountKey=[A-Za-z0-9+/]{86}=="),
+    ("an Azure AI key", ("JQQJ99",), r"(?<!\w)[A-Za-z0-9]{40,60}JQQJ99[A-Za-z0-9]{20,30}(?!\w)"),
+    ("an Azure client secret", ("8Q~",), r"(?<![\w~.-])[\w~.-]{3}8Q~[\w~.-]{31,34}(?![\w~.-])"),
+    ("an AWS access key", ("AKIA", "ASIA"), r"(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?<!EXAMPLE)(?!\w)"),
+    ("a Hugging Face token", ("hf_",), r"(?<!\w)hf_[A-Za-z0-9]{30,}+(?!\w)"),
+    ("a GitHub token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"(?<!\w)gh[pousr]_[A-Za-z0-9]{36,}+(?!\w)"),
+    ("a GitHub token", ("github_pat_",), r"(?<!\w)github_pat_[A-Za-z0-9_]{50,}+"),
+    ("a private key", ("PRIVATE KEY",), r"-----BEGIN (?:[A-Z]+ ){0,3}PRIVATE KEY"),
+    ("a JSON web token", ("eyJ",), r"(?<![\w-])eyJ[\w-]{10,}+\.eyJ[\w-]{10,}+\.[\w-]{10,}+"),
+    (
+        "an API key",
+        ("key", "Key", "KEY"),
+        r"(?i:api[-_ ]?key|subscription[-_ ]key)[\"']?\s{0,3}[:=]\s{0,3}[\"']?[0-9a-f]{32}(?!\w)",
+    ),
 )
-_SECRET_SHAPES = tuple((kind, part, re.compile(shape)) for kind, part, shape in _SECRETS)
+_SECRET_SHAPES = tuple((kind, parts, re.compile(shape)) for kind, parts, shape in _SECRETS)
+# Looking for one character is ten times faster than looking for a word, and these are rare in prose.
+_RARE = "~=_QJVKS-"
+_MARKED_PARTS = tuple(
+    (next((mark for mark in _RARE if mark in part), part), part) for _, parts, _ in _SECRETS for part in parts
+)
 
 _EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
 _INVENTED_EMAIL = re.compile(
@@ -59,10 +68,17 @@ _CARD = re.compile(
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?!\w)")
 
 
+def may_hold_private(text: str) -> bool:
+    """A quick look: where it says no, `find_private` finds nothing in `text` or a part of it."""
+    if "@" in text or any(mark in text and part in text for mark, part in _MARKED_PARTS):
+        return True
+    return any(digit in text for digit in "0123456789") and _MANY_DIGITS.search(text) is not None
+
+
 def find_private(text: str) -> Iterator[Private]:
     """Every secret and every piece of personal data that `text` seems to hold."""
-    for kind, part, shape in _SECRET_SHAPES:
-        if part in text:
+    for kind, parts, shape in _SECRET_SHAPES:
+        if any(part in text for part in parts):
             yield from (Private("SECRET", kind, match[0]) for match in shape.finditer(text))
     if "@" in text:
         emails = (match[0] for match in _EMAIL.finditer(text))

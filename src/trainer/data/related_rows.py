@@ -1,11 +1,12 @@
 """Rows that must not be parted: whoever is trained on one of them knows the answer to another."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from hashlib import blake2b
 
-from trainer.data.across_checks import fingerprints
-from trainer.data.conversations import Conversation
+from trainer.data.across_checks import said
+from trainer.data.conversations import Conversation, Message
 
 Group = list[int]
 
@@ -16,24 +17,30 @@ def related_rows(rows: Sequence[Conversation]) -> list[Group]:
     Together are rows that ask the same, white space aside, and rows that go on where another whole row ends, as in
     files that hold every turn of a conversation as a row of its own.
     """
-    seen = list(fingerprints(rows))
-    whole_rows = {row.row for row in seen}
+    texts = [_digest(row.messages, row) for row in rows]
+    whole_rows = set(texts)
     groups = _Groups(len(rows))
-    for index, (row, print_) in enumerate(zip(rows, seen, strict=True)):
-        groups.join(index, print_.row)
-        if print_.has_prompt:
-            groups.join(index, print_.prompt)
-        for beginning in fingerprints(_beginnings(row)):
-            if beginning.row in whole_rows:
-                groups.join(index, beginning.row)
+    for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        groups.join(index, text)
+        if len(row.messages) > 1:
+            groups.join(index, b"asks" + _digest(row.messages[:-1], row))
+        for beginning in _beginnings(row):
+            if (text := _digest(beginning, row)) in whole_rows:
+                groups.join(index, text)
     return groups.all()
 
 
-def _beginnings(row: Conversation) -> Iterator[Conversation]:
+def _digest(messages: Sequence[Message], row: Conversation) -> bytes:
+    """Of what `messages` say with the tools of `row`, whatever their white space and weights."""
+    words = " ".join([*map(said, messages), json.dumps(row.tools)]).split()
+    return blake2b(" ".join(words).encode(), digest_size=16).digest()
+
+
+def _beginnings(row: Conversation) -> Iterator[Sequence[Message]]:
     """The conversation up to each of its answers but the last."""
     for index, message in enumerate(row.messages[:-1]):
         if message.role == "assistant":
-            yield replace(row, messages=row.messages[: index + 1])
+            yield row.messages[: index + 1]
 
 
 class _Groups:

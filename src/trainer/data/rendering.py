@@ -6,24 +6,20 @@ the answer. The answer and its end-of-turn token are what the second has beyond 
 on the row itself; a row for which it does not hold is refused with the reason.
 """
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.chat_template import ChatMessages, ChatTemplate, Rendered, Tools, left_out
+from trainer.data.answers import Answer, answer_of, difference
+from trainer.data.chat_template import ChatMessages, ChatTemplate, Tools
 from trainer.data.chat_template import RenderingError as RenderingError
 from trainer.data.conversations import Conversation, Message
-from trainer.errors import quoted
+from trainer.data.kept_text import check_kept, left_out, texts_of, texts_of_tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE_INDEX = -100  # torch's cross_entropy ignores this label
-MAX_OPENING_CHARS = 100  # of an answer that a prompt can hold: <think> and a line break, in the models there are
-SHOWN_TOKENS = 8  # on each side of a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +34,15 @@ class Example:
         return sum(label != IGNORE_INDEX for label in self.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The rendering that ends with an answer, and the answer's first and last-plus-one token, end marker included."""
-
-    row: Rendered
-    begin: int
-    end: int
-
-
 class Renderer:
     """Renders conversations with one tokenizer and its chat template."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.tokenizer = tokenizer
         self.template = ChatTemplate(tokenizer)
+        self._shapes_with_tools: set[object] = set()  # shapes of conversations of which nothing is left out
+        self._complete_shapes: set[object] = set()
+        self._clean_tools: object = ()  # those of the last row; most files repeat one list
 
     @property
     def end_markers(self) -> frozenset[int]:
@@ -62,25 +52,29 @@ class Renderer:
     def render(self, conversation: Conversation) -> list[Example]:
         """One example, or one for each trained answer where the template rewrites earlier turns.
 
-        Reasoning models drop the thinking of earlier answers, and gpt-oss ends them differently: there no single
-        rendering is what serving saw at every answer, so each trained answer is rendered with the history as serving
-        would send it.
+        Reasoning models drop the thinking of earlier answers, gpt-oss ends them differently, and Mistral moves the
+        system prompt to the last question: there no single rendering is what serving saw at every answer, so each
+        trained answer is rendered with the history as serving would send it.
 
         Raises: RenderingError.
         """
         self._refuse_control_tokens(conversation)
         messages = [self.template.adapt(_as_object(message)) for message in conversation.messages]
         tools = [dict(tool) for tool in conversation.tools] or None
-        answers = [
-            self._answer(messages[: index + 1], tools)
-            for index, message in enumerate(conversation.messages)
-            if message.trained
-        ]
-        whole = self.template.encode(messages, tools)
-        self._check_nothing_dropped(messages, tools, whole.text)
-        if all(whole.ids[: answer.end] == answer.row.ids[: answer.end] for answer in answers):
-            return [_example(whole, answers)]
-        return [_example(answer.row, [answer]) for answer in answers]
+        trained = [index for index, message in enumerate(conversation.messages) if message.trained]
+        if not trained:
+            raise RenderingError("no message is trained, expected an assistant message of weight 1; add one")
+        self._check_tools(messages[: trained[0] + 1], tools)
+        answers = [answer_of(self.template, messages[: index + 1], tools) for index in trained]
+        ends_trained = trained[-1] == len(messages) - 1
+        whole = answers[-1].text if ends_trained else self.template.text(messages, tools)
+        if all(whole.startswith(answer.text[: answer.end]) for answer in answers):
+            self._check_texts(messages, tools, whole, ends_trained)
+            if example := self._example(whole, answers):
+                return [example]
+        for answer in answers:
+            self._check_texts(messages[: answer.index + 1], tools, answer.text, ends_trained=True)
+        return [self._example(answer.text, [answer]) or self._example_in_two(answer) for answer in answers]
 
     def prompt_ids(self, messages: ChatMessages, tools: Tools = None) -> list[int]:
         """What serving sends to the model: the messages and the generation prompt."""
@@ -88,70 +82,74 @@ class Renderer:
 
     def _refuse_control_tokens(self, conversation: Conversation) -> None:
         """Text that spells a control token would be read as one, and could end a turn early."""
-        for place, text in _texts(conversation):
+        texts = list(texts_of(conversation))
+        if conversation.tools is not self._clean_tools:
+            texts += texts_of_tools(conversation)
+        for place, text in texts:
             if token := self.template.control_token.search(text):
                 raise RenderingError(
                     f"{place} holds {token.group()!r}, a control token of this model; remove or respell it"
                 )
+        self._clean_tools = conversation.tools
 
-    def _check_nothing_dropped(self, messages: ChatMessages, tools: Tools, text: str) -> None:
-        """System, user and tool texts and the tools must stand in the rendering; answers are checked by their spans."""
-        self.template.check_complete(messages, tools)
-        for index, message in enumerate(messages):
-            if message["role"] != "assistant" and not _stands_in(message["content"], text):
-                raise RenderingError(left_out(index, str(message["role"])))
-        for tool in tools or ():
-            if tool["function"]["name"] not in text:
-                raise RenderingError(f"the tool {tool['function']['name']!r} is left out by this model's chat template")
+    # Tokens and labels
 
-    def _answer(self, messages: ChatMessages, tools: Tools) -> _Answer:
-        """Where the last of `messages` stands in its rendering."""
-        index = len(messages) - 1
-        row = self.template.encode(messages, tools)
-        self._check_nothing_dropped(messages, tools, row.text)
-        prompt = self.template.encode(messages[:-1], tools, prompt=True)
-        begin = len(prompt.ids)
-        if row.ids[:begin] != prompt.ids:
-            row = self._opened_by_prompt(row, prompt, messages[-1]) or row
-        if row.ids[:begin] != prompt.ids:
-            raise RenderingError(f"messages[{index}]: {self._difference(row, prompt)}")
-        marker = self.template.end_marker(messages[-1])
-        if marker not in row.ids[begin:]:
-            raise RenderingError(f"messages[{index}]: no end-of-turn token follows the answer")
-        end = row.ids.index(marker, begin) + 1
-        _check_answer(row.text[len(prompt.text) : row.offsets[end - 1][0]], messages[-1], index, opening=prompt.text)
-        return _Answer(row, begin, end)
+    def _example(self, text: str, answers: Sequence[Answer]) -> Example | None:
+        """A rendering that holds all `answers`, None where its tokens do not begin with those that serving sends."""
+        row = self.template.tokenise(text)
+        labels = [IGNORE_INDEX] * len(row.ids)
+        for answer in answers:
+            begin = self.template.num_prompt_tokens(row, answer.prompt)
+            if begin is None:
+                return None
+            end = row.ids.index(answer.marker, begin) + 1
+            labels[begin:end] = row.ids[begin:end]
+        return Example(tuple(row.ids), tuple(labels))
 
-    def _opened_by_prompt(self, row: Rendered, prompt: Rendered, message: Mapping[str, Any]) -> Rendered | None:
-        """The prompt and what is left of the answer, where the prompt already holds how the answer begins.
+    def _example_in_two(self, answer: Answer) -> Example:
+        """Prompt and answer tokenised apart, as serving does, where it is the template that makes their tokens one.
 
-        DeepSeek-R1's prompt ends with <think>, and its template cuts the thinking out of every rendered answer. The
-        model's own answer is the text as it was written, without what the prompt holds.
+        Qwen 3.5's prompt ends with <think> and a line break, and its template goes on with another one. What an
+        author writes there is refused, since it can be written differently. Raises: RenderingError.
         """
-        content = message["content"]
-        lengths = range(min(len(content), MAX_OPENING_CHARS), 0, -1)
-        opening = next((content[:n] for n in lengths if prompt.text.endswith(content[:n])), "")
-        before = prompt.text.removesuffix(opening)
-        if message.get("tool_calls") or not opening.strip() or not row.text.startswith(before):
-            return None
-        return self.template.tokenise(prompt.text + content[len(opening) :] + self.template.closing)
+        marker = self.template.spelled(answer.marker)
+        rest = self.template.tokenise(marker + answer.text[len(answer.prompt) :])
+        if not answer.begun or rest.offsets[0] != (0, len(marker)):
+            raise RenderingError(f"messages[{answer.index}]: {difference(self.template, answer.prompt, answer.text)}")
+        prompt, tail = self.template.tokenise(answer.prompt).ids, rest.ids[1:]
+        end = tail.index(answer.marker) + 1
+        labels = [IGNORE_INDEX] * len(prompt) + tail[:end] + [IGNORE_INDEX] * (len(tail) - end)
+        return Example((*prompt, *tail), tuple(labels))
 
-    def _difference(self, row: Rendered, prompt: Rendered) -> str:
-        """Why `row` does not begin with `prompt`, with the tokens around the first difference."""
-        pairs = zip(prompt.ids, row.ids, strict=False)
-        at = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
-        sent, found = (self._shown(rendered.ids, at) for rendered in (prompt, row))
-        reason = "the chat template rewrites what stands before the answer"
-        if row.text.startswith(prompt.text):
-            reason = "the tokenizer joins the end of the prompt with the beginning of the answer; begin it differently"
-        return (
-            f"the prompt that serving sends is not how this row begins; {reason}; "
-            f"at token {at} serving sends {sent} and the row has {found}"
-        )
+    # What the template leaves out: only the shape of a conversation matters, so that each shape is rendered once
 
-    def _shown(self, ids: Sequence[int], at: int) -> str:
-        near = ids[max(at - SHOWN_TOKENS, 0) : at + SHOWN_TOKENS]
-        return repr([str(self.tokenizer.decode([token])) for token in near])
+    def _check_tools(self, messages: ChatMessages, tools: Tools) -> None:
+        shape = _shape(messages)
+        if tools and shape not in self._shapes_with_tools:
+            if self.template.text(messages, tools) == self.template.text(messages):
+                raise RenderingError("the tools are left out by this model's chat template; choose another base")
+            self._shapes_with_tools.add(shape)
+
+    def _check_texts(self, messages: ChatMessages, tools: Tools, text: str, ends_trained: bool) -> None:
+        """All texts must stand in the rendering `text`, and so must texts that occur nowhere else in their place.
+
+        Raises: RenderingError.
+        """
+        check_kept(messages, tools, text)
+        shape = (_shape(messages), bool(tools), ends_trained)
+        if shape in self._complete_shapes:
+            return
+        before = [{**m, "content": f"probe-{i}-text"} if m["content"] else m for i, m in enumerate(messages[:-1])]
+        marked = [*before, messages[-1]]
+        text = answer_of(self.template, marked, tools).text if ends_trained else self.template.text(marked, tools)
+        for index, message in enumerate(before):
+            if message["content"] and not message.get("tool_calls") and f"probe-{index}-text" not in text:
+                raise RenderingError(left_out(index, str(message["role"])))
+        self._complete_shapes.add(shape)
+
+
+def _shape(messages: ChatMessages) -> tuple[tuple[str, bool, int], ...]:
+    return tuple((m["role"], bool(m["content"]), len(m.get("tool_calls", ()))) for m in messages)
 
 
 def _as_object(message: Message) -> dict[str, Any]:
@@ -167,84 +165,3 @@ def _as_object(message: Message) -> dict[str, Any]:
         "tool_calls": calls or None,
         "tool_call_id": message.tool_call_id,
     }
-
-
-def _texts(conversation: Conversation) -> Iterator[tuple[str, str]]:
-    """Everything a row's author wrote that reaches the template, with its place."""
-    for index, message in enumerate(conversation.messages):
-        yield f"messages[{index}].content", message.content or ""
-        for call in message.tool_calls:
-            yield f"messages[{index}].tool_calls", "\n".join((call.id, call.name, *_leaves(json.loads(call.arguments))))
-    for index, tool in enumerate(conversation.tools):
-        yield f"tools[{index}]", "\n".join(_leaves(dict(tool)))
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    """The keys and values of nested JSON, as text."""
-    match value:
-        case dict():
-            for key, inner in value.items():
-                yield key
-                yield from _leaves(inner)
-        case list():
-            for inner in value:
-                yield from _leaves(inner)
-        case str():
-            yield value
-        case _:
-            yield json.dumps(value)
-
-
-def _stands_in(content: str, text: str) -> bool:
-    """Whether a template wrote `content`, trimmed or not, as it is or as a JSON string."""
-    content = content.strip()
-    spelled = (content, json.dumps(content)[1:-1], json.dumps(content, ensure_ascii=False)[1:-1])
-    return any(form in text for form in spelled)
-
-
-def _check_answer(answer: str, message: Mapping[str, Any], index: int, opening: str) -> None:
-    """The message's text and calls must stand in the answer, in their order.
-
-    A template may change white space only at the ends of the text and around the tags of its thinking. `opening` is
-    the prompt, which may hold the first tag.
-    """
-    parts = [part.strip() for part in re.split("(</?think>)", message["content"]) if part.strip()]
-    if parts and parts[0] == "<think>" and opening.rstrip().endswith("<think>"):
-        del parts[0]
-    calls = [call["function"] for call in message.get("tool_calls", ())]
-    position = 0
-    for expected in (*parts, *(call["name"] for call in calls)):
-        found = answer.find(expected, position)
-        if found < 0:
-            raise RenderingError(_changed(expected, answer, index))
-        position = found + len(expected)
-    for call in calls:
-        arguments = call["arguments"]
-        for leaf in _leaves(json.loads(arguments) if isinstance(arguments, str) else arguments):
-            if not _stands_in(leaf, answer) and leaf.capitalize() not in answer:  # True, False, None
-                raise RenderingError(_changed(leaf, answer, index))
-
-
-def _changed(expected: str, answer: str, index: int) -> str:
-    return f"messages[{index}]: the chat template changes the answer: {quoted(expected)} is not in {quoted(answer)}"
-
-
-def _example(row: Rendered, answers: Sequence[_Answer]) -> Example:
-    labels = [IGNORE_INDEX] * len(row.ids)
-    for answer in answers:
-        labels[answer.begin : answer.end] = row.ids[answer.begin : answer.end]
-    return Example(tuple(row.ids), tuple(labels))
-
-
-def supervised_runs(example: Example) -> Iterator[tuple[bool, list[int]]]:
-    """The example cut where supervision begins or ends: (supervised, ids) in order."""
-    run: list[int] = []
-    state = False
-    for token, label in zip(example.input_ids, example.labels, strict=True):
-        if (label != IGNORE_INDEX) != state and run:
-            yield state, run
-            run = []
-        state = label != IGNORE_INDEX
-        run.append(token)
-    if run:
-        yield state, run

@@ -8,6 +8,7 @@ from typing import Any
 from trainer.data.findings import FindingList
 from trainer.data.quoting import listed, printable, quoted
 
+MAX_KNOWN_CHARS = 64 * 1024
 _TYPES = "array, boolean, integer, null, number, object or string"
 _ALLOWED = {"uniqueItems": "each item once", "minimum": "a number that is not negative"}
 
@@ -16,14 +17,18 @@ def check_schema(schema: Any, where: str, findings: FindingList) -> None:
     """Check against the metaschema of draft 2020-12."""
     if type(schema) is not dict:
         findings.add("SCHEMA", where, f"is {quoted(schema)}", "an object that holds a JSON Schema")
-    elif mistake := _mistake(json.dumps(schema)):
+    elif mistake := _known_mistake(json.dumps(schema)):
         path, found, accepted = mistake
         findings.add("SCHEMA", where + path, found, accepted)
 
 
-@lru_cache(maxsize=4096)
+def _known_mistake(schema: str) -> tuple[str, str, str] | None:
+    """Rows share their tools, so that each schema is checked once; long ones are not kept."""
+    return _short_mistake(schema) if len(schema) <= MAX_KNOWN_CHARS else _mistake(schema)
+
+
 def _mistake(schema: str) -> tuple[str, str, str] | None:
-    """(path, found, accepted) of the first mistake; rows share their tools, so each schema is checked once."""
+    """(path, found, accepted) of the first mistake."""
     try:
         error = next(_validator().iter_errors(json.loads(schema)), None)
     except (RecursionError, OverflowError):
@@ -32,6 +37,9 @@ def _mistake(schema: str) -> tuple[str, str, str] | None:
         return None
     path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
     return printable(path), f"is {quoted(error.instance)}", _allowed_by(error)
+
+
+_short_mistake = lru_cache(maxsize=1024)(_mistake)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from trainer.data.conversations import Conversation, Message
 from trainer.data.findings import FindingList
-from trainer.data.private_text import find_private
+from trainer.data.private_text import find_private, may_hold_private
 from trainer.data.quoting import quoted
 
 _TEMPLATE_MARKS = (
@@ -26,13 +26,21 @@ class TextChecks:
 
     def check(self, conversation: Conversation) -> None:
         self.findings.line = conversation.line
-        for index, message in enumerate(conversation.messages):
-            if message.trained and message.content and (debris := _debris(message.content.strip())):
-                found = f"{debris[0]} with {quoted(debris[1])}"
-                accepted = "an answer without markup or labels at its ends"
-                self.findings.add("DEBRIS", f"messages[{index}].content", found, accepted)
-            for where, text in _texts(message):
-                self._check_private(f"messages[{index}].{where}", text)
+        messages = conversation.messages
+        for index, message in enumerate(messages):
+            if message.trained and message.content:
+                self._check_debris(f"messages[{index}].content", message.content)
+        said = [message.content or "" for message in messages]
+        said += [call.arguments for message in messages if message.tool_calls for call in message.tool_calls]
+        if may_hold_private("\n".join(said)):
+            for index, message in enumerate(messages):
+                for where, text in _texts(message):
+                    self._check_private(f"messages[{index}].{where}", text)
+
+    def _check_debris(self, where: str, text: str) -> None:
+        if debris := _debris(text.strip()):
+            found = f"{debris[0]} with {quoted(debris[1])}"
+            self.findings.add("DEBRIS", where, found, "an answer without markup or labels at its ends")
 
     def _check_private(self, where: str, text: str) -> None:
         for private in find_private(text):

@@ -12,7 +12,8 @@ from trainer.data.key_checks import check_keys
 from trainer.data.quoting import quoted
 from trainer.data.schema_checks import check_schema
 
-MAX_KNOWN_LISTS = 4096
+MAX_KNOWN_LISTS = 1024
+MAX_KNOWN_CHARS = 64 * 1024  # of one list; a file of long ones, each another, must not fill the memory
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TOOL_KEYS = frozenset({"type", "function"})
 _FUNCTION_KEYS = frozenset({"name", "description", "parameters", "strict"})
@@ -41,13 +42,14 @@ class ToolLists:
         if "tools" not in row and "functions" not in row:
             return _NO_TOOLS
         key = json.dumps([row.get("tools"), row.get("functions")]) + str("tools" in row) + str("functions" in row)
-        if key not in self._known:
-            if len(self._known) == MAX_KNOWN_LISTS:
+        tool_list = self._known.get(key) or _read_tools(row, FindingList(findings.file, findings.backend))
+        if len(key) <= MAX_KNOWN_CHARS:
+            if len(self._known) == MAX_KNOWN_LISTS and key not in self._known:
                 self._known.clear()
-            self._known[key] = _read_tools(row, FindingList(findings.file, findings.backend))
-        for known in self._known[key].findings:
+            self._known[key] = tool_list
+        for known in tool_list.findings:
             findings.add(known.code, known.where, known.found, known.accepted, known.fix)
-        return self._known[key]
+        return tool_list
 
 
 def _read_tools(row: Mapping[str, Any], findings: FindingList) -> ToolList:

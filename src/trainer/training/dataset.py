@@ -52,6 +52,11 @@ class TrainingData:
         rows = (*self.train, *self.validation)
         return max(len(example.input_ids) for row in rows for example in row.examples)
 
+    def has_role(self, role: str) -> bool:
+        """Whether any message has `role`."""
+        rows = (*self.train, *self.validation)
+        return any(message.role == role for row in rows for message in row.conversation.messages)
+
 
 def check_data(settings: DataConfig) -> DataReport:
     """Read every file and check every rule that needs no tokenizer.

@@ -61,6 +61,8 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     if parent is None:
         check_targets(base.skeleton, config.lora)
     data = render_data(checked, config.data, reading.renderer, reading.max_length)
+    if data.has_role("developer") and not reading.renderer.template.keeps_developer:
+        report("developer messages are rendered as system: this model's chat template has no such role")
     device = pick_device()
     dtype = pick_dtype(config.model, device)
     memory = estimate(config, base, dtype, device, free_memory_bytes(device), data.longest)
@@ -87,7 +89,7 @@ def find_reading(config: RunConfig, report: Callable[[str], None]) -> Reading:
     _check_same_base(base, parent)
     renderer = Renderer(load_tokenizer(base, config.model))
     try:
-        renderer.end_markers  # noqa: B018  # derived once here, so that a template without one is refused once
+        renderer.template.check()  # once here, and not for every row
     except RenderingError as error:
         raise ConfigError(f"model.base: {config.model.base!r}: {error}") from None
     max_length = base.max_length if config.data.max_length == "auto" else config.data.max_length

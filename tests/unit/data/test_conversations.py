@@ -161,6 +161,15 @@ def test_encoding_mistakes_name_line_and_byte(written, content, expected):
     assert findings[0].startswith(expected)
 
 
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", LINE + b"\n", b"\n" + LINE + b"\r\n"])
+def test_the_byte_offset_of_half_a_character_is_that_in_the_file(written, before):
+    content = before + LINE.replace(b"Hi", "Grüße \\ud83d".encode())
+    (finding,) = told(written(content))
+    assert finding.partition(", expected")[0].endswith(
+        f"the lone surrogate \\ud83d at byte offset {content.index(b'ud83d') - 1}"
+    )
+
+
 PRETTY = json.dumps(ROW, indent=2).encode()
 SHAREGPT = b'{"conversations": [{"from": "human", "value": "Hi"}]}'
 TEXT = "expected chat JSONL in UTF-8"

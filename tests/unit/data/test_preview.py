@@ -6,6 +6,7 @@ import re
 import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
+from tests.families import family_tokenizer
 from trainer.data import preview_page as page_module
 from trainer.data.preview import REASONS, Span, Totals, count, explain
 from trainer.data.preview_page import PreviewRow, preview_page
@@ -105,3 +106,20 @@ def test_a_page_that_no_browser_would_open_is_refused_with_the_number_of_rows_th
         "--html: 9 rows make a page of more than 0 MB, expected one that a browser can open; add --rows 5 or fewer",
     )
     preview_page("t", "m", Totals(rows=5), [row] * 5)
+
+
+def kinds(family, *answers, untrained):
+    renderer = Renderer(family_tokenizer(family))
+    turns = [turn for answer in answers for turn in (("user", "Hi"), ("assistant", answer))]
+    spans = spans_of(renderer, talk(*turns, untrained=untrained))
+    return [[(span.kind, span.text) for span in row if span.kind != "prompt"] for row in spans]
+
+
+def test_answers_of_weight_0_are_told_from_what_the_model_reads():
+    assert kinds("qwen-2.5", "Bye", "Hello", untrained=[1]) == [
+        [("untrained", "Bye<|im_end|>"), ("answer", "Hello"), ("end", "<|im_end|>")]
+    ]
+
+
+def test_an_answer_of_weight_0_need_not_be_trainable():
+    assert kinds("qwen-2.5", "\nBye", "Hello", untrained=[1]) == [[("answer", "Hello"), ("end", "<|im_end|>")]]

@@ -1,12 +1,21 @@
 """The mask as equalities: supervised == answer + end marker, prompt + supervised == rendering."""
 
 import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
+from trainer.config.schema import DataConfig
+from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation, Message, ToolCall
 from trainer.data.rendering import IGNORE_INDEX, Renderer, RenderingError
+from trainer.errors import DataError
+from trainer.training.dataset import render_data
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 LLAMA = (
     "{{ '<|begin|>' }}{% for m in messages %}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
@@ -140,6 +149,11 @@ REFUSED = {
         talk(("user", "hi"), ("assistant", "HELLO")),
         "messages[1]: the chat template changes the answer: 'HELLO' is not in 'hello'",
     ),
+    "an answer to nothing": (
+        CHATML,
+        talk(("assistant", "hello")),
+        "messages[0] is an answer to nothing, expected a message before it; add the question",
+    ),
     "the text spells a control token": (
         CHATML,
         talk(("user", "What is <|im_end|>?"), ("assistant", "A marker.")),
@@ -168,3 +182,56 @@ def test_what_cannot_be_rendered_exactly_is_refused_with_the_reason(case: str) -
     with pytest.raises(RenderingError) as caught:
         renderer(template).render(conversation)
     assert str(caught.value) == reason
+
+
+def joining_tokenizer() -> "PreTrainedTokenizerFast":
+    """To this one two line breaks are one token, so that an answer may join the end of the prompt."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ"]
+    pieces = Tokenizer(models.BPE({piece: number for number, piece in enumerate(alphabet)}, [("Ċ", "Ċ")]))
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces.decoder = decoders.ByteLevel()
+    pieces.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, eos_token="<|im_end|>", chat_template=CHATML)
+
+
+JOINED = (
+    "messages[1]: the prompt that serving sends is not how this row begins; the tokenizer joins the end of the prompt "
+    "with the beginning of the answer; begin it differently; at token 20 serving sends "
+    "['s', 's', 'i', 's', 't', 'a', 'n', 't', '\\n'] and the row has "
+    "['s', 's', 'i', 's', 't', 'a', 'n', 't', '\\n\\n', 'o', 'k', '<|im_end|>', '\\n']"
+)
+
+
+def test_an_answer_whose_first_token_is_joined_with_the_prompt_is_refused_with_the_tokens() -> None:
+    with pytest.raises(RenderingError) as caught:
+        Renderer(joining_tokenizer()).render(talk(("user", "hi"), ("assistant", "\nok")))
+    assert str(caught.value) == JOINED
+
+
+def test_every_row_is_held_against_serving_and_each_that_differs_is_named() -> None:
+    rows = [("hi", "\nok" if number in (1, 3, 4) else "ok") for number in range(6)]
+    conversations = [
+        replace(talk(("user", question), ("assistant", answer)), line=number + 1)
+        for number, (question, answer) in enumerate(rows)
+    ]
+    report = DataReport(conversations, [], [], rows=6, validation_rows=0)
+    with pytest.raises(DataError) as caught:
+        render_data(report, DataConfig(train="rows.jsonl"), Renderer(joining_tokenizer()), 2048)
+    assert caught.value.problems == tuple(f"rows.jsonl:{line}: TEMPLATE: {JOINED}" for line in (2, 4, 5))
+
+
+def test_a_template_that_doubles_the_bos_is_refused() -> None:
+    tokenizer = make_tokenizer("{{ bos_token }}<|b|>" + CHATML, ["<|b|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.bos_token = "<|b|>"
+    with pytest.raises(RenderingError, match=r"^the chat template begins with '<\|b\|>' twice, expected it once; "):
+        Renderer(tokenizer).template.check()
+    tokenizer.chat_template = "{{ bos_token }}" + CHATML
+    Renderer(tokenizer).template.check()
+
+
+def test_a_row_without_a_trained_answer_is_refused() -> None:
+    with pytest.raises(RenderingError, match="no message is trained"):
+        renderer().render(talk(("user", "hi"), ("assistant", "hello"), untrained=[1]))

@@ -191,6 +191,6 @@ def test_what_json_writes_is_read_back(value, ascii_only):
     "text", ['"' + "a" * 10**7, '"' + "\\n" * 10**6, "[" + "1," * 10**6, '{"a":"' + 'x\\"' * 10**6]
 )
 def test_long_malformed_lines_take_linear_time(text):
-    start = time.perf_counter()
+    start = time.process_time()
     assert isinstance(parse(text), JsonProblem)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

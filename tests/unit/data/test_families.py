@@ -1,0 +1,207 @@
+"""Real template families: masks that were read by eye, and the equalities that hold for every row of every family."""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import talk
+from tests.families import FAMILIES, family_tokenizer
+from tests.golden_masks import CASES, FOLDER, golden_text, spelled
+from trainer.data.conversations import Conversation
+from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+
+TRAINABLE = [name for name in FAMILIES if name != "glm-4.5"]  # its template ends turns without a token
+# The template's own rendering of these is not what serving saw at the answer, which the prompt shows: a system prompt
+# that wanders to the last question, and a thought that the prompt opens and the template leaves out or writes anew.
+REBUILT = {
+    ("mistral-7b-v0.3", "a system prompt and two turns"),
+    ("mistral-nemo", "a system prompt and two turns"),
+    ("deepseek-r1-distill", "thoughts"),
+    *(("qwen-3.5", case) for case in CASES if case != "thoughts"),
+}
+
+
+# What the model writes around the text of an answer.
+AROUND = {
+    "llama-3.1": ("", "<|eot_id|>"),
+    "llama-3.2": ("", "<|eot_id|>"),
+    "qwen-2.5": ("", "<|im_end|>"),
+    "qwen-3": ("<think>\n\n</think>\n\n", "<|im_end|>"),
+    "qwen-3.5": ("\n</think>\n\n", "<|im_end|>"),
+    "phi-3": ("", "<|end|>"),
+    "phi-4": ("", "<|im_end|>"),
+    "mistral-7b-v0.3": (" ", "</s>"),
+    "mistral-nemo": ("", "</s>"),
+    "mistral-small-3": ("", "</s>"),
+    "gemma-2": ("", "<end_of_turn>"),
+    "gemma-3": ("", "<end_of_turn>"),
+    "gemma-4": ("", "<turn|>"),
+    "smollm-2": ("", "<|im_end|>"),
+    "smollm-3": ("", "<|im_end|>"),
+    "granite-3.3": ("", "<|end_of_text|>"),
+    "gpt-oss": ("<|channel|>final<|message|>", "<|return|>"),
+    "command-r": ("", "<|END_OF_TURN_TOKEN|>"),
+    "command-a": ("", "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"),
+    "lfm-2": ("", "<|im_end|>"),
+}
+# These prompts open a thought, so that an answer without one is refused.
+THINKING = {"deepseek-r1-distill": "<｜end▁of▁sentence｜>", "nemotron-3": "<|im_end|>"}  # noqa: RUF001
+
+
+@cache
+def renderer(name: str) -> Renderer:
+    return Renderer(family_tokenizer(name))
+
+
+def golden(name: str) -> str:
+    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+
+
+ACCEPTED = [(name, case) for name in TRAINABLE for case in CASES if f"## {case}\nrefused" not in golden(name)]
+
+
+def sent(made: Renderer, conversation: Conversation) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    """Messages and tools as a client would send them, in the form that the family's template takes."""
+    messages = []
+    for message in conversation.messages:
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+        fields = {"role": message.role, "content": message.content, "tool_call_id": message.tool_call_id}
+        messages.append(made.template.adapt(fields | ({"tool_calls": calls} if calls else {})))
+    return messages, [dict(tool) for tool in conversation.tools] or None
+
+
+def ids(made: Renderer, messages: list[dict[str, Any]], tools: Any, prompt: bool = False) -> list[int]:
+    """What transformers itself makes of the messages."""
+    return made.tokenizer.apply_chat_template(
+        messages, tools=tools, add_generation_prompt=prompt, tokenize=True, return_dict=False
+    )
+
+
+def answers_of(conversation: Conversation, examples: list[Example]) -> Iterator[tuple[Example, list[int]]]:
+    """Each example with the numbers of the messages that are trained in it."""
+    trained = [index for index, message in enumerate(conversation.messages) if message.trained]
+    groups = [trained] if len(examples) == 1 else [[index] for index in trained]
+    yield from zip(examples, groups, strict=True)
+
+
+def check_equalities(made: Renderer, conversation: Conversation, examples: list[Example]) -> None:
+    """Supervised are the tokens between each prompt that serving sends and the end marker, and no others."""
+    messages, tools = sent(made, conversation)
+    for example, answers in answers_of(conversation, examples):
+        expected = [IGNORE_INDEX] * len(example.input_ids)
+        for index in answers:
+            prompt = ids(made, messages[:index], tools, prompt=True)
+            assert list(example.input_ids[: len(prompt)]) == prompt
+            ends = [at for at in range(len(prompt), len(expected)) if example.input_ids[at] in made.end_markers]
+            expected[len(prompt) : ends[0] + 1] = example.input_ids[len(prompt) : ends[0] + 1]
+        assert list(example.labels) == expected
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_masks_are_those_that_were_read_by_eye(name: str) -> None:
+    assert golden_text(name) == golden(name), "read the difference, then run: python -m tests.golden_masks"
+
+
+def test_every_family_is_covered() -> None:
+    assert sorted(path.stem for path in FOLDER.iterdir()) == sorted(FAMILIES)
+    assert {*AROUND, *THINKING} == set(TRAINABLE)
+    assert len(ACCEPTED) >= 60
+
+
+@pytest.mark.parametrize(("name", "case"), ACCEPTED)
+def test_supervised_is_exactly_what_follows_the_prompt_of_serving(name: str, case: str) -> None:
+    check_equalities(renderer(name), CASES[case], renderer(name).render(CASES[case]))
+
+
+@pytest.mark.parametrize(("name", "case"), ACCEPTED)
+def test_ids_are_those_of_the_chat_template(name: str, case: str) -> None:
+    made, conversation = renderer(name), CASES[case]
+    examples = renderer(name).render(CASES[case])
+    messages, tools = sent(made, conversation)
+    for example, answers in answers_of(conversation, examples):
+        whole = messages if len(examples) == 1 else messages[: answers[-1] + 1]
+        assert (list(example.input_ids) == ids(made, whole, tools)) == ((name, case) not in REBUILT)
+
+
+def supervised_texts(name: str, case: str) -> list[str]:
+    made = renderer(name)
+    labels = [[label for label in example.labels if label != IGNORE_INDEX] for example in made.render(CASES[case])]
+    return ["".join(spelled(made.tokenizer, token) for token in row) for row in labels]
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_supervised_text_is_the_answer_and_what_ends_it(name: str) -> None:
+    before, after = AROUND[name]
+    assert supervised_texts(name, "a first answer of weight 0") == [f"{before}So long.{after}"]
+
+
+@pytest.mark.parametrize("name", THINKING)
+def test_supervised_text_goes_on_where_the_prompt_opened_a_thought(name: str) -> None:
+    texts = ["Be kind.\n</think>\n\nHello there.", "Be brief.\n</think>\n\nSo long."]
+    assert supervised_texts(name, "thoughts") == [text + THINKING[name] for text in texts]
+
+
+@pytest.mark.parametrize("name", THINKING)
+def test_an_empty_thought_is_one(name: str) -> None:
+    made, conversation = renderer(name), talk(("user", "Hi"), ("assistant", "<think>\n\n</think>\n\nHello there."))
+    (example,) = made.render(conversation)
+    check_equalities(made, conversation, [example])
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, case in ACCEPTED if FAMILIES[name].adds_bos])
+def test_there_is_exactly_one_bos_though_the_tokenizer_would_add_another(name: str, case: str) -> None:
+    tokenizer = renderer(name).tokenizer
+    bos = tokenizer.bos_token_id
+    assert tokenizer("Hi")["input_ids"][0] == bos
+    for example in renderer(name).render(CASES[case]):
+        assert example.input_ids[0] == bos
+        assert bos not in example.input_ids[1:]
+
+
+def test_a_model_whose_turns_end_without_a_token_is_refused() -> None:
+    with pytest.raises(RenderingError, match="ends an assistant message without a special token"):
+        _ = renderer("glm-4.5").end_markers
+
+
+texts = st.text(st.sampled_from("ab .,:\n\tBe kind<>{}[]|/'\"é😀\u2028▁Ġ"), min_size=1, max_size=12)
+conversations = st.builds(
+    lambda system, pairs, untrained: talk(
+        *([("system", system)] if system else []),
+        *(turn for question, answer in pairs for turn in (("user", question), ("assistant", answer))),
+        untrained=[index for index in untrained if index < 2 * len(pairs) - 1],
+    ),
+    st.none() | texts,
+    st.lists(st.tuples(texts, texts), min_size=1, max_size=3),
+    st.lists(st.integers(0, 5), max_size=2),
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(conversations)
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_any_conversation_is_rendered_exactly_or_refused(name: str, conversation: Conversation) -> None:
+    made = renderer(name)
+    try:
+        examples = made.render(conversation)
+    except RenderingError:
+        return
+    check_equalities(made, conversation, examples)
+    assert all(example.num_supervised >= 1 for example in examples)
+
+
+words = st.text(st.sampled_from("abcBHe kd.,"), min_size=1, max_size=12).map(str.strip).filter(bool)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(words, words), min_size=1, max_size=3))
+@pytest.mark.parametrize("name", AROUND)
+def test_plain_conversations_are_never_refused(name: str, pairs: list[tuple[str, str]]) -> None:
+    conversation = talk(*(turn for q, a in pairs for turn in (("user", q), ("assistant", a))))
+    assert renderer(name).render(conversation)

@@ -1,0 +1,163 @@
+"""Every rule: its words, an example that is really told, and the page that is generated from them."""
+
+import json
+import subprocess
+import sys
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHATML, make_tokenizer
+from trainer.config.schema import DataConfig
+from trainer.data import conversations, data_files
+from trainer.data.checks import check_files
+from trainer.data.rendering import Renderer
+from trainer.data.rules import GROUPS, RULES
+from trainer.data.rules_page import markdown
+from trainer.errors import DataError
+from trainer.training.dataset import render_data
+
+BACKENDS = ("local", "openai")
+ROOT = Path(__file__).parents[3]
+HI = {"role": "user", "content": "Hi"}
+HELLO = {"role": "assistant", "content": "Hello"}
+FIND = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+
+
+def says(text, role="assistant", **keys):
+    return {"role": role, "content": text, **keys}
+
+
+def chat(*messages, **keys):
+    return json.dumps({"messages": list(messages)} | keys)
+
+
+def calls(**keys):
+    return {"role": "assistant", "tool_calls": [CALL | keys]}
+
+
+GOOD = chat(HI, HELLO)
+SYSTEM = [chat(says("Be brief.", "system"), says(f"{n}?", "user"), HELLO) for n in range(12)]
+PARTS = [{"type": "image_url", "image_url": {"url": "ftp://a.example/b.png"}}]
+TOKEN = "h" + "f_" + "aBcDeF" * 6
+
+# The lines of rows.jsonl that break each rule.
+BREAKING = {
+    "ENCODING": ["", GOOD, GOOD.replace("Hi", "caf\udce9")],
+    "FORMAT": ['{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}'],
+    "PREFERENCE": ['{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}'],
+    "JSON": [GOOD, GOOD.replace("]", ",]")],
+    "DUPLICATE_KEY": [GOOD.replace('"role": "user"', '"role": "user", "role": "user"')],
+    "NUMBER": [chat(HI, HELLO | {"weight": float("nan")})],
+    "NESTING": [json.dumps({"messages": json.loads("[" * 64 + "]" * 64)})],
+    "LONG_LINE": [GOOD, "x" * 300],
+    "FILE_SIZE": [GOOD],
+    "NO_ROWS": [],
+    "TOO_FEW_ROWS": [chat(says(f"{n}?", "user"), HELLO) for n in range(4)],
+    "FEW_ROWS": [chat(says(f"{n}?", "user"), HELLO) for n in range(12)],
+    "ROW": ['"Hello"'],
+    "UNKNOWN_KEY": [json.dumps({"mesages": [HI, HELLO]})],
+    "METADATA": [chat(HI, HELLO, metadata={"source": "wiki"})],
+    "MESSAGES": ['{"messages": []}'],
+    "PARALLEL_TOOL_CALLS": [chat(HI, HELLO, parallel_tool_calls="no")],
+    "ROLE": [chat(says("Hi", "human"), HELLO)],
+    "KEY_FOR_ROLE": [chat(HI | {"tool_call_id": "c1"}, HELLO)],
+    "CONTENT": [chat({"role": "user", "content": 7}, HELLO)],
+    "EMPTY_ANSWER": [chat(HI, says(" "))],
+    "EMPTY_QUESTION": [chat(says("", "user"), HELLO)],
+    "IMAGE": [chat(says(PARTS, "user"), HELLO)],
+    "IMAGE_LIMIT": [chat(says(PARTS, "user"), HELLO)],
+    "NAME": [chat(HI | {"name": ""}, HELLO)],
+    "REFUSAL": [chat(HI, HELLO | {"refusal": True})],
+    "WEIGHT": [chat(HI | {"weight": 1}, HELLO)],
+    "NOTHING_TRAINED": [chat(HI, HELLO | {"weight": 0})],
+    "LAST_MESSAGE": [chat(HI, HELLO, says("Thanks", "user"))],
+    "ASSISTANT_TWICE": [chat(HI, HELLO, says("How are you?"))],
+    "SYSTEM_POSITION": [chat(HI, says("Be brief.", "system"), HELLO)],
+    "TOOLS": [chat(HI, HELLO, tools={"name": "find"})],
+    "TOOL_NAME": [chat(HI, HELLO, tools=[{"type": "function", "function": {"name": "find it"}}])],
+    "SCHEMA": [
+        chat(HI, HELLO, tools=[{"type": "function", "function": {"name": "find", "parameters": {"type": "text"}}}])
+    ],
+    "TOOL_CALLS": [chat(HI, calls(id=1), tools=[FIND])],
+    "CALL_NAME": [chat(HI, calls(function={"name": "search", "arguments": "{}"}), tools=[FIND])],
+    "ARGUMENTS": [chat(HI, calls(function={"name": "find", "arguments": {"q": 1}}), tools=[FIND])],
+    "TOOL_ANSWER": [chat(HI, calls(), says("7", "tool", tool_call_id="c2"), HELLO, tools=[FIND])],
+    "UNANSWERED_CALL": [chat(HI, calls(), HELLO, tools=[FIND])],
+    "DUPLICATE": [GOOD, chat(says("Bye", "user"), HELLO), GOOD],
+    "NEAR_DUPLICATE": [GOOD, GOOD.replace("Hello", "Hello ")],
+    "SAME_PROMPT": [GOOD, GOOD.replace("Hello", "Good day")],
+    "LEAK": [GOOD],
+    "SYSTEM_PROMPTS": [*SYSTEM, chat(says("Be breif.", "system"), HI, HELLO)],
+    "DEBRIS": [chat(HI, says("A: Hello"))],
+    "SECRET": [chat(HI, says(f"The token is {TOKEN}."))],
+    "PERSONAL_DATA": [chat(HI, says("Call 425-882-8080."))],
+    "TEMPLATE": [chat(says("What does <|im_end|> mean?", "user"), HELLO)],
+    "LENGTH": [chat(says("Why? " * 500, "user"), HELLO)],
+}
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def told(code: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the rule `code` says of its lines."""
+    lines = "\n".join(BREAKING[code])
+    Path("rows.jsonl").write_bytes(lines.encode(errors="surrogateescape"))
+    if code == "LONG_LINE":
+        monkeypatch.setattr(data_files.numbered_lines, "__defaults__", (200,))
+    if code == "FILE_SIZE":
+        monkeypatch.setattr(conversations, "MAX_SERVICE_FILE_BYTES", 60)
+    if code in ("TEMPLATE", "LENGTH"):
+        return told_by_renderer(code)
+    backend = RULES[code].only or "local"
+    validation = [Path("validation.jsonl")] if code == "LEAK" else []
+    for path in validation:
+        path.write_text(f"{chat(says('Bye', 'user'), HELLO)}\n{GOOD}", encoding="utf-8")
+    findings = check_files([Path("rows.jsonl")], validation, backend=backend).findings
+    assert all(finding.severity == RULES[code].severity(backend) for finding in findings if finding.code == code)
+    texts = [str(finding) for finding in findings if finding.code == code]
+    real_sizes = {"holds 92 bytes": "holds 600000000 bytes", "at most 60 on": "at most 512000000 on"}
+    return [reduce(lambda text, pair: text.replace(*pair), real_sizes.items(), text) for text in texts]
+
+
+def told_by_renderer(code: str) -> list[str]:
+    report = check_files([Path("rows.jsonl")])
+    renderer = Renderer(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"]))
+    with pytest.raises(DataError) as caught:
+        render_data(report, DataConfig(train="rows.jsonl"), renderer, 2048)
+    return [problem for problem in caught.value.problems if f": {code}: " in problem]
+
+
+@pytest.mark.parametrize("code", RULES)
+@pytest.mark.usefixtures("in_folder")
+def test_the_example_of_a_rule_is_what_it_says(code, monkeypatch):
+    assert told(code, monkeypatch) == [RULES[code].example]
+
+
+def test_every_rule_stands_in_one_group():
+    assert [rule.code for rules in GROUPS.values() for rule in rules] == list(RULES)
+    assert set(BREAKING) == set(RULES)
+
+
+def test_the_page_is_what_the_command_prints():
+    printed = subprocess.run(
+        [sys.executable, "-m", "trainer", "data", "rules"], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed == markdown()
+    assert (ROOT / "docs" / "data_rules.md").read_text(encoding="utf-8") == printed, "run: make docs"
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_the_page_tells_everything_of_a_rule(code):
+    rule, page = RULES[code], markdown()
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| [{code}](#{code.lower()}) | ")]
+    severities = ["not checked" if rule.only not in (None, name) else rule.severity(name) for name in BACKENDS]
+    assert line.split(" | ")[1:] == [*severities, f"{rule.title} |"]
+    section = page.split(f"\n### {code}\n")[1].split("\n### ")[0].split("\n## ")[0]
+    assert all(part in section for part in (rule.explanation, rule.fix, rule.example))
