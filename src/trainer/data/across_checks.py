@@ -11,11 +11,11 @@ from trainer.data.conversations import Conversation, Message
 from trainer.data.findings import FindingList
 from trainer.data.quoting import listed, printable
 from trainer.data.rules import Severity
+from trainer.data.tool_checks import MAX_KNOWN_CHARS, MAX_KNOWN_LISTS
 
 MIN_ROWS_FOR_A_HABIT = 10
 FEW_ROWS_SHARE = 0.1
 NUM_LISTED_PLACES = 5
-MAX_KNOWN_TOOLS = 1024
 
 Place = tuple[str, int]
 
@@ -103,12 +103,17 @@ class RowComparison:
         return next((row for row in sorted(rows) if row < self._num_trained), None)
 
     def _tools_of(self, row: Conversation) -> str:
-        if id(row.tools) not in self._tools or self._tools[id(row.tools)][0] is not row.tools:
-            if len(self._tools) == MAX_KNOWN_TOOLS:
+        """A digest of the row's tools."""
+        tools, digest = self._tools.get(id(row.tools), (None, ""))
+        if tools is row.tools:
+            return digest
+        text = json.dumps(row.tools)
+        digest = blake2b(text.encode(), digest_size=16).hexdigest()
+        if len(text) <= MAX_KNOWN_CHARS:
+            if len(self._tools) == MAX_KNOWN_LISTS:
                 self._tools.clear()
-            digest = blake2b(json.dumps(row.tools).encode(), digest_size=16).hexdigest()
             self._tools[id(row.tools)] = row.tools, digest
-        return self._tools[id(row.tools)][1]
+        return digest
 
 
 def said(message: Message) -> str:

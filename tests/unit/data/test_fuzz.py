@@ -65,7 +65,7 @@ NUMBERS = [b"1e999", b"-1e-999", b"NaN", b"9223372036854775808", b"-922337203685
 # Why rows that break no rule of the format are refused by one of these templates, and by no other reason.
 REFUSALS = re.compile(
     r"a control token of this model|is an answer to nothing|joins the end of the prompt|is dropped or rewritten|"
-    r"left out by this model's|changes the answer: '\w+' is not in|supports single tool-calls|no first user message|"
+    r"left out by this model's|changes the answer: .+ is not in|supports single tool-calls|no first user message|"
     r"a system message must stand first"
 )
 
