@@ -96,8 +96,8 @@ def check(
     if report.findings:
         out.print("  ".join(f"{name} {count:,}" for name, count in report.counts.items()), style="dim")
     verdict = "[red]cannot be trained as written[/]" if num_errors else "[green]can be trained[/]"
-    rows = f"{report.rows:,} rows" + (f" and {report.validation_rows:,} held out" if validation else "")
-    out.print(f"{rows}, {num_errors:,} errors, {num_warnings:,} warnings: {verdict}")
+    rows = counted(report.rows, "row") + (f" and {report.validation_rows:,} held out" if validation else "")
+    out.print(f"{rows}, {counted(num_errors, 'error')}, {counted(num_warnings, 'warning')}: {verdict}")
     if reject is not None:
         _tell_rejects(rejects, num_errors)
     return code
