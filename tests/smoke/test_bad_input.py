@@ -145,9 +145,9 @@ def test_only_debug_shows_where_an_error_comes_from():
     assert done.stderr.splitlines()[-1] == "error: override 'lora.r=0': lora.r: is 0, expected a number of at least 1"
 
 
-def test_a_resumed_run_takes_no_overrides(stopped):
+def test_a_run_that_has_not_begun_takes_no_overrides(stopped):
     assert refusal("train", "--resume", str(stopped.path), "lora.r=4") == [
-        "error: override 'lora.r=4': a resumed run keeps its settings, expected none; start a new run"
+        "error: run 'stopped': has not begun, expected no overrides; start a new run with them"
     ]
 
 
@@ -244,8 +244,8 @@ def test_a_finished_run_is_not_resumed(finished):
 def test_a_run_that_is_running_is_not_resumed(stopped):
     stopped.set_status("running")
     assert refusal("train", "--resume", str(stopped.path)) == [
-        f"error: run 'stopped': is running as process {os.getpid()} on {socket.gethostname()!r}, "
-        "expected a stopped run; stop that process first"
+        f"error: run 'stopped': is in use by process {os.getpid()} on {socket.gethostname()!r}, "
+        f"expected a stopped run; stop it with: trainer pause {stopped.path}"
     ]
 
 

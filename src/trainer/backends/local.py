@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -108,6 +109,8 @@ def resume(
             f"run {run.name!r}: is {run.state}, expected an unfinished run; "
             f"to train it further start a new run with model.base={run.path}"
         )
+    if overrides and not run.manifest():
+        raise ConfigError(f"run {run.name!r}: has not begun, expected no overrides; start a new run with them")
     try:
         prepared = _prepare(load_config(run.path / "config.yaml", _complete(overrides)), report)
     except TrainerError as error:
@@ -132,7 +135,9 @@ def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[st
 
 def _refuse_running(run: Run) -> None:
     """Before the model is loaded; the lock itself is taken when the run is written to."""
-    owner = holder(run.path)
+    owner, status = holder(run.path), run.status()
+    if owner is None and status["state"] in ("running", "validating_files") and status.get("pid") != os.getpid():
+        owner = status  # about to take the lock
     if owner is not None and is_here(owner):
         raise in_use(run.path, owner)
 
