@@ -38,16 +38,16 @@ LONG = [(name, merge) for name in VARIANTS for merge in (False, True) if (name, 
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> "Runs":
-    return Runs(tmp_path_factory.mktemp("exports"))
+def runs(tmp_path_factory: pytest.TempPathFactory, tuned: Run) -> "Runs":
+    return Runs(tmp_path_factory.mktemp("exports"), tuned)
 
 
 class Runs:
     """One run for each variant, trained when it is first asked for."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, plain: Run) -> None:
         self.root = root
-        self.made: dict[str, Run] = {}
+        self.made = {"plain": plain}
 
     def __getitem__(self, name: str) -> Run:
         if name not in self.made:
