@@ -14,6 +14,8 @@ from trainer.data.conversations import Conversation, Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from trainer.runs import Run
+
 REPOSITORY = Path(__file__).parent.parent
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -62,6 +64,14 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A finished run, trained once for all tests that only look at one."""
+    from tests.tiny_runs import train
+
+    return train(tmp_path_factory.mktemp("tuned"))
 
 
 QUESTIONS = [

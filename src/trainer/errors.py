@@ -5,7 +5,8 @@ TrainerError
 ├── DataError           a row of a data file cannot be trained as written
 ├── MissingDependency   an optional package is needed and not installed
 ├── BackendError        the place where a run executes refused or failed
-└── TrainingError       the run itself failed
+├── TrainingError       the run itself failed
+└── ParityError         what would be exported or served is not what was trained
 
 A message reads `<place>: <what was found>, <what is accepted>; <what to do>`: lower case, values quoted with
 repr. One error carries every problem of its kind, so that a user corrects a file once and not once per mistake.
@@ -68,6 +69,10 @@ class BackendError(TrainerError, RuntimeError):
 
 class TrainingError(TrainerError, RuntimeError):
     """The run failed after it had started; its newest complete checkpoint is kept."""
+
+
+class ParityError(TrainerError, RuntimeError):
+    """What would be exported or served is not what was trained; the message holds the numbers."""
 
 
 def quoted(value: object, limit: int = 60) -> str:

@@ -9,6 +9,7 @@ from trainer.errors import (
     DataError,
     ExitCode,
     MissingDependency,
+    ParityError,
     TrainerError,
     TrainingError,
     quoted,
@@ -21,6 +22,7 @@ TREE = {  # error: what else it is, and its exit code
     MissingDependency: (ImportError, 2),
     BackendError: (RuntimeError, 1),
     TrainingError: (RuntimeError, 1),
+    ParityError: (RuntimeError, 1),
 }
 
 

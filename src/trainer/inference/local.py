@@ -6,10 +6,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.rendering import Renderer
-from trainer.errors import ConfigError, TrainingError
+from trainer.errors import TrainingError
 from trainer.inference.client import ChatMessage, Sampling
+from trainer.inference.trained import trained_adapter, trained_base, trained_tokenizer
 from trainer.model.adapter import load_adapter
-from trainer.model.base import find_base, load_model, load_tokenizer
+from trainer.model.base import load_model
 from trainer.model.device import pick_device, pick_dtype
 from trainer.runs import Run
 
@@ -24,30 +25,16 @@ class TunedModel:
     """
 
     def __init__(self, run: Run) -> None:
-        if not (run.adapter / "adapter_model.safetensors").is_file():
-            raise ConfigError(
-                f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; "
-                f"finish it with: train --resume {run.path}"
-            )
-        settings, pinned = run.config().model, run.manifest()["base"]
-        revision = pinned["revision"] if pinned["weights_sha256"] is None else None
-        if str(pinned["name"]).startswith("builtin:"):
-            revision = None
-        base = find_base(settings.model_copy(update={"base": pinned["name"], "revision": revision}))
-        if base.identity() != pinned:
-            raise ConfigError(
-                f"run {run.name!r}: its base {pinned['name']!r} has changed since training: was {pinned}, is "
-                f"{base.identity()}; bring the old one back"
-            )
+        trained_adapter(run)
+        settings, base = run.config().model, trained_base(run)
         device = pick_device()
-        # The tokenizer saved with the adapter holds the chat template that was trained.
-        self.tokenizer = load_tokenizer(base, settings)
+        self.tokenizer = trained_tokenizer(run)
         self.renderer = Renderer(self.tokenizer)
         model = load_model(base, settings, device, pick_dtype(settings, device))
         self.model: PeftModel = load_adapter(model, run.adapter).eval()
         self.max_length = base.max_length
         self.tuned = LocalClient(self, run.name, adapter=True)
-        self.base = LocalClient(self, str(pinned["name"]), adapter=False)
+        self.base = LocalClient(self, base.name, adapter=False)
 
 
 class LocalClient:

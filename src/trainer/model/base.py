@@ -46,6 +46,11 @@ class Base:
         assert isinstance(model, PreTrainedModel)
         return model
 
+    @property
+    def from_hub(self) -> bool:
+        """Whether it is a model of the hub, pinned by a commit, and not a folder of this machine."""
+        return self.name != TINY and not Path(self.source).is_dir()
+
     def identity(self) -> dict[str, str | None]:
         """What the manifest pins: a hub model by its commit, a folder by a digest of its weights."""
         folder = Path(self.source)

@@ -1,0 +1,54 @@
+"""A new folder that is whole or not there: built beside its place, flushed, and renamed."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.errors import ConfigError
+from trainer.runs import files
+
+
+def refuse_output(output: Path, num_bytes: int) -> None:
+    """Raises: ConfigError, when `output` exists or cannot be made, or the disk is too full for `num_bytes`."""
+    if output.exists() or output.is_symlink():
+        raise ConfigError(f"--output: {str(output)!r} exists, expected a new folder; choose another or remove it")
+    parent = output.absolute().parent
+    if not parent.is_dir():
+        raise ConfigError(f"--output: {str(parent)!r} is no folder, expected one to write into; create it first")
+    free = shutil.disk_usage(parent).free
+    if free < num_bytes:
+        raise ConfigError(
+            f"--output: {str(parent)!r} has {free:,} bytes free, expected at least {num_bytes:,}; free some or choose "
+            "another disk"
+        )
+
+
+@contextmanager
+def built_beside(output: Path) -> Iterator[Path]:
+    """A folder that becomes `output` when the block ends well, and is removed when it does not.
+
+    Raises: ConfigError, when it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        beside.mkdir()
+        yield beside
+        for file in beside.iterdir():
+            _flush(file)
+        beside.rename(output)
+        files.flush_folder(output.absolute().parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--output: {str(output)!r} cannot be written: {reason}; nothing was left behind") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())

@@ -1,0 +1,66 @@
+"""Before serving: the prompts that this server makes of the training rows are the ones that were trained."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+from trainer.errors import ParityError
+from trainer.inference.probes import request_of, rows_of
+from trainer.inference.serve.refusals import Refusal
+from trainer.inference.serve.rendering import PromptRenderer
+from trainer.inference.serve.requests import parse_request
+from trainer.runs import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trainer.data.conversations import Conversation
+
+
+async def check_prompts(run: Run, trained: Renderer, served: PromptRenderer) -> tuple[int, str]:
+    """How many prompts were compared, and of which rows.
+
+    Each trained answer of the run's first rows is asked for as a client would, as JSON through the request's checks.
+    Raises: ParityError, at the first prompt that is not the beginning of what was trained.
+    """
+    rows, num_prompts = rows_of(run), 0
+    for conversation in rows.conversations:
+        try:
+            expected = list(prompts_in(trained.render(conversation)))
+        except RenderingError:
+            continue  # such a row was not trained
+        answers = [index for index, message in enumerate(conversation.messages) if message.trained]
+        for index, prompt in zip(answers, expected, strict=True):
+            if (sent := await _sent(conversation, index, served)) != prompt:
+                raise ParityError(
+                    f"{conversation.place}: the prompt that would be served is not the one that was trained; "
+                    f"{_difference(prompt, sent)}; nothing is served"
+                )
+            num_prompts += 1
+    return num_prompts, rows.source
+
+
+def prompts_in(examples: list[Example]) -> "Iterator[list[int]]":
+    """What stands before each supervised answer."""
+    for example in examples:
+        labels = example.labels
+        for at in range(1, len(labels)):
+            if labels[at] != IGNORE_INDEX and labels[at - 1] == IGNORE_INDEX:
+                yield list(example.input_ids[:at])
+
+
+async def _sent(conversation: "Conversation", num_messages: int, served: PromptRenderer) -> list[int] | str:
+    body: dict[str, Any] = {"model": "x"} | request_of(conversation, num_messages)
+    try:
+        request = parse_request(json.dumps(body).encode())
+        return await served.prompt(request.rendered_messages(), request.rendered_tools())
+    except Refusal as refusal:
+        return refusal.message
+
+
+def _difference(prompt: list[int], sent: list[int] | str) -> str:
+    if isinstance(sent, str):
+        return f"the server refuses it: {sent}"
+    at = next((at for at, (mine, other) in enumerate(zip(prompt, sent, strict=False)) if mine != other), None)
+    where = f"they differ at token {at}" if at is not None else "one is longer"
+    return f"{where}, {len(prompt)} tokens were trained and {len(sent)} would be sent"

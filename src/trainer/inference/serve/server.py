@@ -1,0 +1,186 @@
+"""`trainer serve`: bind, load the model behind the open port, answer until a signal comes."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trainer.errors import ConfigError, TrainerError, TrainingError
+from trainer.inference.serve.guards import allowed_hosts
+from trainer.inference.serve.limits import Limits
+from trainer.inference.trained import stop_ids, trained_adapter
+from trainer.runs import Run
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from trainer.inference.local import TunedModel
+    from trainer.inference.serve.app import Server
+    from trainer.inference.serve.service import Service
+
+T = TypeVar("T")
+
+MAX_CONNECTIONS = 512  # open at a time, idle ones too
+WATCH_SECONDS = 1.0
+
+
+class Program:
+    """A server that listens already, so that what is missing or in the way is told before the model is loaded.
+
+    Raises: ConfigError.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        host: str,
+        port: int,
+        names: Sequence[str],
+        key: str,
+        limits: Limits,
+        report: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        import uvicorn
+
+        from trainer.inference.serve.app import Server, make_app
+
+        trained_adapter(run)
+        self.listener = _bind(host, port)
+        port = self.listener.getsockname()[1]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.server = Server(run.name, key, allowed_hosts(host, port, names), limits, created=int(time.time()))
+        self.keeper = _Keeper(run, self.server, report, self.address)
+        settings = uvicorn.Config(
+            make_app(self.server, self.keeper.lifespan),
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=int(limits.max_seconds) + 1,
+        )
+        self.uvicorn = uvicorn.Server(settings)
+        self.keeper.stop = self.stop
+
+    def run_until_signal(self) -> None:
+        """Answer until SIGTERM or Ctrl-C, and then the requests in progress.
+
+        Raises: ConfigError, when the model cannot be loaded; ParityError, when its prompts would not be the trained
+        ones; TrainingError, when it fails later; KeyboardInterrupt, after Ctrl-C.
+        """
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it once more when it has ended
+        try:
+            self.run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def run(self) -> None:
+        """Answer until told to stop."""
+        self.uvicorn.run(sockets=[self.listener])
+        if self.keeper.error is not None:
+            raise self.keeper.error
+
+    def stop(self) -> None:
+        """Take no more requests, answer those in progress, and end."""
+        self.uvicorn.should_exit = True
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise ConfigError(
+            f"--port: {host}:{port} cannot be listened on: {reason}; choose another --port, or end what uses it"
+        ) from None
+
+
+class _Keeper:
+    """Loads the model while the port is open, watches it, and ends it with the server."""
+
+    def __init__(self, run: Run, server: "Server", report: Callable[[str], None], address: str) -> None:
+        self.run, self.server, self.report, self.address = run, server, report, address
+        self.stop: Callable[[], None] = lambda: None
+        self.error: TrainerError | None = None
+
+    @asynccontextmanager
+    async def lifespan(self, app: "Starlette") -> AsyncIterator[None]:
+        task = asyncio.create_task(self._keep())
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        if self.server.service is not None:
+            await asyncio.to_thread(self.server.service.engine.stop)
+            await self.server.service.renderer.stop()
+
+    async def _keep(self) -> None:
+        try:
+            self.report(f"loading {self.run.name}; {self.address}/health says when it is ready")
+            self.server.service = await load_service(self.run, self.server.limits, self.report)
+            self.report(f"serving {self.run.name} on {self.address}/v1")
+            while not self.server.service.engine.problem:
+                await asyncio.sleep(WATCH_SECONDS)
+            raise TrainingError(f"the model has stopped: {self.server.service.engine.problem}; start the server again")
+        except TrainerError as error:
+            self.error = error
+        except Exception as error:
+            self.error = TrainingError(f"unexpected {type(error).__name__}: {error}; --debug shows where")
+            self.error.__cause__ = error
+        self.server.problem = str(self.error)
+        self.stop()
+
+
+async def load_service(run: Run, limits: Limits, report: Callable[[str], None]) -> "Service":
+    """The run's model, ready to answer. Raises: ConfigError, ParityError."""
+    from trainer.inference.serve.engine import Engine
+    from trainer.inference.serve.gate import check_prompts
+    from trainer.inference.serve.rendering import PromptRenderer
+    from trainer.inference.serve.service import Service
+
+    tuned = await _in_thread(lambda: _load(run))
+    renderer = PromptRenderer(run.adapter)
+    await renderer.start()
+    num_prompts, source = await check_prompts(run, tuned.renderer, renderer)
+    report(f"{num_prompts} prompts of {source} are the ones that were trained")
+    stops = stop_ids(renderer.stops, tuned.model.generation_config.eos_token_id)
+    engine = Engine(tuned.model.get_base_model(), stops, tuned.max_length, limits)
+    await _in_thread(engine.start)
+    if engine.max_length < tuned.max_length:
+        report(f"memory is left for conversations of {engine.max_length:,} tokens, of {tuned.max_length:,}")
+    digest = hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    return Service(run.name, f"fp_{digest[:12]}", engine, renderer, tuned.tokenizer, limits)
+
+
+def _load(run: Run) -> "TunedModel":
+    from trainer.inference.local import TunedModel
+
+    return TunedModel(run)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Like asyncio.to_thread, in a thread that does not keep the process from ending."""
+    loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if not future.done():
+            future.set_exception(error) if error is not None else future.set_result(result)
+
+    def body() -> None:
+        try:
+            result, error = work(), None
+        except BaseException as caught:
+            result, error = None, caught
+        loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=body, daemon=True).start()
+    return await future  # type: ignore[no-any-return]

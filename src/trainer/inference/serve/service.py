@@ -1,0 +1,149 @@
+"""One run's model behind chat requests: parse, render, generate, answer. Knows nothing of HTTP."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trainer.inference.client import Sampling
+from trainer.inference.serve.answers import END_OF_STREAM, Answer, FinishReason, Usage, call_deltas, event
+from trainer.inference.serve.limits import Limits, Places
+from trainer.inference.serve.refusals import Refusal
+from trainer.inference.serve.requests import ChatRequest
+from trainer.inference.serve.text import TextStream
+from trainer.inference.serve.tool_calls import Call
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.inference.serve.engine import Engine
+    from trainer.inference.serve.rendering import PromptRenderer
+
+
+@dataclass
+class _Progress:
+    """What is known of an answer so far."""
+
+    num_tokens: int = 0
+    last_token: int = -1
+    text: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+
+    def finish_reason(self, stops: list[int], stopped: bool) -> FinishReason:
+        if self.calls:
+            return "tool_calls"
+        return "stop" if stopped or self.last_token in stops else "length"
+
+
+class Service:
+    """A loaded model, its tokenizer, and the limits of its use."""
+
+    def __init__(
+        self,
+        name: str,
+        fingerprint: str,
+        engine: "Engine",
+        renderer: "PromptRenderer",
+        tokenizer: "PreTrainedTokenizerBase",
+        limits: Limits,
+    ) -> None:
+        self.name, self.fingerprint = name, fingerprint
+        self.engine, self.renderer, self.tokenizer, self.limits = engine, renderer, tokenizer, limits
+        self.places = Places(limits)
+
+    async def prompt(self, request: ChatRequest) -> list[int]:
+        """The ids that the model gets. Raises: Refusal."""
+        return await self.renderer.prompt(request.rendered_messages(), request.rendered_tools())
+
+    async def answer(self, request: ChatRequest) -> dict[str, Any]:
+        """The whole answer. Raises: Refusal."""
+        with self.places.one():
+            async with self._in_time():
+                prompt = await self.prompt(request)
+                sampling = request.sampling(len(prompt), self.engine.max_length, self.limits)
+                stream, progress = self._text_stream(request), _Progress()
+                whole = not request.stops and stream.opening is None
+                async for piece in self._pieces(prompt, sampling, stream, progress, whole):
+                    progress.text.append(piece)
+        reason = progress.finish_reason(self.engine.stops, stream.stopped)
+        usage = Usage(len(prompt), progress.num_tokens)
+        return Answer(self.name, self.fingerprint).whole("".join(progress.text), progress.calls, reason, usage)
+
+    async def events(self, request: ChatRequest) -> AsyncGenerator[bytes]:
+        """The answer as server-sent events. The first is yielded only when generation has begun.
+
+        Raises: Refusal, before the first event. What fails later is an event.
+        """
+        answer, progress = Answer(self.name, self.fingerprint), _Progress()
+        with self.places.one():
+            async with self._in_time():
+                prompt = await self.prompt(request)
+                sampling = request.sampling(len(prompt), self.engine.max_length, self.limits)
+            yield answer.chunk({"role": "assistant", "content": ""}, with_usage=request.include_usage)
+            try:
+                async for chunk in self._chunks(request, answer, prompt, sampling, progress):
+                    yield chunk
+            except Refusal as refusal:
+                yield event(refusal.body)
+                return
+        if request.include_usage:
+            yield answer.usage_chunk(Usage(len(prompt), progress.num_tokens))
+        yield END_OF_STREAM
+
+    async def _chunks(
+        self, request: ChatRequest, answer: Answer, prompt: list[int], sampling: Sampling, progress: _Progress
+    ) -> AsyncGenerator[bytes]:
+        stream, with_usage = self._text_stream(request), request.include_usage
+        async with self._in_time(), aclosing(self._pieces(prompt, sampling, stream, progress)) as pieces:
+            async for piece in pieces:
+                yield answer.chunk({"content": piece}, with_usage=with_usage)
+        if progress.calls:
+            yield answer.chunk(call_deltas(progress.calls), with_usage=with_usage)
+        reason = progress.finish_reason(self.engine.stops, stream.stopped)
+        yield answer.chunk({}, reason, with_usage)
+
+    async def _pieces(
+        self, prompt: list[int], sampling: Sampling, stream: TextStream, progress: _Progress, whole: bool = False
+    ) -> AsyncGenerator[str]:
+        """The answer's text as it can be shown; counts and calls go into `progress`."""
+        async with aclosing(self.engine.tokens(prompt, sampling, whole)) as batches:
+            async for tokens in batches:
+                progress.num_tokens += len(tokens)
+                progress.last_token = tokens[-1] if tokens else progress.last_token
+                if text := stream.feed(tokens):
+                    yield text
+                if stream.stopped:
+                    return
+        if text := stream.finish():
+            yield text
+        if stream.call_text and self.renderer.call_form is not None:
+            progress.calls = self.renderer.call_form.parse(stream.call_text) or []
+            if not progress.calls:  # begun as a call, and none
+                yield stream.cleaned(stream.call_text)
+
+    def _text_stream(self, request: ChatRequest) -> TextStream:
+        form = self.renderer.call_form if request.rendered_tools() else None
+        return TextStream(self.tokenizer, request.stops, form.opening if form else None)
+
+    def _in_time(self) -> "_InTime":
+        return _InTime(self.limits.max_seconds)
+
+
+class _InTime:
+    """A block that takes at most so many seconds. Raises: Refusal, when it takes longer."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *exception: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*exception)
+        except TimeoutError:
+            raise Refusal(
+                504, f"the answer took longer than {self.seconds:g} seconds", "timeout", kind="server_error"
+            ) from None

@@ -1,0 +1,80 @@
+"""`trainer serve --engine vllm`: the same run by vLLM, which is what production serving needs."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from trainer.errors import ConfigError, MissingDependency
+from trainer.inference.serve.limits import Limits
+from trainer.inference.trained import stop_ids, trained_adapter, trained_base, trained_tokenizer
+from trainer.runs import Run
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of vLLM's --max-lora-rank
+KEY_VARIABLE = "VLLM_API_KEY"
+
+
+def serve_with_vllm(program: str, run: Run, host: str, port: int, key: str, limits: Limits) -> NoReturn:
+    """Become vLLM. Raises: ConfigError."""
+    words = command(program, run, host, port, limits)
+    os.execve(program, words, {**os.environ, **environment(key)})  # noqa: S606  # there is no shell to miss
+
+
+def find_vllm() -> str:
+    """Its command, beside this Python or on the path. Raises: MissingDependency."""
+    beside = Path(sys.executable).with_name("vllm")
+    found = str(beside) if beside.is_file() else shutil.which("vllm")
+    if found is None:
+        raise MissingDependency("--engine: vllm is not installed; run: pip install vllm")
+    return found
+
+
+def environment(key: str) -> Mapping[str, str]:
+    """The key goes by the environment: other users of the machine can read command lines."""
+    return {KEY_VARIABLE: key}
+
+
+def command(program: str, run: Run, host: str, port: int, limits: Limits) -> list[str]:
+    """All arguments: the pinned base, the adapter under the run's name, the tokenizer that was trained.
+
+    Raises: ConfigError, when vLLM cannot serve the run's adapter.
+    """
+    adapter, base, config = trained_adapter(run), trained_base(run), run.config()
+    if config.lora.use_dora:
+        raise ConfigError(
+            f"run {run.name!r}: has a DoRA adapter, which vLLM does not take; "
+            f"merge it with: trainer export {run.name} --output DIR --merge, and serve it with: vllm serve DIR"
+        )
+    rank = next((rank for rank in RANKS if rank >= config.lora.r), None)
+    if rank is None:
+        raise ConfigError(f"run {run.name!r}: lora.r is {config.lora.r}, expected at most {RANKS[-1]} for vLLM")
+    words = [program, "serve", base.source, "--served-model-name", base.name]
+    words += ["--enable-lora", "--lora-modules", f"{run.name}={adapter.resolve()}", "--max-lora-rank", str(rank)]
+    words += ["--tokenizer", str(adapter.resolve()), "--generation-config", str(_generation_config(run))]
+    words += ["--host", host, "--port", str(port), "--dtype", config.model.dtype]
+    words += ["--max-num-seqs", str(limits.max_requests)]
+    if base.from_hub:
+        words += ["--revision", str(base.revision)]
+    if config.model.quantization == "nf4":
+        words += ["--quantization", "bitsandbytes"]
+    elif config.model.quantization == "int8":
+        raise ConfigError(
+            f"run {run.name!r}: was trained on an int8 base, which vLLM does not make; "
+            f"merge it with: trainer export {run.name} --output DIR --merge, and serve it with: vllm serve DIR"
+        )
+    return words
+
+
+def _generation_config(run: Run) -> Path:
+    """A folder with the ids that end an answer, for vLLM to read: the base's own may lack the template's."""
+    from trainer.data.rendering import Renderer
+
+    tokenizer = trained_tokenizer(run)
+    stops = stop_ids(Renderer(tokenizer).end_markers, tokenizer.eos_token_id)
+    folder = Path(tempfile.mkdtemp(prefix="trainer-vllm-"))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}), encoding="utf-8")
+    return folder

@@ -1,0 +1,72 @@
+"""What a run's result stands on: its adapter, the base it was trained on, and the tokenizer with its chat template."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.errors import ConfigError
+from trainer.model.base import Base, find_base
+from trainer.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def trained_adapter(run: Run) -> Path:
+    """The folder of the run's adapter. Raises: ConfigError, when the run has none yet."""
+    if not (run.adapter / "adapter_model.safetensors").is_file():
+        raise ConfigError(
+            f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; "
+            f"finish it with: train --resume {run.path}"
+        )
+    return run.adapter
+
+
+def trained_base(run: Run) -> Base:
+    """The base that the run's manifest pins. Raises: ConfigError, when it is gone or has changed."""
+    settings, pinned = run.config().model, run.manifest()["base"]
+    is_hub = pinned["weights_sha256"] is None and not str(pinned["name"]).startswith("builtin:")
+    revision = pinned["revision"] if is_hub else None
+    base = find_base(settings.model_copy(update={"base": pinned["name"], "revision": revision}))
+    if base.identity() != pinned:
+        raise ConfigError(
+            f"run {run.name!r}: its base {pinned['name']!r} has changed since training: was {pinned}, is "
+            f"{base.identity()}; bring the old one back"
+        )
+    return base
+
+
+def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
+    """The tokenizer that was stored with the adapter; its chat template is the one that was trained.
+
+    Raises: ConfigError, when it cannot be read or its template is another one.
+    """
+    tokenizer = stored_tokenizer(run.adapter)
+    digest = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+    if digest != run.manifest()["template_sha256"]:
+        raise ConfigError(
+            f"run {run.name!r}: the chat template in {str(run.adapter)!r} is not the one that was trained; "
+            "bring the old file back"
+        )
+    return tokenizer
+
+
+def stored_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a folder. Raises: ConfigError, when there is none that can be read."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # the tokenizer classes raise many kinds
+        raise ConfigError(f"{folder}: the tokenizer cannot be loaded: {error}; bring the old files back") from error
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def stop_ids(end_markers: Iterable[int], *configured: int | Sequence[int] | None) -> list[int]:
+    """Every id that ends an answer: the template's end markers, and those of the base's own settings."""
+    found = set(end_markers)
+    for ids in configured:
+        found |= set() if ids is None else {ids} if isinstance(ids, int) else set(ids)
+    return sorted(found)

@@ -1,0 +1,85 @@
+"""A real server of a real run on 127.0.0.1, in a thread of this process, and clients for it."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
+
+from openai import OpenAI
+
+from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.server import Program
+from trainer.runs import Run
+
+KEY = "key-of-the-tests"
+READY_SECONDS = 120.0
+
+
+class Serving:
+    """A server that is ready."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.name = program.server.name
+        self.port: int = program.listener.getsockname()[1]
+        self.client = OpenAI(base_url=f"{program.address}/v1", api_key=KEY, max_retries=0, timeout=60)
+
+    def ask(self, content: str, **settings: Any) -> Any:
+        """The official client's answer to one question under the system prompt of the training rows."""
+        messages = [{"role": "system", "content": "You count."}, {"role": "user", "content": content}]
+        return self.client.chat.completions.create(model=self.name, messages=messages, **settings)
+
+    def connect(self) -> HTTPConnection:
+        return HTTPConnection("127.0.0.1", self.port, timeout=30)
+
+    def request(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, key: str | None = KEY
+    ) -> tuple[HTTPResponse, bytes]:
+        """A raw request; objects are sent as JSON."""
+        sent = dict(headers or {})
+        if key is not None:
+            sent.setdefault("Authorization", f"Bearer {key}")
+        if isinstance(body, dict):
+            body = json.dumps(body)
+        if body is not None:
+            sent.setdefault("Content-Type", "application/json")
+        connection = self.connect()
+        connection.request(method, path, body, sent)
+        response = connection.getresponse()
+        return response, response.read()
+
+    @property
+    def num_generating(self) -> int:
+        """Requests that the model is working on."""
+        service = self.program.server.service
+        assert service is not None
+        manager = service.engine.manager
+        assert manager is not None
+        return len(manager.batch_processor.scheduler.active_requests) + manager.input_queue.qsize()
+
+
+@contextmanager
+def serving(run: Run, limits: Limits | None = None) -> Iterator[Serving]:
+    """Serve a run; it has ended when the block is left."""
+    program = Program(run, "127.0.0.1", 0, [], KEY, limits or Limits())
+    thread = threading.Thread(target=program.run)
+    thread.start()
+    try:
+        server = Serving(program)
+        wait_until(lambda: not thread.is_alive() or server.request("GET", "/health")[0].status == 200, READY_SECONDS)
+        assert thread.is_alive(), program.keeper.error
+        yield server
+    finally:
+        program.stop()
+        thread.join(timeout=60)
+    assert not thread.is_alive()
+
+
+def wait_until(condition: Any, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)

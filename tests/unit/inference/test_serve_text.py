@@ -1,0 +1,164 @@
+"""Text as it is streamed, and tool calls in it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import CHATML, make_tokenizer
+from trainer.data.chat_template import ChatTemplate
+from trainer.inference.serve.text import TextStream
+from trainer.inference.serve.tool_calls import Call, CallForm
+
+SPECIAL = ["<|im_start|>", "<|im_end|>", "[CALLS]"]
+CALL_JSON = "{'name': c.function.name, 'arguments': c.function.arguments} | tojson"
+
+
+def template(calls: str, joined: str = "") -> str:
+    """A template that writes each call of `m.tool_calls` as `calls` says."""
+    body = f"{{% for c in m.tool_calls or [] %}}{calls}{{% if not loop.last %}}{joined}{{% endif %}}{{% endfor %}}"
+    return (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}" + body + "<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+HERMES = template("<tool_call>\n{{ " + CALL_JSON + " }}\n</tool_call>", "\n")
+LLAMA = template(
+    "{{ '{\"name\": \"' + c.function.name + '\", \"parameters\": ' + c.function.arguments | tojson + '}' }}"
+)
+MISTRAL = template(
+    "{% if loop.first %}[CALLS][{% endif %}"
+    "{{ {'name': c.function.name, 'arguments': c.function.arguments, 'id': c.id} | tojson }}"
+    "{% if loop.last %}]{% endif %}",
+    ", ",
+)
+THINKING = HERMES.replace("<tool_call>\n{{", "<think>\n</think>\n<tool_call>\n{{", 1)
+AS_TEXT = template(
+    '<call>{"name": "{{ c.function.name }}", "arguments": '
+    "{{ c.function.arguments if c.function.arguments is string else raise_exception('text') }}}</call>"
+)
+XML = template(
+    "<call><name>{{ c.function.name }}</name>{% for k in c.function.arguments %}<{{ k }}/>{% endfor %}</call>"
+)
+
+
+def form_of(source: str) -> CallForm | None:
+    return CallForm.of(ChatTemplate(make_tokenizer(source, SPECIAL)))
+
+
+def rendered(source: str, *calls: dict[str, Any]) -> str:
+    """What the template writes for an answer with these calls, without the end marker."""
+    chat = ChatTemplate(make_tokenizer(source, SPECIAL))
+    objects = [
+        {"id": f"call{index:05d}", "type": "function", "function": {"name": "add", "arguments": json.dumps(call)}}
+        for index, call in enumerate(calls)
+    ]
+    user = {"role": "user", "content": "hi"}
+    answer = chat.adapt({"role": "assistant", "content": None, "tool_calls": objects})
+    whole = chat.text([user, answer])
+    return whole.removeprefix(chat.text([user], prompt=True)).removesuffix("<|im_end|>\n")
+
+
+@pytest.mark.parametrize("source", [HERMES, MISTRAL, THINKING, AS_TEXT, LLAMA])
+@pytest.mark.parametrize("arguments", [{}, {"a": 1}, {"a": 'q"}</tool_call>', "b": {"c": [1, None]}}])
+def test_a_call_is_read_as_the_template_writes_it(source: str, arguments: dict[str, Any]) -> None:
+    form = form_of(source)
+    assert form is not None
+    text = rendered(source, arguments)
+    (call,) = form.parse(text[text.index(form.opening) :]) or []
+    assert (call.name, json.loads(call.arguments)) == ("add", arguments)
+
+
+@pytest.mark.parametrize("source", [HERMES, MISTRAL])
+def test_several_calls_are_read(source: str) -> None:
+    form = form_of(source)
+    assert form is not None
+    text = rendered(source, {"a": 1}, {"a": 2}, {"a": 3})
+    calls = form.parse(text[text.index(form.opening) :]) or []
+    assert [json.loads(call.arguments) for call in calls] == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+@pytest.mark.parametrize("source", [CHATML, XML])
+def test_a_template_without_json_calls_has_no_form(source: str) -> None:
+    assert form_of(source) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>\n{"name": "add", "arguments": {"a": 1',
+        '<tool_call>\n{"name": "add", "arguments": 7}',
+        '<tool_call>\n{"name": "add me", "arguments": {}}',
+        '<tool_call>\n{"function": "add"}',
+        "<tool_call>\n" + "{" * 100_000,
+    ],
+)
+def test_what_only_begins_like_a_call_is_none(text: str) -> None:
+    form = form_of(HERMES)
+    assert form is not None
+    assert form.parse(text) is None
+
+
+def fed(text: str, stops: list[str], opening: str | None = None, at_once: bool = False) -> tuple[list[str], TextStream]:
+    """The pieces of a text that is fed byte by byte."""
+    tokenizer = make_tokenizer(CHATML, SPECIAL)
+    stream = TextStream(tokenizer, stops, opening)
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = [stream.feed(tokens)] if at_once else [stream.feed([token]) for token in tokens]
+    return [*pieces, stream.finish()], stream
+
+
+@pytest.mark.parametrize("text", ["plain", "naïve 日本 🚲 ", "a<|im_end|>", " leading and trailing ", "<", "<|im"])
+def test_text_comes_whole_and_without_control_tokens(text: str) -> None:
+    pieces, stream = fed(text, [])
+    assert "".join(pieces) == text.replace("<|im_end|>", "")
+    assert not stream.stopped
+    assert "\ufffd" not in "".join(pieces)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(
+    ("text", "stops", "shown"),
+    [
+        ("one two three", [" three"], "one two"),
+        ("one two three", ["two", "one two"], ""),
+        ("aab", ["ab"], "a"),
+        ("ababac", ["abac"], "ab"),
+        ("日本語", ["語"], "日本"),
+        ("x", ["x"], ""),
+    ],
+)
+def test_nothing_of_a_stop_string_is_shown(text: str, stops: list[str], shown: str, at_once: bool) -> None:
+    pieces, stream = fed(text, stops, at_once=at_once)
+    assert "".join(pieces) == shown
+    assert stream.stopped
+
+
+def test_what_could_have_become_a_stop_string_is_shown_in_the_end() -> None:
+    pieces, stream = fed("so be i", ["it"])
+    assert pieces[-1] == "i"
+    assert ("".join(pieces), stream.stopped) == ("so be i", False)
+
+
+def test_a_call_is_kept_back_and_the_text_before_it_is_not() -> None:
+    pieces, stream = fed("Let me see.<tool_call>{}</tool_call><|im_end|>", ["}"], opening="<tool_call>")
+    assert "".join(pieces) == "Let me see."
+    assert stream.call_text == "<tool_call>{}</tool_call><|im_end|>"
+    assert not stream.stopped
+
+
+def test_a_call_that_begins_with_a_control_token_is_found() -> None:
+    pieces, stream = fed("[CALLS][{}]<|im_end|>", [], opening="[CALLS]")
+    assert ("".join(pieces), stream.call_text) == ("", "[CALLS][{}]<|im_end|>")
+
+
+def test_where_tools_are_given_control_tokens_are_left_out_too() -> None:
+    pieces, _ = fed("No tool needed.<|im_end|>", [], opening="<tool_call>")
+    assert "".join(pieces) == "No tool needed."
+
+
+def test_calls_compare_by_value() -> None:
+    form = form_of(HERMES)
+    assert form is not None
+    assert form.parse('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>') == [Call("add", '{"a": 1}')]
