@@ -4,8 +4,10 @@ import json
 from array import array
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import NamedTuple
 
 from trainer.data.conversations import Conversation, Message
 from trainer.data.findings import FindingList
@@ -40,23 +42,78 @@ class Places:
         return self._files[bisect_right(self._starts, row) - 1], self._lines[row]
 
 
-@dataclass(slots=True)
-class RowComparison:
-    """Compares rows as they come, training files first.
+class Fingerprint(NamedTuple):
+    """Digests of a row: `exact` as written, the others without regard to white space and `row` not to weights.
 
-    Of a row only digests are kept: of its text, 128 bits without regard to white space, which decide what is a leak;
-    of its prompt and of its exact text, 64 bits, which decide between warnings.
+    `row` has 128 bits, since it decides what is a leak; the others have 64 and decide between warnings.
     """
 
+    exact: int
+    row: int
+    prompt: int
+    weights: tuple[int, ...]
+
+    @property
+    def has_prompt(self) -> bool:
+        return len(self.weights) > 1
+
+
+def fingerprints(conversations: Iterable[Conversation]) -> Iterator[Fingerprint]:
+    """The fingerprint of each conversation."""
+    tools = _ToolDigests()
+    return (_fingerprint(row, tools) for row in conversations)
+
+
+def _fingerprint(row: Conversation, tools: "_ToolDigests") -> Fingerprint:
+    *before, last = [_joined(message) for message in row.messages]
+    before.append(tools.of(row) if row.tools else "")
+    prompt, answer = " \0 ".join(before), f" {last} "
+    folded = " ".join(prompt.split())
+    text = f"{folded} \2 {' '.join(answer.split())}".encode()
+    digest = int.from_bytes(blake2b(text, digest_size=16).digest())
+    weights = tuple([message.weight for message in row.messages])
+    return Fingerprint(hash((prompt, answer)), digest, hash(folded), weights)
+
+
+def _joined(message: Message) -> str:
+    """What a message says besides its weight; most messages have a role and a text only."""
+    others = (message.name, message.tool_call_id, message.tool_calls, message.refusal, message.images)
+    said = f"{message.role} \1 {message.content or ''}"
+    return f"{said} \1 {others}" if any(others) else said
+
+
+class _ToolDigests:
+    """Digests of lists of tools, each made once: rows with equal tools share them."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, str]] = {}  # by identity, which holds while the list is kept here
+
+    def of(self, row: Conversation) -> str:
+        tools, digest = self._known.get(id(row.tools), (None, ""))
+        if tools is row.tools:
+            return digest
+        text = json.dumps(row.tools)
+        digest = blake2b(text.encode(), digest_size=16).hexdigest()
+        if len(text) <= MAX_KNOWN_CHARS:
+            if len(self._known) == MAX_KNOWN_LISTS:
+                self._known.clear()
+            self._known[id(row.tools)] = row.tools, digest
+        return digest
+
+
+@dataclass(slots=True)
+class RowComparison:
+    """Compares rows as they come, training files first; keeps numbers and digests only."""
+
     allow_leak: bool = False
+    _tools: _ToolDigests = field(default_factory=_ToolDigests)
     _places: Places = field(default_factory=Places)
-    _first: dict[int, int] = field(default_factory=dict)  # digest of text and weights -> number of the first such row
-    _weighted: dict[int, int] = field(default_factory=dict)  # text -> first training row, where not all weights are 1
+    _first: dict[int, int] = field(default_factory=dict)  # row and weights -> number of the first such row
+    _weighted: dict[int, int] = field(default_factory=dict)  # row -> first training row, where not all weights are 1
     _prompts: dict[int, int] = field(default_factory=dict)  # prompt -> first row
     _exact: "array[int]" = field(default_factory=lambda: array("q"))
-    _texts: "array[int]" = field(default_factory=lambda: array("q"))
+    _rows: "array[int]" = field(default_factory=lambda: array("q"))
     _num_trained: int = 0
-    _tools: dict[int, tuple[object, str]] = field(default_factory=dict)  # by identity: rows with equal tools share them
 
     @property
     def leak_severity(self) -> Severity:
@@ -64,28 +121,26 @@ class RowComparison:
 
     def compare(self, row: Conversation, findings: FindingList, *, training: bool) -> None:
         """Note whether `row` repeats or contradicts an earlier one."""
-        *before, last = [said(message) for message in row.messages]
-        before.append(self._tools_of(row) if row.tools else "")
-        prompt, answer = " \0 ".join(before), f" {last} "
-        folded = " ".join(prompt.split())
-        text = int.from_bytes(blake2b(f"{folded} \2 {' '.join(answer.split())}".encode(), digest_size=16).digest())
+        seen = _fingerprint(row, self._tools)
         number = self._places.add(row.file, row.line)
-        self._exact.append(hash((prompt, answer)))
-        self._texts.append(hash(text))
-        weights = tuple(message.weight for message in row.messages)
-        is_plain = all(weights)
+        self._exact.append(seen.exact)
+        self._rows.append(hash(seen.row))
+        is_plain = all(seen.weights)
         if training:
             self._num_trained = number + 1
             if not is_plain:
-                self._weighted.setdefault(text, number)
-        first = self._first.setdefault(text if is_plain else hash((text, weights)), number)
-        other = self._prompts.setdefault(hash(folded), number) if len(row.messages) > 1 else number
-        self._note(number, text, first, other, findings, training)
+                self._weighted.setdefault(seen.row, number)
+        first = self._first.setdefault(seen.row if is_plain else hash((seen.row, seen.weights)), number)
+        other = self._prompts.setdefault(seen.prompt, number) if seen.has_prompt else number
+        findings.line = row.line
+        leaked = None if training else self._trained_row(seen.row)
+        if leaked is not None or first != number or other != number:
+            self._note(number, leaked, first, other, findings)
 
-    def _note(self, number: int, text: int, first: int, other: int, findings: FindingList, training: bool) -> None:
+    def _note(self, number: int, leaked: int | None, first: int, other: int, findings: FindingList) -> None:
         place = self._places[number]
-        if not training and (trained := self._trained_row(text)) is not None:
-            found = f"also stands in {_named(self._places[trained], place)}"
+        if leaked is not None:
+            found = f"also stands in {_named(self._places[leaked], place)}"
             findings.add("LEAK", "the row", found, "a row that is not trained", severity=self.leak_severity)
         elif first != number and self._exact[first] == self._exact[number]:
             found = f"is the same as {_named(self._places[first], place)}"
@@ -93,42 +148,22 @@ class RowComparison:
         elif first != number:
             found = f"differs from {_named(self._places[first], place)} in white space only"
             findings.add("NEAR_DUPLICATE", "the row", found, "every row once")
-        elif self._texts[other] != self._texts[number]:
+        elif self._rows[other] != self._rows[number]:
             found = f"has the same prompt as {_named(self._places[other], place)} and another answer"
             findings.add("SAME_PROMPT", "the row", found, "one answer to a prompt")
 
-    def _trained_row(self, text: int) -> int | None:
-        """The first training row that says `text`, whatever its weights."""
-        rows = [row for row in (self._first.get(text), self._weighted.get(text)) if row is not None]
-        return next((row for row in sorted(rows) if row < self._num_trained), None)
-
-    def _tools_of(self, row: Conversation) -> str:
-        """A digest of the row's tools."""
-        tools, digest = self._tools.get(id(row.tools), (None, ""))
-        if tools is row.tools:
-            return digest
-        text = json.dumps(row.tools)
-        digest = blake2b(text.encode(), digest_size=16).hexdigest()
-        if len(text) <= MAX_KNOWN_CHARS:
-            if len(self._tools) == MAX_KNOWN_LISTS:
-                self._tools.clear()
-            self._tools[id(row.tools)] = row.tools, digest
-        return digest
-
-
-def said(message: Message) -> str:
-    """What a message says besides its weight; most messages have a role and a text only."""
-    others = (message.name, message.tool_call_id, message.tool_calls, message.refusal, message.images)
-    said = f"{message.role} \1 {message.content or ''}"
-    return f"{said} \1 {others}" if any(others) else said
+    def _trained_row(self, row: int) -> int | None:
+        """The first training row that says the same, whatever its weights."""
+        numbers = [known[row] for known in (self._first, self._weighted) if row in known]
+        return min((number for number in numbers if number < self._num_trained), default=None)
 
 
 def system_prompt(row: Conversation) -> str | None:
     """The first system prompt of a row with its white space folded, None where it has none."""
-    first = row.messages[0]
-    texts = (message.content or "" for message in row.messages if message.role in ("system", "developer"))
-    text = first.content or "" if first.role == "system" else next(texts, None)
-    return None if text is None else " ".join(text.split())
+    for message in row.messages:
+        if message.role in ("system", "developer"):
+            return " ".join((message.content or "").split())
+    return None
 
 
 class SystemPrompts:
@@ -140,8 +175,7 @@ class SystemPrompts:
         self._places: dict[int, list[tuple[int, Place]]] = {}
 
     def count(self, row: Conversation) -> None:
-        text = system_prompt(row)
-        prompt = 0 if text is None else hash((text,))
+        prompt = hash((system_prompt(row),))
         if self._counts[prompt] < NUM_LISTED_PLACES and (
             prompt in self._places or len(self._places) <= NUM_LISTED_PLACES
         ):

@@ -32,6 +32,8 @@ def check_message(message: Any, index: int, findings: FindingList) -> str | None
         findings.add("MESSAGES", f"messages[{index}]", f"is {quoted(message)}", accepted, "write it as an object")
         return None
     role = message.get("role")
+    if len(message) == 2 and _is_plain(role, message.get("content")):
+        return str(role)
     keys_known = message.keys() <= MESSAGE_KEYS or _check_keys(message, role, index, findings)
     if type(role) is not str or role not in KEYS_OF_ROLE:
         if keys_known or "role" in message:
@@ -44,6 +46,13 @@ def check_message(message: Any, index: int, findings: FindingList) -> str | None
     if len(message) > 2:
         _check_values(message, role, index, findings)
     return role
+
+
+def _is_plain(role: object, content: object) -> bool:
+    """Whether there is nothing to check: most messages have a role and a text and nothing else."""
+    return (
+        type(role) is str and role in KEYS_OF_ROLE and type(content) is str and bool(content) and not content.isspace()
+    )
 
 
 def _check_keys(message: Mapping[str, Any], role: object, index: int, findings: FindingList) -> bool:

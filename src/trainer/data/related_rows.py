@@ -1,12 +1,11 @@
 """Rows that must not be parted: whoever is trained on one of them knows the answer to another."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from dataclasses import replace
 
-from trainer.data.across_checks import said
-from trainer.data.conversations import Conversation, Message
+from trainer.data.across_checks import fingerprints
+from trainer.data.conversations import Conversation
 
 Group = list[int]
 
@@ -17,30 +16,24 @@ def related_rows(rows: Sequence[Conversation]) -> list[Group]:
     Together are rows that ask the same, white space aside, and rows that go on where another whole row ends, as in
     files that hold every turn of a conversation as a row of its own.
     """
-    texts = [_digest(row.messages, row) for row in rows]
-    whole_rows = set(texts)
+    seen = list(fingerprints(rows))
+    whole_rows = {row.row for row in seen}
     groups = _Groups(len(rows))
-    for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        groups.join(index, text)
-        if len(row.messages) > 1:
-            groups.join(index, b"asks" + _digest(row.messages[:-1], row))
-        for beginning in _beginnings(row):
-            if (text := _digest(beginning, row)) in whole_rows:
-                groups.join(index, text)
+    for index, (row, print_) in enumerate(zip(rows, seen, strict=True)):
+        groups.join(index, print_.row)
+        if print_.has_prompt:
+            groups.join(index, print_.prompt)
+        for beginning in fingerprints(_beginnings(row)):
+            if beginning.row in whole_rows:
+                groups.join(index, beginning.row)
     return groups.all()
 
 
-def _digest(messages: Sequence[Message], row: Conversation) -> bytes:
-    """Of what `messages` say with the tools of `row`, whatever their white space and weights."""
-    words = " ".join([*map(said, messages), json.dumps(row.tools)]).split()
-    return blake2b(" ".join(words).encode(), digest_size=16).digest()
-
-
-def _beginnings(row: Conversation) -> Iterator[Sequence[Message]]:
+def _beginnings(row: Conversation) -> Iterator[Conversation]:
     """The conversation up to each of its answers but the last."""
     for index, message in enumerate(row.messages[:-1]):
         if message.role == "assistant":
-            yield row.messages[: index + 1]
+            yield replace(row, messages=row.messages[: index + 1])
 
 
 class _Groups:
@@ -48,9 +41,9 @@ class _Groups:
 
     def __init__(self, size: int) -> None:
         self._leader = list(range(size))
-        self._first: dict[bytes, int] = {}
+        self._first: dict[int, int] = {}
 
-    def join(self, index: int, key: bytes) -> None:
+    def join(self, index: int, key: int) -> None:
         other = self._lead(self._first.setdefault(key, index))
         self._leader[self._lead(index)] = other
 
