@@ -46,6 +46,8 @@ class TunedModel:
         model = load_model(base, settings, device, pick_dtype(settings, device))
         self.model: PeftModel = load_adapter(model, run.adapter).eval()
         self.max_length = base.max_length
+        # Whatever ends a turn in the template ends the answer, also where the base's own settings forgot it.
+        self.end_ids = self.renderer.end_markers | ({self.tokenizer.eos_token_id} - {None})
         self.tuned = LocalClient(self, run.name, adapter=True)
         self.base = LocalClient(self, str(pinned["name"]), adapter=False)
 
@@ -99,8 +101,7 @@ class LocalClient:
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
             "max_new_tokens": min(sampling.max_tokens, room),
-            # Whatever ends a turn in the template ends the answer, also where the base's own settings forgot it.
-            "eos_token_id": sorted({*self.owner.renderer.end_markers, self.owner.tokenizer.eos_token_id} - {None}),
+            "eos_token_id": sorted(self.owner.end_ids),
             "pad_token_id": self.owner.tokenizer.pad_token_id,
         } | (
             chosen
