@@ -3,17 +3,22 @@
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from trainer.config.schema import RunConfig
-from trainer.errors import ConfigError, MissingDependency
+from trainer.errors import ConfigError, ExitCode, MissingDependency
+from trainer.inference.evaluation import evaluate as evaluation
+from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, refuse_existing
 from trainer.training.fit import Outcome, fit
 from trainer.training.prepare import Prepared, prepare
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+EVALUATION_PACKAGES = ("matplotlib", "rapidfuzz", "sacrebleu")
 
 
 def check(config: RunConfig, report: Callable[[str], None]) -> Prepared:
@@ -36,7 +41,7 @@ def launch(prepared: Prepared, console: Console, created: Callable[[Run], None])
 
     if (num_gpus := torch.cuda.device_count()) > 1:
         run.event(f"{num_gpus} GPUs are visible; this run uses the first", level="warning")
-    return fit(prepared, run, console)
+    return _evaluated(fit(prepared, run, console), run, console)
 
 
 def resume(run: Run, console: Console, report: Callable[[str], None]) -> Outcome:
@@ -56,26 +61,61 @@ def resume(run: Run, console: Console, report: Callable[[str], None]) -> Outcome
                 f"run {run.name!r}: is {state}, expected an unfinished run; "
                 f"to train it further start a new run with model.base={run.path}"
             )
-    return fit(_prepare(run.config(), report), run, console)
+    return _evaluated(fit(_prepare(run.config(), report), run, console), run, console)
+
+
+def evaluate(
+    run: Run, console: Console, file: Path | None = None, max_rows: int | None = None, max_new_tokens: int | None = None
+) -> dict[str, Any]:
+    """Compare a run's model with its base on held-out rows, and write its report.
+
+    Raises: ConfigError, DataError, MissingDependency, TrainingError.
+    """
+    _check_packages(EVALUATION_PACKAGES, run.config())
+    be_quiet()
+    result = evaluation.evaluate(run, console, file, max_rows, max_new_tokens)
+    page = write_report(run, result)
+    run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
+    return result
+
+
+def _evaluated(outcome: Outcome, run: Run, console: Console) -> Outcome:
+    """A run that is done shows what it achieved; whatever goes wrong in that does not undo the run."""
+    config, again = run.config(), f"trainer evaluate {run.path}"
+    if outcome.exit_code is not ExitCode.DONE or not config.evaluation.enabled:
+        return outcome
+    if not config.data.validation_paths:
+        message = f"no rows were held out, so nothing shows whether it got better; hold some out: {again} --rows FILE"
+    else:
+        try:
+            evaluate(run, console)
+        except KeyboardInterrupt:
+            message = f"the run is complete; its comparison with the base was interrupted, repeat it with: {again}"
+        except Exception as error:
+            message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
+        else:
+            return outcome
+    run.event(message, level="warning")
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
+    return outcome
 
 
 def _prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
-    _check_packages(config)
+    _check_packages(EVALUATION_PACKAGES if config.evaluation.enabled else (), config)
     be_quiet()
     return prepare(config, report)
 
 
-def _check_packages(config: RunConfig) -> None:
-    wanted = [*PACKAGES, *config.tracking.report_to]
-    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+def _check_packages(more: Sequence[str], config: RunConfig) -> None:
+    wanted, trackers = (*PACKAGES, *more), config.tracking.report_to
     problems = [
         f"tracking.report_to: {name} is not installed; run: pip install {name}"
-        for name in missing
-        if name not in PACKAGES
+        for name in trackers
+        if importlib.util.find_spec(name) is None
     ]
-    if core := [name for name in missing if name in PACKAGES]:
+    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
         problems.append(
-            f"the local backend needs {', '.join(core)}, which is not installed; "
+            f"the local backend needs {', '.join(missing)}, which is not installed; "
             "run: pip install 'azure-llm-trainer[local]'"
         )
     if problems:

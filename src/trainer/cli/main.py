@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer.cli import chat, config, data, runs
+from trainer.cli import chat, config, data, evaluate, runs
 from trainer.cli.train import train as train_command
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -19,6 +19,7 @@ trainer_app = typer.Typer(
 )
 trainer_app.command(name="train")(train_command)
 trainer_app.command(name="chat")(chat.chat)
+trainer_app.command(name="evaluate")(evaluate.evaluate)
 trainer_app.command(name="runs")(runs.list_all)
 trainer_app.command(name="show")(runs.show)
 trainer_app.command(name="logs")(runs.logs)

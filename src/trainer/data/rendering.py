@@ -69,7 +69,7 @@ class Renderer:
         Raises: RenderingError.
         """
         self._refuse_control_tokens(conversation)
-        messages = [self.template.adapt(_as_object(message)) for message in conversation.messages]
+        messages = [self.template.adapt(as_object(message)) for message in conversation.messages]
         tools = [dict(tool) for tool in conversation.tools] or None
         answers = [
             self._answer(messages[: index + 1], tools)
@@ -154,7 +154,7 @@ class Renderer:
         return repr([str(self.tokenizer.decode([token])) for token in near])
 
 
-def _as_object(message: Message) -> dict[str, Any]:
+def as_object(message: Message) -> dict[str, Any]:
     """The message as it stands in a request to a chat service."""
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -4,6 +4,7 @@ config.yaml      every setting, resolved (no `auto` left)       status.json     
 manifest.json    data, base model, versions, hardware           events.jsonl    what happened, in words
 results.csv      loss and token accuracy by step                metrics.jsonl   everything else that is measured
 checkpoints/     resumable states by step                       adapter/        the result, in PEFT's format
+report/          base and tuned model on held-out rows, as a page and as JSON
 """
 
 import csv
@@ -53,6 +54,17 @@ class Run:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def comparison(self) -> dict[str, Any]:
+        """What comparing base and tuned model has found; empty before that, and where the file is damaged."""
+        try:
+            return files.read_json(self.report / "report.json") or {}
+        except ValueError:
+            return {}
 
     def config(self) -> "RunConfig":
         """The resolved settings of this run."""

@@ -68,7 +68,7 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     for row in data.train:
         counts[row.conversation.file] = counts.get(row.conversation.file, 0) + 1
     plan = make_plan(config, rows_per_epoch(counts, data.weights), max_length, memory.token_budget)
-    resolved = resolve(config, plan, str(dtype).removeprefix("torch."))
+    resolved = resolve(config, plan, str(dtype).removeprefix("torch."), data.validation)
     return Prepared(resolved, plan, base, parent, tokenizer, data, memory, device, dtype)
 
 
