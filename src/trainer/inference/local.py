@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.rendering import Renderer
+from trainer.data.chat_template import Rendered
+from trainer.data.rendering import Renderer, RenderingError
 from trainer.errors import ConfigError, TrainingError
-from trainer.inference.client import ChatMessage, Sampling
+from trainer.inference.client import ChatMessage, Sampling, Tool
+from trainer.inference.replies import ReplyReader
+from trainer.inference.streaming import split_stream
+from trainer.inference.tool_calls import Call
 from trainer.model.adapter import load_adapter
 from trainer.model.base import find_base, load_model, load_tokenizer
 from trainer.model.device import pick_device, pick_dtype
@@ -58,12 +62,44 @@ class LocalClient:
     def __init__(self, owner: TunedModel, name: str, adapter: bool) -> None:
         self.owner, self.name, self.adapter = owner, name, adapter
 
-    def stream(self, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[str]:
-        """The answer in pieces. Raises: TrainingError, when the prompt is longer than the model can read."""
+    def stream(
+        self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
+    ) -> Iterator[str | Call]:
+        """The answer in pieces, then its tool calls. Whoever stops reading stops the model.
+
+        Raises: TrainingError, when the prompt is longer than the model can read.
+        """
+        prompt = self._prompt(messages, tools)
+        if not tools:
+            yield from self._generate(prompt.ids, sampling, skip_special_tokens=True)
+            return
+        pieces = self._generate(prompt.ids, sampling, skip_special_tokens=False)
+        yield from split_stream(pieces, ReplyReader(self.owner.renderer), prompt.text, tools)
+
+    def answer(self, messages: Sequence[ChatMessage], sampling: Sampling) -> str:
+        """The whole answer, as text."""
+        return "".join(map(str, self.stream(messages, sampling))).strip()
+
+    def _prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> Rendered:
+        template = self.owner.renderer.template
+        try:
+            offered = [dict(tool) for tool in tools] or None
+            prompt = template.encode([template.adapt(message) for message in messages], offered, prompt=True)
+        except RenderingError as error:
+            raise TrainingError(str(error)) from None
+        if len(prompt.ids) >= self.owner.max_length:
+            raise TrainingError(
+                f"the conversation has {len(prompt.ids):,} tokens, and the model reads {self.owner.max_length:,}"
+            )
+        return prompt
+
+    def _generate(self, ids: Sequence[int], sampling: Sampling, skip_special_tokens: bool) -> Iterator[str]:
+        """Text as a thread of its own generates it."""
         from transformers import TextIteratorStreamer
 
-        streamer = TextIteratorStreamer(self.owner.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        arguments = self._arguments(messages, sampling)
+        streamer = TextIteratorStreamer(self.owner.tokenizer, skip_prompt=True, skip_special_tokens=skip_special_tokens)
+        unwanted = threading.Event()
+        arguments = self._arguments(ids, sampling) | {"stopping_criteria": [lambda *_, **__: unwanted.is_set()]}
         failed: list[BaseException] = []
 
         def generate() -> None:
@@ -76,31 +112,24 @@ class LocalClient:
 
         thread = threading.Thread(target=generate, daemon=True)
         thread.start()
-        yield from streamer
-        thread.join()
+        try:
+            yield from streamer
+        finally:
+            unwanted.set()
+            thread.join()
         if failed:
             raise TrainingError(f"the model could not answer: {failed[0]}") from failed[0]
 
-    def answer(self, messages: Sequence[ChatMessage], sampling: Sampling) -> str:
-        """The whole answer."""
-        return "".join(self.stream(messages, sampling)).strip()
-
-    def _arguments(self, messages: Sequence[ChatMessage], sampling: Sampling) -> dict[str, Any]:
+    def _arguments(self, ids: Sequence[int], sampling: Sampling) -> dict[str, Any]:
         import torch
 
-        ids = self.owner.renderer.prompt_ids(list(messages))
-        room = self.owner.max_length - len(ids)
-        if room < 1:
-            raise TrainingError(
-                f"the conversation has {len(ids):,} tokens, and the model reads {self.owner.max_length:,}"
-            )
         input_ids = torch.tensor([ids], device=self.owner.model.device)
         torch.manual_seed(sampling.seed)
         chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         return {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
-            "max_new_tokens": min(sampling.max_tokens, room),
+            "max_new_tokens": min(sampling.max_tokens, self.owner.max_length - len(ids)),
             "eos_token_id": sorted(self.owner.end_ids),
             "pad_token_id": self.owner.tokenizer.pad_token_id,
         } | (

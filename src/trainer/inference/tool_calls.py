@@ -26,6 +26,11 @@ class Call:
     name: str
     arguments: dict[str, Any]
 
+    def __str__(self) -> str:
+        """As a person reads it."""
+        arguments = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in self.arguments.items())
+        return f"{self.name}({', '.join(arguments)})"
+
     @property
     def canonical(self) -> str:
         """Equal for calls that differ in white space, the order of keys, or 1 and 1.0 only."""
