@@ -65,7 +65,7 @@ def config(folder: Path) -> RunConfig:
             "model": {"base": "builtin:tiny"},
             "data": {"train": train, "validation": write(folder / "held.jsonl", HELD_OUT)},
             "lora": {"r": 8},
-            "training": {"n_epochs": 12, "batch_size": 6, "learning_rate": 5e-3},
+            "training": {"n_epochs": 8, "batch_size": 6, "learning_rate": 5e-3},
             "run": {"root": str(folder / "runs"), "name": "counting"},
         }
     )  # fmt: skip
@@ -335,6 +335,31 @@ def test_rows_that_are_too_long_are_refused(run: Run, tmp_path: Path) -> None:
     summary, place = caught.value.problems
     assert summary.startswith("data.max_length: 1 row exceeds 2048 tokens")
     assert place.startswith(f"{tmp_path / 'long.jsonl'}:2: LENGTH: has ")
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_file_that_is_not_there_is_told(run: Run, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"the file does not exist, .*did you mean .*held\.jsonl\?"):
+        local.evaluate(run, quiet(), folder / "hold.jsonl")
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ({"revision": "another"}, "run 'counting': its base 'builtin:tiny' has changed since training: was "),
+        ({"name": "gone", "weights_sha256": "1" * 64}, "model.base: 'gone' was not found as a folder here nor on the"),
+    ],
+)
+def test_a_base_that_is_gone_or_another_is_told(run: Run, base: dict[str, str], words: str) -> None:
+    before = run.manifest()
+    run.write_manifest(before | {"base": before["base"] | base})
+    try:
+        with pytest.raises(ConfigError) as caught:
+            local.evaluate(run, quiet())
+    finally:
+        run.write_manifest(before)
+    assert str(caught.value).startswith(words)
 
 
 @pytest.mark.usefixtures("untouched")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from trainer.cli.console import Debug, Root, RunName, command, err, out, say
 from trainer.runs import find_run
 
+MAX_NAME = 100  # characters of a page's name
 TONES = {"good": "green", "bad": "red", "": "default"}
 
 
@@ -38,6 +39,35 @@ def evaluate(
     show_measures(result)
     out.print(escape(result["verdict"]["sentence"]), style="bold")
     say(f"report  {found.report / 'report.html'}")
+
+
+@command
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders of two or more runs.")],
+    output: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page's file.")] = None,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Put several runs and their base side by side, on the same held-out rows.
+
+    Takes what each run's own report holds, and computes nothing anew.
+    """
+    from rich.table import Table
+
+    from trainer.inference.report.compare import write_comparison
+    from trainer.inference.report.standings import table
+
+    found = [find_run(name, root) for name in runs]
+    page = output or root / f"{'-vs-'.join(run.name for run in found)[:MAX_NAME]}.html"
+    sentence, ranked = write_comparison(found, page)
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("", *(model.name for model in ranked)):
+        shown.add_column(escape(title), justify="right" if title else "left")
+    for row in table(ranked):
+        shown.add_row(row["title"], *(cell["value"] for cell in row["cells"]))
+    out.print(shown)
+    out.print(escape(sentence), style="bold")
+    say(f"page  {page}")
 
 
 def show_measures(result: Mapping[str, Any]) -> None:

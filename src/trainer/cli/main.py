@@ -20,6 +20,7 @@ trainer_app = typer.Typer(
 trainer_app.command(name="train")(train_command)
 trainer_app.command(name="chat")(chat.chat)
 trainer_app.command(name="evaluate")(evaluate.evaluate)
+trainer_app.command(name="compare")(evaluate.compare)
 trainer_app.command(name="runs")(runs.list_all)
 trainer_app.command(name="show")(runs.show)
 trainer_app.command(name="logs")(runs.logs)

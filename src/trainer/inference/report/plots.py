@@ -3,7 +3,8 @@
 import io
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ COLORS = {
     "chosen": "#060606",
     "better": "#070707",
     "worse": "#080808",
+    "second": "#090909",
+    "third": "#0a0a0a",
+    "fourth": "#0b0b0b",
 }
+RUN_COLORS = ("valid", "chosen", "better", "second", "third", "fourth")
 # What the names mean in a file that stands alone; the page has the same.
 LIGHT = {
     "ink": "#1c2430",
@@ -32,6 +37,9 @@ LIGHT = {
     "chosen": "#c2571a",
     "better": "#2f9e64",
     "worse": "#d1495b",
+    "second": "#8b5cc7",
+    "third": "#1f8a9e",
+    "fourth": "#a0742a",
 }
 DARK = {
     "ink": "#e6eaf0",
@@ -42,6 +50,9 @@ DARK = {
     "chosen": "#f0924f",
     "better": "#4cc38a",
     "worse": "#ef7a89",
+    "second": "#b794f0",
+    "third": "#4fc3d9",
+    "fourth": "#d9ad5f",
 }
 
 
@@ -82,6 +93,22 @@ def change_plot(changes: Sequence[float]) -> str:
     axes.set_xlabel("held-out rows, from worst to best", color=COLORS["soft"])
     axes.set_xticks([])
     return _svg(figure, "change of the score")
+
+
+def runs_plot(runs: Mapping[str, Sequence[dict[str, float]]], column: str, title: str) -> str | None:
+    """A line a run, of one column of its results; None where none has two points."""
+    curves = {name: [(row["step"], row[column]) for row in results if column in row] for name, results in runs.items()}
+    curves = {name: points for name, points in curves.items() if len(points) > 1}
+    if not curves:
+        return None
+    figure, axes = _figure()
+    for (name, points), color in zip(curves.items(), cycle(RUN_COLORS)):
+        # A name that begins with an underscore would be left out of the legend, and dollars would be formulas.
+        label = f" {name}".replace("$", r"\$")
+        axes.plot(*_columns(points), "o-", color=COLORS[color], markersize=3.5, label=label)
+    axes.set_xlabel("step", color=COLORS["soft"])
+    axes.legend(frameon=False, labelcolor=COLORS["ink"], fontsize=11)
+    return _svg(figure, title)
 
 
 def standalone(svg: str) -> str:

@@ -16,7 +16,7 @@ from trainer.runs import Run, files
 
 NUM_OPEN = 10
 NUM_SHOWN = 300  # rows on the page; more would make it slow to open
-TILES = ("calls", "exact", "score", "token_accuracy", "loss")
+TILES = ("calls", "exact", "chrf", "token_accuracy", "loss")
 
 
 def write_report(run: Run, result: Mapping[str, Any]) -> Path:
@@ -85,7 +85,7 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
 def criterion(result: Mapping[str, Any]) -> str:
     """What was compared, and what makes a row better."""
     score = "chrF, which counts the character sequences that an answer shares with the reference answer"
-    if _has_calls(result):
+    if has_calls(result):
         score = "chrF for texts; for tool calls 100 if names and arguments are right and 50 if only the names are"
     count, total, seed = result["num_rows"], result["num_held_out"], result["settings"]["seed"]
     rows = f"All {total:,} held-out rows were compared."
@@ -99,7 +99,7 @@ def measure_rows(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     for values in result["measures"]:
         difference = Difference(**values)
         measure = MEASURES[difference.key]
-        if difference.key == "score" and not _has_calls(result):
+        if difference.key == "score" and not has_calls(result):
             continue
         interval = "one row only"
         if difference.low is not None and difference.high is not None:
@@ -128,7 +128,8 @@ def tone(difference: Difference) -> str:
     return "good" if (difference.change > 0) == (better == "higher") else "bad"
 
 
-def _has_calls(result: Mapping[str, Any]) -> bool:
+def has_calls(result: Mapping[str, Any]) -> bool:
+    """Whether some row expects tool calls; without any, the score is chrF."""
     return any(values["key"] == "calls" for values in result["measures"])
 
 
