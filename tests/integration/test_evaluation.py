@@ -311,6 +311,34 @@ def test_a_switched_off_comparison_says_nothing(short: Callable[..., RunConfig])
     assert "comparing" not in said(console)
 
 
+def test_the_report_is_an_artifact_in_mlflow(
+    short: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    run, _ = launch(short(tracking={"report_to": ["mlflow"]}))
+    (logged,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    stored = {file.path for file in mlflow.MlflowClient().list_artifacts(logged.info.run_id, "report")}
+    assert stored == {f"report/{path.name}" for path in run.report.iterdir()}
+    local.evaluate(run, quiet(), max_rows=3)
+    page = mlflow.artifacts.load_text(f"runs:/{logged.info.run_id}/report/report.html")
+    assert page == (run.report / "report.html").read_text()
+
+
+def test_a_tracker_that_fails_does_not_undo_the_report(
+    short: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    run, _ = launch(short(tracking={"report_to": ["mlflow"]}))
+    run.event("logged to MLflow", kind="mlflow", run_id="0" * 32)
+    console = quiet()
+    assert local.evaluate(run, console, max_rows=3)["num_rows"] == 3
+    assert "the report was not stored in MLflow: " in said(console)
+
+
 @pytest.fixture
 def untouched(run: Run) -> Iterator[None]:
     """A refused comparison leaves the earlier report as it was."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, ExitCode, MissingDependency
 from trainer.inference.evaluation import evaluate as evaluation
+from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
 from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, refuse_existing
 from trainer.training.fit import Outcome, fit
@@ -76,13 +77,25 @@ def evaluate(
     result = evaluation.evaluate(run, console, file, max_rows, max_new_tokens)
     page = write_report(run, result)
     run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
+    if "mlflow" in run.config().tracking.report_to:
+        try:
+            log_report(run)
+        except Exception as error:  # the tracker's many ways to fail do not undo the report
+            _warn(f"the report was not stored in MLflow: {error}", run, console)
     return result
 
 
 def _evaluated(outcome: Outcome, run: Run, console: Console) -> Outcome:
     """A run that is done shows what it achieved; whatever goes wrong in that does not undo the run."""
     config, again = run.config(), f"trainer evaluate {run.path}"
-    if outcome.exit_code is not ExitCode.DONE or not config.evaluation.enabled:
+    if outcome.exit_code is not ExitCode.DONE:
+        return outcome
+    if "mlflow" in config.tracking.report_to:
+        try:
+            remember_mlflow_run(run)
+        except Exception as error:
+            _warn(f"the MLflow run is not known, so that no report can be stored there: {error}", run, console)
+    if not config.evaluation.enabled:
         return outcome
     if not config.data.validation_paths:
         message = f"no rows were held out, so nothing shows whether it got better; hold some out: {again} --rows FILE"
@@ -95,9 +108,13 @@ def _evaluated(outcome: Outcome, run: Run, console: Console) -> Outcome:
             message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
         else:
             return outcome
+    _warn(message, run, console)
+    return outcome
+
+
+def _warn(message: str, run: Run, console: Console) -> None:
     run.event(message, level="warning")
     console.print(message, highlight=False, markup=False, soft_wrap=True)
-    return outcome
 
 
 def _prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:

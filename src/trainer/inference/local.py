@@ -50,10 +50,15 @@ class TunedModel:
         model = load_model(base, settings, device, pick_dtype(settings, device))
         self.model: PeftModel = load_adapter(model, run.adapter).eval()
         self.max_length = base.max_length
-        # Whatever ends a turn in the template ends the answer, also where the base's own settings forgot it.
-        self.end_ids = self.renderer.end_markers | ({self.tokenizer.eos_token_id} - {None})
+        self.end_ids = self._end_ids()
         self.tuned = LocalClient(self, run.name, adapter=True)
         self.base = LocalClient(self, str(pinned["name"]), adapter=False)
+
+    def _end_ids(self) -> frozenset[int]:
+        """Ids at which an answer ends: in the template, and by the settings of the base's authors."""
+        own = self.model.get_base_model().generation_config.eos_token_id
+        named = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
+        return self.renderer.end_markers | {token for token in named if token is not None}
 
 
 class LocalClient:
