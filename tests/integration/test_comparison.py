@@ -139,9 +139,10 @@ def test_ids_are_unique_on_a_page(made: Make) -> None:
 
 
 def test_a_report_says_what_was_found_and_how_to_do_it_again(made: Make) -> None:
-    run = made("counting", RIGHT)
+    run = made("counting", RIGHT, parent={"run": "earlier", "step": 30})
     text = (run.report / "report.html").read_text()
     for part in (
+        "run earlier at step 30; the base is the model before both",
         "Better on 8 of 8 rows (95% CI 68-100%), loss 3.00 to 1.20", "All 8 held-out rows were compared.",
         "The adapter is from step 2 of 4.", "Overfitting: validation loss rose from epoch 1.5 on",
         "acme/base (0123abc)", "1 min 2 s for this comparison", "A &lt;GPU&gt;",

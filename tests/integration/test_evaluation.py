@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from trainer.inference.evaluation.held_out import find_held_out, render_held_out
 from trainer.inference.evaluation.losses import row_losses
 from trainer.inference.generate import Reply, generate
 from trainer.inference.local import TunedModel
+from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 
 TALK = {
@@ -149,6 +151,34 @@ def test_chat_and_evaluation_answer_alike(model: TunedModel) -> None:
     assert model.tokenizer.decode(reply.ids).strip() == chat
 
 
+def test_whoever_stops_reading_stops_the_model(model: TunedModel) -> None:
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    threads = threading.active_count()
+    hook = model.model.get_base_model().register_forward_hook(count)
+    model.end_ids, ends = frozenset(), model.end_ids  # it would go on for 1,500 tokens
+    try:
+        stream = model.tuned.stream([{"role": "user", "content": "Hi"}], Sampling(max_tokens=1500))
+        next(stream)
+        stream.close()
+    finally:
+        model.end_ids = ends
+        hook.remove()
+    assert threading.active_count() == threads
+    assert passes < 200
+
+
+def test_a_conversation_that_the_model_cannot_read_is_told(model: TunedModel) -> None:
+    with pytest.raises(TrainingError, match=r"the conversation has [0-9,]+ tokens, and the model reads 2,048"):
+        model.tuned.answer([{"role": "user", "content": "word " * 3000}], Sampling())
+    with pytest.raises(TrainingError, match="this model's chat template refuses the conversation"):
+        model.tuned.answer([{"role": "user", "content": 5}], Sampling())
+
+
 # The comparison
 
 
@@ -244,10 +274,66 @@ def test_a_changed_validation_file_is_told(config: RunConfig, folder: Path) -> N
     })  # fmt: skip
     changed, _ = launch(other)
     assert changed.comparison()["notes"] == []
-    write(folder / "changing.jsonl", HELD_OUT[:3])
-    assert local.evaluate(changed, quiet())["notes"] == [
-        f"{folder / 'changing.jsonl'} has changed since the run was trained"
+    train = folder / "train.jsonl"
+    write(folder / "changing.jsonl", [*HELD_OUT[:3], json.loads(train.read_text().splitlines()[0])])
+    has_changed = f"{folder / 'changing.jsonl'} has changed since the run was trained"
+    leaked = "1 of these rows was also trained on: the result looks better than it is"
+    assert local.evaluate(changed, quiet())["notes"] == [leaked, has_changed]
+    rows = train.read_bytes()
+    train.unlink()
+    unknown = f"not checked whether a row was trained on: {train} is gone or has changed"
+    assert local.evaluate(changed, quiet())["notes"] == [has_changed, unknown]
+    train.write_bytes(rows)
+
+
+TOOL = {"type": "function", "function": {"name": "next", "parameters": {
+    "type": "object", "properties": {"after": {"type": "integer"}}, "required": ["after"]}}}  # fmt: skip
+
+
+def call_row(number: int) -> dict[str, Any]:
+    function = {"name": "next", "arguments": json.dumps({"after": number})}
+    call = {"id": "c", "type": "function", "function": function}
+    turns = [
+        {"role": "user", "content": f"After {number}?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": str(number + 1)},
+        {"role": "assistant", "content": f"It is {number + 1}."},
     ]
+    return {"messages": turns, "tools": [TOOL]}
+
+
+def test_tool_calls_are_compared_and_the_tools_are_kept_for_the_chat(
+    short: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    rows = [call_row(number) for number in range(17)]
+    data = {"train": write(tmp_path / "t.jsonl", rows[:10]), "validation": write(tmp_path / "v.jsonl", rows[10:])}
+    run, _ = launch(short(data=data, evaluation={"max_new_tokens": 8}))
+    found = run.comparison()
+    assert run.manifest()["tools"] == [TOOL]
+    assert (found["notes"], found["settings"]["max_new_tokens"]) == ([], 8)
+    counted = {measure["key"]: measure["num_rows"] for measure in found["measures"]}
+    assert [counted[key] for key in ("calls", "call_names", "call_choice", "chrf")] == [7, 7, 7, 7]
+    call, said = found["rows"][0]["answers"]
+    assert (call["message"], call["reference"], said["message"], said["reference"]) == (1, "", 3, "It is 11.")
+    assert "after=10" in (run.report / "report.html").read_text()
+
+
+def test_a_chat_with_tools_takes_the_calls_out_of_the_text(model: TunedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts: list[str] = []
+
+    def say(streamer: Any, input_ids: torch.Tensor, **_: object) -> None:
+        prompts.append(model.tokenizer.decode(input_ids[0]))
+        streamer.put(input_ids)
+        text = 'Wait. <tool_call>{"name": "next", "arguments": {"after": 18}}</tool_call><|im_end|>'
+        for token in model.tokenizer(text)["input_ids"]:
+            streamer.put(torch.tensor([token]))
+        streamer.end()
+
+    monkeypatch.setattr(model.model, "generate", say)
+    pieces = list(model.tuned.stream(call_row(18)["messages"][:1], Sampling(), [TOOL]))
+    assert pieces[-1] == Call("next", {"after": 18})
+    assert "".join(map(str, pieces[:-1])) == "Wait. "
+    assert json.dumps(TOOL) in prompts[0]
 
 
 # What can go wrong

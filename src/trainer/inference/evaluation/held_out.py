@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.training.answer_limits import resolve_limits
 from trainer.training.dataset import Row, render_rows, sha256_of
+
+SHOWN_ROWS = 5  # of those that were too long
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +57,32 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
             f"run {run.name!r}: has no held-out rows (data.validation is not set), expected a file of them; "
             f"run: trainer evaluate {run.path} --rows FILE"
         )
-    trained = [source.path for source in config.data.train_sources if Path(source.path).is_file()]
+    changed = [path for path in files if _digest_of(run, path) not in (None, sha256_of(path))] if file is None else []
+    # A run's own rows were compared with its training rows before it began.
+    known = file is None and not changed and not config.data.allow_leak
+    trained = [] if known else [entry["path"] for entry in run.manifest()["data"] if entry["role"] == "train"]
+    present = [path for path in trained if Path(path).is_file() and _digest_of(run, path) == sha256_of(path)]
     # A trained row is no reason to refuse here, but the reader of the result must know.
-    report = check_files([Path(path) for path in trained], [Path(path) for path in files], allow_leak=True)
-    problems = replace(report, findings=[finding for finding in report.findings if finding.file in files])
-    problems.raise_on_errors()
-    return Found(report.validation, files, tuple(_notes(run, config, files, problems)))
+    report = check_files([Path(path) for path in present], [Path(path) for path in files], allow_leak=True)
+    own = replace(report, findings=[finding for finding in report.findings if finding.file in files])
+    own.raise_on_errors()
+    notes = [*_leaks(own), *(f"{path} has changed since the run was trained" for path in changed)]
+    if gone := [path for path in trained if path not in present]:
+        notes.append(f"not checked whether a row was trained on: {', '.join(gone)} is gone or has changed")
+    return Found(report.validation, files, tuple(notes))
 
 
-def _notes(run: Run, config: RunConfig, files: Sequence[str], report: DataReport) -> list[str]:
-    notes = []
+def _digest_of(run: Run, path: str) -> str | None:
+    """The digest that a data file had when the run was trained."""
+    return next((entry["sha256"] for entry in run.manifest().get("data", ()) if entry["path"] == path), None)
+
+
+def _leaks(report: DataReport) -> Iterator[str]:
     leaks = {(finding.file, finding.line) for finding in report.findings if finding.code == "LEAK"}
-    if leaks:
-        whole_file = any(line is None for _, line in leaks)
-        count = report.validation_rows if whole_file else len(leaks)
+    whole_file = any(line is None for _, line in leaks)
+    if count := report.validation_rows if whole_file else len(leaks):
         was = "was" if count == 1 else "were"
-        notes.append(f"{count:,} of these rows {was} also trained on: the result looks better than it is")
-    gone = [source.path for source in config.data.train_sources if not Path(source.path).is_file()]
-    if gone:
-        notes.append(f"not checked whether a row was also trained on: {', '.join(gone)} cannot be found")
-    for entry in run.manifest().get("data", []):
-        if entry["role"] == "validation" and entry["path"] in files and entry["sha256"] != sha256_of(entry["path"]):
-            notes.append(f"{entry['path']} has changed since the run was trained")
-    return notes
+        yield f"{count:,} of these rows {was} also trained on: the result looks better than it is"
 
 
 def render_held_out(
@@ -95,8 +100,10 @@ def render_held_out(
     assert isinstance(resolved.max_rows, int)
     drawn = _draw(rows, resolved.max_rows, seed=seed_of(config))
     fitting = tuple(_as_trained(row, touched, renderer, max_length) for row in drawn)
-    notes = [*found.notes, *(f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}" for note in touched)]
-    return HeldOut(fitting, len(rows), found.files, resolved, tuple(notes))
+    notes = [f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}" for note in touched[:SHOWN_ROWS]]
+    if hidden := len(touched) - len(notes):
+        notes.append(f"and {hidden:,} more rows that were too long")
+    return HeldOut(fitting, len(rows), found.files, resolved, (*found.notes, *notes))
 
 
 def seed_of(config: RunConfig) -> int:

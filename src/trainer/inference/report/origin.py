@@ -51,6 +51,9 @@ def origin(run: Run, result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Time", f"{_training_time(run)}; {duration(result['seconds'])} for this comparison"),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())),
     ]
+    if parent := manifest.get("parent"):
+        step = f" at step {parent['step']:,}" if parent["step"] else ""
+        facts.insert(1, ("Trained further from", f"run {parent['run']}{step}; the base is the model before both"))
     if manifest.get("git_revision"):
         facts.append(("Git revision", manifest["git_revision"]))
     return facts
