@@ -28,6 +28,7 @@ demo: setup ## Check data, preview, train, and ask base and tuned model
 	$(BIN)/train --config configs/tiny.yaml run.name=$(notdir $(RUN))
 	$(BIN)/trainer show $(RUN)
 	$(BIN)/trainer chat $(RUN) --compare --questions data/questions.txt
+	@echo "did it get better? open $(RUN)/report/report.html in a browser"
 
 lint: setup ## Formatting, types, import directions
 	$(BIN)/ruff format --check .

@@ -107,6 +107,14 @@ WITHOUT_TORCH = {
         ["trainer", "chat", "nowhere", "--root", "nowhere-either", "Hello?"],
         ["run 'nowhere': not found in 'nowhere-either'; list the runs with: trainer runs"],
     ),
+    "a run to compare with its base that is not there": (
+        ["trainer", "evaluate", "nowhere", "--root", "nowhere-either"],
+        ["run 'nowhere': not found in 'nowhere-either'; list the runs with: trainer runs"],
+    ),
+    "runs to compare that are not there": (
+        ["trainer", "compare", "nowhere", "neither", "--root", "nowhere-either"],
+        ["run 'nowhere': not found in 'nowhere-either'; list the runs with: trainer runs"],
+    ),
     "a run to show that is not there": (
         ["trainer", "show", "nowhere", "--root", "nowhere-either"],
         ["run 'nowhere': not found in 'nowhere-either'; list the runs with: trainer runs"],
@@ -253,6 +261,26 @@ def test_a_run_without_an_adapter_cannot_be_talked_to(stopped):
     assert refusal("trainer", "chat", str(stopped.path), "Hello?") == [
         "error: run 'stopped': has no adapter (its state is paused), expected a finished run; "
         f"finish it with: train --resume {stopped.path}"
+    ]
+
+
+def test_a_run_without_an_adapter_is_not_compared_with_its_base(stopped):
+    assert refusal("trainer", "evaluate", str(stopped.path), "--rows", "data/glossary_validation.jsonl")[-1] == (
+        "error: run 'stopped': has no adapter (its state is paused), expected a finished run; "
+        f"finish it with: train --resume {stopped.path}"
+    )
+
+
+def test_a_run_without_held_out_rows_needs_a_file_of_them(finished):
+    assert refusal("trainer", "evaluate", str(finished.path)) == [
+        "error: run 'done': has no held-out rows (data.validation is not set), expected a file of them; "
+        f"run: trainer evaluate {finished.path} --rows FILE"
+    ]
+
+
+def test_one_run_is_not_compared_with_itself(finished):
+    assert refusal("trainer", "compare", str(finished.path), str(finished.path)) == [
+        "error: trainer compare: got 'done', 'done', expected two or more different runs"
     ]
 
 

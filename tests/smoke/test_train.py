@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,10 @@ def glossary(tmp_path_factory: pytest.TempPathFactory) -> Run:
     done = run_command("train", "--config", "configs/tiny.yaml", f"run.root={root}", "run.name=glossary")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"adapter  {root}/glossary/adapter\n"
+    assert re.search(
+        r"^better on \d\d of 20 rows \(95% CI \d+-\d+%\).*, loss \d\.\d\d to 0\.\d\d$", done.stderr, re.MULTILINE
+    )
+    assert f"report:     {root}/glossary/report/report.html" in done.stderr
     return Run(root / "glossary")
 
 
@@ -61,7 +66,8 @@ def test_answers_stand_side_by_side(glossary: Run) -> None:
     assert "Designed to bend" in shown
 
 
-def test_a_conversation_streams_and_remembers_until_reset(glossary: Run) -> None:
+def test_a_conversation_streams_and_remembers_until_reset(glossary: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
     child = pexpect.spawn(
         str(BIN / "trainer"), ["chat", str(glossary.path)], cwd=REPOSITORY, encoding="utf-8", timeout=60
     )
@@ -72,10 +78,19 @@ def test_a_conversation_streams_and_remembers_until_reset(glossary: Run) -> None
     child.expect("> ")
     child.sendline("/reset")
     child.expect("forgotten")
+    child.sendline("/base")
+    child.expect("both answer")
+    child.sendline("Define gear hanger for a beginner.")
+    child.expect("builtin:tiny")
+    child.expect("Designed to bend")
+    child.sendline(f"/save {rows}")
+    child.expect("saved to")
     child.sendline("/quit")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+    assert run_command("trainer", "data", "check", rows, "--all").stdout.count("error ") == 1  # one row is too few
+    assert json.loads(rows.read_text())["messages"][-1]["content"].startswith("Designed to bend")
 
 
 def test_commands_that_look_at_a_run(glossary: Run) -> None:
@@ -88,6 +103,7 @@ def test_commands_that_look_at_a_run(glossary: Run) -> None:
         "learning_rate: 0.005",
         "120 trained, 20 held out",
         "adapter",
+        f"{glossary.comparison()['verdict']['sentence']}  {glossary.report / 'report.html'}",
     ):
         assert part in shown
     log = run_command("trainer", "logs", "glossary", *root).stdout
@@ -120,6 +136,7 @@ def short_run(root: Path) -> list[str]:
         "run.name=short",
         "training.save_steps=5",
         "training.n_epochs=8",
+        "evaluation.enabled=false",
     ]
 
 

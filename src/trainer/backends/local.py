@@ -7,12 +7,17 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
+from trainer.inference.evaluation import evaluate as evaluation
+from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
+from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 from trainer.runs.lock import holder, in_use
 from trainer.runs.process import is_here
@@ -22,6 +27,7 @@ from trainer.training.fit import Outcome, fit
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
+EVALUATION_PACKAGES = ("matplotlib", "rapidfuzz", "sacrebleu")
 
 
 def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = False) -> Prepared:
@@ -39,7 +45,7 @@ def read(config: RunConfig, report: Callable[[str], None]) -> Reading:
 
     Raises: MissingDependency, ConfigError.
     """
-    _check_packages(config)
+    _check_packages((), config)
     be_quiet()
     return find_reading(config, report)
 
@@ -76,7 +82,7 @@ def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
 
     if (num_gpus := torch.cuda.device_count()) > 1:
         run.event(f"{num_gpus} GPUs are visible; this run uses the first", level="warning")
-    return fit(prepared, run, console)
+    return _fitted(prepared, run, console)
 
 
 def launch_detached(run: Run) -> int:
@@ -117,7 +123,7 @@ def resume(
         if run.state == "queued":  # nobody waits for an answer
             run.set_status("failed", error=str(error))
         raise
-    return fit(prepared, run, console, allowed)
+    return _fitted(prepared, run, console, allowed)
 
 
 def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
@@ -130,7 +136,7 @@ def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[st
         now = fingerprint(prepared)
         if not refuse_changes(run.manifest().get("fingerprint", now), now, allowed, run.path):
             return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
-    return fit(prepared, run, console, allowed)
+    return _fitted(prepared, run, console, allowed)
 
 
 def _refuse_running(run: Run) -> None:
@@ -150,23 +156,75 @@ def _complete(overrides: Sequence[str]) -> list[str]:
     return [*overrides, *freed]
 
 
+def evaluate(
+    run: Run, console: Console, file: Path | None = None, max_rows: int | None = None, max_new_tokens: int | None = None
+) -> dict[str, Any]:
+    """Compare a run's model with its base on held-out rows, and write its report.
+
+    Raises: ConfigError, DataError, MissingDependency, TrainingError.
+    """
+    _check_packages(EVALUATION_PACKAGES, run.config())
+    be_quiet()
+    result = evaluation.evaluate(run, console, file, max_rows, max_new_tokens)
+    page = write_report(run, result)
+    run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
+    if "mlflow" in run.config().tracking.report_to:
+        try:
+            log_report(run)
+        except Exception as error:  # the tracker's many ways to fail do not undo the report
+            _warn(f"the report was not stored in MLflow: {error}", run, console)
+    return result
+
+
+def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
+    """A run that is done shows what it achieved; whatever goes wrong in that does not undo the run."""
+    outcome = fit(prepared, run, console, allowed)
+    if outcome.exit_code is not ExitCode.DONE or not prepared.ranks.is_first:
+        return outcome
+    config, again = run.config(), f"trainer evaluate {run.path}"
+    if "mlflow" in config.tracking.report_to:
+        try:
+            remember_mlflow_run(run)
+        except Exception as error:
+            _warn(f"the MLflow run is not known, so that no report can be stored there: {error}", run, console)
+    if not config.evaluation.enabled:
+        return outcome
+    if not config.data.validation_paths:
+        message = f"no rows were held out, so nothing shows whether it got better; hold some out: {again} --rows FILE"
+    else:
+        try:
+            evaluate(run, console)
+        except KeyboardInterrupt:
+            message = f"the run is complete; its comparison with the base was interrupted, repeat it with: {again}"
+        except Exception as error:
+            message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
+        else:
+            return outcome
+    _warn(message, run, console)
+    return outcome
+
+
+def _warn(message: str, run: Run, console: Console) -> None:
+    run.event(message, level="warning")
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
 def _prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
-    _check_packages(config)
+    _check_packages(EVALUATION_PACKAGES if config.evaluation.enabled else (), config)
     be_quiet()
     return prepare(config, report)
 
 
-def _check_packages(config: RunConfig) -> None:
-    wanted = [*PACKAGES, *config.tracking.report_to]
-    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
+def _check_packages(more: Sequence[str], config: RunConfig) -> None:
+    wanted, trackers = (*PACKAGES, *more), config.tracking.report_to
     problems = [
         f"tracking.report_to: {name} is not installed; run: pip install {name}"
-        for name in missing
-        if name not in PACKAGES
+        for name in trackers
+        if importlib.util.find_spec(name) is None
     ]
-    if core := [name for name in missing if name in PACKAGES]:
+    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
         problems.append(
-            f"the local backend needs {', '.join(core)}, which is not installed; "
+            f"the local backend needs {', '.join(missing)}, which is not installed; "
             "run: pip install 'azure-llm-trainer[local]'"
         )
     if problems:

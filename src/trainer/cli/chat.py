@@ -1,19 +1,19 @@
 """`trainer chat`: talk to a run's model, to its base, or to both side by side."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, say
 from trainer.errors import ConfigError
 from trainer.runs import find_run
 
 if TYPE_CHECKING:
-    from trainer.inference.client import ChatClient, Sampling
-    from trainer.inference.local import LocalClient
+    from trainer.inference.client import ChatClient
+    from trainer.inference.dialogue import Dialogue, Shown
 
 
 @command
@@ -35,27 +35,37 @@ def chat(
 ) -> None:
     """Talk to a run's model, with the system prompt it was trained with.
 
-    Without a question it is a conversation: /reset forgets it, /quit or Ctrl-D ends it.
+    Without a question it is a conversation: /base shows the base model's answers too, /save keeps a turn as a row to
+    train on, /help lists all commands, and /quit or Ctrl-D ends it.
     """
     found = find_run(run, root)
     asked = [*(questions or []), *_read_questions(questions_file)]
 
     from trainer.backends import local
     from trainer.inference.client import Sampling
+    from trainer.inference.dialogue import Dialogue
     from trainer.inference.local import TunedModel
 
     local.be_quiet()
     model = TunedModel(found)
-    prompt = found.manifest().get("system_prompt") if system is None else system
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
-    clients = [model.base, model.tuned] if compare else [model.base if base else model.tuned]
+    manifest = found.manifest()
+    prompt = manifest.get("system_prompt") if system is None else system
+    dialogue = Dialogue(
+        model.base if base else model.tuned,
+        None if base else model.base,
+        Sampling(max_tokens=max_tokens, temperature=temperature),
+        prompt,
+        manifest.get("tools") or [],
+        with_base=compare,
+        save_to=Path(f"{found.name}-saved.jsonl"),
+    )
     if asked and compare:
-        _answer_side_by_side(clients, asked, prompt, sampling)
+        _answer_side_by_side(dialogue, asked)
     elif asked:
         for question in asked:
-            out.print(clean(clients[0].answer(_conversation(prompt, question), sampling)), markup=False)
+            out.print(clean(_reply(dialogue.model, dialogue, question)), markup=False)
     else:
-        _converse(clients, prompt, sampling)
+        _converse(dialogue)
 
 
 def _read_questions(file: Path | None) -> list[str]:
@@ -67,57 +77,74 @@ def _read_questions(file: Path | None) -> list[str]:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
 
 
-def _conversation(system: str | None, question: str) -> list[dict[str, str]]:
-    head = [{"role": "system", "content": system}] if system else []
-    return [*head, {"role": "user", "content": question}]
+def _reply(client: "ChatClient", dialogue: "Dialogue", question: str) -> str:
+    """One model's answer to a question without a history; a tool call stands on a line of its own."""
+    head = [{"role": "system", "content": dialogue.system}] if dialogue.system else []
+    messages = [*head, {"role": "user", "content": question}]
+    pieces = client.stream(messages, dialogue.sampling, dialogue.tools)
+    return "".join(piece if isinstance(piece, str) else f"\n{piece}" for piece in pieces).strip()
 
 
-def _answer_side_by_side(
-    clients: "Sequence[LocalClient]", questions: list[str], system: str | None, sampling: "Sampling"
-) -> None:
+def _answer_side_by_side(dialogue: "Dialogue", questions: list[str]) -> None:
     from rich import box
+    from rich.table import Table
     from rich.text import Text
 
+    assert dialogue.base is not None
     table = Table(box=box.SIMPLE_HEAD, show_lines=True)
     for title, style in (("question", "bold"), ("base", "dim"), ("tuned", "green")):
         table.add_column(title, style=style, ratio=1)
     for question in questions:
-        answers = [client.answer(_conversation(system, question), sampling) for client in clients]
+        answers = [_reply(client, dialogue, question) for client in (dialogue.base, dialogue.model)]
         table.add_row(*(Text(clean(cell)) for cell in (question, *answers)))
     out.print(table)
 
 
-def _converse(clients: "Sequence[ChatClient]", system: str | None, sampling: "Sampling") -> None:
-    """Read turns until the end of input; each client keeps its own history."""
-    histories = [_conversation(system, "")[:-1] for _ in clients]
-    if system:
-        say(f"system: {system}")
-    say("/reset to start over, /quit to leave")
-    while True:
+def _converse(dialogue: "Dialogue") -> None:
+    """Read lines until the end of input; Ctrl-C takes back the question that is being answered."""
+    if err.is_terminal:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # input() then edits lines and remembers them
+    if dialogue.system:
+        say(f"system: {dialogue.system}")
+    if dialogue.tools:
+        say(f"tools: {', '.join(tool['function']['name'] for tool in dialogue.tools)}")
+    say("/help for all commands, /quit to leave")
+    while not dialogue.ended:
         try:
-            question = input("\n> " if err.is_terminal else "").strip()
+            line = input("\n> " if err.is_terminal else "")
         except EOFError:
             return
-        match question:
-            case "":
-                continue
-            case "/quit" | "/exit":
-                return
-            case "/reset":
-                histories = [_conversation(system, "")[:-1] for _ in clients]
-                say("forgotten")
-                continue
-        for client, history in zip(clients, histories, strict=True):
-            history.append({"role": "user", "content": question})
-            if len(clients) > 1:
-                out.print(f"[bold]{clean(client.name)}[/]")
-            history.append({"role": "assistant", "content": _stream(client, history, sampling)})
+        except UnicodeDecodeError:
+            say("the line is not UTF-8 text")
+            continue
+        shown = dialogue.submit(line)
+        try:
+            _show(shown)
+        except KeyboardInterrupt:
+            out.print()
+            say("stopped; the question is taken back")
+        finally:
+            shown.close()
 
 
-def _stream(client: "ChatClient", history: list[dict[str, str]], sampling: "Sampling") -> str:
-    pieces = []
-    for piece in client.stream(history, sampling):
-        pieces.append(piece)
-        out.print(clean(piece), end="", markup=False)
-    out.print()
-    return "".join(pieces).strip()
+def _show(shown: "Generator[Shown]") -> None:
+    """Print what is said as it comes, ending in a new line."""
+    from trainer.inference.dialogue import Notice, Speaker
+
+    open_line = False
+    for item in shown:
+        if open_line and not isinstance(item, str):
+            out.print()
+        open_line = isinstance(item, str)
+        match item:
+            case Notice(text):
+                say(text)
+            case Speaker(name):
+                out.print(clean(name), style="bold", markup=False)
+            case str():
+                out.print(clean(item), end="", markup=False)
+            case _:
+                out.print(clean(str(item)), style="cyan", markup=False)
+    if open_line:
+        out.print()

@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer.cli import chat, config, control, data, export, runs, serve
+from trainer.cli import chat, config, control, data, evaluate, export, runs, serve
 from trainer.cli.train import resume as resume_command
 from trainer.cli.train import train as train_command
 
@@ -25,6 +25,8 @@ trainer_app.command(name="cancel")(control.cancel)
 trainer_app.command(name="chat")(chat.chat)
 trainer_app.command(name="export")(export.export)
 trainer_app.command(name="serve")(serve.serve)
+trainer_app.command(name="evaluate")(evaluate.evaluate)
+trainer_app.command(name="compare")(evaluate.compare)
 trainer_app.command(name="runs")(runs.list_all)
 trainer_app.command(name="show")(runs.show)
 trainer_app.command(name="logs")(runs.logs)

@@ -52,6 +52,8 @@ def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
     out.print(f"[bold]{escape(found.name)}[/]  {_colored(status['state'])}  {escape(status.get('summary', ''))}")
     if "error" in status:
         out.print(f"[red]{escape(clean(status['error']))}[/]")
+    if comparison := found.comparison():
+        out.print(f"{comparison['verdict']['sentence']}  {found.report / 'report.html'}", markup=False, style="bold")
     results = found.results()
     for title, columns in (
         ("loss", ("train_loss", "valid_loss", "full_valid_loss")),

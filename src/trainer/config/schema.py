@@ -219,6 +219,19 @@ class MemoryConfig(Section):
     """Tokens, padding included, that go through the model at a time. `auto`: what the free memory allows."""
 
 
+class EvaluationConfig(Section):
+    """How base and tuned model are compared on the held-out rows at the end of a run."""
+
+    enabled: Flag = True
+    """Let both models answer the held-out rows once the adapter is stored, and write `report/`. Without held-out rows nothing is evaluated."""
+
+    max_rows: Count | Auto = "auto"
+    """At most this many held-out rows, drawn at random with the run's seed. `auto`: as many as hold 50 answers."""
+
+    max_new_tokens: Count | Auto = "auto"
+    """Where an answer is cut off, in tokens. `auto`: half as many again as the longest held-out answer, between 64 and 1,024."""
+
+
 class TrackingConfig(Section):
     """Where else metrics go."""
 
@@ -254,6 +267,7 @@ class RunConfig(Section):
     lora: LoraSettings = LoraSettings()
     training: TrainingConfig = TrainingConfig()
     memory: MemoryConfig = MemoryConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     backend: BackendConfig = BackendConfig()
     run: RunSettings = RunSettings()

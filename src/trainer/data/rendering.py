@@ -59,7 +59,7 @@ class Renderer:
         Raises: RenderingError.
         """
         self._refuse_control_tokens(conversation)
-        messages = [self.template.adapt(_as_object(message)) for message in conversation.messages]
+        messages = [self.template.adapt(as_object(message)) for message in conversation.messages]
         tools = [dict(tool) for tool in conversation.tools] or None
         trained = [index for index, message in enumerate(conversation.messages) if message.trained]
         if not trained:
@@ -152,7 +152,7 @@ def _shape(messages: ChatMessages) -> tuple[tuple[str, bool, int], ...]:
     return tuple((m["role"], bool(m["content"]), len(m.get("tool_calls", ()))) for m in messages)
 
 
-def _as_object(message: Message) -> dict[str, Any]:
+def as_object(message: Message) -> dict[str, Any]:
     """The message as it stands in a request to a chat service."""
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

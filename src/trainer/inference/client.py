@@ -4,7 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trainer.inference.tool_calls import Call
+
 ChatMessage = Mapping[str, Any]  # {"role": …, "content": …}, as in the data files
+Tool = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +21,13 @@ class Sampling:
 
 
 class ChatClient(Protocol):
-    """Answers a conversation in pieces of text, as they come."""
+    """Answers a conversation in pieces of text, as they come, and with the calls of tools at its end."""
 
     @property
     def name(self) -> str:
         """What a person calls this model."""
         ...
 
-    def stream(self, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[str]: ...
+    def stream(
+        self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
+    ) -> Iterator[str | Call]: ...

@@ -5,9 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.rendering import Renderer
+from trainer.data.chat_template import Rendered
+from trainer.data.rendering import Renderer, RenderingError
 from trainer.errors import TrainingError
-from trainer.inference.client import ChatMessage, Sampling
+from trainer.inference.client import ChatMessage, Sampling, Tool
+from trainer.inference.replies import ReplyReader
+from trainer.inference.streaming import split_stream
+from trainer.inference.tool_calls import Call
 from trainer.inference.trained import trained_adapter, trained_base, trained_tokenizer
 from trainer.model.adapter import load_adapter
 from trainer.model.base import load_model
@@ -33,8 +37,15 @@ class TunedModel:
         model = load_model(base, settings, device, pick_dtype(settings, device))
         self.model: PeftModel = load_adapter(model, run.adapter).eval()
         self.max_length = base.max_length
+        self.end_ids = self._end_ids()
         self.tuned = LocalClient(self, run.name, adapter=True)
         self.base = LocalClient(self, base.name, adapter=False)
+
+    def _end_ids(self) -> frozenset[int]:
+        """Ids at which an answer ends: in the template, and by the settings of the base's authors."""
+        own = self.model.get_base_model().generation_config.eos_token_id
+        named = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
+        return self.renderer.end_markers | {token for token in named if token is not None}
 
 
 class LocalClient:
@@ -43,12 +54,44 @@ class LocalClient:
     def __init__(self, owner: TunedModel, name: str, adapter: bool) -> None:
         self.owner, self.name, self.adapter = owner, name, adapter
 
-    def stream(self, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[str]:
-        """The answer in pieces. Raises: TrainingError, when the prompt is longer than the model can read."""
+    def stream(
+        self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
+    ) -> Iterator[str | Call]:
+        """The answer in pieces, then its tool calls. Whoever stops reading stops the model.
+
+        Raises: TrainingError, when the prompt is longer than the model can read.
+        """
+        prompt = self._prompt(messages, tools)
+        if not tools:
+            yield from self._generate(prompt.ids, sampling, skip_special_tokens=True)
+            return
+        pieces = self._generate(prompt.ids, sampling, skip_special_tokens=False)
+        yield from split_stream(pieces, ReplyReader(self.owner.renderer), prompt.text, tools)
+
+    def answer(self, messages: Sequence[ChatMessage], sampling: Sampling) -> str:
+        """The whole answer, as text."""
+        return "".join(map(str, self.stream(messages, sampling))).strip()
+
+    def _prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> Rendered:
+        template = self.owner.renderer.template
+        try:
+            offered = [dict(tool) for tool in tools] or None
+            prompt = template.encode([template.adapt(message) for message in messages], offered, prompt=True)
+        except RenderingError as error:
+            raise TrainingError(str(error)) from None
+        if len(prompt.ids) >= self.owner.max_length:
+            raise TrainingError(
+                f"the conversation has {len(prompt.ids):,} tokens, and the model reads {self.owner.max_length:,}"
+            )
+        return prompt
+
+    def _generate(self, ids: Sequence[int], sampling: Sampling, skip_special_tokens: bool) -> Iterator[str]:
+        """Text as a thread of its own generates it."""
         from transformers import TextIteratorStreamer
 
-        streamer = TextIteratorStreamer(self.owner.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        arguments = self._arguments(messages, sampling)
+        streamer = TextIteratorStreamer(self.owner.tokenizer, skip_prompt=True, skip_special_tokens=skip_special_tokens)
+        unwanted = threading.Event()
+        arguments = self._arguments(ids, sampling) | {"stopping_criteria": [lambda *_, **__: unwanted.is_set()]}
         failed: list[BaseException] = []
 
         def generate() -> None:
@@ -61,33 +104,25 @@ class LocalClient:
 
         thread = threading.Thread(target=generate, daemon=True)
         thread.start()
-        yield from streamer
-        thread.join()
+        try:
+            yield from streamer
+        finally:
+            unwanted.set()
+            thread.join()
         if failed:
             raise TrainingError(f"the model could not answer: {failed[0]}") from failed[0]
 
-    def answer(self, messages: Sequence[ChatMessage], sampling: Sampling) -> str:
-        """The whole answer."""
-        return "".join(self.stream(messages, sampling)).strip()
-
-    def _arguments(self, messages: Sequence[ChatMessage], sampling: Sampling) -> dict[str, Any]:
+    def _arguments(self, ids: Sequence[int], sampling: Sampling) -> dict[str, Any]:
         import torch
 
-        ids = self.owner.renderer.prompt_ids(list(messages))
-        room = self.owner.max_length - len(ids)
-        if room < 1:
-            raise TrainingError(
-                f"the conversation has {len(ids):,} tokens, and the model reads {self.owner.max_length:,}"
-            )
         input_ids = torch.tensor([ids], device=self.owner.model.device)
         torch.manual_seed(sampling.seed)
         chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
         return {
             "input_ids": input_ids,
             "attention_mask": torch.ones_like(input_ids),
-            "max_new_tokens": min(sampling.max_tokens, room),
-            # Whatever ends a turn in the template ends the answer, also where the base's own settings forgot it.
-            "eos_token_id": sorted({*self.owner.renderer.end_markers, self.owner.tokenizer.eos_token_id} - {None}),
+            "max_new_tokens": min(sampling.max_tokens, self.owner.max_length - len(ids)),
+            "eos_token_id": sorted(self.owner.end_ids),
             "pad_token_id": self.owner.tokenizer.pad_token_id,
         } | (
             chosen

@@ -6,6 +6,7 @@ manifest.json    data, base model, versions, hardware;          events.jsonl    
 results.csv      loss and token accuracy by step                metrics.jsonl   everything else that is measured
 checkpoints/     resumable states by step                       adapter/        the result, in PEFT's format
 lock.json        the process that writes, while it does         output.log      what a run in the background printed
+report/          base and tuned model on held-out rows, as a page and as JSON
 """
 
 import csv
@@ -63,6 +64,17 @@ class Run:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def comparison(self) -> dict[str, Any]:
+        """What comparing base and tuned model has found; empty before that, and where the file is damaged."""
+        try:
+            return files.read_json(self.report / "report.json") or {}
+        except ValueError:
+            return {}
 
     def config(self) -> "RunConfig":
         """The resolved settings of this run."""

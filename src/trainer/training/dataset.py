@@ -93,6 +93,18 @@ def render_data(report: DataReport, settings: DataConfig, renderer: Renderer, ma
     return TrainingData(train, validation, weights, tuple(touched), report)
 
 
+def render_rows(
+    conversations: Sequence[Conversation], settings: DataConfig, renderer: Renderer, max_length: int
+) -> tuple[tuple[Row, ...], tuple[Touched, ...]]:
+    """Render rows that are not trained on, and apply the length policy. Raises: DataError, as `render_data` does."""
+    problems: list[str] = []
+    touched: list[Touched] = []
+    rows = _render_all(conversations, renderer, settings, max_length, problems, touched)
+    if problems := problems + _overlength_problems(touched, max_length):
+        raise DataError(*problems)
+    return rows, tuple(touched)
+
+
 def _render_all(
     conversations: Sequence[Conversation],
     renderer: Renderer,

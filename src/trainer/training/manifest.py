@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import subprocess
+from collections import Counter
 from importlib import metadata
 from typing import Any
 
@@ -36,6 +37,7 @@ def build_manifest(prepared: Prepared) -> dict[str, Any]:
         "num_tokens": data.num_tokens,
         "num_supervised_tokens": data.num_supervised,
         "system_prompt": _system_prompt(prepared),
+        "tools": _tools(prepared),
         "seed": prepared.plan.seed,
         "dtype": str(prepared.dtype).removeprefix("torch."),
         "device": describe(prepared.device),
@@ -64,6 +66,13 @@ def _system_prompt(prepared: Prepared) -> str | None:
         if (message := row.conversation.messages[0]).role in ("system", "developer")
     ]
     return max(prompts, key=prompts.count) if len(prompts) * 2 > len(prepared.data.train) else None
+
+
+def _tools(prepared: Prepared) -> list[dict[str, Any]]:
+    """The tools of most training rows, which chatting with the result offers."""
+    lists = {id(row.conversation.tools): row.conversation.tools for row in prepared.data.train}  # equal ones are one
+    usual, count = Counter(id(row.conversation.tools) for row in prepared.data.train).most_common(1)[0]
+    return [dict(tool) for tool in lists[usual]] if count * 2 > len(prepared.data.train) else []
 
 
 def _version(package: str) -> str | None:

@@ -1,10 +1,15 @@
 """Every number of a run before it starts: `auto` resolved from the data, the model and the device."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from trainer.config.schema import BASE_LEARNING_RATE, Auto, RunConfig
+from trainer.training.answer_limits import resolve_limits
+
+if TYPE_CHECKING:
+    from trainer.training.dataset import Row
 
 T = TypeVar("T", int, float)
 
@@ -59,8 +64,8 @@ def make_plan(config: RunConfig, rows_per_epoch: int, max_length: int, token_bud
     )
 
 
-def resolve(config: RunConfig, plan: Plan, dtype: str) -> RunConfig:
-    """The config with the plan's numbers and the number format in place of `auto`."""
+def resolve(config: RunConfig, plan: Plan, dtype: str, validation: Sequence["Row"] = ()) -> RunConfig:
+    """The config with the plan's numbers, the number format and what `validation` needs in place of `auto`."""
     names = ("n_epochs", "batch_size", "seed", "logging_steps", "eval_steps", "save_steps")
     training: dict[str, float] = {name: getattr(plan, name) for name in names}
     training |= {
@@ -73,6 +78,7 @@ def resolve(config: RunConfig, plan: Plan, dtype: str) -> RunConfig:
             "data": config.data.model_copy(update={"max_length": plan.max_length}),
             "training": config.training.model_copy(update=training),
             "memory": config.memory.model_copy(update={"token_budget": plan.token_budget}),
+            "evaluation": resolve_limits(config.evaluation, validation),
         }
     )
 

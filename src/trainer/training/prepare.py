@@ -73,7 +73,7 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
         counts[row.conversation.file] = counts.get(row.conversation.file, 0) + 1
     plan = make_plan(config, rows_per_epoch(counts, data.weights), reading.max_length, memory.token_budget)
     plan = ranks.first(lambda: plan)  # the others may have other memory left
-    resolved = resolve(config, plan, str(dtype).removeprefix("torch."))
+    resolved = resolve(config, plan, str(dtype).removeprefix("torch."), data.validation)
     return Prepared(resolved, plan, base, parent, reading.renderer.tokenizer, data, memory, device, dtype, ranks)
 
 

@@ -1,0 +1,111 @@
+"""Base and tuned model on held-out rows: read this file top to bottom.
+
+    find the rows, load the model, let both answer, measure the loss, compare row by row.
+
+Both get the same prompts, with the row's own system prompt, and answer greedily.
+"""
+
+import gc
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from trainer.config.schema import EvaluationConfig, RunConfig
+from trainer.inference.evaluation.held_out import HeldOut, find_held_out, render_held_out, seed_of
+from trainer.inference.evaluation.losses import row_losses
+from trainer.inference.evaluation.questions import Question, ask, measure_answer
+from trainer.inference.evaluation.result import Answer, make_result
+from trainer.inference.generate import generate
+from trainer.inference.local import TunedModel
+from trainer.inference.replies import ReplyReader
+from trainer.runs import Run
+
+MODELS = {"base": False, "tuned": True}  # whether the adapter is on
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """What both models are asked."""
+
+    model: TunedModel
+    held_out: HeldOut
+    reader: ReplyReader
+    questions: list[Question]
+    token_budget: int
+    console: Console
+
+
+def evaluate(
+    run: Run, console: Console, file: Path | None = None, max_rows: int | None = None, max_new_tokens: int | None = None
+) -> dict[str, Any]:
+    """Compare `run` with its base on its validation rows, or on those of `file`; the result can be written as JSON.
+
+    Raises: ConfigError, DataError, TrainingError.
+    """
+    started = time.monotonic()
+    exam = _prepare(run, console, file, {"max_rows": max_rows, "max_new_tokens": max_new_tokens})
+    answers = {name: _answers(exam, name) for name in MODELS}
+    losses = {
+        name: row_losses(exam.model, exam.held_out.rows, adapter=adapter, token_budget=exam.token_budget)
+        for name, adapter in MODELS.items()
+    }
+    seconds = time.monotonic() - started
+    return make_result(run, exam.held_out, exam.questions, answers, losses, seed_of(run.config()), seconds)
+
+
+def _prepare(run: Run, console: Console, file: Path | None, given: dict[str, int | None]) -> Exam:
+    config = run.config()
+    found = find_held_out(run, config, file)
+    gc.collect()  # the model that was trained a moment ago
+    model = TunedModel(run)
+    # A run's own limits were made for its validation rows.
+    limits = config.evaluation if file is None else EvaluationConfig()
+    limits = limits.model_copy(update={name: value for name, value in given.items() if value is not None})
+    held_out = render_held_out(found, config, limits, model.renderer, model.max_length)
+    _tell(held_out, config, console)
+    reader = ReplyReader(model.renderer)
+    assert isinstance(config.memory.token_budget, int)  # a run's config is resolved
+    questions = ask(held_out.rows, model.renderer, reader)
+    return Exam(model, held_out, reader, questions, config.memory.token_budget, console)
+
+
+def _tell(held_out: HeldOut, config: RunConfig, console: Console) -> None:
+    for note in held_out.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    count, total = len(held_out.rows), held_out.total
+    rows = f"{count:,}" if count == total else f"{count:,} of {total:,}"
+    drawn = "" if count == total else f", drawn at random with seed {seed_of(config)}"
+    console.print(f"comparing base and tuned model on {rows} held-out rows{drawn}", highlight=False, soft_wrap=True)
+
+
+def _answers(exam: Exam, name: str) -> list[Answer]:
+    """One model's answers to all questions."""
+    total, limit = len(exam.questions), exam.held_out.limits.max_new_tokens
+    assert isinstance(limit, int)
+    with exam.console.status("") as status:
+        done = 0
+
+        def advance(num_answers: int) -> None:
+            nonlocal done
+            done += num_answers
+            status.update(f"{name} model: {done:,} of {total:,} answers")
+
+        advance(0)
+        prompts = [question.prompt_ids for question in exam.questions]
+        replies = generate(
+            exam.model,
+            prompts,
+            adapter=MODELS[name],
+            max_new_tokens=limit,
+            token_budget=exam.token_budget,
+            advance=advance,
+        )
+    answers = []
+    for question, reply in zip(exam.questions, replies, strict=True):
+        generated = exam.reader.decode(reply.ids)
+        spoken = exam.reader.read(generated, question.prompt)
+        answers.append(Answer(spoken, reply.ended, measure_answer(question, generated, spoken, reply.ended)))
+    return answers

@@ -1,0 +1,129 @@
+"""The rows that base and tuned model are compared on: held out, checked, rendered as in training, and counted."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from trainer.config.schema import EvaluationConfig, RunConfig
+from trainer.data.checks import DataReport, check_files
+from trainer.data.conversations import Conversation
+from trainer.data.overlength import Touched, longest, shortened
+from trainer.data.rendering import Renderer
+from trainer.errors import ConfigError
+from trainer.runs import Run
+from trainer.training.answer_limits import resolve_limits
+from trainer.training.dataset import Row, render_rows, sha256_of
+
+SHOWN_ROWS = 5  # of those that were too long
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The rows that are answered, out of `total`, and what a reader of the result must know about them."""
+
+    rows: tuple[Row, ...]
+    total: int
+    files: tuple[str, ...]
+    limits: EvaluationConfig  # resolved
+    notes: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """The same for the same conversations in the same order, whatever their files are called."""
+        said = [[asdict(message) for message in row.conversation.messages] for row in self.rows]
+        tools = [row.conversation.tools for row in self.rows]
+        return hashlib.sha256(json.dumps([said, tools], sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Held-out conversations before they are rendered."""
+
+    conversations: list[Conversation]
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Found:
+    """The rows of `file`, or the run's validation rows.
+
+    Raises: ConfigError, when there are none; DataError, with every row that breaks a rule.
+    """
+    files = (str(file),) if file is not None else config.data.validation_paths
+    if not files:
+        raise ConfigError(
+            f"run {run.name!r}: has no held-out rows (data.validation is not set), expected a file of them; "
+            f"run: trainer evaluate {run.path} --rows FILE"
+        )
+    changed = [path for path in files if _digest_of(run, path) not in (None, sha256_of(path))] if file is None else []
+    # A run's own rows were compared with its training rows before it began.
+    known = file is None and not changed and not config.data.allow_leak
+    trained = [] if known else [entry["path"] for entry in run.manifest()["data"] if entry["role"] == "train"]
+    present = [path for path in trained if Path(path).is_file() and _digest_of(run, path) == sha256_of(path)]
+    # A trained row is no reason to refuse here, but the reader of the result must know.
+    report = check_files([Path(path) for path in present], [Path(path) for path in files], allow_leak=True)
+    own = replace(report, findings=[finding for finding in report.findings if finding.file in files])
+    own.raise_on_errors()
+    notes = [*_leaks(own), *(f"{path} has changed since the run was trained" for path in changed)]
+    if gone := [path for path in trained if path not in present]:
+        notes.append(f"not checked whether a row was trained on: {', '.join(gone)} is gone or has changed")
+    return Found(report.validation, files, tuple(notes))
+
+
+def _digest_of(run: Run, path: str) -> str | None:
+    """The digest that a data file had when the run was trained."""
+    return next((entry["sha256"] for entry in run.manifest().get("data", ()) if entry["path"] == path), None)
+
+
+def _leaks(report: DataReport) -> Iterator[str]:
+    leaks = {(finding.file, finding.line) for finding in report.findings if finding.code == "LEAK"}
+    whole_file = any(line is None for _, line in leaks)
+    if count := report.validation_rows if whole_file else len(leaks):
+        was = "was" if count == 1 else "were"
+        yield f"{count:,} of these rows {was} also trained on: the result looks better than it is"
+
+
+def render_held_out(
+    found: Found, config: RunConfig, limits: EvaluationConfig, renderer: Renderer, base_length: int
+) -> HeldOut:
+    """Render as in training, and draw as many rows as `limits` allow.
+
+    Raises: DataError, with every row that the model's template cannot render exactly or that is too long.
+    """
+    max_length = base_length if config.data.max_length == "auto" else config.data.max_length
+    rows, touched = render_rows(found.conversations, config.data, renderer, max_length)
+    if not rows:
+        raise ConfigError(f"{', '.join(found.files)}: no row is left after dropping those over {max_length:,} tokens")
+    resolved = resolve_limits(limits, rows)
+    assert isinstance(resolved.max_rows, int)
+    drawn = _draw(rows, resolved.max_rows, seed=seed_of(config))
+    fitting = tuple(_as_trained(row, touched, renderer, max_length) for row in drawn)
+    notes = [f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}" for note in touched[:SHOWN_ROWS]]
+    if hidden := len(touched) - len(notes):
+        notes.append(f"and {hidden:,} more rows that were too long")
+    return HeldOut(fitting, len(rows), found.files, resolved, (*found.notes, *notes))
+
+
+def seed_of(config: RunConfig) -> int:
+    """The run's seed, which also decides which rows are drawn."""
+    return config.training.seed if isinstance(config.training.seed, int) else 0
+
+
+def _draw(rows: Sequence[Row], count: int, seed: int) -> Sequence[Row]:
+    """`count` rows at random, in the order of their files."""
+    import numpy
+
+    if count >= len(rows):
+        return rows
+    numbers = numpy.random.default_rng(seed).choice(len(rows), size=count, replace=False)
+    return [rows[number] for number in sorted(numbers.tolist())]
+
+
+def _as_trained(row: Row, touched: Sequence[Touched], renderer: Renderer, max_length: int) -> Row:
+    """The row without the turns that `data.on_overlength: truncate` removed."""
+    if row.conversation.place not in {note.place for note in touched}:
+        return row
+    shorter = shortened(row.conversation)
+    return replace(row, conversation=next(c for c in shorter if longest(renderer.render(c)) <= max_length))

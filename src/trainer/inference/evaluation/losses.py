@@ -1,0 +1,46 @@
+"""Loss and token accuracy of single rows, with the masks of training and the adapter on or off."""
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from trainer.data.packing import make_packs
+from trainer.errors import TrainingError
+from trainer.training.dataset import Row
+
+if TYPE_CHECKING:
+    from trainer.inference.local import TunedModel
+
+
+def row_losses(
+    model: "TunedModel", rows: Sequence[Row], *, adapter: bool, token_budget: int
+) -> list[dict[str, tuple[float, float]]]:
+    """Of each row the sums over its supervised tokens, with their number.
+
+    Raises: TrainingError, where a loss is not finite, or a row does not fit into the memory.
+    """
+    import torch
+
+    with torch.no_grad(), nullcontext() if adapter else model.model.disable_adapter():
+        return [_row_loss(model, row, token_budget) for row in rows]
+
+
+def _row_loss(model: "TunedModel", row: Row, token_budget: int) -> dict[str, tuple[float, float]]:
+    import torch
+
+    from trainer.training.loss import supervised_sums, to_device
+
+    nll = num_correct = 0.0
+    try:
+        for pack in make_packs(row.examples, token_budget):
+            sums = supervised_sums(model.model, to_device(pack, model.model.device))
+            nll += float(sums.nll)
+            num_correct += float(sums.num_correct)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{row.conversation.place}: a row of {row.num_tokens:,} tokens does not fit into the memory; leave it out"
+        ) from error
+    if not math.isfinite(nll):
+        raise TrainingError(f"{row.conversation.place}: the loss is not finite, expected a number; train anew")
+    return {"loss": (nll, row.num_supervised), "token_accuracy": (num_correct, row.num_supervised)}

@@ -1,0 +1,107 @@
+"""The result of a comparison as it stands in report.json: the verdict, the measures, and every row with its answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainer.data.rendering import as_object
+from trainer.inference.evaluation.held_out import HeldOut
+from trainer.inference.evaluation.intervals import differences
+from trainer.inference.evaluation.measures import Sums, outcome
+from trainer.inference.evaluation.questions import Question
+from trainer.inference.evaluation.verdict import make_verdict
+from trainer.inference.replies import Spoken
+from trainer.runs import Run
+from trainer.runs.run import now
+from trainer.training.dataset import Row
+
+FORMAT = 1  # raised when a reader of report.json must know
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model said to a question, and what is measured of it."""
+
+    spoken: Spoken
+    ended: bool
+    measures: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        calls = [{"name": call.name, "arguments": call.arguments} for call in self.spoken.calls]
+        return {"text": self.spoken.text, "calls": calls, "ended": self.ended, "measures": dict(self.measures)}
+
+
+def make_result(
+    run: Run,
+    held_out: HeldOut,
+    questions: Sequence[Question],
+    answers: Mapping[str, Sequence[Answer]],
+    losses: Mapping[str, Sequence[Sums]],
+    seed: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """`answers` by model and question, `losses` by model and row."""
+    rows = [
+        _row(row, [(i, question) for i, question in enumerate(questions) if question.row == number], answers)
+        for number, row in enumerate(held_out.rows)
+    ]
+    for name, of_rows in losses.items():
+        for row, sums in zip(rows, of_rows, strict=True):
+            row["sums"][name] |= sums
+    found = differences([row["sums"]["base"] for row in rows], [row["sums"]["tuned"] for row in rows], seed)
+    return {
+        "format": FORMAT,
+        "created_at": now(),
+        "run": run.name,
+        "verdict": asdict(make_verdict([row["outcome"] for row in rows], found)),
+        "measures": [asdict(difference) for difference in found],
+        "files": list(held_out.files),
+        "num_rows": len(rows),
+        "num_held_out": held_out.total,
+        "rows_sha256": held_out.sha256,
+        "notes": [*held_out.notes, *_unread(questions)],
+        "settings": held_out.limits.model_dump(exclude={"enabled"}) | {"seed": seed},
+        "seconds": round(seconds, 1),
+        "rows": rows,
+    }
+
+
+def _row(
+    row: Row, questions: Sequence[tuple[int, Question]], answers: Mapping[str, Sequence[Answer]]
+) -> dict[str, Any]:
+    messages = [as_object(message) for message in row.conversation.messages]
+    sums = {name: _sums([of_model[number].measures for number, _ in questions]) for name, of_model in answers.items()}
+    score = {name: total / count for name, (total, count) in ((name, sums[name]["score"]) for name in sums)}
+    return {
+        "place": row.conversation.place,
+        "outcome": outcome(score["base"], score["tuned"]),
+        "score": score,
+        "messages": [{key: value for key, value in message.items() if value is not None} for message in messages],
+        "tools": [tool["function"]["name"] for tool in row.conversation.tools],
+        "answers": [
+            {"message": question.message, "reference": question.reference.text}
+            | {name: of_model[number].to_json() for name, of_model in answers.items()}
+            for number, question in questions
+        ],
+        "sums": sums,
+    }
+
+
+def _sums(measured: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """The totals and counts of a row's answers; its score is their mean and counts once, as every row's."""
+    keys = dict.fromkeys(key for measures in measured for key in measures)
+    values = {key: [measures[key] for measures in measured if key in measures] for key in keys}
+    sums = {key: (sum(found), float(len(found))) for key, found in values.items()}
+    total, count = sums["score"]
+    return sums | {"score": (total / count, 1.0)}
+
+
+def _unread(questions: Sequence[Question]) -> list[str]:
+    """Told where the form of the template's tool calls cannot be read."""
+    with_calls = [question for question in questions if question.reference.names]
+    count = sum(question.reference.spoken is None for question in with_calls)
+    note = (
+        f"in {count:,} of {len(with_calls):,} answers the template writes tool calls in a form that cannot be read "
+        "back; there only answers identical to the reference count as right"
+    )
+    return [note] if count else []

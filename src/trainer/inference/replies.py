@@ -1,0 +1,63 @@
+"""What a model said: its reply without thinking and control tokens, and the tool calls in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from trainer.data.chat_template import PROBE, ChatMessages, RenderingError, Tools
+from trainer.data.rendering import Renderer
+from trainer.inference.tool_calls import Call, CallForm, call_form, generated_text, without_thinking
+
+THINKING_BEGINS, THINKING_ENDS = "<think>", "</think>"
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A reply as a person, or a program that runs tools, would see it."""
+
+    text: str
+    calls: tuple[Call, ...] = ()
+
+
+class ReplyReader:
+    """Reads replies in the form in which one model's chat template writes them."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.template = renderer.template
+
+    @cached_property
+    def form(self) -> CallForm | None:
+        """How the template writes tool calls; None where they cannot be told from text."""
+        return call_form(self.template)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Every token as text, control tokens too."""
+        return str(self.template.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def read(self, generated: str, prompt: str) -> Spoken:
+        """`generated` is what `decode` gave, without the token that ends it; `prompt` is the text it followed."""
+        thinks = THINKING_BEGINS in generated or prompt.rstrip().endswith(THINKING_BEGINS)
+        if thinks and THINKING_ENDS not in generated:
+            return Spoken("")  # cut off before it came to an answer
+        text, calls = self.form.read(generated) if self.form else (without_thinking(generated), [])
+        if self._opening and self._opening in text:
+            text = text.rpartition(self._opening)[2]
+        return Spoken(self.template.control_token.sub("", text).strip(), tuple(calls))
+
+    def rendered(self, messages: ChatMessages, tools: Tools) -> str | None:
+        """What the model should generate for the last of `messages`, or None where the template does not tell."""
+        try:
+            return generated_text(self.template, [self.template.adapt(message) for message in messages], tools)
+        except RenderingError:
+            return None
+
+    @cached_property
+    def _opening(self) -> str:
+        """What the template writes between prompt and answer: gpt-oss names a channel, most write nothing."""
+        question: dict[str, Any] = {"role": "user", "content": "probe question"}
+        try:
+            answer = generated_text(self.template, [question, {"role": "assistant", "content": PROBE}], None)
+        except RenderingError:  # DeepSeek-R1's prompt holds how an answer begins, and its renderings do not
+            return ""
+        return without_thinking(answer.partition(PROBE)[0]).strip()

@@ -1,0 +1,20 @@
+"""The report in MLflow, beside the metrics that training logged there."""
+
+from trainer.runs import Run
+
+
+def remember_mlflow_run(run: Run) -> None:
+    """Note in the run's log which MLflow run training has just logged to, so that a later report finds it."""
+    import mlflow
+
+    if (found := mlflow.active_run() or mlflow.last_active_run()) is not None:
+        run.event("logged to MLflow", kind="mlflow", run_id=found.info.run_id)
+
+
+def log_report(run: Run) -> None:
+    """Store `report/` as an artifact of the MLflow run that training logged to, replacing an earlier one."""
+    import mlflow
+
+    ids = [event["data"]["run_id"] for event in run.events() if event["type"] == "mlflow"]
+    if ids:
+        mlflow.MlflowClient().log_artifacts(ids[-1], str(run.report), "report")

@@ -1,0 +1,138 @@
+"""The report of a run: `report/` with a page for people, report.json for machines, and the plots as files."""
+
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainingError
+from trainer.inference.evaluation.intervals import Difference
+from trainer.inference.evaluation.measures import MARGIN, MEASURES
+from trainer.inference.report.origin import commands, learning, origin
+from trainer.inference.report.page import render_page, trusted
+from trainer.inference.report.plots import change_plot, curve_plot, standalone
+from trainer.inference.report.row_view import row_view
+from trainer.runs import Run, files
+
+NUM_OPEN = 10
+NUM_SHOWN = 300  # rows on the page; more would make it slow to open
+TILES = ("calls", "exact", "chrf", "token_accuracy", "loss")
+
+
+def write_report(run: Run, result: Mapping[str, Any]) -> Path:
+    """Write what `evaluate` found about `run`; returns the page's path.
+
+    Raises: TrainingError, when the disk is full or the folder cannot be written.
+    """
+    plots, page = _plots(run, result), run.report / "report.html"
+    html = report_page(run, result, plots)
+    try:
+        run.report.mkdir(exist_ok=True)
+        for name, svg in plots.items():
+            files.write_whole(run.report / f"{name}.svg", standalone(svg))
+        files.write_whole(page, html)
+        files.write_json(run.report / "report.json", dict(result))
+    except OSError as error:
+        raise TrainingError(
+            f"report {str(run.report)!r}: cannot be written: {error.strerror}, expected free space and write access; "
+            f"repeat it with: trainer evaluate {run.path}"
+        ) from error
+    return page
+
+
+def _plots(run: Run, result: Mapping[str, Any]) -> dict[str, str]:
+    """The plots by the names of their files."""
+    results, chosen = run.results(), run.status().get("adapter_step")
+    plots = {
+        "loss": curve_plot(results, "loss", "loss by step", chosen),
+        "token_accuracy": curve_plot(results, "mean_token_accuracy", "token accuracy by step", chosen),
+        "changes": change_plot([row["score"]["tuned"] - row["score"]["base"] for row in result["rows"]]),
+    }
+    return {name: svg for name, svg in plots.items() if svg is not None}
+
+
+def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -> str:
+    """The page for people."""
+    weakest = sorted(
+        result["rows"], key=lambda row: (row["score"]["tuned"], row["score"]["tuned"] - row["score"]["base"])
+    )
+    titles = {"loss": "Loss", "token_accuracy": "Token accuracy"}
+    return render_page(
+        "report",
+        f"{run.name}: fine-tuning report",
+        run=run.name,
+        base=run.manifest()["base"]["name"],
+        created_at=result["created_at"][:16].replace("T", " ") + " UTC",
+        verdict=result["verdict"],
+        sentence=capitalized(result["verdict"]["sentence"]),
+        criterion=criterion(result),
+        notes=[capitalized(note) for note in result["notes"]],
+        tiles=list(_tiles(result)),
+        measures=list(measure_rows(result)),
+        learning=learning(run),
+        curves=[(title, trusted(plots[name])) for name, title in titles.items() if name in plots],
+        changes=trusted(plots["changes"]),
+        rows=[row_view(row, ["base", "tuned"]) for row in weakest[:NUM_SHOWN]],
+        num_rows=len(weakest),
+        num_open=min(NUM_OPEN, len(weakest)),
+        num_hidden=max(0, len(weakest) - NUM_SHOWN),
+        made=origin(run, result),
+        commands=commands(run, result),
+        version=metadata.version("azure-llm-trainer"),
+    )
+
+
+def criterion(result: Mapping[str, Any]) -> str:
+    """What was compared, and what makes a row better."""
+    score = "chrF, which counts the character sequences that an answer shares with the reference answer"
+    if has_calls(result):
+        score = "chrF for texts; for tool calls 100 if names and arguments are right and 50 if only the names are"
+    count, total, seed = result["num_rows"], result["num_held_out"], result["settings"]["seed"]
+    rows = f"All {total:,} held-out rows were compared."
+    if count < total:
+        rows = f"{count:,} of {total:,} held-out rows were compared, drawn at random with seed {seed}."
+    return f"{rows} A row is better when its score is at least {MARGIN:g} point of 100 higher. The score is {score}."
+
+
+def measure_rows(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The table of measures; the score is left out where it says the same as chrF."""
+    for values in result["measures"]:
+        difference = Difference(**values)
+        measure = MEASURES[difference.key]
+        if difference.key == "score" and not has_calls(result):
+            continue
+        interval = "one row only"
+        if difference.low is not None and difference.high is not None:
+            interval = f"{measure.text(difference.low, sign=True)} to {measure.text(difference.high, sign=True)}"
+        yield {
+            "title": measure.title,
+            "meaning": measure.meaning,
+            "base": measure.text(difference.base),
+            "tuned": measure.text(difference.tuned),
+            "change": measure.text(difference.change, sign=True),
+            "interval": interval,
+            "tone": tone(difference),
+        }
+
+
+def _tiles(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    rows = {row["title"]: row for row in measure_rows(result)}
+    yield from (rows[MEASURES[key].title] for key in TILES if MEASURES[key].title in rows)
+
+
+def tone(difference: Difference) -> str:
+    """`good` or `bad` where the interval leaves no doubt about the direction."""
+    better = MEASURES[difference.key].better
+    if not difference.is_clear or better is None:
+        return ""
+    return "good" if (difference.change > 0) == (better == "higher") else "bad"
+
+
+def has_calls(result: Mapping[str, Any]) -> bool:
+    """Whether some row expects tool calls; without any, the score is chrF."""
+    return any(values["key"] == "calls" for values in result["measures"])
+
+
+def capitalized(text: str) -> str:
+    """The text as a sentence begins."""
+    return text[:1].upper() + text[1:]

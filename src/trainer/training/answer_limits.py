@@ -1,0 +1,46 @@
+"""How many held-out rows base and tuned model answer, and where an answer is cut off: `auto` becomes numbers."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from trainer.config.schema import EvaluationConfig
+from trainer.data.rendering import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from trainer.training.dataset import Row
+
+ANSWERS = 50  # the same on every machine, so that two runs of one config answer the same rows
+ROOM = 1.5  # an answer may be this much longer than the longest reference before it is cut off
+NEW_TOKENS = (64, 1024)  # never cut off before, never generated beyond
+
+
+def resolve_limits(settings: EvaluationConfig, rows: Sequence["Row"]) -> EvaluationConfig:
+    """The settings with numbers that suit `rows`; numbers that are given stay."""
+    numbers: dict[str, int] = {}
+    if settings.max_rows == "auto":
+        numbers["max_rows"] = _auto_rows(rows)
+    if settings.max_new_tokens == "auto":
+        fewest, most = NEW_TOKENS
+        numbers["max_new_tokens"] = min(max(fewest, math.ceil(ROOM * _longest_answer(rows))), most)
+    return settings.model_copy(update=numbers)
+
+
+def _auto_rows(rows: Sequence["Row"]) -> int:
+    num_answers = sum(message.trained for row in rows for message in row.conversation.messages)
+    return max(1, round(ANSWERS * len(rows) / num_answers)) if num_answers else ANSWERS
+
+
+def _longest_answer(rows: Sequence["Row"]) -> int:
+    """Tokens of the longest stretch of supervised tokens."""
+    return max(
+        (
+            sum(1 for _ in stretch)
+            for row in rows
+            for example in row.examples
+            for supervised, stretch in groupby(example.labels, key=lambda label: label != IGNORE_INDEX)
+            if supervised
+        ),
+        default=0,
+    )

@@ -1,0 +1,244 @@
+"""Several runs on one page: the same rows, or a refusal that says what differs. Nothing is trained here."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import talk
+from trainer.config import RunConfig
+from trainer.config.schema import EvaluationConfig
+from trainer.data.rendering import Example
+from trainer.errors import ConfigError
+from trainer.inference.evaluation.held_out import HeldOut
+from trainer.inference.evaluation.measures import text_measures
+from trainer.inference.evaluation.questions import Question, Reference
+from trainer.inference.evaluation.result import Answer, make_result
+from trainer.inference.replies import Spoken
+from trainer.inference.report.compare import write_comparison
+from trainer.inference.report.write import write_report
+from trainer.inference.tool_calls import Call
+from trainer.runs import Run, create_run
+from trainer.training.dataset import Row
+
+HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
+RIGHT = [f"Number {number} is the one after {number - 1}." for number in range(1, 9)]
+BASE = {"name": "acme/base", "revision": "0123abc", "weights_sha256": None}
+
+Make = Callable[..., Run]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Make:
+    """A finished run with a report about answers that the test gives."""
+
+    def make(name: str, tuned: list[str], base: dict[str, Any] = BASE, right: list[str] = RIGHT, **changes: Any) -> Run:
+        config = RunConfig.model_validate(
+            {
+                "model": {"base": "acme/base"},
+                "data": {"train": "t.jsonl", "validation": "v.jsonl"},
+                "training": {"n_epochs": 2, "batch_size": 4, "learning_rate": 1e-4, "seed": 1},
+                "run": {"root": str(tmp_path), "name": name},
+            }
+        )
+        run = create_run(config)
+        run.write_manifest(manifest() | {"base": base} | changes)
+        for step, loss in ((1, 3.0), (2, 2.0), (3, 2.5)):
+            run.append_result({"step": step, "train_loss": loss, "valid_loss": loss, "train_mean_token_accuracy": 0.5})
+        run.set_status("succeeded", adapter_step=2, total_steps=4, finished_at="2026-01-01T00:01:00.000+00:00")
+        write_report(run, result(run, right, tuned))
+        return run
+
+    return make
+
+
+def manifest() -> dict[str, Any]:
+    return {
+        "template_sha256": "5" * 64, "rows": {"train": 20, "validation": 8}, "num_tokens": 1000, "seed": 1,
+        "num_supervised_tokens": 300, "dtype": "bfloat16", "device": "A <GPU>", "packages": {"torch": "2.13.0"},
+        "data": [{"path": "v.jsonl", "role": "validation", "sha256": "9" * 64}], "git_revision": None,
+    }  # fmt: skip
+
+
+def result(run: Run, right: list[str], tuned: list[str], prompt: str = "What is it?") -> dict[str, Any]:
+    rows, questions = [], []
+    for number, text in enumerate(right):
+        rows.append(Row(talk(("system", "Count."), ("user", prompt), ("assistant", text)), (Example((1,), (1,)),)))
+        questions.append(Question(number, 2, "", (1,), Reference(text, (), None, None), has_tools=False))
+    held_out = HeldOut(tuple(rows), 8, ("v.jsonl",), EvaluationConfig(max_rows=8, max_new_tokens=64), ())
+    answers = {"base": [answer("nothing", text) for text in right],
+               "tuned": [answer(said, text) for said, text in zip(tuned, right, strict=True)]}  # fmt: skip
+    losses = {name: [{"loss": (loss, 10), "token_accuracy": (5, 10)}] * len(right)
+              for name, loss in (("base", 30), ("tuned", 12))}  # fmt: skip
+    return make_result(run, held_out, questions, answers, losses, seed=1, seconds=62.4)
+
+
+def answer(said: str, right: str) -> Answer:
+    measures = text_measures(said, right)
+    return Answer(Spoken(said, (Call("f", {"a": said}),)), True, measures | {"score": measures["chrf"], "ended": 1.0})
+
+
+# The report of a run
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def pages(made: Make) -> dict[str, str]:
+    """The pages with hostile text everywhere that a user or a model writes."""
+    rows = [f"{HOSTILE} {number}" for number in range(8)]
+    first, second = (made(f"run-{i}", [f"{HOSTILE} {i} {n}" for n in range(8)], right=rows,
+                          device=HOSTILE) for i in range(2))  # fmt: skip
+    write_report(first, result(first, rows, rows, prompt=HOSTILE) | {"notes": [HOSTILE], "files": [HOSTILE]})
+    write_report(second, result(second, rows, rows, prompt=HOSTILE))
+    write_comparison([first, second], first.path / "both.html")
+    return {"report": (first.report / "report.html").read_text(), "comparison": (first.path / "both.html").read_text()}
+
+
+def test_no_text_becomes_part_of_a_page_and_no_page_asks_for_anything(made: Make) -> None:
+    for name, text in pages(made).items():
+        page = Page(text)
+        assert "&lt;script&gt;alert(1)" in text, name
+        assert "{{ 7*7 }}" in text
+        assert {tag for tag, _ in page.tags} & {
+            "script",
+            "img",
+            "iframe",
+            "object",
+            "link",
+            "form",
+            "a",
+            "base",
+        } == set()
+        references = [value or "" for _, attributes in page.tags for key, value in attributes.items()
+                      if key in ("src", "href", "xlink:href", "action", "data")]  # fmt: skip
+        assert [value for value in references if not value.startswith("#")] == []
+        assert [key for _, attributes in page.tags for key in attributes if key.startswith("on")] == []
+        assert re.findall(r"url\((?!#)", text) == []
+        (policy,) = [a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv")]
+        assert policy == "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def test_ids_are_unique_on_a_page(made: Make) -> None:
+    for text in pages(made).values():
+        ids = [attributes["id"] for _, attributes in Page(text).tags if "id" in attributes]
+        assert len(ids) == len(set(ids)) > 10
+
+
+def test_a_report_says_what_was_found_and_how_to_do_it_again(made: Make) -> None:
+    run = made("counting", RIGHT, parent={"run": "earlier", "step": 30})
+    text = (run.report / "report.html").read_text()
+    for part in (
+        "run earlier at step 30; the base is the model before both",
+        "Better on 8 of 8 rows (95% CI 68-100%), loss 3.00 to 1.20", "All 8 held-out rows were compared.",
+        "The adapter is from step 2 of 4.", "Overfitting: validation loss rose from epoch 1.5 on",
+        "acme/base (0123abc)", "1 min 2 s for this comparison", "A &lt;GPU&gt;",
+        f"train --config {run.path}/config.yaml run.name=counting-again",
+        f"trainer evaluate {run.path} --max-rows 8 --max-new-tokens 64",
+    ):  # fmt: skip
+        assert part in text, part
+    assert text.count('class="card row better"') == 8
+
+
+def test_plots_are_files_that_follow_light_and_dark(made: Make) -> None:
+    run = made("counting", RIGHT)
+    for path in run.report.glob("*.svg"):
+        text = path.read_text()
+        assert "prefers-color-scheme:dark" in text
+        assert set(re.findall(r"var\(--(\w+)\)", text)) <= set(re.findall(r"--(\w+):#", text))
+    assert 'aria-label="loss by step"' in (run.report / "loss.svg").read_text()
+
+
+def test_the_weakest_answers_come_first(made: Make) -> None:
+    run = made("counting", [*RIGHT[:5], "xyz", "Number 7", RIGHT[7]])
+    text = (run.report / "report.html").read_text()
+    scores = [float(found) for found in re.findall(r'class="scores">\d+ → (\d+)<', text)]
+    assert scores == sorted(scores)
+    assert scores[0] == 0
+
+
+# Several runs
+
+
+def test_the_better_run_is_named_with_how_sure_that_is(made: Make, tmp_path: Path) -> None:
+    runs = [made("rough", [text[:12] for text in RIGHT]), made("fine", RIGHT)]
+    sentence, ranked = write_comparison(runs, tmp_path / "page.html")
+    assert re.fullmatch(
+        r"fine is better than rough \(100\.0 to \d\d\.\d points, 95% CI of the difference \+\d.*\)", sentence
+    )
+    assert [contestant.name for contestant in ranked] == ["acme/base (base)", "fine", "rough"]
+    text = (tmp_path / "page.html").read_text()
+    assert sentence in text
+    assert [part for part in ("acme/base (base)", "fine", "rough") if f"<b>{part}</b>" not in text] == []
+
+
+def test_runs_that_answer_alike_are_not_told_apart(made: Make, tmp_path: Path) -> None:
+    sentence, _ = write_comparison([made("one", RIGHT), made("two", RIGHT)], tmp_path / "page.html")
+    assert sentence == "no clear difference between one and two (100.0 to 100.0 points)"
+    worse, _ = write_comparison([made("a", ["nothing"] * 8), made("b", ["nothing"] * 8)], tmp_path / "page.html")
+    assert worse.endswith("; not even a is clearly better than its base")
+
+
+def test_each_base_stands_there_once(made: Make, tmp_path: Path) -> None:
+    other = BASE | {"name": "acme/other"}
+    runs = [made("one", RIGHT), made("two", RIGHT), made("three", RIGHT, base=other)]
+    _, ranked = write_comparison(runs, tmp_path / "page.html")
+    assert [c.name for c in ranked] == ["acme/base (base)", "acme/other (base)", "one", "two", "three"]
+    assert "loss and token accuracy count other tokens in each" in (tmp_path / "page.html").read_text()
+
+
+def test_runs_without_a_comparison_are_refused_all_at_once(made: Make, tmp_path: Path) -> None:
+    runs = [made("one", RIGHT), made("two", RIGHT), made("three", RIGHT)]
+    (runs[1].report / "report.json").unlink()
+    (runs[2].report / "report.json").write_text("{")
+    with pytest.raises(ConfigError) as caught:
+        write_comparison(runs, tmp_path / "page.html")
+    assert caught.value.problems == tuple(
+        f"run {run.name!r}: has no comparison with its base, expected one; run: trainer evaluate {run.path}"
+        for run in runs[1:]
+    )
+
+
+def test_runs_with_other_rows_are_refused(made: Make, tmp_path: Path) -> None:
+    runs = [made("one", RIGHT), made("two", RIGHT[:7], right=RIGHT[:7])]
+    with pytest.raises(ConfigError) as caught:
+        write_comparison(runs, tmp_path / "page.html")
+    assert caught.value.problems == (
+        "run 'one': its answers are to 8 of 8 rows of v.jsonl",
+        "run 'two': its answers are to 7 of 8 rows of v.jsonl",
+        "trainer compare: expected answers to the same rows; give each run the same ones: "
+        "trainer evaluate RUN --rows FILE --max-rows N",
+    )
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_one_run_is_not_compared_with_itself(made: Make, tmp_path: Path) -> None:
+    run = made("one", RIGHT)
+    for runs in ([run], [run, run]):
+        with pytest.raises(ConfigError, match="expected two or more different runs"):
+            write_comparison(runs, tmp_path / "page.html")
+
+
+def test_a_page_that_cannot_be_written_is_told(made: Make, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
+        write_comparison([made("one", RIGHT), made("two", RIGHT)], tmp_path / "none" / "page.html")
+
+
+def test_json_holds_everything_that_the_page_shows(made: Make) -> None:
+    run = made("counting", RIGHT)
+    found = json.loads((run.report / "report.json").read_text())
+    assert found == run.comparison()
+    assert [row["answers"][0]["tuned"]["text"] for row in found["rows"]] == RIGHT

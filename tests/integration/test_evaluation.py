@@ -1,0 +1,486 @@
+"""Base and tuned model on held-out rows, with real runs on the tiny model."""
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.conftest import QUESTIONS
+from trainer.backends import local
+from trainer.config import RunConfig
+from trainer.data.rendering import IGNORE_INDEX
+from trainer.errors import ConfigError, DataError, ExitCode, TrainingError
+from trainer.inference.client import Sampling
+from trainer.inference.evaluation import evaluate as evaluation
+from trainer.inference.evaluation.held_out import find_held_out, render_held_out
+from trainer.inference.evaluation.losses import row_losses
+from trainer.inference.generate import Reply, generate
+from trainer.inference.local import TunedModel
+from trainer.inference.tool_calls import Call
+from trainer.runs import Run
+
+TALK = {
+    "messages": [
+        {"role": "system", "content": "You count."},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "Two, you fool.", "weight": 0},
+        {"role": "user", "content": "Three?"},
+        {"role": "assistant", "content": "Four."},
+        {"role": "user", "content": "Five?"},
+        {"role": "assistant", "content": "Six."},
+    ]
+}
+
+
+def chat_row(question: str, answer: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+HELD_OUT = [*(chat_row(*pair) for pair in QUESTIONS[18:]), TALK]
+
+
+def write(path: Path, rows: list[Any]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> RunConfig:
+    train = write(folder / "train.jsonl", [chat_row(*pair) for pair in QUESTIONS[:18]])
+    return RunConfig.model_validate(
+        {
+            "model": {"base": "builtin:tiny"},
+            "data": {"train": train, "validation": write(folder / "held.jsonl", HELD_OUT)},
+            "lora": {"r": 8},
+            "training": {"n_epochs": 8, "batch_size": 6, "learning_rate": 5e-3},
+            "run": {"root": str(folder / "runs"), "name": "counting"},
+        }
+    )  # fmt: skip
+
+
+def launch(config: RunConfig, console: Console | None = None) -> tuple[Run, Any]:
+    runs: list[Run] = []
+    outcome = local.launch(local.check(config, print), console or quiet(), runs.append)
+    return runs[0], outcome
+
+
+@pytest.fixture(scope="module")
+def run(config: RunConfig) -> Run:
+    return launch(config)[0]
+
+
+@pytest.fixture(scope="module")
+def model(run: Run) -> TunedModel:
+    return TunedModel(run)
+
+
+def prompts(model: TunedModel) -> list[list[int]]:
+    texts = ["Hi", "What is number 3?", "What is number 21? " * 5, "Who? " * 60, "What is a wheel?", ""]
+    return [model.renderer.prompt_ids([{"role": "user", "content": text}]) for text in texts]
+
+
+# Generation
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_what_shares_a_batch_changes_no_answer(model: TunedModel, adapter: bool) -> None:
+    """As one by one without any padding, by the model's own forward pass and no cache."""
+    expected = [plain_greedy(model, prompt, adapter, 24) for prompt in prompts(model)]
+    assert {reply.ended for reply in expected} == {True, False}
+    for token_budget in (1, 300, 100_000):
+        found = generate(model, prompts(model), adapter=adapter, max_new_tokens=24, token_budget=token_budget)
+        assert found == expected
+
+
+def plain_greedy(model: TunedModel, prompt: list[int], adapter: bool, limit: int) -> Reply:
+    ids = list(prompt)
+    (model.model.base_model.enable_adapter_layers if adapter else model.model.base_model.disable_adapter_layers)()
+    try:
+        for _ in range(limit):
+            with torch.no_grad():
+                token = int(model.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if token in model.end_ids:
+                return Reply(tuple(ids[len(prompt) :]), ended=True)
+            ids.append(token)
+    finally:
+        model.model.base_model.enable_adapter_layers()
+    return Reply(tuple(ids[len(prompt) :]), ended=False)
+
+
+def test_the_sampling_settings_of_the_base_do_not_count(model: TunedModel) -> None:
+    before = generate(model, prompts(model), adapter=True, max_new_tokens=24, token_budget=1000)
+    own = model.model.get_base_model().generation_config
+    own.update(repetition_penalty=5.0, do_sample=True, temperature=2.0, no_repeat_ngram_size=1)
+    try:
+        assert generate(model, prompts(model), adapter=True, max_new_tokens=24, token_budget=1000) == before
+        assert own.repetition_penalty == 5.0
+    finally:
+        own.update(repetition_penalty=1.0, do_sample=False, temperature=1.0, no_repeat_ngram_size=0)
+
+
+def test_the_context_is_never_left(model: TunedModel) -> None:
+    length = model.max_length
+    long, longer = [7] * (length - 3), [7] * length
+    (reply, other) = generate(model, [long, [7] * 5], adapter=True, max_new_tokens=8, token_budget=100_000)
+    assert len(reply.ids) <= 3
+    assert other == generate(model, [[7] * 5], adapter=True, max_new_tokens=8, token_budget=1)[0]
+    with pytest.raises(TrainingError, match=f"a prompt has {length:,} tokens, and the model reads {length:,}"):
+        generate(model, [longer], adapter=True, max_new_tokens=8, token_budget=1)
+
+
+def test_chat_and_evaluation_answer_alike(model: TunedModel) -> None:
+    text = "What is number 21?"
+    (reply,) = generate(model, [model.renderer.prompt_ids([{"role": "user", "content": text}])], adapter=True,
+                        max_new_tokens=40, token_budget=1)  # fmt: skip
+    chat = model.tuned.answer([{"role": "user", "content": text}], Sampling(max_tokens=40))
+    assert model.tokenizer.decode(reply.ids).strip() == chat
+
+
+def test_whoever_stops_reading_stops_the_model(model: TunedModel) -> None:
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    threads = threading.active_count()
+    hook = model.model.get_base_model().register_forward_hook(count)
+    model.end_ids, ends = frozenset(), model.end_ids  # it would go on for 1,500 tokens
+    try:
+        stream = model.tuned.stream([{"role": "user", "content": "Hi"}], Sampling(max_tokens=1500))
+        next(stream)
+        stream.close()
+    finally:
+        model.end_ids = ends
+        hook.remove()
+    assert threading.active_count() == threads
+    assert passes < 200
+
+
+def test_a_conversation_that_the_model_cannot_read_is_told(model: TunedModel) -> None:
+    with pytest.raises(TrainingError, match=r"the conversation has [0-9,]+ tokens, and the model reads 2,048"):
+        model.tuned.answer([{"role": "user", "content": "word " * 3000}], Sampling())
+    with pytest.raises(TrainingError, match="this model's chat template refuses the conversation"):
+        model.tuned.answer([{"role": "user", "content": 5}], Sampling())
+
+
+# The comparison
+
+
+def test_a_run_ends_with_its_comparison(run: Run, config: RunConfig) -> None:
+    assert run.state == "succeeded"
+    found = run.comparison()
+    assert (found["num_rows"], found["num_held_out"], found["notes"]) == (7, 7, [])
+    assert found["verdict"]["better"] + found["verdict"]["same"] + found["verdict"]["worse"] == 7
+    assert [event["message"] for event in run.events() if event["type"] == "evaluation"] == [
+        found["verdict"]["sentence"]
+    ]
+    assert {path.name for path in run.report.iterdir()} == {
+        "report.html", "report.json", "loss.svg", "token_accuracy.svg", "changes.svg",
+    }  # fmt: skip
+
+
+def test_the_tuned_loss_is_that_of_training(run: Run) -> None:
+    """The same masks, the same weights, the same rows: the step whose adapter was stored."""
+    step = run.status()["adapter_step"]
+    (row,) = [row for row in run.results() if row["step"] == step]
+    tuned = {measure["key"]: measure["tuned"] for measure in run.comparison()["measures"]}
+    assert tuned["loss"] == pytest.approx(row["full_valid_loss"], rel=1e-5)
+    assert tuned["token_accuracy"] == pytest.approx(row["full_valid_mean_token_accuracy"])
+
+
+def test_the_base_loss_is_that_of_the_model_alone(run: Run, model: TunedModel) -> None:
+    config = run.config()
+    rows = render_held_out(find_held_out(run, config), config, config.evaluation, model.renderer, model.max_length).rows
+    losses = row_losses(model, rows, adapter=False, token_budget=10_000)
+    from trainer.model.base import find_base, load_model
+
+    base = load_model(find_base(config.model), config.model, torch.device("cpu"), torch.float32)
+    for row, found in zip(rows, losses, strict=True):
+        (example,) = row.examples
+        labels = torch.tensor([example.labels])
+        with torch.no_grad():
+            mean = base(input_ids=torch.tensor([example.input_ids]), labels=labels).loss
+        count = int((labels[:, 1:] != IGNORE_INDEX).sum())
+        assert found["loss"] == pytest.approx((float(mean) * count, count), rel=1e-4)
+
+
+def test_every_trained_answer_is_asked_with_the_rows_own_history(run: Run) -> None:
+    row = run.comparison()["rows"][-1]
+    assert [(answer["message"], answer["reference"]) for answer in row["answers"]] == [(4, "Four."), (6, "Six.")]
+    scores = [answer["tuned"]["measures"]["score"] for answer in row["answers"]]
+    assert row["score"]["tuned"] == pytest.approx(sum(scores) / 2)
+    assert row["sums"]["tuned"]["exact"][1] == 2
+
+
+def test_a_comparison_can_be_repeated_and_is_the_same(run: Run) -> None:
+    before = run.comparison()
+    local.evaluate(run, quiet())
+    times = {"created_at": None, "seconds": None}
+    assert run.comparison() | times == before | times
+
+
+def test_fewer_rows_are_drawn_with_the_runs_seed_and_it_is_said(run: Run) -> None:
+    console = quiet()
+    first = local.evaluate(run, console, max_rows=3)
+    assert "comparing base and tuned model on 3 of 7 held-out rows, drawn at random with seed 42" in said(console)
+    assert first["rows"] == local.evaluate(run, quiet(), max_rows=3)["rows"]
+    assert (first["num_rows"], first["num_held_out"]) == (3, 7)
+    assert first["verdict"]["sentence"].startswith("too few rows to tell")
+    assert "3 of 7 held-out rows were compared" in (run.report / "report.html").read_text()
+    local.evaluate(run, quiet())
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_rows_of_a_file_are_compared_instead(run: Run, folder: Path) -> None:
+    own = Path(write(folder / "own.jsonl", HELD_OUT[:2]))
+    found = local.evaluate(run, quiet(), own)
+    assert (found["files"], found["num_rows"]) == ([str(own)], 2)
+    assert f"--rows {own}" in (run.report / "report.html").read_text()
+
+
+def test_rows_that_were_trained_on_are_told(run: Run, folder: Path) -> None:
+    trained = chat_row(*QUESTIONS[0])
+    found = local.evaluate(run, quiet(), Path(write(folder / "leaked.jsonl", [*HELD_OUT[:2], trained])))
+    assert found["notes"] == ["1 of these rows was also trained on: the result looks better than it is"]
+    whole = local.evaluate(run, quiet(), folder / "train.jsonl", max_rows=1)
+    assert whole["notes"] == ["18 of these rows were also trained on: the result looks better than it is"]
+
+
+def test_a_changed_validation_file_is_told(config: RunConfig, folder: Path) -> None:
+    other = config.model_copy(update={
+        "run": config.run.model_copy(update={"name": "changed"}),
+        "training": config.training.model_copy(update={"n_epochs": 1}),
+        "data": config.data.model_copy(update={"validation": write(folder / "changing.jsonl", HELD_OUT)}),
+    })  # fmt: skip
+    changed, _ = launch(other)
+    assert changed.comparison()["notes"] == []
+    train = folder / "train.jsonl"
+    write(folder / "changing.jsonl", [*HELD_OUT[:3], json.loads(train.read_text().splitlines()[0])])
+    has_changed = f"{folder / 'changing.jsonl'} has changed since the run was trained"
+    leaked = "1 of these rows was also trained on: the result looks better than it is"
+    assert local.evaluate(changed, quiet())["notes"] == [leaked, has_changed]
+    rows = train.read_bytes()
+    train.unlink()
+    unknown = f"not checked whether a row was trained on: {train} is gone or has changed"
+    assert local.evaluate(changed, quiet())["notes"] == [has_changed, unknown]
+    train.write_bytes(rows)
+
+
+TOOL = {"type": "function", "function": {"name": "next", "parameters": {
+    "type": "object", "properties": {"after": {"type": "integer"}}, "required": ["after"]}}}  # fmt: skip
+
+
+def call_row(number: int) -> dict[str, Any]:
+    function = {"name": "next", "arguments": json.dumps({"after": number})}
+    call = {"id": "c", "type": "function", "function": function}
+    turns = [
+        {"role": "user", "content": f"After {number}?"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": str(number + 1)},
+        {"role": "assistant", "content": f"It is {number + 1}."},
+    ]
+    return {"messages": turns, "tools": [TOOL]}
+
+
+def test_tool_calls_are_compared_and_the_tools_are_kept_for_the_chat(
+    short: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    rows = [call_row(number) for number in range(17)]
+    data = {"train": write(tmp_path / "t.jsonl", rows[:10]), "validation": write(tmp_path / "v.jsonl", rows[10:])}
+    run, _ = launch(short(data=data, evaluation={"max_new_tokens": 8}))
+    found = run.comparison()
+    assert run.manifest()["tools"] == [TOOL]
+    assert (found["notes"], found["settings"]["max_new_tokens"]) == ([], 8)
+    counted = {measure["key"]: measure["num_rows"] for measure in found["measures"]}
+    assert [counted[key] for key in ("calls", "call_names", "call_choice", "chrf")] == [7, 7, 7, 7]
+    call, said = found["rows"][0]["answers"]
+    assert (call["message"], call["reference"], said["message"], said["reference"]) == (1, "", 3, "It is 11.")
+    assert "after=10" in (run.report / "report.html").read_text()
+
+
+def test_a_chat_with_tools_takes_the_calls_out_of_the_text(model: TunedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts: list[str] = []
+
+    def say(streamer: Any, input_ids: torch.Tensor, **_: object) -> None:
+        prompts.append(model.tokenizer.decode(input_ids[0]))
+        streamer.put(input_ids)
+        text = 'Wait. <tool_call>{"name": "next", "arguments": {"after": 18}}</tool_call><|im_end|>'
+        for token in model.tokenizer(text)["input_ids"]:
+            streamer.put(torch.tensor([token]))
+        streamer.end()
+
+    monkeypatch.setattr(model.model, "generate", say)
+    pieces = list(model.tuned.stream(call_row(18)["messages"][:1], Sampling(), [TOOL]))
+    assert pieces[-1] == Call("next", {"after": 18})
+    assert "".join(map(str, pieces[:-1])) == "Wait. "
+    assert json.dumps(TOOL) in prompts[0]
+
+
+# What can go wrong
+
+
+@pytest.fixture
+def short(config: RunConfig, tmp_path: Path) -> Callable[..., RunConfig]:
+    """The config of a run of one epoch, with other settings in some sections."""
+
+    def make(**changes: dict[str, Any]) -> RunConfig:
+        changes = {"run": {"root": str(tmp_path)}, "training": {"n_epochs": 1}} | changes
+        return config.model_copy(
+            update={name: getattr(config, name).model_copy(update=values) for name, values in changes.items()}
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TrainingError("out of memory"), "failed: out of memory; repeat"),
+        (RuntimeError("a bug"), "failed: a bug; repeat"),
+        (KeyboardInterrupt(), "was interrupted, repeat"),
+    ],
+)
+def test_a_failed_comparison_does_not_fail_the_run(
+    short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, error: BaseException, words: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    console = quiet()
+    run, outcome = launch(short(), console)
+    assert (outcome.exit_code, run.state, run.comparison()) == (ExitCode.DONE, "succeeded", {})
+    (warning,) = [event["message"] for event in run.events() if event["level"] == "warning"]
+    assert words in warning
+    assert warning.endswith(f"with: trainer evaluate {run.path}")
+    assert warning in said(console)
+
+
+def test_without_held_out_rows_it_is_said_and_a_file_is_asked_for(short: Callable[..., RunConfig]) -> None:
+    console = quiet()
+    run, outcome = launch(short(data={"validation": None}), console)
+    assert (outcome.exit_code, run.state, run.report.exists()) == (ExitCode.DONE, "succeeded", False)
+    advice = f"hold some out: trainer evaluate {run.path} --rows FILE"
+    assert f"no rows were held out, so nothing shows whether it got better; {advice}" in said(console)
+    with pytest.raises(ConfigError, match="has no held-out rows") as caught:
+        local.evaluate(run, quiet())
+    assert str(caught.value) == (
+        f"run 'counting': has no held-out rows (data.validation is not set), expected a file of them; "
+        f"run: trainer evaluate {run.path} --rows FILE"
+    )
+
+
+def test_a_switched_off_comparison_says_nothing(short: Callable[..., RunConfig]) -> None:
+    console = quiet()
+    run, _ = launch(short(evaluation={"enabled": False}), console)
+    assert not run.report.exists()
+    assert "comparing" not in said(console)
+
+
+def test_the_report_is_an_artifact_in_mlflow(
+    short: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    run, _ = launch(short(tracking={"report_to": ["mlflow"]}))
+    (logged,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    stored = {file.path for file in mlflow.MlflowClient().list_artifacts(logged.info.run_id, "report")}
+    assert stored == {f"report/{path.name}" for path in run.report.iterdir()}
+    local.evaluate(run, quiet(), max_rows=3)
+    page = mlflow.artifacts.load_text(f"runs:/{logged.info.run_id}/report/report.html")
+    assert page == (run.report / "report.html").read_text()
+
+
+def test_a_tracker_that_fails_does_not_undo_the_report(
+    short: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    run, _ = launch(short(tracking={"report_to": ["mlflow"]}))
+    run.event("logged to MLflow", kind="mlflow", run_id="0" * 32)
+    console = quiet()
+    assert local.evaluate(run, console, max_rows=3)["num_rows"] == 3
+    assert "the report was not stored in MLflow: " in said(console)
+
+
+@pytest.fixture
+def untouched(run: Run) -> Iterator[None]:
+    """A refused comparison leaves the earlier report as it was."""
+    before = {path: path.read_bytes() for path in run.report.iterdir()}
+    yield
+    assert {path: path.read_bytes() for path in run.report.iterdir()} == before
+
+
+@pytest.mark.usefixtures("untouched")
+def test_rows_with_errors_are_refused_all_at_once(run: Run, tmp_path: Path) -> None:
+    rows = [{"messages": []}, HELD_OUT[0], {"messages": [{"role": "human", "content": "Hi"}]}]
+    with pytest.raises(DataError) as caught:
+        local.evaluate(run, quiet(), Path(write(tmp_path / "bad.jsonl", rows)))
+    assert {problem.partition(": ")[0].rpartition(":")[2] for problem in caught.value.problems} >= {"1", "3"}
+
+
+@pytest.mark.usefixtures("untouched")
+def test_rows_that_are_too_long_are_refused(run: Run, tmp_path: Path) -> None:
+    long = {"messages": [{"role": "user", "content": "word " * 3000}, {"role": "assistant", "content": "No."}]}
+    with pytest.raises(DataError) as caught:
+        local.evaluate(run, quiet(), Path(write(tmp_path / "long.jsonl", [HELD_OUT[0], long])))
+    summary, place = caught.value.problems
+    assert summary.startswith("data.max_length: 1 row exceeds 2048 tokens")
+    assert place.startswith(f"{tmp_path / 'long.jsonl'}:2: LENGTH: has ")
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_file_that_is_not_there_is_told(run: Run, folder: Path) -> None:
+    with pytest.raises(DataError, match=r"the file does not exist, .*did you mean .*held\.jsonl\?"):
+        local.evaluate(run, quiet(), folder / "hold.jsonl")
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ({"revision": "another"}, "run 'counting': its base 'builtin:tiny' has changed since training: was "),
+        ({"name": "gone", "weights_sha256": "1" * 64}, "model.base: 'gone' was not found as a folder here nor on the"),
+    ],
+)
+def test_a_base_that_is_gone_or_another_is_told(run: Run, base: dict[str, str], words: str) -> None:
+    before = run.manifest()
+    run.write_manifest(before | {"base": before["base"] | base})
+    try:
+        with pytest.raises(ConfigError) as caught:
+            local.evaluate(run, quiet())
+    finally:
+        run.write_manifest(before)
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_a_full_disk_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.inference.report.write.files.write_whole", full)
+    with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
+        local.evaluate(run, quiet(), max_rows=1)
