@@ -89,7 +89,7 @@ def test_a_conversation_streams_and_remembers_until_reset(glossary: Run, tmp_pat
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
-    assert run_command("trainer", "data", "check", rows, "--all").stdout.count("error ") == 1  # one row is too few
+    assert "0 errors" in run_command("trainer", "data", "check", rows).stdout
     assert json.loads(rows.read_text())["messages"][-1]["content"].startswith("Designed to bend")
 
 

@@ -156,8 +156,8 @@ def call_form(template: ChatTemplate) -> CallForm | None:
     if two == one:  # gpt-oss writes only the first call
         two = None
     form = _json_form(one, two) or _fields_form(bare, one, two)
-    probes = [(bare, [Call(NAME, {})]), (one, [Call(NAME, ARGUMENTS)]), (two, [Call(NAME, ARGUMENTS)] * 2)]
-    if form is None or any(text is not None and form.read(text) != ("", calls) for text, calls in probes):
+    probes = [(one, 1), (two, 2)]
+    if form is None or any(text and form.read(text) != ("", [Call(NAME, ARGUMENTS)] * n) for text, n in probes):
         return None
     return form
 

@@ -137,10 +137,21 @@ def test_a_template_without_tool_calls_has_no_form() -> None:
     assert call_form(template_of(HEAD + TAIL)) is None
 
 
-def test_a_form_that_cannot_be_read_back_is_not_used() -> None:
-    """Calls as Python code: numbers and texts differ there in more than quotes."""
-    python = HEAD + CALLS + "{{ c.function.name }}({{ c.function.arguments.values() | join(' ') }}){% endfor %}" + TAIL
-    assert call_form(template_of(python)) is None
+UNREADABLE = {
+    "values without their keys": (
+        "{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments.values() | join(' ') }})"
+        "{% endfor %}"
+    ),
+    "all names before all arguments": (
+        "{% if m.tool_calls %}<names>{% for c in m.tool_calls %}{{ c.function.name }} {% endfor %}</names>"
+        "{% for c in m.tool_calls %}<args>{{ c.function.arguments | tojson }}</args>{% endfor %}{% endif %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_form_that_cannot_be_read_back_is_not_used(name: str) -> None:
+    assert call_form(template_of(HEAD + UNREADABLE[name] + TAIL)) is None
 
 
 BUNDLED = Path(trl.__file__).parent / "chat_templates"

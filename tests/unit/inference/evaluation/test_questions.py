@@ -37,6 +37,12 @@ def test_prompt_and_supervised_tokens_are_how_the_row_goes_on() -> None:
         assert example.labels[length - 1] == IGNORE_INDEX != example.labels[length]
 
 
+def test_the_prompt_offers_the_rows_tools() -> None:
+    (question,), row = questions(call_row(*WANTED), WITH_TOOLS)
+    assert question.prompt_ids == row.examples[0].input_ids[: len(question.prompt_ids)]
+    assert json.dumps(TOOL) in question.prompt
+
+
 def test_only_trained_answers_are_asked_and_untrained_ones_stay_in_the_prompt() -> None:
     turns = [("user", "a"), ("assistant", "Rude."), ("user", "b"), ("assistant", "Kind.")]
     (question,), _ = questions(talk(*turns, untrained=[1]))
