@@ -74,9 +74,9 @@ def config(folder: Path) -> RunConfig:
 
 
 def launch(config: RunConfig, console: Console | None = None) -> tuple[Run, Any]:
-    runs: list[Run] = []
-    outcome = local.launch(local.check(config, print), console or quiet(), runs.append)
-    return runs[0], outcome
+    prepared = local.check(config, print)
+    run, _ = local.create(prepared, auto_resume=False)
+    return run, local.launch(prepared, run, console or quiet())
 
 
 @pytest.fixture(scope="module")
