@@ -228,6 +228,13 @@ def test_every_trained_answer_is_asked_with_the_rows_own_history(run: Run) -> No
     assert row["sums"]["tuned"]["exact"][1] == 2
 
 
+def test_a_run_is_told_before_its_comparison_and_ends_with_the_verdict(short: Callable[..., RunConfig]) -> None:
+    console = quiet()
+    run, outcome = launch(short(), console)
+    assert outcome.summary == run.comparison()["verdict"]["sentence"]
+    assert said(console).index(run.status()["summary"]) < said(console).index("comparing base and tuned model")
+
+
 def test_a_comparison_can_be_repeated_and_is_the_same(run: Run) -> None:
     before = run.comparison()
     local.evaluate(run, quiet())
@@ -367,21 +374,19 @@ def test_a_failed_comparison_does_not_fail_the_run(
         raise error
 
     monkeypatch.setattr(evaluation, "evaluate", fail)
-    console = quiet()
-    run, outcome = launch(short(), console)
+    run, outcome = launch(short())
     assert (outcome.exit_code, run.state, run.comparison()) == (ExitCode.DONE, "succeeded", {})
     (warning,) = [event["message"] for event in run.events() if event["level"] == "warning"]
     assert words in warning
     assert warning.endswith(f"with: trainer evaluate {run.path}")
-    assert warning in said(console)
+    assert warning == outcome.summary
 
 
 def test_without_held_out_rows_it_is_said_and_a_file_is_asked_for(short: Callable[..., RunConfig]) -> None:
-    console = quiet()
-    run, outcome = launch(short(data={"validation": None}), console)
+    run, outcome = launch(short(data={"validation": None}))
     assert (outcome.exit_code, run.state, run.report.exists()) == (ExitCode.DONE, "succeeded", False)
     advice = f"hold some out: trainer evaluate {run.path} --rows FILE"
-    assert f"no rows were held out, so nothing shows whether it got better; {advice}" in said(console)
+    assert outcome.summary == f"no rows were held out, so nothing shows whether it got better; {advice}"
     with pytest.raises(ConfigError, match="has no held-out rows") as caught:
         local.evaluate(run, quiet())
     assert str(caught.value) == (
@@ -392,8 +397,8 @@ def test_without_held_out_rows_it_is_said_and_a_file_is_asked_for(short: Callabl
 
 def test_a_switched_off_comparison_says_nothing(short: Callable[..., RunConfig]) -> None:
     console = quiet()
-    run, _ = launch(short(evaluation={"enabled": False}), console)
-    assert not run.report.exists()
+    run, outcome = launch(short(evaluation={"enabled": False}), console)
+    assert (run.report.exists(), outcome.summary) == (False, run.status()["summary"])
     assert "comparing" not in said(console)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def evaluate(
 
 
 def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
-    """A run that is done shows what it achieved; whatever goes wrong in that does not undo the run."""
+    """A run that is done ends with what it achieved; whatever goes wrong in finding out does not undo the run."""
     outcome = fit(prepared, run, console, allowed)
     if outcome.exit_code is not ExitCode.DONE or not prepared.ranks.is_first:
         return outcome
@@ -189,19 +190,18 @@ def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[
             _warn(f"the MLflow run is not known, so that no report can be stored there: {error}", run, console)
     if not config.evaluation.enabled:
         return outcome
+    console.print(outcome.summary, highlight=False, markup=False, soft_wrap=True)
     if not config.data.validation_paths:
         message = f"no rows were held out, so nothing shows whether it got better; hold some out: {again} --rows FILE"
     else:
         try:
-            evaluate(run, console)
+            return replace(outcome, summary=evaluate(run, console)["verdict"]["sentence"])
         except KeyboardInterrupt:
             message = f"the run is complete; its comparison with the base was interrupted, repeat it with: {again}"
         except Exception as error:
             message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
-        else:
-            return outcome
-    _warn(message, run, console)
-    return outcome
+    run.event(message, level="warning")
+    return replace(outcome, summary=message)
 
 
 def _warn(message: str, run: Run, console: Console) -> None:

@@ -114,8 +114,8 @@ def _finish(run: Run, outcome: "Outcome") -> int:
     say(outcome.summary)
     if outcome.exit_code == 0:
         out.print(f"adapter  {run.adapter}", markup=False)
-        if found := run.comparison():
-            say(f"{found['verdict']['sentence']}\nreport:     {run.report / 'report.html'}")
+        if run.comparison():
+            say(f"report:     {run.report / 'report.html'}")
         say(f"look at it: trainer show {run.path}\ntry it:     trainer chat {run.path}")
     return outcome.exit_code
 
