@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,20 +94,25 @@ def test_loss_falls_and_only_the_adapter_moves(settings: Settings) -> None:
 def test_nothing_is_dropped_truncated_masked_or_tokenised_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    original = sft.supervised_sums
+    """Every supervised token of every row is scored once, after exactly the tokens before it in its own row."""
+    seen: Counter[tuple[tuple[int, ...], int]] = Counter()
+    original = sft.Engine.sums
 
-    def spy(model: torch.nn.Module, pack: Any) -> Any:
+    def spy(self: sft.Engine, pack: Any) -> Any:
         if torch.is_grad_enabled():
-            rows = zip(pack.input_ids, pack.attention_mask.bool(), pack.labels, strict=True)
-            seen.extend((tuple(ids[mask].tolist()), tuple(labels[mask].tolist())) for ids, mask, labels in rows)
-        return original(model, pack)
+            keys = torch.arange(len(pack.input_ids))
+            for position, target, weight in zip(pack.position, pack.target, pack.weight, strict=True):
+                visible = (keys <= position) & (position < pack.subtree_end)
+                seen[tuple(pack.input_ids[visible].tolist()), int(target)] += int(weight)
+        return original(self, pack)
 
-    monkeypatch.setattr(sft, "supervised_sums", spy)
+    monkeypatch.setattr(sft.Engine, "sums", spy)
     prepared = prepare(settings(training__n_epochs=1), print)
     fit(prepared, create_run(prepared.config), quiet())
-    rendered = [(example.input_ids, example.labels) for row in prepared.data.train for example in row.examples]
-    assert sorted(seen) == sorted(rendered)
+    examples = [example for row in prepared.data.train for example in row.examples]
+    assert seen == Counter(
+        (example.input_ids[:t], label) for example in examples for t, label in enumerate(example.labels) if label >= 0
+    )
 
 
 @pytest.mark.parametrize("token_budget", [64, 100_000])
@@ -253,6 +259,26 @@ def test_quantised_bases_train_and_the_adapter_stays_float32(settings: Settings,
     assert losses[-1] < losses[0]
     weights = load_file(run.adapter / "adapter_model.safetensors").values()
     assert {tensor.dtype for tensor in weights} == {torch.float32}
+
+
+def test_evaluating_a_4_bit_base_leaves_its_gradient_as_it_was(settings: Settings) -> None:
+    prepared = prepare(settings(model__quantization="nf4", model__dtype="bfloat16"), print)
+    model = fitting._load(prepared)
+    engine = sft.Engine(model, torch.device("cpu"))
+    (pack,) = engine.packs(prepared.data.train[0].examples, 1000)
+
+    def gradient() -> torch.Tensor:
+        model.zero_grad()
+        engine.sums(pack).nll.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    before = gradient()
+    with torch.no_grad():
+        model.eval()
+        engine.sums(pack)
+        model.train()
+    assert before.norm() > 0
+    assert torch.equal(gradient(), before)
 
 
 def test_bfloat16_trains_with_a_float32_adapter(settings: Settings) -> None:

@@ -8,6 +8,7 @@ masks and drops nothing: it is given ready examples and told to leave them alone
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
 from trainer.config.schema import RunConfig
-from trainer.data.packing import make_packs
 from trainer.data.rendering import Example
 from trainer.errors import TrainingError
 from trainer.model.adapter import adapter_files, keep_float32, trainable
@@ -32,8 +32,8 @@ from trainer.training import checkpoints
 from trainer.training.arguments import make_optimizer, tracker_callbacks, trl_arguments
 from trainer.training.curve import Curve
 from trainer.training.dataset import Row
+from trainer.training.engine import Engine
 from trainer.training.guard import FiniteGuard
-from trainer.training.loss import supervised_sums, to_device
 from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
 from trainer.training.plan import Plan
@@ -133,14 +133,22 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
                 if rng is not None:
                     checkpoints.restore_rng(rng)
 
+    @cached_property
+    def engine(self) -> Engine:
+        """Packs examples and computes their sums; says once what the model does not allow."""
+        engine = Engine(self.model, self.args.device)
+        for note in engine.notes:
+            self._say(note)
+        return engine
+
     def _step(self, model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         examples = [example for row in rows for example in row.examples]
-        num_supervised = sum(example.num_supervised for example in examples)
+        packs = self.engine.packs(examples, self.token_budget)
+        num_supervised = sum(pack.num_supervised for pack in packs)
         nll = torch.zeros((), device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        for pack in make_packs(examples, self.token_budget):
-            with self.compute_loss_context_manager():
-                sums = supervised_sums(model, to_device(pack, self.args.device))
+        for pack in packs:
+            sums = self.engine.sums(pack)
             self.accelerator.backward(sums.nll / num_supervised)
             nll += sums.nll.detach()
             num_correct += sums.num_correct
@@ -220,16 +228,16 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def evaluate_rows(self, rows: Iterable[Row], prefix: str) -> dict[str, float]:
         """Mean loss and token accuracy over the supervised tokens of `rows`."""
         examples: list[Example] = [example for row in rows for example in row.examples]
+        packs = self.engine.packs(examples, self.token_budget)
         nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.model.eval()
-        for pack in make_packs(examples, self.token_budget):
-            with self.compute_loss_context_manager():
-                sums = supervised_sums(self.model, to_device(pack, self.args.device))
+        for pack in packs:
+            sums = self.engine.sums(pack)
             nll += sums.nll
             num_correct += sums.num_correct
         self.model.train()
-        total = sum(example.num_supervised for example in examples)
+        total = sum(pack.num_supervised for pack in packs)
         loss = float(nll) / total
         if not torch.isfinite(nll):
             raise TrainingError(
