@@ -9,6 +9,7 @@ from torch import Tensor
 from trainer.data.packing import Pack, make_packs
 from trainer.data.rendering import IGNORE_INDEX, Example
 from trainer.model import tree_attention
+from trainer.model.lora_linear import use_lora_linear
 from trainer.model.sharing import UNSHARED, sharing_of
 from trainer.training.loss import Sums, find_head, head_sums, logit_sums
 
@@ -26,6 +27,7 @@ class Engine:
         self.model, self.device = model.get_base_model(), device
         self.decoder = self.model.base_model
         _keep_differentiable(self.model)
+        use_lora_linear(model)
         self.kind = tree_attention.kind_for(self.model, device)
         self.head = find_head(self.model)
         self.sharing, note = sharing_of(self.model)
