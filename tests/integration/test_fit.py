@@ -117,8 +117,8 @@ def test_nothing_is_dropped_truncated_masked_or_tokenised_again(
 
 @pytest.mark.parametrize("token_budget", [64, 100_000])
 def test_the_token_budget_changes_nothing_that_is_learned(settings: Settings, token_budget: int) -> None:
-    run, _ = train(settings(memory__token_budget=token_budget, run__name="cut"))
-    whole, _ = train(settings(run__name="whole"))
+    run, _ = train(settings(model__dtype="float32", memory__token_budget=token_budget, run__name="cut"))
+    whole, _ = train(settings(model__dtype="float32", run__name="whole"))
     for cut_row, row in zip(run.results(), whole.results(), strict=True):
         assert cut_row == pytest.approx(row, rel=1e-4)
 
@@ -215,7 +215,7 @@ def test_the_best_checkpoint_is_the_adapter_and_overfitting_is_said(settings: Se
     wrong = [(question, f"Wrong {number}.") for number, (question, _) in enumerate(QUESTIONS[20:])]
     path = Path(str(settings().data.validation))
     path.write_text("".join(_row(q, a) for q, a in wrong))
-    run, outcome = train(settings(training__n_epochs=12, training__learning_rate=1e-2))
+    run, outcome = train(settings(model__dtype="float32", training__n_epochs=12, training__learning_rate=1e-2))
     losses = {int(row["step"]): row["valid_loss"] for row in run.results() if "valid_loss" in row}
     best = min(losses, key=lambda step: losses[step])
     assert best < max(losses)
@@ -288,10 +288,16 @@ def test_bfloat16_trains_with_a_float32_adapter(settings: Settings) -> None:
 
 
 def test_a_run_can_be_trained_further(settings: Settings) -> None:
-    first, _ = train(settings(run__name="first"))
+    first, _ = train(settings(run__name="first", model__dtype="float32"))
     loss_after = [row["full_valid_loss"] for row in first.results() if "full_valid_loss" in row][-1]
     second, _ = train(
-        settings(run__name="second", model__base=str(first.path), training__learning_rate=1e-9, lora__r=4)
+        settings(
+            run__name="second",
+            model__base=str(first.path),
+            model__dtype="float32",
+            training__learning_rate=1e-9,
+            lora__r=4,
+        )
     )
     loss_before = second.results()[-1]["full_valid_loss"]
     assert loss_before == pytest.approx(loss_after, rel=1e-4)
@@ -300,8 +306,10 @@ def test_a_run_can_be_trained_further(settings: Settings) -> None:
 
 
 def test_training_further_from_a_checkpoint_takes_that_step(settings: Settings) -> None:
-    first, _ = train(settings(run__name="first"))
-    config = settings(run__name="second", model__base=f"{first.path}@4", training__learning_rate=1e-9)
+    first, _ = train(settings(run__name="first", model__dtype="float32"))
+    config = settings(
+        run__name="second", model__base=f"{first.path}@4", model__dtype="float32", training__learning_rate=1e-9
+    )
     second, _ = train(config)
     at_4 = next(row for row in first.results() if row["step"] == 4)
     assert second.results()[-1]["full_valid_loss"] == pytest.approx(at_4["full_valid_loss"], rel=1e-4)
