@@ -207,7 +207,7 @@ class MemoryConfig(Section):
     """How a step is split to fit. It changes the speed and the memory, never the result."""
 
     token_budget: Count | Auto = "auto"
-    """Tokens, padding included, that go through the model at a time. `auto`: what the free memory allows."""
+    """Tokens that go through the model at a time; what conversations share counts once. `auto`: what the free memory allows."""
 
 
 class TrackingConfig(Section):
