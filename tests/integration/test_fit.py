@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,26 +116,31 @@ def test_loss_falls_and_only_the_adapter_moves(settings: Settings) -> None:
 def test_nothing_is_dropped_truncated_masked_or_tokenised_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    original = sft.supervised_sums
+    """Every supervised token of every row is scored once, after exactly the tokens before it in its own row."""
+    seen: Counter[tuple[tuple[int, ...], int]] = Counter()
+    original = sft.Engine.sums
 
-    def spy(model: torch.nn.Module, pack: Any) -> Any:
+    def spy(self: sft.Engine, pack: Any) -> Any:
         if torch.is_grad_enabled():
-            rows = zip(pack.input_ids, pack.attention_mask.bool(), pack.labels, strict=True)
-            seen.extend((tuple(ids[mask].tolist()), tuple(labels[mask].tolist())) for ids, mask, labels in rows)
-        return original(model, pack)
+            keys = torch.arange(len(pack.input_ids))
+            for position, target, weight in zip(pack.position, pack.target, pack.weight, strict=True):
+                visible = (keys <= position) & (position < pack.subtree_end)
+                seen[tuple(pack.input_ids[visible].tolist()), int(target)] += int(weight)
+        return original(self, pack)
 
-    monkeypatch.setattr(sft, "supervised_sums", spy)
+    monkeypatch.setattr(sft.Engine, "sums", spy)
     prepared = prepare(settings(training__n_epochs=1), print)
     fit(prepared, create_run(prepared.config), quiet())
-    rendered = [(example.input_ids, example.labels) for row in prepared.data.train for example in row.examples]
-    assert sorted(seen) == sorted(rendered)
+    examples = [example for row in prepared.data.train for example in row.examples]
+    assert seen == Counter(
+        (example.input_ids[:t], label) for example in examples for t, label in enumerate(example.labels) if label >= 0
+    )
 
 
 @pytest.mark.parametrize("token_budget", [64, 100_000])
 def test_the_token_budget_changes_nothing_that_is_learned(settings: Settings, token_budget: int) -> None:
-    run, _ = train(settings(memory__token_budget=token_budget, run__name="cut"))
-    whole, _ = train(settings(run__name="whole"))
+    run, _ = train(settings(model__dtype="float32", memory__token_budget=token_budget, run__name="cut"))
+    whole, _ = train(settings(model__dtype="float32", run__name="whole"))
     for cut_row, row in zip(run.results(), whole.results(), strict=True):
         assert cut_row == pytest.approx(row, rel=1e-4)
 
@@ -186,7 +192,7 @@ def test_the_best_checkpoint_is_the_adapter_and_overfitting_is_said(settings: Se
     wrong = [(question, f"Wrong {number}.") for number, (question, _) in enumerate(QUESTIONS[20:])]
     path = Path(str(settings().data.validation))
     path.write_text("".join(_row(q, a) for q, a in wrong))
-    run, outcome = train(settings(training__n_epochs=12, training__learning_rate=1e-2))
+    run, outcome = train(settings(model__dtype="float32", training__n_epochs=12, training__learning_rate=1e-2))
     losses = {int(row["step"]): row["valid_loss"] for row in run.results() if "valid_loss" in row}
     best = min(losses, key=lambda step: losses[step])
     assert best < max(losses)
@@ -232,6 +238,30 @@ def test_quantised_bases_train_and_the_adapter_stays_float32(settings: Settings,
     assert {tensor.dtype for tensor in weights} == {torch.float32}
 
 
+def test_evaluating_a_4_bit_base_leaves_its_gradient_as_it_was(settings: Settings) -> None:
+    prepared = prepare(settings(model__quantization="nf4", model__dtype="float32"), print)
+    model = fitting._load(prepared)
+    example = prepared.data.train[0].examples[0]
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        model.zero_grad()
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    logits = model.train()(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
+    targets = torch.tensor(example.labels[1:])
+    expected = gradient(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+    engine = sft.Engine(model, torch.device("cpu"))
+    (pack,) = engine.packs([example], 1000)
+    with torch.no_grad():
+        model.eval()
+        engine.sums(pack)
+        model.train()
+    found = gradient(engine.sums(pack).nll)
+    assert found.shape == expected.shape
+    assert (found - expected).norm() <= 1e-3 * expected.norm()
+
+
 def test_bfloat16_trains_with_a_float32_adapter(settings: Settings) -> None:
     run, _ = train(settings(model__dtype="bfloat16"))
     assert {t.dtype for t in load_file(run.adapter / "adapter_model.safetensors").values()} == {torch.float32}
@@ -239,10 +269,16 @@ def test_bfloat16_trains_with_a_float32_adapter(settings: Settings) -> None:
 
 
 def test_a_run_can_be_trained_further(settings: Settings) -> None:
-    first, _ = train(settings(run__name="first"))
+    first, _ = train(settings(run__name="first", model__dtype="float32"))
     loss_after = [row["full_valid_loss"] for row in first.results() if "full_valid_loss" in row][-1]
     second, _ = train(
-        settings(run__name="second", model__base=str(first.path), training__learning_rate=1e-9, lora__r=4)
+        settings(
+            run__name="second",
+            model__base=str(first.path),
+            model__dtype="float32",
+            training__learning_rate=1e-9,
+            lora__r=4,
+        )
     )
     loss_before = second.results()[-1]["full_valid_loss"]
     assert loss_before == pytest.approx(loss_after, rel=1e-4)
@@ -251,8 +287,10 @@ def test_a_run_can_be_trained_further(settings: Settings) -> None:
 
 
 def test_training_further_from_a_checkpoint_takes_that_step(settings: Settings) -> None:
-    first, _ = train(settings(run__name="first"))
-    config = settings(run__name="second", model__base=f"{first.path}@4", training__learning_rate=1e-9)
+    first, _ = train(settings(run__name="first", model__dtype="float32"))
+    config = settings(
+        run__name="second", model__base=f"{first.path}@4", model__dtype="float32", training__learning_rate=1e-9
+    )
     second, _ = train(config)
     at_4 = next(row for row in first.results() if row["step"] == 4)
     assert second.results()[-1]["full_valid_loss"] == pytest.approx(at_4["full_valid_loss"], rel=1e-4)

@@ -28,6 +28,7 @@ from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.runs import Run, control, create_run, find_or_adopt, lock
 from trainer.runs.checkpoint import list_checkpoints, newest_complete
 from trainer.training import sft
+from trainer.training.engine import Engine
 from trainer.training.fingerprint import CHANGEABLE, FREE, fingerprint, refuse_changes
 from trainer.training.prepare import Prepared, prepare
 
@@ -374,7 +375,7 @@ def poison(trainer: sft.Trainer, where: str, value: float, rows: Any) -> None:
 def test_what_is_not_finite_stops_the_run_and_is_never_stored(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str, step: int, value: float
 ) -> None:
-    original, sums = sft.Trainer._step, sft.supervised_sums
+    original, sums = sft.Trainer._step, Engine.sums
     bad = False
 
     def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
@@ -385,14 +386,14 @@ def test_what_is_not_finite_stops_the_run_and_is_never_stored(
             poison(self, where, value, rows)
         return loss
 
-    def sums_of(model: torch.nn.Module, pack: Pack) -> Any:
-        found = sums(model, pack)
+    def sums_of(self: Engine, pack: Pack) -> Any:
+        found = sums(self, pack)
         if bad and torch.is_grad_enabled() and where in ("batch", "loss"):
             return replace(found, nll=found.nll * value)
         return found
 
     monkeypatch.setattr(sft.Trainer, "_step", step_of)
-    monkeypatch.setattr(sft, "supervised_sums", sums_of)
+    monkeypatch.setattr(Engine, "sums", sums_of)
     if where == "optimizer state" and step == 1:
         step = 2  # before the first update there is none
     config = settings(training__save_steps=2, training__logging_steps=3)
@@ -440,16 +441,16 @@ def test_the_policy_skip_gives_up_after_five_in_a_row(settings: Settings, monkey
 
 
 def test_a_loss_spike_is_an_event(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    sums = sft.supervised_sums
+    sums = Engine.sums
     count = 0
 
-    def sums_of(model: torch.nn.Module, pack: Pack) -> Any:
+    def sums_of(self: Engine, pack: Pack) -> Any:
         nonlocal count
-        found = sums(model, pack)
+        found = sums(self, pack)
         count += torch.is_grad_enabled()
         return replace(found, nll=found.nll * 10) if count == 13 and torch.is_grad_enabled() else found
 
-    monkeypatch.setattr(sft, "supervised_sums", sums_of)
+    monkeypatch.setattr(Engine, "sums", sums_of)
     run, _ = train(settings(training__n_epochs=4, training__logging_steps=2))
     (spike,) = [event for event in run.events() if event["type"] == "loss_spike"]
     assert spike["data"] == {"step": 13}

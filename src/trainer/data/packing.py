@@ -1,52 +1,203 @@
-"""The examples of one optimizer step, cut into packs: what goes through the model at a time.
+"""The examples of one optimizer step as prefix trees, cut into packs: what goes through the model at a time.
 
-A pack is a padded batch under a token budget. How a step is cut changes speed and memory and not the result: each
-pack returns sums, and the step divides them by its own number of supervised tokens.
+Conversations repeat a system prompt, a tool list or a history. As token sequences they form a trie, and a pack is a
+trie laid out depth-first: each shared token stands in it, and is computed, once. How a step is cut changes speed and
+memory and not the result: each pack returns sums, and the step divides them by its own number of supervised tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trainer.data.rendering import IGNORE_INDEX, Example
 
 if TYPE_CHECKING:
     import torch
 
+Ints = NDArray[np.int64]
+
+PACK_COST = 32  # tokens that one more forward and backward is worth, when cuts are weighed
+
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """One forward and backward. All tensors are int64 [B, T]; rows shorter than T are padded on the right."""
+    """One forward and backward over U tokens. All tensors are int64.
 
-    input_ids: "torch.Tensor"
-    attention_mask: "torch.Tensor"  # 1 on tokens, 0 on padding
-    labels: "torch.Tensor"  # -100 where not supervised
-
-
-def make_packs(examples: Sequence[Example], token_budget: int) -> list[Pack]:
-    """Group examples of similar length so that each pack has at most `token_budget` tokens, padding included.
-
-    An example longer than the budget is a pack of its own.
+    A token's position is its depth in the trie, so what it was in its own conversation. Key k is visible to query q
+    if k <= q < subtree_end[k]. The hidden state at `position` is scored against `target` as often as `weight` says:
+    the number of conversations that share the token and are supervised there.
     """
-    packs: list[list[Example]] = []
-    for example in sorted(examples, key=lambda example: len(example.input_ids), reverse=True):
-        longest = len(packs[-1][0].input_ids) if packs else 0
-        if packs and longest * (len(packs[-1]) + 1) <= token_budget:
-            packs[-1].append(example)
+
+    input_ids: "torch.Tensor"  # [U]
+    position_ids: "torch.Tensor"  # [U]
+    subtree_end: "torch.Tensor"  # [U]
+    position: "torch.Tensor"  # [S]
+    target: "torch.Tensor"  # [S]
+    weight: "torch.Tensor"  # [S]
+    num_supervised: int  # the sum of `weight`
+    shared: bool = True  # False: rows stand one after the other and go through the model as a padded batch
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """Which rows of a model may stand in one trie; None is no limit. Lengths are those of whole rows.
+
+    `longest`: longer rows (than a layer's window) go through the model unshared.
+    `boundary`: rows on either side never share a pack, since the largest position of a pack chooses its frequencies.
+    `alone_over`: longer rows are a pack each, since their own length decides their frequencies.
+    """
+
+    longest: int | None = None
+    boundary: int | None = None
+    alone_over: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row without what comes after its last supervised token, and where and what is scored."""
+
+    ids: tuple[int, ...]
+    position: Ints
+    target: Ints
+
+
+def make_packs(examples: Sequence[Example], token_budget: int, sharing: Sharing | None = None) -> list[Pack]:
+    """Packs of at most `token_budget` tokens each; a row longer than that is a pack of its own.
+
+    Cuts fall where the fewest shared tokens are computed twice. Neither the packs nor their order depend on the order
+    of the examples. Rows without a supervised token are left out: they add nothing to the sums.
+    """
+    sharing = sharing or Sharing()
+    groups: dict[tuple[int, int], list[_Row]] = {}
+    for example in examples:
+        if any(label != IGNORE_INDEX for label in example.labels[1:]):
+            group = _group(len(example.input_ids), sharing)
+            groups.setdefault(group, []).append(_trimmed(example, sharing))
+    packs: list[Pack] = []
+    for (kind, _), rows in sorted(groups.items(), key=lambda item: item[0]):
+        rows.sort(key=lambda row: (row.ids, row.position.tolist()))
+        match kind:
+            case 0:
+                packs += [_trie(part, shared=True) for part in _cut(rows, token_budget)]
+            case 1:
+                packs += [_forest(part) for part in _by_length(rows, token_budget)]
+            case _:
+                packs += [_forest([row]) for row in rows]
+    return packs
+
+
+def _group(length: int, sharing: Sharing) -> tuple[int, int]:
+    """0 shared, 1 padded, 2 alone; and the side of the boundary."""
+    side = int(sharing.boundary is not None and length > sharing.boundary)
+    if sharing.alone_over is not None and length > sharing.alone_over:
+        return 2, side
+    return int(sharing.longest is not None and length > sharing.longest), side
+
+
+def _trimmed(example: Example, sharing: Sharing) -> _Row:
+    """The last supervised token is only predicted; it and what follows need not be read.
+
+    Rows whose length matters to the model's frequencies keep it.
+    """
+    labels = np.asarray(example.labels, dtype=np.int64)
+    scored = np.flatnonzero(labels[1:] != IGNORE_INDEX)
+    limits = [limit for limit in (sharing.boundary, sharing.alone_over) if limit is not None]
+    whole = any(len(example.input_ids) > limit for limit in limits)
+    ids = example.input_ids if whole else example.input_ids[: int(scored[-1]) + 1]
+    return _Row(ids, scored, labels[scored + 1])
+
+
+def _cut(rows: Sequence[_Row], token_budget: int) -> Iterable[Sequence[_Row]]:
+    """Cut sorted rows into runs within the budget, for the least tokens in all, then for the evenest packs."""
+    overlap = [0, *(_common(a.ids, b.ids) for a, b in pairwise(rows))]
+    best: list[tuple[int, int, int]] = [(0, 0, 0)]  # tokens and pack costs, sum of squares, where the last run begins
+    for end in range(1, len(rows) + 1):
+        size = 0
+        candidates: list[tuple[int, int, int]] = []
+        for begin in range(end - 1, -1, -1):
+            size += len(rows[begin].ids) - (overlap[begin + 1] if begin + 1 < end else 0)
+            if size > token_budget and candidates:
+                break
+            cost, squares, _ = best[begin]
+            candidates.append((cost + size + PACK_COST, squares + size * size, begin))
+        best.append(min(candidates))
+    cuts = [len(rows)]
+    while cuts[-1]:
+        cuts.append(best[cuts[-1]][2])
+    cuts.reverse()
+    return [rows[begin:end] for begin, end in pairwise(cuts)]
+
+
+def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """Tokens that both begin with."""
+    shorter = min(len(a), len(b))
+    if a[:shorter] == b[:shorter]:
+        return shorter
+    return int(np.argmax(np.asarray(a[:shorter]) != np.asarray(b[:shorter])))
+
+
+def _by_length(rows: Sequence[_Row], token_budget: int) -> Iterable[Sequence[_Row]]:
+    """Rows of similar length together, so that padded to the longest they stay within the budget."""
+    parts: list[list[_Row]] = []
+    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
+        if parts and len(parts[-1][0].ids) * (len(parts[-1]) + 1) <= token_budget:
+            parts[-1].append(row)
         else:
-            packs.append([example])
-    return [_pad(rows) for rows in packs]
+            parts.append([row])
+    return parts
 
 
-def _pad(rows: Sequence[Example]) -> Pack:
+def _trie(rows: Sequence[_Row], shared: bool) -> Pack:
+    """Sorted rows depth-first: each adds what it does not share with the row before it."""
+    ids: list[Ints] = []
+    depths: list[Ints] = []
+    ends: list[tuple[Ints, int]] = []
+    scored: list[Ints] = []
+    targets: list[Ints] = []
+    path = np.empty(0, dtype=np.int64)  # where the current row's tokens stand
+    size, before = 0, _Row((), path, path)
+    for row in rows:
+        kept = _common(before.ids, row.ids) if shared else 0
+        ends.append((path[kept:], size))
+        ids.append(np.asarray(row.ids[kept:], dtype=np.int64))
+        depths.append(np.arange(kept, len(row.ids)))
+        path = np.concatenate([path[:kept], np.arange(size, size + len(row.ids) - kept)])
+        size, before = size + len(row.ids) - kept, row
+        scored.append(path[row.position])
+        targets.append(row.target)
+    subtree_end = np.full(size, size, dtype=np.int64)
+    for closed, end in ends:
+        subtree_end[closed] = end
+    return _pack(np.concatenate(ids), np.concatenate(depths), subtree_end, _counted(scored, targets), shared)
+
+
+def _forest(rows: Sequence[_Row]) -> Pack:
+    return _trie(rows, shared=False)
+
+
+def _counted(scored: Sequence[Ints], targets: Sequence[Ints]) -> tuple[Ints, Ints]:
+    """Pairs of position and target [S, 2], each once and in order, and how often each occurs [S]."""
+    pairs = np.stack([np.concatenate(scored), np.concatenate(targets)], axis=1)
+    unique, counts = np.unique(pairs, axis=0, return_counts=True)
+    return unique, counts
+
+
+def _pack(
+    ids: Ints,
+    depths: Ints,
+    subtree_end: Ints,
+    supervision: tuple[Ints, Ints],
+    shared: bool,
+) -> Pack:
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
-    def stack(values: Sequence[Sequence[int]], padding: int) -> torch.Tensor:
-        return pad_sequence([torch.tensor(value) for value in values], batch_first=True, padding_value=padding)
+    def tensor(array: Ints) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
 
-    return Pack(
-        input_ids=stack([row.input_ids for row in rows], 0),
-        attention_mask=stack([[1] * len(row.input_ids) for row in rows], 0),
-        labels=stack([row.labels for row in rows], IGNORE_INDEX),
-    )
+    pairs, counts = supervision
+    layout = (tensor(ids), tensor(depths), tensor(subtree_end))
+    return Pack(*layout, tensor(pairs[:, 0]), tensor(pairs[:, 1]), tensor(counts), int(counts.sum()), shared)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from trainer.data.conversations import read_conversations
 from trainer.data.overlength import apply_policy
-from trainer.data.packing import make_packs
 from trainer.data.rendering import Example, Renderer
 from trainer.inference.trained import trained_tokenizer
 from trainer.runs import Run
@@ -42,7 +41,7 @@ def recorded_and_measured(run: Run, model: "PreTrainedModel", exact: bool) -> Lo
     files = [entry for entry in run.manifest()["data"] if entry["role"] == "validation"]
     if recorded is None or not all(_unchanged(entry["path"], entry["sha256"]) for entry in files):
         return None
-    measured = _loss(model, list(_examples(run)), run)
+    measured = _loss(model, list(_examples(run)))
     return LossPair(recorded, measured, EXACT if exact else ROUNDED)
 
 
@@ -68,14 +67,11 @@ def _examples(run: Run) -> Iterator[Example]:
             yield from kept
 
 
-def _loss(model: "PreTrainedModel", examples: list[Example], run: Run) -> float:
+def _loss(model: "PreTrainedModel", examples: list[Example]) -> float:
     import torch
 
-    from trainer.training.loss import supervised_sums, to_device
+    from trainer.training.loss import plain_sums
 
-    budget = run.config().memory.token_budget
-    assert budget != "auto"
     with torch.inference_mode():
-        packs = (to_device(pack, model.device) for pack in make_packs(examples, budget))
-        nll = sum(float(supervised_sums(model, pack).nll) for pack in packs)
+        nll = sum(float(plain_sums(model, example).nll) for example in examples)
     return nll / sum(example.num_supervised for example in examples)

@@ -1,43 +1,114 @@
-"""Next-token loss over the supervised tokens of a pack, as sums: the step divides once, by its own count."""
+"""Next-token loss over the supervised tokens of a pack, as sums: the step divides once, by its own count.
 
+Only supervised rows reach the output head, a chunk at a time: the logits of a pack never exist together. A head that
+is not trained has no gradient of its own, so the gradient of its input is formed in the same pass.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from trainer.data.packing import Pack
-from trainer.data.rendering import IGNORE_INDEX
+from trainer.data.rendering import IGNORE_INDEX, Example
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+CHUNK_BYTES = 2**26  # of float32 logits at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
     """Added over tokens; scalars on the device, so that nothing waits for them."""
 
-    nll: "Tensor"  # float32, negative log-likelihood in nats
-    num_correct: "Tensor"  # int64, tokens whose most likely prediction was the target
+    nll: Tensor  # float32, negative log-likelihood in nats
+    num_correct: Tensor  # int64, tokens whose most likely prediction was the target
 
 
-def supervised_sums(model: "nn.Module", pack: Pack) -> Sums:
-    """Forward one pack; the loss of token t is scored at position t-1, so a row's first token is never scored.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A frozen output head: logits = softcap(scale * (hidden @ weight.T + bias))."""
 
-    Only positions that are scored in some row reach the output head.
-    """
-    targets = pack.labels[:, 1:]
-    scored = (targets != IGNORE_INDEX).any(dim=0).nonzero().squeeze(1)  # [K] of T-1 positions
-    output = model(input_ids=pack.input_ids, attention_mask=pack.attention_mask, logits_to_keep=scored, use_cache=False)
-    kept = targets[:, scored]  # [B, K]
-    mask = kept != IGNORE_INDEX
-    logits, target = output.logits[mask].float(), kept[mask]  # [S, V], [S]
-    nll = functional.cross_entropy(logits, target, reduction="sum")
-    return Sums(nll, (logits.detach().argmax(dim=-1) == target).sum())
+    weight: Tensor  # [V, H]
+    bias: Tensor | None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden [S, H] to logits [S, V], at least float32."""
+        logits = _wide(functional.linear(hidden, self.weight, self.bias))
+        if self.scale != 1.0:
+            logits.mul_(self.scale)
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def chunks(self, rows: int) -> Iterator[slice]:
+        size = max(16, CHUNK_BYTES // (4 * self.weight.shape[0]))
+        return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
-def to_device(pack: Pack, device: "torch.device") -> Pack:
-    """The pack with its tensors on `device`."""
-    return Pack(
-        *(tensor.to(device, non_blocking=True) for tensor in (pack.input_ids, pack.attention_mask, pack.labels))
-    )
+def find_head(model: "PreTrainedModel") -> Head | None:
+    """The model's output head, None where it is trained or is no plain linear layer."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or any(weight.requires_grad for weight in head.parameters()):
+        return None
+    config = model.config.get_text_config(decoder=True)
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return Head(head.weight, head.bias, scale, getattr(config, "final_logit_softcapping", None))
+
+
+def head_sums(head: Head, hidden: Tensor, target: Tensor, weight: Tensor) -> Sums:
+    """Hidden [S, H] scored against target [S], each as often as weight [S] says."""
+    return Sums(*_FrozenHead.apply(hidden, target, weight, head))  # type: ignore[no-untyped-call]  # torch's
+
+
+def logit_sums(logits: Tensor, target: Tensor, weight: Tensor) -> Sums:
+    """The same from ready logits [S, V], for heads that are trained themselves."""
+    nll = functional.cross_entropy(_wide(logits), target, reduction="none")
+    return Sums((nll * weight).sum(), ((logits.detach().argmax(dim=-1) == target) * weight).sum())
+
+
+def plain_sums(model: torch.nn.Module, example: Example) -> Sums:
+    """One example alone through the model's own attention and head: what every pack must add up to."""
+    device = next(model.parameters()).device
+    labels = torch.tensor(example.labels[1:], device=device)
+    scored = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+    input_ids = torch.tensor([example.input_ids], device=device)
+    logits = model(input_ids=input_ids, logits_to_keep=scored, use_cache=False).logits[0]
+    return logit_sums(logits, labels[scored], torch.ones_like(scored))
+
+
+class _FrozenHead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, target: Tensor, weight: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+        nll = torch.zeros((), dtype=_wide(hidden[:0]).dtype, device=hidden.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for part in head.chunks(len(hidden)):
+            logits, wanted, times = head.logits(hidden[part]), target[part, None], weight[part, None]
+            highest, predicted = logits.max(dim=-1, keepdim=True)
+            scored = logits.gather(1, wanted)
+            slope = 1 - (logits / head.softcap) ** 2 if head.softcap is not None and gradient is not None else None
+            exponential = logits.sub_(highest).exp_()
+            total = exponential.sum(dim=-1, keepdim=True)
+            nll += ((total.log() + highest - scored) * times).sum()
+            num_correct += ((predicted == wanted) * times).sum()
+            if gradient is not None:
+                pull = times * head.scale
+                exponential.mul_(pull / total).scatter_add_(1, wanted, -pull.to(exponential.dtype))
+                pulled = exponential if slope is None else exponential.mul_(slope)
+                gradient[part] = pulled.to(hidden.dtype) @ head.weight
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(num_correct)
+        return nll, num_correct
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (_wide(gradient) * gradients[0]).to(gradient.dtype), None, None, None
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
 from trainer.config.schema import RunConfig
-from trainer.data.packing import make_packs
 from trainer.data.rendering import Example
 from trainer.errors import TrainingError
 from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, trainable
@@ -35,9 +35,9 @@ from trainer.runs.run import Request
 from trainer.training.arguments import make_optimizer, tracker_callbacks, trl_arguments
 from trainer.training.curve import Curve
 from trainer.training.dataset import Row
+from trainer.training.engine import Engine
 from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
-from trainer.training.loss import supervised_sums, to_device
 from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
 from trainer.training.plan import Plan
@@ -158,14 +158,21 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
                 if rng is not None:
                     restore_rng(rng)
 
+    @cached_property
+    def engine(self) -> Engine:
+        """Packs examples and computes their sums; says once what the model does not allow."""
+        engine = Engine(self.model, self.args.device)
+        for note in engine.notes:
+            self._say(note)
+        return engine
+
     def _step(self, model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         examples = [example for row in rows for example in row.examples]
         num_supervised = sum(example.num_supervised for example in examples)
         nll = torch.zeros((), device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        for pack in make_packs(self._share(examples), self.token_budget):
-            with self.compute_loss_context_manager():
-                sums = supervised_sums(model, to_device(pack, self.args.device))
+        for pack in self.engine.packs(self._share(examples), self.token_budget):
+            sums = self.engine.sums(pack)
             self.accelerator.backward(sums.nll / num_supervised)
             nll += sums.nll.detach()
             num_correct += sums.num_correct
@@ -266,9 +273,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.model.eval()
-        for pack in make_packs(self._share(examples), self.token_budget):
-            with self.compute_loss_context_manager():
-                sums = supervised_sums(self.model, to_device(pack, self.args.device))
+        for pack in self.engine.packs(self._share(examples), self.token_budget):
+            sums = self.engine.sums(pack)
             nll += sums.nll
             num_correct += sums.num_correct
         self.model.train()

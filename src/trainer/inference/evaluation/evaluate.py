@@ -48,10 +48,7 @@ def evaluate(
     started = time.monotonic()
     exam = _prepare(run, console, file, {"max_rows": max_rows, "max_new_tokens": max_new_tokens})
     answers = {name: _answers(exam, name) for name in MODELS}
-    losses = {
-        name: row_losses(exam.model, exam.held_out.rows, adapter=adapter, token_budget=exam.token_budget)
-        for name, adapter in MODELS.items()
-    }
+    losses = {name: row_losses(exam.model, exam.held_out.rows, adapter=adapter) for name, adapter in MODELS.items()}
     seconds = time.monotonic() - started
     return make_result(run, exam.held_out, exam.questions, answers, losses, seed_of(run.config()), seconds)
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from trainer.data.packing import make_packs
 from trainer.errors import TrainingError
 from trainer.training.dataset import Row
 
@@ -13,9 +12,7 @@ if TYPE_CHECKING:
     from trainer.inference.local import TunedModel
 
 
-def row_losses(
-    model: "TunedModel", rows: Sequence[Row], *, adapter: bool, token_budget: int
-) -> list[dict[str, tuple[float, float]]]:
+def row_losses(model: "TunedModel", rows: Sequence[Row], *, adapter: bool) -> list[dict[str, tuple[float, float]]]:
     """Of each row the sums over its supervised tokens, with their number.
 
     Raises: TrainingError, where a loss is not finite, or a row does not fit into the memory.
@@ -23,18 +20,18 @@ def row_losses(
     import torch
 
     with torch.no_grad(), nullcontext() if adapter else model.model.disable_adapter():
-        return [_row_loss(model, row, token_budget) for row in rows]
+        return [_row_loss(model, row) for row in rows]
 
 
-def _row_loss(model: "TunedModel", row: Row, token_budget: int) -> dict[str, tuple[float, float]]:
+def _row_loss(model: "TunedModel", row: Row) -> dict[str, tuple[float, float]]:
     import torch
 
-    from trainer.training.loss import supervised_sums, to_device
+    from trainer.training.loss import plain_sums
 
     nll = num_correct = 0.0
     try:
-        for pack in make_packs(row.examples, token_budget):
-            sums = supervised_sums(model.model, to_device(pack, model.model.device))
+        for example in row.examples:
+            sums = plain_sums(model.model, example)
             nll += float(sums.nll)
             num_correct += float(sums.num_correct)
     except torch.OutOfMemoryError as error:

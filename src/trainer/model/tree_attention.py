@@ -1,0 +1,147 @@
+"""Attention over a pack: each token sees its own conversation and nothing else.
+
+A key k is visible to a query q if k <= q < subtree_end[k]. On a CPU the rule is carried out segment by segment, on a
+GPU by FlexAttention with the rule as its block mask, and elsewhere by a dense mask, which is also the plain reference.
+transformers' models reach it under the name `prefix_tree`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from trainer.data.packing import Pack
+from trainer.model.device import BF16_CAPABILITY
+from trainer.model.segments import segment_attention
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NAME = "prefix_tree"
+BLOCK = 128  # queries at a time on a CPU: the scores of more leave its caches
+
+Kind = Literal["segments", "flex", "dense", "eager"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Queries [begin, end), the last of which sees all keys in `ranges`; the ranges end with the queries themselves."""
+
+    begin: int
+    end: int
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A pack's structure in the form that one kind of attention wants; one of the two is set."""
+
+    blocks: tuple[Block, ...] = ()
+    mask: "Tensor | BlockMask | None" = None  # [1, 1, U, U], bool, or for `eager` what is added to the scores
+
+
+def kind_for(model: "PreTrainedModel", device: torch.device) -> Kind:
+    """The fastest kind that the model and the device allow."""
+    config = model.config.get_text_config(decoder=True)
+    if getattr(config, "attn_logit_softcapping", None):
+        return "eager"  # only the model's own code caps its scores
+    if getattr(config, "attention_dropout", None):
+        return "dense"
+    if device.type == "cpu":
+        return "segments"
+    has_flex = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return "flex" if has_flex else "dense"
+
+
+def implementation(kind: Kind) -> str:
+    """The name under which transformers finds this kind."""
+    return "eager" if kind == "eager" else NAME
+
+
+def make_tree(pack: Pack, kind: Kind, device: torch.device, dtype: torch.dtype) -> Tree:
+    """The structure of `pack`, whose tensors are still in the computer's own memory."""
+    if kind == "segments":
+        return Tree(blocks=tuple(find_blocks(pack)))
+    subtree_end = pack.subtree_end.to(device, non_blocking=True)
+    match kind:
+        case "flex":
+            return Tree(mask=_block_mask(subtree_end))
+        case "dense":
+            return Tree(mask=dense_mask(subtree_end))
+        case "eager":
+            hidden = ~dense_mask(subtree_end)
+            return Tree(mask=torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min))
+
+
+def dense_mask(subtree_end: Tensor) -> Tensor:
+    """The rule as a bool tensor [1, 1, U, U], true where the query (row) sees the key (column)."""
+    number = torch.arange(len(subtree_end), device=subtree_end.device)
+    query, key = number[:, None], number[None, :]
+    return ((key <= query) & (query < subtree_end[None, :]))[None, None]
+
+
+def _block_mask(subtree_end: Tensor) -> BlockMask:
+    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query < subtree_end[key])
+
+    size = len(subtree_end)
+    return create_block_mask(visible, B=None, H=None, Q_LEN=size, KV_LEN=size, device=str(subtree_end.device))
+
+
+def find_blocks(pack: Pack) -> Sequence[Block]:
+    """Queries of one segment at a time, a segment being a run of tokens without a branch, and what they see."""
+    positions, ends = pack.position_ids.tolist(), pack.subtree_end.tolist()
+    starts = [k for k in range(len(ends)) if k == 0 or positions[k] != positions[k - 1] + 1 or ends[k] != ends[k - 1]]
+    blocks: list[Block] = []
+    path: list[tuple[int, int]] = []  # the segments above and with the current one
+    for start, stop in zip(starts, [*starts[1:], len(ends)], strict=True):
+        while path and ends[path[-1][0]] <= start:
+            path.pop()
+        for begin in range(start, stop, BLOCK):
+            end = min(begin + BLOCK, stop)
+            blocks.append(Block(begin, end, _joined([*path, (start, end)])))
+        path.append((start, stop))
+    return blocks
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Ranges that touch become one."""
+    joined = [ranges[0]]
+    for begin, end in ranges[1:]:
+        if joined[-1][1] == begin:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((begin, end))
+    return tuple(joined)
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    tree: Tree | None = None,
+    **settings: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """Transformers' signature: query [B, heads, U, d] to [B, U, heads, d]. Without a tree it is plain SDPA."""
+    if tree is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)  # type: ignore[no-any-return]
+    if isinstance(tree.mask, BlockMask):
+        return flex_attention_forward(module, query, key, value, tree.mask, **settings)  # type: ignore[no-any-return]
+    if tree.mask is not None:
+        return sdpa_attention_forward(module, query, key, value, tree.mask, **settings)  # type: ignore[no-any-return]
+    scaling = settings.get("scaling") or query.shape[-1] ** -0.5
+    output = segment_attention(query[0], key[0], value[0], tree.blocks, scaling)
+    return output.transpose(0, 1).unsqueeze(0), None
+
+
+AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

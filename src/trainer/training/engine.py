@@ -1,0 +1,137 @@
+"""What a model makes of a pack: which rows may share tokens, and the sums whose gradient trains the adapter."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainer.data.packing import Pack, make_packs
+from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.model import tree_attention
+from trainer.model.lora_linear import use_lora_linear
+from trainer.model.sharing import UNSHARED, sharing_of
+from trainer.training.loss import Sums, find_head, head_sums, logit_sums
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}  # of a probe; 16 bits round by more
+TOLERANCE_16_BITS = 0.05
+
+
+class Engine:
+    """Packs examples for one model and computes their sums. `notes` say what is not shared, and why."""
+
+    def __init__(self, model: "PeftModel", device: torch.device) -> None:
+        self.model, self.device = model.get_base_model(), device
+        self.decoder = self.model.base_model
+        _keep_differentiable(self.model)
+        use_lora_linear(model)
+        self.kind = tree_attention.kind_for(self.model, device)
+        self.head = find_head(self.model)
+        self.sharing, note = sharing_of(self.model)
+        self.notes = [note] if note else []
+        training = self.model.training
+        self.model.eval()
+        self._probe()
+        self.model.train(training)
+
+    def packs(self, examples: Sequence[Example], token_budget: int) -> list[Pack]:
+        """Cut the examples of a step into packs."""
+        return make_packs(examples, token_budget, self.sharing)
+
+    def sums(self, pack: Pack) -> Sums:
+        """Forward one pack."""
+        target, weight = self._here(pack.target), self._here(pack.weight)
+        if self.head is not None:
+            return head_sums(self.head, self._hidden(pack), target, weight)
+        return logit_sums(self._model_logits(pack), target, weight)
+
+    def _hidden(self, pack: Pack) -> Tensor:
+        """What the head reads at the supervised positions [S, H]."""
+        row, column = map(self._here, _places(pack))
+        hidden: Tensor = self.decoder(**self._inputs(pack), use_cache=False).last_hidden_state
+        return hidden[row, column]
+
+    def _model_logits(self, pack: Pack) -> Tensor:
+        """The model's own logits at the supervised positions [S, V]."""
+        row, column = _places(pack)
+        kept, column = torch.unique(column, return_inverse=True)
+        output = self.model(**self._inputs(pack), use_cache=False, logits_to_keep=self._here(kept))
+        logits: Tensor = output.logits
+        return logits[self._here(row), self._here(column)]
+
+    def _inputs(self, pack: Pack) -> dict[str, Any]:
+        """A trie is one long row [1, U] with its own rule of sight; unshared rows are padded to [B, T]."""
+        if self.sharing.alone_over is not None:
+            _forget_lengths(self.decoder)
+        if pack.shared:
+            tree = tree_attention.make_tree(pack, self.kind, self.device, self.model.dtype)
+            return {
+                "input_ids": self._here(pack.input_ids)[None],
+                "position_ids": self._here(pack.position_ids)[None],
+                # A ready mask, so that the model makes none; the one element stands for what the tree says.
+                "attention_mask": tree.mask if tree.mask is not None else torch.ones(1, 1, 1, 1, device=self.device),
+                "tree": tree,
+            }
+        rows = pack.input_ids.tensor_split((pack.position_ids == 0).nonzero()[1:, 0])
+        ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in rows], batch_first=True)
+        return {"input_ids": self._here(ids), "attention_mask": self._here(mask)}
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    @torch.no_grad()
+    def _probe(self) -> None:
+        """Compare our head with the model's, and a small trie with its rows alone: what differs is not used."""
+        examples = _probe_examples()
+        rows = make_packs(examples, 1, UNSHARED)
+        alone = torch.cat([self._hidden(pack) for pack in rows])
+        logits = torch.cat([self._model_logits(pack) for pack in rows])
+        if self.head is not None and not _agree(self.head.logits(alone), logits):
+            self.head = None
+        if self.sharing == UNSHARED:
+            return
+        own_attention = self.model.config._attn_implementation
+        self.model.set_attn_implementation(tree_attention.implementation(self.kind))
+        if not _agree(torch.cat([self._hidden(pack) for pack in make_packs(examples, 10_000)]), alone):
+            self.model.set_attn_implementation(own_attention)
+            self.sharing = UNSHARED
+            self.notes.append("rows share no tokens: this model computes something else from shared ones")
+
+
+def _keep_differentiable(model: torch.nn.Module) -> None:
+    """On a CPU bitsandbytes rewrites 4-bit weights when they are evaluated, to a form without a backward pass."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a plain flag
+
+
+def _forget_lengths(model: torch.nn.Module) -> None:
+    """A dynamic RoPE keeps the frequencies of the longest row it saw; each row shall get those of its own length."""
+    for module in model.modules():
+        if hasattr(module, "max_seq_len_cached"):
+            module.max_seq_len_cached = 0  # type: ignore[assignment]  # a plain number
+
+
+def _places(pack: Pack) -> tuple[Tensor, Tensor]:
+    """Row and column of each supervised position [S] in the model's input."""
+    if pack.shared:
+        return torch.zeros_like(pack.position), pack.position
+    row = (pack.position_ids == 0).cumsum(0) - 1
+    return row[pack.position], pack.position_ids[pack.position]
+
+
+def _probe_examples() -> list[Example]:
+    """Two rows that share a beginning and one that does not; in order, and ever shorter."""
+    tokens = [3 + 7 * number % 89 for number in range(24)]
+    rows = [[2, *tokens, 4, *tokens[:9]], [2, *tokens, 5, *tokens[5:11]], [3, *tokens[2:20]]]
+    return [Example(tuple(row), (IGNORE_INDEX,) * (len(row) - 4) + tuple(row[-4:])) for row in rows]
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    """Whether every row is the same up to rounding."""
+    difference = (found - expected).double().norm(dim=-1) / expected.double().norm(dim=-1)
+    return bool((difference <= TOLERANCE.get(expected.dtype, TOLERANCE_16_BITS)).all())
