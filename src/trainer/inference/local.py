@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+def require_adapter(run: Run) -> None:
+    """Raises: ConfigError, when the run has no adapter yet."""
+    if not (run.adapter / "adapter_model.safetensors").is_file():
+        raise ConfigError(
+            f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; "
+            f"finish it with: train --resume {run.path}"
+        )
+
+
 class TunedModel:
     """A run's model, loaded once; `base` and `tuned` answer from the same weights with the adapter off and on.
 
@@ -28,11 +37,7 @@ class TunedModel:
     """
 
     def __init__(self, run: Run) -> None:
-        if not (run.adapter / "adapter_model.safetensors").is_file():
-            raise ConfigError(
-                f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; "
-                f"finish it with: train --resume {run.path}"
-            )
+        require_adapter(run)
         settings, pinned = run.config().model, run.manifest()["base"]
         revision = pinned["revision"] if pinned["weights_sha256"] is None else None
         if str(pinned["name"]).startswith("builtin:"):

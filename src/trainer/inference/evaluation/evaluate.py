@@ -19,7 +19,7 @@ from trainer.inference.evaluation.losses import row_losses
 from trainer.inference.evaluation.questions import Question, ask, measure_answer
 from trainer.inference.evaluation.result import Answer, make_result
 from trainer.inference.generate import generate
-from trainer.inference.local import TunedModel
+from trainer.inference.local import TunedModel, require_adapter
 from trainer.inference.replies import ReplyReader
 from trainer.runs import Run
 
@@ -57,6 +57,7 @@ def evaluate(
 
 
 def _prepare(run: Run, console: Console, file: Path | None, given: dict[str, int | None]) -> Exam:
+    require_adapter(run)
     config = run.config()
     found = find_held_out(run, config, file)
     gc.collect()  # the model that was trained a moment ago
