@@ -41,6 +41,9 @@ test: lint ## The tests that CI runs
 test-full: lint ## All tests, also those that take minutes
 	$(BIN)/pytest
 
+bench-serve: setup ## Speed, overload and memory of trainer serve; a few minutes
+	$(BIN)/python benchmarks/serve.py
+
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
@@ -48,4 +51,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo lint test test-full docs clean
+.PHONY: help setup demo lint test test-full bench-serve docs clean
