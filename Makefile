@@ -52,6 +52,9 @@ bench-checkpoints: setup ## How long training waits for a checkpoint
 bench-data: setup ## Measure checking (a million rows) and rendering; a few minutes
 	$(BIN)/python benchmarks/data.py
 
+bench-serve: setup ## Speed, overload and memory of trainer serve; a few minutes
+	$(BIN)/python benchmarks/serve.py
+
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
@@ -60,4 +63,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo lint test test-full chaos bench-checkpoints bench-data docs clean
+.PHONY: help setup demo lint test test-full chaos bench-checkpoints bench-data bench-serve docs clean
