@@ -232,6 +232,23 @@ def test_quantised_bases_train_and_the_adapter_stays_float32(settings: Settings,
     assert {tensor.dtype for tensor in weights} == {torch.float32}
 
 
+def test_evaluating_a_4_bit_base_leaves_its_gradient_as_it_was(settings: Settings) -> None:
+    prepared = prepare(settings(model__quantization="nf4"), print)
+    model = fitting._load(prepared)
+    ids = torch.tensor([prepared.data.train[0].examples[0].input_ids])
+
+    def gradient() -> torch.Tensor:
+        model.zero_grad()
+        model.train()(input_ids=ids, labels=ids).loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    expected = gradient()
+    with torch.no_grad():
+        model.eval()(input_ids=ids)
+    found = gradient()
+    assert (found - expected).norm() <= 1e-3 * expected.norm()
+
+
 def test_bfloat16_trains_with_a_float32_adapter(settings: Settings) -> None:
     run, _ = train(settings(model__dtype="bfloat16"))
     assert {t.dtype for t in load_file(run.adapter / "adapter_model.safetensors").values()} == {torch.float32}
