@@ -51,8 +51,12 @@ bench-checkpoints: setup ## How long training waits for a checkpoint
 
 bench-data: setup ## Measure checking (a million rows) and rendering; a few minutes
 	$(BIN)/python benchmarks/data.py
+
 bench: setup ## This trainer against TRL on a CPU, one thread, about an hour; TRAINER_SAMPLE_DATA adds real rows
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
+
+bench-serve: setup ## Speed, overload and memory of trainer serve; a few minutes
+	$(BIN)/python benchmarks/serve.py
 
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
@@ -62,4 +66,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo lint test test-full chaos bench bench-checkpoints bench-data docs clean
+.PHONY: help setup demo lint test test-full chaos bench bench-checkpoints bench-data bench-serve docs clean

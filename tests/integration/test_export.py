@@ -17,9 +17,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tests.tiny_runs import END, train, untied_base
 from trainer.errors import ConfigError, ParityError
 from trainer.inference import export as exporting
+from trainer.inference.client import Sampling
 from trainer.inference.export import export_run
 from trainer.inference.local import TunedModel
 from trainer.inference.parity import EXACT, ROUNDED
+from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.loading import load_export
 from trainer.inference.trained import trained_base
 from trainer.model.base import load_model
 from trainer.runs import Run
@@ -337,3 +340,33 @@ def test_a_run_without_an_adapter_is_told(runs: Runs, beside: Path) -> None:
     shutil.copytree(runs["plain"].path, beside / "copy", ignore=shutil.ignore_patterns("adapter"))
     with pytest.raises(ConfigError, match=r"run 'copy': has no adapter \(its state is succeeded\), expected a"):
         export_run(Run(beside / "copy"), beside / "out", merge=False)
+
+
+# Exports that are served again
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("variant", "merge"), [("nf4", False), ("dora", False), ("untied", True)])
+def test_an_export_is_served_as_the_model_that_was_trained(runs: Runs, variant: str, merge: bool) -> None:
+    from trainer.inference.serve.scoring import Scorer
+
+    scorer = Scorer(runs.exported(variant, merge), Limits(max_requests=1))
+    messages = [{"role": "user", "content": "What is number 21?"}]
+    body = {"model": variant, "messages": messages, "temperature": 0, "max_tokens": 20}
+    scored = scorer.score(json.dumps(body).encode())
+    expected = TunedModel(runs[variant]).tuned.answer(messages, Sampling(max_tokens=20))
+    assert scored.body["choices"][0]["message"]["content"].strip() == expected
+    scorer.service.engine.stop()
+
+
+def test_a_folder_that_is_no_export_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no parity.json, expected a folder written by: trainer export"):
+        load_export(tmp_path)
+
+
+def test_an_export_whose_template_was_changed_is_not_served(runs: Runs, tmp_path: Path) -> None:
+    shutil.copytree(runs.exported("plain", merge=True), tmp_path / "copy")
+    template = tmp_path / "copy" / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    with pytest.raises(ConfigError, match="the chat template is not the one that was trained; export the run again"):
+        load_export(tmp_path / "copy")

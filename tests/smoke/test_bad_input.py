@@ -265,10 +265,10 @@ def test_a_run_without_an_adapter_cannot_be_talked_to(stopped):
 
 
 def test_a_run_without_an_adapter_is_not_compared_with_its_base(stopped):
-    assert refusal("trainer", "evaluate", str(stopped.path), "--rows", "data/glossary_validation.jsonl")[-1] == (
+    assert refusal("trainer", "evaluate", str(stopped.path), "--rows", "data/glossary_validation.jsonl") == [
         "error: run 'stopped': has no adapter (its state is paused), expected a finished run; "
         f"finish it with: train --resume {stopped.path}"
-    )
+    ]
 
 
 def test_a_run_without_held_out_rows_needs_a_file_of_them(finished):

@@ -1,6 +1,7 @@
 """Whether the parameters of a tool are a JSON Schema. Nothing is fetched: references are not followed."""
 
 import json
+import warnings
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -30,7 +31,9 @@ def _known_mistake(schema: str) -> tuple[str, str, str] | None:
 def _mistake(schema: str) -> tuple[str, str, str] | None:
     """(path, found, accepted) of the first mistake."""
     try:
-        error = next(_validator().iter_errors(json.loads(schema)), None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of re, about patterns that will mean something else one day
+            error = next(_validator().iter_errors(json.loads(schema)), None)
     except (RecursionError, OverflowError):
         return "", "is too deep or too large to be checked", "a JSON Schema of tool arguments"
     if error is None:

@@ -190,6 +190,8 @@ def _as_json(result: Export, run: Run, merge: bool, dtype: str) -> dict[str, Any
     return {
         "run": run.name,
         "merged": merge,
+        "quantization": run.config().model.quantization,
+        "template_sha256": run.manifest()["template_sha256"],
         "dtype": dtype,
         "rows": result.rows,
         "bounds": asdict(result.bounds),

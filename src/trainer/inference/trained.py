@@ -43,13 +43,17 @@ def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
     Raises: ConfigError, when it cannot be read or its template is another one.
     """
     tokenizer = stored_tokenizer(run.adapter)
-    digest = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
-    if digest != run.manifest()["template_sha256"]:
+    if template_digest(tokenizer) != run.manifest()["template_sha256"]:
         raise ConfigError(
             f"run {run.name!r}: the chat template in {str(run.adapter)!r} is not the one that was trained; "
             "bring the old file back"
         )
     return tokenizer
+
+
+def template_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """sha256 of the chat template, as the manifest holds it."""
+    return hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
 
 
 def stored_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":

@@ -191,7 +191,15 @@ def load_model(base: Base, settings: ModelConfig, device: "torch.device", dtype:
             f"model.base: {base.name!r} does not fit into the memory of {device}; set model.quantization to nf4"
         ) from error
     assert isinstance(model, torch.nn.Module)
+    _keep_differentiable(model)
     return model
+
+
+def _keep_differentiable(model: "torch.nn.Module") -> None:
+    """On a CPU bitsandbytes rewrites 4-bit weights when they are evaluated, to a form without a backward pass."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _quantization(settings: ModelConfig, dtype: "torch.dtype") -> Any:

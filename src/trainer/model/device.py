@@ -24,8 +24,7 @@ def pick_dtype(settings: ModelConfig, device: "torch.device") -> "torch.dtype":
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)  # type: ignore[no-any-return]  # the schema's literals are torch's names
     if device.type == "cpu":
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if has_bf16 else torch.float32
+        return torch.float32
     has_bf16 = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
     return torch.bfloat16 if has_bf16 else torch.float16
 

@@ -26,7 +26,6 @@ class Engine:
     def __init__(self, model: "PeftModel", device: torch.device) -> None:
         self.model, self.device = model.get_base_model(), device
         self.decoder = self.model.base_model
-        _keep_differentiable(self.model)
         use_lora_linear(model)
         self.kind = tree_attention.kind_for(self.model, device)
         self.head = find_head(self.model)
@@ -100,13 +99,6 @@ class Engine:
             self.model.set_attn_implementation(own_attention)
             self.sharing = UNSHARED
             self.notes.append("rows share no tokens: this model computes something else from shared ones")
-
-
-def _keep_differentiable(model: torch.nn.Module) -> None:
-    """On a CPU bitsandbytes rewrites 4-bit weights when they are evaluated, to a form without a backward pass."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a plain flag
 
 
 def _forget_lengths(model: torch.nn.Module) -> None:

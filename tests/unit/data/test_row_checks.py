@@ -1111,6 +1111,12 @@ def test_a_schema_as_deep_as_a_row_may_be_is_checked(tmp_path):
     assert told(offering(parameters=schema), tmp_path) == []
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_pattern_that_python_warns_of_is_taken_without_a_word(tmp_path):
+    row = offering(parameters={"type": "object", "properties": {"q": {"type": "string", "pattern": "[[a]"}}})
+    assert told(row, tmp_path) == []
+
+
 def test_a_property_name_cannot_steer_a_terminal(tmp_path):
     row = offering(parameters={"properties": {"\x1b[31m": {"type": "strng"}}})
     assert told(row, tmp_path) == [

@@ -21,6 +21,7 @@ from trainer.inference.evaluation.result import Answer, make_result
 from trainer.inference.generate import generate
 from trainer.inference.local import TunedModel
 from trainer.inference.replies import ReplyReader
+from trainer.inference.trained import trained_adapter
 from trainer.runs import Run
 
 MODELS = {"base": False, "tuned": True}  # whether the adapter is on
@@ -54,6 +55,7 @@ def evaluate(
 
 
 def _prepare(run: Run, console: Console, file: Path | None, given: dict[str, int | None]) -> Exam:
+    trained_adapter(run)
     config = run.config()
     found = find_held_out(run, config, file)
     gc.collect()  # the model that was trained a moment ago

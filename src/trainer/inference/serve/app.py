@@ -103,7 +103,8 @@ async def models(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """The model by its name."""
     server: Server = request.app.state.server
-    _check_model(request.path_params["name"], server)
+    if request.path_params["name"] != server.name:
+        raise Refusal(404, f"there is no such model, expected {server.name!r}", "model_not_found", "model")
     return JSONResponse(_model(server))
 
 
@@ -130,7 +131,7 @@ class ChatCompletions:
         except ClientDisconnect:
             return
         chat = parse_request(body)
-        _check_model(chat.model, server)
+        service.check_model(chat.model)
         await _unless_client_leaves(self.receive, self._answer(service, chat))
 
     async def _answer(self, service: Service, chat: ChatRequest) -> None:
@@ -167,12 +168,6 @@ async def _unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, None
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _check_model(name: str, server: Server) -> None:
-    if name != server.name:
-        message = f"the model {name[:80]!r} is not served here, expected {server.name!r}"
-        raise Refusal(404, message, "model_not_found", "model")
 
 
 def _model(server: Server) -> dict[str, Any]:

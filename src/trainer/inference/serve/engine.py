@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ class Engine:
 
         from trainer.inference.serve.sampling import processors
 
+        _leave_a_core(self.model)
         logging.getLogger("ContinuousBatchingLogger").setLevel(logging.CRITICAL)
         settings = ContinuousBatchingConfig(
             page_size=PAGE_TOKENS,
@@ -113,6 +115,17 @@ class Engine:
         """End the thread that generates; requests in progress fail."""
         if self.manager is not None:
             self.manager.stop(block=True, timeout=STOP_SECONDS, hard_stop=True)
+
+
+def _leave_a_core(model: "PreTrainedModel") -> None:
+    """On a CPU: torch's threads wait for each other at every layer, and all of them for one that shares its core.
+
+    The event loop needs a core too. On two cores, small models answer several times faster this way.
+    """
+    import torch
+
+    if model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
 
 
 def _num_pages(model: "PreTrainedModel", max_length: int, limits: Limits) -> int:

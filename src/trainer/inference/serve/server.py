@@ -1,30 +1,24 @@
 """`trainer serve`: bind, load the model behind the open port, answer until a signal comes."""
 
 import asyncio
-import hashlib
 import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, TrainerError, TrainingError
 from trainer.inference.serve.guards import allowed_hosts
 from trainer.inference.serve.limits import Limits
-from trainer.inference.trained import stop_ids, trained_adapter
+from trainer.inference.trained import trained_adapter
 from trainer.runs import Run
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from trainer.inference.local import TunedModel
     from trainer.inference.serve.app import Server
-    from trainer.inference.serve.service import Service
-
-T = TypeVar("T")
 
 MAX_CONNECTIONS = 512  # open at a time, idle ones too
 WATCH_SECONDS = 1.0
@@ -124,9 +118,11 @@ class _Keeper:
             await self.server.service.renderer.stop()
 
     async def _keep(self) -> None:
+        from trainer.inference.serve.loading import service_of_run
+
         try:
             self.report(f"loading {self.run.name}; {self.address}/health says when it is ready")
-            self.server.service = await load_service(self.run, self.server.limits, self.report)
+            self.server.service = await service_of_run(self.run, self.server.limits, self.report)
             self.report(f"serving {self.run.name} on {self.address}/v1")
             while not self.server.service.engine.problem:
                 await asyncio.sleep(WATCH_SECONDS)
@@ -138,49 +134,3 @@ class _Keeper:
             self.error.__cause__ = error
         self.server.problem = str(self.error)
         self.stop()
-
-
-async def load_service(run: Run, limits: Limits, report: Callable[[str], None]) -> "Service":
-    """The run's model, ready to answer. Raises: ConfigError, ParityError."""
-    from trainer.inference.serve.engine import Engine
-    from trainer.inference.serve.gate import check_prompts
-    from trainer.inference.serve.rendering import PromptRenderer
-    from trainer.inference.serve.service import Service
-
-    tuned = await _in_thread(lambda: _load(run))
-    renderer = PromptRenderer(run.adapter)
-    await renderer.start()
-    num_prompts, source = await check_prompts(run, tuned.renderer, renderer)
-    report(f"{num_prompts} prompts of {source} are the ones that were trained")
-    stops = stop_ids(renderer.stops, tuned.model.generation_config.eos_token_id)
-    engine = Engine(tuned.model.get_base_model(), stops, tuned.max_length, limits)
-    await _in_thread(engine.start)
-    if engine.max_length < tuned.max_length:
-        report(f"memory is left for conversations of {engine.max_length:,} tokens, of {tuned.max_length:,}")
-    digest = hashlib.sha256((run.adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
-    return Service(run.name, f"fp_{digest[:12]}", engine, renderer, tuned.tokenizer, limits)
-
-
-def _load(run: Run) -> "TunedModel":
-    from trainer.inference.local import TunedModel
-
-    return TunedModel(run)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    """Like asyncio.to_thread, in a thread that does not keep the process from ending."""
-    loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_exception(error) if error is not None else future.set_result(result)
-
-    def body() -> None:
-        try:
-            result, error = work(), None
-        except BaseException as caught:
-            result, error = None, caught
-        loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=body, daemon=True).start()
-    return await future  # type: ignore[no-any-return]

@@ -52,6 +52,12 @@ class Service:
         self.engine, self.renderer, self.tokenizer, self.limits = engine, renderer, tokenizer, limits
         self.places = Places(limits)
 
+    def check_model(self, name: str) -> None:
+        """Raises: Refusal, when another model is asked for."""
+        if name != self.name:
+            message = f"the model {name[:80]!r} is not served here, expected {self.name!r}"
+            raise Refusal(404, message, "model_not_found", "model")
+
     async def prompt(self, request: ChatRequest) -> list[int]:
         """The ids that the model gets. Raises: Refusal."""
         return await self.renderer.prompt(request.rendered_messages(), request.rendered_tools())

@@ -1,0 +1,138 @@
+"""A service from a run, or from a folder that `trainer export` wrote."""
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trainer.config.schema import ModelConfig
+from trainer.errors import ConfigError
+from trainer.inference.serve.engine import Engine
+from trainer.inference.serve.gate import check_prompts
+from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.rendering import PromptRenderer
+from trainer.inference.serve.service import Service
+from trainer.inference.trained import stop_ids, stored_tokenizer, template_digest
+from trainer.model.adapter import load_adapter
+from trainer.model.base import find_base, load_model
+from trainer.model.device import pick_device, pick_dtype
+from trainer.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is served, and the folder of its tokenizer."""
+
+    name: str
+    folder: Path
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the weights that were trained."""
+        weights = sorted(self.folder.glob("*.safetensors"))
+        digest = hashlib.sha256()
+        for file in weights:
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+        return f"fp_{digest.hexdigest()[:12]}"
+
+
+async def service_of_run(run: Run, limits: Limits, report: Callable[[str], None]) -> Service:
+    """The run's model, ready to answer; its prompts are compared with those of training.
+
+    Raises: ConfigError, ParityError.
+    """
+    tuned = await in_thread(lambda: _tuned(run))
+    renderer = PromptRenderer(run.adapter)
+    await renderer.start()
+    try:
+        num_prompts, source = await check_prompts(run, tuned.renderer, renderer)
+    except BaseException:
+        await renderer.stop()
+        raise
+    report(f"{num_prompts} prompts of {source} are the ones that were trained")
+    model = Model(run.name, run.adapter, tuned.model.get_base_model(), tuned.tokenizer, tuned.max_length)
+    return await _service(model, renderer, limits, report)
+
+
+async def service_of_export(folder: Path, limits: Limits, report: Callable[[str], None]) -> Service:
+    """The exported model, ready to answer. Raises: ConfigError, when the folder is not a whole export."""
+    model = await in_thread(lambda: load_export(folder))
+    renderer = PromptRenderer(folder)
+    await renderer.start()
+    return await _service(model, renderer, limits, report)
+
+
+async def _service(model: Model, renderer: PromptRenderer, limits: Limits, report: Callable[[str], None]) -> Service:
+    stops = stop_ids(renderer.stops, model.model.generation_config.eos_token_id)
+    engine = Engine(model.model, stops, model.max_length, limits)
+    await in_thread(engine.start)
+    if engine.max_length < model.max_length:
+        report(f"memory is left for conversations of {engine.max_length:,} tokens, of {model.max_length:,}")
+    return Service(model.name, model.fingerprint, engine, renderer, model.tokenizer, limits)
+
+
+def _tuned(run: Run) -> Any:
+    from trainer.inference.local import TunedModel
+
+    return TunedModel(run)
+
+
+def load_export(folder: Path) -> Model:
+    """The model of an export, in the form and number format in which it was compared with the trained one.
+
+    Raises: ConfigError, when the folder is not an export, its template was changed, or its base is not to be had.
+    """
+    try:
+        origin = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(f"{folder}: has no parity.json, expected a folder written by: trainer export") from None
+    tokenizer = stored_tokenizer(folder)
+    if template_digest(tokenizer) != origin["template_sha256"]:
+        raise ConfigError(f"{folder}: the chat template is not the one that was trained; export the run again")
+    settings = ModelConfig(base=str(folder), dtype=origin["dtype"])
+    if not origin["merged"]:
+        pinned = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        source = {"base": pinned["base_model_name_or_path"], "revision": pinned["revision"]}
+        settings = settings.model_copy(update={**source, "quantization": origin["quantization"]})
+    base, device = find_base(settings), pick_device()
+    model = load_model(base, settings, device, pick_dtype(settings, device))
+    if not origin["merged"]:
+        model = load_adapter(model, folder).get_base_model()
+    return Model(str(origin["run"]), folder, model.eval(), tokenizer, base.max_length)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Like asyncio.to_thread, in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: Any, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def body() -> None:
+        try:
+            result, error = work(), None
+        except Exception as caught:
+            result, error = None, caught
+        loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=body, daemon=True).start()
+    return await future

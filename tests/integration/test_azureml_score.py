@@ -1,0 +1,160 @@
+"""azureml/score.py under Azure ML's own inference server, in an environment of its own.
+
+The server's pins conflict with ours (pydantic 2.12), so that it gets a virtual environment, made once in the cache
+folder: its own packages from the package index, everything else from the environment that runs the tests.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.serving import wait_until
+from trainer.inference.client import Sampling
+from trainer.inference.export import export_run
+from trainer.inference.local import TunedModel
+from trainer.runs import Run
+
+PINS = REPOSITORY / "azureml" / "serving" / "requirements.txt"
+START = "from azureml_inference_server_http import amlserver_linux; amlserver_linux.run('127.0.0.1', {port}, 1)"
+MESSAGES = [{"role": "system", "content": "You count."}, {"role": "user", "content": "What is number 5?"}]
+READY_SECONDS = 180
+
+
+def pins(path: Path) -> dict[str, str]:
+    lines = (line.partition("==") for line in path.read_text().splitlines() if "==" in line)
+    return {name.lower().replace("_", "-"): version for name, _, version in lines}
+
+
+def test_the_serving_pins_are_those_that_the_tests_run_with_but_for_what_the_server_holds_back() -> None:
+    ours, theirs = pins(REPOSITORY / "constraints.txt"), pins(PINS)
+    differ = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
+    assert differ == {"pydantic", "pydantic-core"}
+    assert {"torch", "transformers", "peft", "azureml-inference-server-http"} <= theirs.keys()
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    """The interpreter of the environment; made once, and again when the pins change."""
+    root = Path(os.environ.get("TRAINER_CACHE") or Path.home() / ".cache" / "azure-llm-trainer")
+    digest = hashlib.sha256(PINS.read_bytes() + sys.version.encode() + sys.prefix.encode()).hexdigest()[:16]
+    folder = root / f"azureml-serving-{digest}"
+    if not (folder / "ready").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        site = next(folder.glob("lib/python*/site-packages"))
+        (site / "parent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", PINS]
+        done = subprocess.run([*pip, "azureml-inference-server-http"], capture_output=True, text=True, timeout=500)
+        if done.returncode != 0:
+            pytest.skip(f"the inference server cannot be installed here: {done.stderr[-500:]}")
+        (folder / "ready").touch()
+    return folder / "bin" / "python"
+
+
+class Scoring:
+    """Azure ML's server with our script."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+        self.process, self.port, self.log = process, port, log
+
+    def request(self, body: Any, method: str = "POST") -> tuple[int, dict[str, Any]]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, "/score", data, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def is_healthy(self) -> bool:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+
+@contextmanager
+def scoring(python: Path, model_dir: Path, log: Path) -> Iterator[Scoring]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    environment = os.environ | {
+        "AML_APP_ROOT": str(REPOSITORY / "azureml"),
+        "AZUREML_ENTRY_SCRIPT": "score.py",
+        "AZUREML_MODEL_DIR": str(model_dir),
+        "PYTHONPATH": str(REPOSITORY / "src"),
+        "TRAINER_MAX_TOKENS": "50",
+    }
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [python, "-c", START.format(port=port)], env=environment, stdout=file, stderr=file, cwd=log.parent
+        )
+    try:
+        yield Scoring(process, port, log)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["merged", "adapter"])
+def served(
+    request: pytest.FixtureRequest, python: Path, tuned: Run, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scoring]:
+    folder = tmp_path_factory.mktemp("azureml")
+    (folder / "model" / "1").mkdir(parents=True)  # Azure ML mounts a model under its name and version
+    export_run(tuned, folder / "model" / "1" / "exported", merge=request.param)
+    with scoring(python, folder / "model", folder / "log") as running:
+        wait_until(lambda: running.process.poll() is not None or running.is_healthy(), READY_SECONDS)
+        assert running.process.poll() is None, running.log.read_text()[-3000:]
+        yield running
+
+
+@pytest.mark.long
+def test_it_answers_as_the_trained_model(served: Scoring, tuned: Run) -> None:
+    status, answer = served.request({"model": "tuned", "messages": MESSAGES, "temperature": 0, "max_tokens": 40})
+    assert (status, answer["object"]) == (200, "chat.completion")
+    expected = TunedModel(tuned).tuned.answer(MESSAGES, Sampling(max_tokens=40))
+    assert answer["choices"][0]["message"]["content"].strip() == expected
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        ({"model": "tuned", "messages": []}, 400, "invalid_value"),
+        ({"model": "other", "messages": MESSAGES}, 404, "model_not_found"),
+        ({"model": "tuned", "messages": MESSAGES, "stream": True}, 400, "unsupported_parameter"),
+        ({"model": "tuned", "messages": MESSAGES, "max_tokens": 51}, 400, "max_tokens_exceeded"),
+        (b'"' + b"x" * 1024 * 1024 + b'"', 413, "request_too_large"),
+    ],
+)
+def test_a_bad_request_gets_its_status_and_the_next_one_an_answer(
+    served: Scoring, body: Any, status: int, code: str
+) -> None:
+    found, answer = served.request(body)
+    assert (found, answer["error"]["code"]) == (status, code)
+    assert served.request({"model": "tuned", "messages": MESSAGES, "max_tokens": 1})[0] == 200
+
+
+@pytest.mark.long
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with scoring(python, tmp_path / "model", tmp_path / "log") as running:
+        wait_until(lambda: "User's init function failed" in running.log.read_text(), READY_SECONDS)
+        wait_until(lambda: running.process.poll() is not None, READY_SECONDS)
+        assert not running.is_healthy()
+    assert re.search(r"ConfigError: .*model: has 0 exports, expected one", (tmp_path / "log").read_text())
