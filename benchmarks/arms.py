@@ -19,7 +19,6 @@ from transformers import TrainerCallback  # noqa: E402
 from trainer.data.rendering import Example  # noqa: E402
 
 Backward = Callable[[], float]  # adds the step's gradient and returns its loss
-TOKEN_BUDGET = 2048
 LEARNING_RATE = 2e-4
 MOST_MEMORY = 12 * 2**30  # an arm that wants more ends, and not the machine it shares with others
 
@@ -72,11 +71,12 @@ def reference(model: Any, examples: list[Example]) -> Backward:
 
 def ours(model: Any, examples: list[Example]) -> Backward:
     from trainer.training.engine import Engine
+    from trainer.training.memory import MAX_BUDGET
 
     engine = Engine(model, torch.device("cpu"))
 
     def backward() -> float:
-        packs = engine.packs(examples, TOKEN_BUDGET)
+        packs = engine.packs(examples, MAX_BUDGET["cpu"])
         total, loss = sum(pack.num_supervised for pack in packs), torch.zeros(())
         for pack in packs:
             nll = engine.sums(pack).nll / total

@@ -192,7 +192,7 @@ def main() -> None:
         settings = {"rows": options.rows, "layers": options.layers, "repeats": options.repeats, "load_average": load}
         found = {"machine": machine(), "settings": settings, "shape": shape} | results[shape]
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"engine-cpu-{shape.replace(' ', '-').lower()}-{options.layers}-layers.json"
+        path = RESULTS / f"engine-cpu-{shape.replace(' ', '-').lower()}-{options.rows}-rows.json"
         path.write_text(json.dumps(found, indent=1) + "\n")
         print(f"written to {path.relative_to(RESULTS.parent.parent)}", flush=True)
 
