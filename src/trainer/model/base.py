@@ -199,7 +199,7 @@ def _keep_differentiable(model: "torch.nn.Module") -> None:
     """On a CPU bitsandbytes rewrites 4-bit weights when they are evaluated, to a form without a backward pass."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a plain flag
 
 
 def _quantization(settings: ModelConfig, dtype: "torch.dtype") -> Any:
