@@ -105,7 +105,8 @@ def write(checkpoints: Path, step: int, content: Mapping[str, bytes], state: Map
     manifest = {"step": step, "files": entries}
     sealed = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode()
     try:
-        checkpoint.delete()
+        if checkpoint.path.exists():
+            checkpoint.delete()
         checkpoint.path.mkdir(parents=True)
         for name, data in whole.items():
             files.write_flushed(checkpoint.path / name, data)
