@@ -37,10 +37,10 @@ lint: setup ## Formatting, types, import directions
 	$(BIN)/lint-imports
 
 test: lint ## The tests that CI runs
-	$(BIN)/pytest -m 'not long'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long'
 
 test-full: lint ## All tests, also those that take minutes
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest
 
 chaos: setup ## Kill runs at 330 points, ours and transformers' own, and let each go on
 	$(BIN)/python -m tests.chaos --trainer ours --points 330 --output benchmarks/results/kills.json

@@ -52,13 +52,17 @@ class Serving:
         return response, response.read()
 
     @property
-    def num_generating(self) -> int:
-        """Requests that the model is working on."""
+    def generating(self) -> list[Any]:
+        """The states of the requests that the model is working on."""
         service = self.program.server.service
         assert service is not None
         manager = service.engine.manager
         assert manager is not None
-        return len(manager.batch_processor.scheduler.active_requests) + manager.input_queue.qsize()
+        return [*manager.batch_processor.scheduler.active_requests.values(), *manager.input_queue.queue]
+
+    @property
+    def num_generating(self) -> int:
+        return len(self.generating)
 
 
 @contextmanager

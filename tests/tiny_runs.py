@@ -63,3 +63,34 @@ def untied_base(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text("---\nlicense: apache-2.0\nlicense_link: https://example.org/l\n---\n# Base\n")
     return folder
+
+
+def calling_rows(path: Path) -> Path:
+    """Rows that call a tool and then say its result."""
+    path.write_text("".join(_calling_row(a, b) for a in range(1, 5) for b in range(1, 5)), encoding="utf-8")
+    return path
+
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Adds.",
+        "parameters": {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}},
+    },
+}
+
+
+def _calling_row(a: int, b: int) -> str:
+    call = {
+        "id": f"call_{a}_{b}",
+        "type": "function",
+        "function": {"name": "add", "arguments": f'{{"a": {a}, "b": {b}}}'},
+    }
+    messages = [
+        {"role": "user", "content": f"Add {a} and {b}."},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": str(a + b)},
+        {"role": "assistant", "content": f"It is {a + b}."},
+    ]
+    return json.dumps({"messages": messages, "tools": [ADD]}) + "\n"

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import re
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bfloat16": {"model__dtype": "bfloat16"},
     "untied": {},
 }
-SHORT = [("plain", False), ("plain", True), ("dora", True), ("nf4", True)]
+SHORT = [("plain", False), ("plain", True), ("nf4", True)]
 LONG = [(name, merge) for name in VARIANTS for merge in (False, True) if (name, merge) not in SHORT]
 
 
@@ -301,12 +303,12 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(runs: Runs, beside: Path) ->
     assert list(beside.iterdir()) == []
 
 
-def test_ctrl_c_leaves_nothing_behind(runs: Runs, beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(exporting, "_compare", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(("number", "ending"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_leaves_nothing_behind(
+    runs: Runs, beside: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, ending: type[BaseException]
+) -> None:
+    monkeypatch.setattr(exporting, "_compare", lambda *arguments: os.kill(os.getpid(), number))
+    with pytest.raises(ending):
         export_run(runs["plain"], beside / "out", merge=False)
     assert list(beside.iterdir()) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,12 @@ import pytest
 import torch
 
 from tests.serving import KEY, Serving, serving, wait_until
+from tests.tiny_runs import ADD, calling_rows, train
+from trainer.errors import TrainerError, TrainingError
 from trainer.inference.client import Sampling
 from trainer.inference.local import TunedModel
 from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.server import Program
 from trainer.runs import Run
 
 CHAT = "/v1/chat/completions"
@@ -276,12 +280,15 @@ def sent(server: Serving, body: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_stops_its_generation(server: Serving, stream: bool) -> None:
     connection = sent(server, endless(server) | {"stream": stream})
-    wait_until(lambda: server.num_generating == 1)
+    wait_until(lambda: server.generating)
+    (request,) = server.generating
     connection.close()
     wait_until(lambda: server.num_generating == 0, seconds=5)
     service = server.program.server.service
     assert service is not None
     wait_until(lambda: service.places.taken == 0, seconds=5)
+    assert request.status.name == "DECODING"  # it was not let go on to its end
+    assert request.generated_len() < 300
     manager = service.engine.manager
     assert manager is not None
     assert manager.output_router.result_handlers == {}
@@ -372,3 +379,52 @@ def test_answers_with_tool_calls_hold_to_the_published_schema() -> None:
     check(answer.whole("", calls, "tool_calls", Usage(1, 2)), "CreateChatCompletionResponse")
     chunk = answer.chunk(call_deltas(calls)).removeprefix(b"data: ")
     check(json.loads(chunk), "CreateChatCompletionStreamResponse")
+
+
+@pytest.mark.long
+def test_a_server_whose_model_fails_tells_everyone_and_ends(tuned: Run) -> None:
+    program = Program(tuned, "127.0.0.1", 0, [], KEY, Limits())
+    errors: list[TrainerError] = []
+
+    def run() -> None:
+        try:
+            program.run()
+        except TrainerError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    server = Serving(program)
+    wait_until(lambda: server.request("GET", "/health")[0].status == 200, seconds=120)
+    service = program.server.service
+    assert service is not None
+    service.engine.model.model.layers[0].forward = lambda *arguments, **options: 1 / 0
+    response, text = server.request("POST", CHAT, body_of(server))
+    assert (response.status, json.loads(text)["error"]["code"]) == (500, "server_error")
+    thread.join(timeout=60)
+    (error,) = errors
+    assert str(error) == "the model has stopped: ZeroDivisionError: division by zero; start the server again"
+    assert isinstance(error, TrainingError)
+
+
+@pytest.mark.long
+def test_a_model_that_learned_to_call_tools_calls_them(tmp_path: Path) -> None:
+    """And the answer goes back as the client got it, with the tool's result, for the model to say it."""
+    data = str(calling_rows(tmp_path / "calls.jsonl"))
+    run = train(tmp_path, "caller", data__train=data, data__validation=None, training__n_epochs=25)
+    messages: list[Any] = [{"role": "user", "content": "Add 2 and 3."}]
+    settings = {"model": run.name, "tools": [ADD], "temperature": 0, "max_tokens": 80}
+    with serving(run) as running:
+        completions = running.client.chat.completions
+        (choice,) = completions.create(messages=messages, **settings).choices
+        assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+        (call,) = choice.message.tool_calls
+        assert (call.function.name, set(json.loads(call.function.arguments))) == ("add", {"a", "b"})
+        chunks = list(completions.create(messages=messages, stream=True, **settings))
+        (streamed,) = [delta for c in chunks for delta in c.choices[0].delta.tool_calls or []]
+        assert (streamed.function.name, streamed.function.arguments) == (call.function.name, call.function.arguments)
+        assert chunks[-1].choices[0].finish_reason == "tool_calls"
+        result = {"role": "tool", "tool_call_id": call.id, "content": "5"}
+        (choice,) = completions.create(messages=[*messages, choice.message, result], **settings).choices
+        assert choice.finish_reason == "stop"
+        assert choice.message.content.startswith("It is ")

@@ -38,7 +38,13 @@ def export(
         raise ConfigError("--dtype: given without --merge, expected with it; an adapter keeps its number format")
     found = find_run(run, root)
 
-    from trainer.backends import local
+    from trainer.inference.output_folder import refuse_output
+    from trainer.inference.trained import trained_adapter
+
+    trained_adapter(found)
+    refuse_output(output, num_bytes=0)
+
+    from trainer.backends import local  # imports torch: what can be told without it has been told
     from trainer.inference.export import export_run
 
     local.be_quiet()

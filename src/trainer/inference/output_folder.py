@@ -3,6 +3,9 @@
 import os
 import secrets
 import shutil
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,17 +39,31 @@ def built_beside(output: Path) -> Iterator[Path]:
 
     beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:
-        beside.mkdir()
-        yield beside
-        for file in beside.iterdir():
-            _flush(file)
-        beside.rename(output)
-        files.flush_folder(output.absolute().parent)
+        with _sigterm_unwinds():
+            beside.mkdir()
+            yield beside
+            for file in beside.iterdir():
+                _flush(file)
+            beside.rename(output)
+            files.flush_folder(output.absolute().parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"--output: {str(output)!r} cannot be written: {reason}; nothing was left behind") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM ends the process by an exception, so that what was begun is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _flush(file: Path) -> None:

@@ -87,7 +87,7 @@ class Engine:
             if not self.manager.add_request(
                 list(prompt), name, sampling.max_tokens, streaming=not whole, **arguments(sampling)
             ):
-                raise failed(f"the model has stopped: {self.problem}")
+                raise failed(f"the model has stopped: {self.problem or 'it takes no more requests'}")
             while not is_over:
                 output = await outputs.get()
                 while not outputs.empty():  # a later one has the tokens of the earlier ones too
