@@ -66,7 +66,7 @@ def main() -> None:
     names = {id(parameter): name for name, parameter in parameters.items()}
     times: dict[str, list[float]] = {"step": [], "ours": [], "ours, until on disk": [], "transformers": []}
     with tempfile.TemporaryDirectory() as folder:
-        writer = CheckpointWriter(Path(folder) / "ours", lambda number: None)
+        writer = CheckpointWriter(Path(folder) / "ours", lambda snapshot: None)
         for number in range(options.saves):
             times["step"].append(milliseconds(lambda: step(model, optimizer)))
             tensors = {

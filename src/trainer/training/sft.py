@@ -246,8 +246,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _record_training(self, step: int, grad_norm: torch.Tensor) -> dict[str, float]:
         """Read the meter: the mean loss and accuracy since the last reading, and everything else to metrics.jsonl."""
-        if skipped := self.guard.check(step):
-            self._say(f"step {step}: {skipped} updates left out, the loss or gradient was not finite", level="warning")
+        self._check_guard(step)
         reading = self._meter.read()
         for age, loss, usual in reading.spikes:
             message = f"step {step - age}: the loss is {loss:.3g}, the median of the steps before it {usual:.3g}"
@@ -260,6 +259,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         }
         self.run.append_metrics({"step": step} | {key: _finite(value) for key, value in rest.items()})
         return reading.result | {"tokens_per_second": rest["tokens_per_second"]}
+
+    def _check_guard(self, step: int) -> None:
+        """Say which updates were left out. Raises: TrainingError, where that ends the run."""
+        if skipped := self.guard.check(step):
+            self._say(f"step {step}: {skipped} updates left out, the loss or gradient was not finite", level="warning")
 
     def _look_for_request(self) -> None:
         """See whether `trainer pause` or `trainer cancel` was called."""
@@ -299,7 +303,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _save(self, step: int) -> None:
         """Hand everything that is needed to go on from this step to the writer."""
-        self.guard.check(step)
+        self._check_guard(step)
         self.state.log_history.clear()  # results.csv and metrics.jsonl hold it
         scaler = self.accelerator.scaler
         state = {
@@ -326,11 +330,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             Snapshot(step, {ADAPTER: adapter_tensors(self.model), OPTIMIZER: optimizer}, texts, logs, state)
         )
 
-    def _written(self, step: int) -> None:
-        """Called by the writer's thread when the checkpoint of `step` is on disk."""
-        settings = self.settings.training
+    def _written(self, snapshot: Snapshot) -> None:
+        """Called by the writer's thread when a checkpoint is on disk.
+
+        What it calls the best stays: training has gone on, and a better one may not be written yet.
+        """
+        settings, step, best = self.settings.training, snapshot.step, snapshot.state["curve"]["best_step"]
         self.run.event(f"checkpoint at step {step}", kind="checkpoint", step=step)
-        protected = {step for step in (self.curve.best_step,) if step is not None}
+        protected = set() if best is None else {best}
         if settings.save_permanent_steps:
             protected |= set(range(0, step, settings.save_permanent_steps))
         rotate(self.run.checkpoints, step, settings.save_total_limit, protected)

@@ -29,7 +29,7 @@ class Snapshot:
 class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own. What goes wrong there is raised by the next call."""
 
-    def __init__(self, folder: Path, written: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, written: Callable[[Snapshot], None]) -> None:
         self.folder, self.written = folder, written
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
@@ -44,7 +44,7 @@ class CheckpointWriter:
         """Nothing is written any more when the block has ended; another error comes before one of the writer's."""
         try:
             self.wait()
-        except TrainingError:
+        except Exception:
             if error is None:
                 raise
 
@@ -76,7 +76,7 @@ class CheckpointWriter:
             content = {file: save(dict(values), {"format": "pt"}) for file, values in tensors.items()}
             logs = {path.name: _beginning(path, size) for path, size in snapshot.logs.items()}
             checkpoint.write(self.folder, snapshot.step, content | dict(snapshot.texts) | logs, snapshot.state)
-            self.written(snapshot.step)
+            self.written(snapshot)
         except Exception as error:  # handed to the training thread
             self._error = error
 
