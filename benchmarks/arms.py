@@ -12,6 +12,7 @@ from typing import Any
 
 START = time.time()
 
+# The clock starts before what is slow to import: the first step has to wait for it.
 import torch  # noqa: E402
 from shapes import HEAD, HEADS, HIDDEN, KEY_HEADS, MLP, RANK, VOCAB, step_of  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,11 +27,13 @@ from trainer.config.problems import field_names
 from trainer.data.packing import Pack
 from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.runs import Run, control, create_run, find_or_adopt, lock
-from trainer.runs.checkpoint import list_checkpoints, newest_complete
+from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complete, write
+from trainer.training import fit as fitting
 from trainer.training import sft
 from trainer.training.engine import Engine
 from trainer.training.fingerprint import CHANGEABLE, FREE, fingerprint, refuse_changes
 from trainer.training.prepare import Prepared, prepare
+from trainer.training.writer import Snapshot
 
 EVERY = {"training__logging_steps": 1, "training__save_steps": 2}
 
@@ -306,6 +309,23 @@ def test_a_paused_run_stops_at_the_step_and_goes_on(settings: Settings, monkeypa
     assert adapter_hash(run) == adapter_hash(whole)
 
 
+def test_a_run_that_waits_to_begin_can_be_cancelled(settings: Settings) -> None:
+    prepared = prepare(settings(**EVERY), print)
+    run = create_run(prepared.config)
+    run.set_status("queued")
+    assert not control.cancel(run, wait_seconds=0)
+    assert local.resume(run, quiet(), print).exit_code is ExitCode.RUN_FAILED
+    assert (run.state, run.status()["step"]) == ("cancelled", 1)
+
+
+def test_a_request_to_a_process_that_is_gone_does_not_stop_the_next_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stopped_run(settings, monkeypatch)
+    run.ask("pause")
+    assert local.resume(run, quiet(), print).exit_code is ExitCode.DONE
+
+
 def test_a_cancelled_run_keeps_its_checkpoint_and_cannot_go_on(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,10 +440,12 @@ def test_the_policy_skip_leaves_the_update_out_and_says_so(settings: Settings, m
         return loss
 
     monkeypatch.setattr(sft.Trainer, "_step", step_of)
-    run, outcome = train(settings(training__on_non_finite="skip", training__logging_steps=4))
+    run, outcome = train(settings(training__on_non_finite="skip", training__logging_steps=4, training__save_steps=1))
     assert outcome.exit_code is ExitCode.DONE
     messages = [event["message"] for event in run.events()]
-    assert "step 4: 2 updates left out, the loss or gradient was not finite" in messages
+    assert [text for text in messages if "left out" in text] == [
+        f"step {step}: 1 updates left out, the loss or gradient was not finite" for step in (2, 3)
+    ]
     assert all(t.isfinite().all() for t in load_file(run.adapter / sft.ADAPTER).values())
 
 
@@ -550,6 +572,20 @@ def test_a_job_goes_on_from_nothing_but_what_a_mount_shows(
         local.go_on(prepare(other, print), found, quiet())
 
 
+def test_a_job_that_starts_again_with_other_memory_left_keeps_its_plan(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.training import prepare as preparing
+
+    run = stopped_run(settings, monkeypatch)
+    budget = run.config().memory.token_budget
+    monkeypatch.setattr(preparing, "free_memory_bytes", lambda device: 600 * 2**20)
+    prepared = local.check(settings(run__name="stopped"), print, may_exist=True)
+    assert prepared.plan.token_budget == budget
+    assert prepare(settings(run__name="stopped"), print).plan.token_budget != budget
+    assert local.go_on(prepared, run, quiet()).exit_code is ExitCode.DONE
+
+
 def test_a_folder_that_holds_something_else_is_not_adopted(settings: Settings, tmp_path: Path) -> None:
     config = settings(run__name="thesis")
     folder = Path(config.run.root) / "thesis"
@@ -558,6 +594,34 @@ def test_a_folder_that_holds_something_else_is_not_adopted(settings: Settings, t
     with pytest.raises(ConfigError, match="holds something else than a run; choose another name"):
         find_or_adopt(config)
     assert find_or_adopt(settings(run__name="new")) is None
+
+
+def test_the_best_stays_until_a_better_one_is_on_disk(settings: Settings) -> None:
+    """The writer may be behind training, which then knows a better step that is not written yet."""
+    config = settings(training__save_total_limit=1)
+    run = create_run(prepare(config, print).config)
+    for step in (4, 5):
+        write(run.checkpoints, step, {}, {})
+    trainer = SimpleNamespace(settings=config, run=run, curve=SimpleNamespace(best_step=6))
+    sft.Trainer._written(trainer, Snapshot(5, {}, {}, {}, {"curve": {"best_step": 4}}))
+    assert [found.step for found in list_checkpoints(run.checkpoints)] == [4, 5]
+
+
+def test_a_checkpoint_that_another_run_starts_from_is_marked_as_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = train(settings(run__name="first"))
+    marked: list[bool] = []
+    original = fitting.load_adapter
+
+    def load(model: Any, folder: Path, **options: Any) -> Any:
+        marked.append(Checkpoint(folder).is_read)
+        return original(model, folder, **options)
+
+    monkeypatch.setattr(fitting, "load_adapter", load)
+    train(settings(run__name="second", model__base=f"{first.path}@4", training__n_epochs=1))
+    assert marked == [True]
+    assert not Checkpoint(first.checkpoints / "step-00000004").is_read
 
 
 def test_permanent_checkpoints_stay(settings: Settings) -> None:

@@ -36,9 +36,22 @@ def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = Fa
 
     Raises: MissingDependency, ConfigError, DataError.
     """
-    if not may_exist:
+    if may_exist:
+        config = _with_plan(config)
+    else:
         refuse_existing(config)
     return _prepare(config, report)
+
+
+def _with_plan(config: RunConfig) -> RunConfig:
+    """The config with the token budget of the run that exists: this machine may have other memory left."""
+    existing = Path(config.run.root) / str(config.run.name) / "config.yaml"
+    if config.memory.token_budget != "auto" or not existing.is_file():
+        return config
+    try:
+        return config.model_copy(update={"memory": load_config(existing).memory})
+    except ConfigError:  # cut short by a mount; it is written anew
+        return config
 
 
 def read(config: RunConfig, report: Callable[[str], None]) -> Reading:
@@ -118,6 +131,8 @@ def resume(
         )
     if overrides and not run.manifest():
         raise ConfigError(f"run {run.name!r}: has not begun, expected no overrides; start a new run with them")
+    if run.state != "queued":
+        run.answer()  # a request to a process that is gone
     try:
         prepared = _prepare(load_config(run.path / "config.yaml", _complete(overrides)), report)
     except TrainerError as error:
@@ -132,12 +147,19 @@ def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[st
 
     Raises: ConfigError, when it is in use, or its settings are others now; TrainingError.
     """
-    _refuse_running(run)
-    if run.state == "succeeded":
-        now = fingerprint(prepared)
-        if not refuse_changes(run.manifest().get("fingerprint", now), now, allowed, run.path):
-            return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
+    if prepared.ranks.first(lambda: _is_complete(prepared, run, allowed)):
+        return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
     return _fitted(prepared, run, console, allowed)
+
+
+def _is_complete(prepared: Prepared, run: Run, allowed: Collection[str]) -> bool:
+    """Whether the run has reached its end with these settings. Raises: ConfigError."""
+    _refuse_running(run)
+    if run.state != "succeeded":
+        run.answer()  # a request to a process that is gone
+        return False
+    now = fingerprint(prepared)
+    return not refuse_changes(run.manifest().get("fingerprint", now), now, allowed, run.path)
 
 
 def _refuse_running(run: Run) -> None:

@@ -6,6 +6,7 @@ What a step computes, and what happens after it, is in `sft.py`.
 """
 
 import contextlib
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ def _train(
 
     config, plan, data = prepared.config, prepared.plan, prepared.data
     set_seed(plan.seed)  # the same first weights in all processes
+    if config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with a fixed workspace
     torch.use_deterministic_algorithms(config.training.deterministic)
     model = _load(prepared)
     num_trainable = sum(parameter.numel() for parameter in trainable(model).values())
@@ -133,7 +136,8 @@ def _load(prepared: Prepared) -> "PeftModel":
     settings = prepared.config.model
     model = load_model(prepared.base, settings, prepared.device, prepared.dtype)
     if prepared.parent is not None:
-        return load_adapter(model, prepared.parent.adapter, trainable=True)
+        with Checkpoint(prepared.parent.adapter).reading():  # its own run may go on meanwhile
+            return load_adapter(model, prepared.parent.adapter, trainable=True)
     return add_adapter(model, prepared.config.lora)
 
 

@@ -27,7 +27,6 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
 
     Raises: ConfigError, when something else than what is `allowed` has changed; nothing is written then.
     """
-    run.answer()  # a request to a process that is gone
     checkpoint, passed_over = newest_complete(run.checkpoints)
     manifest, now = run.manifest(), fingerprint(prepared)
     before = checkpoint.state()["fingerprint"] if checkpoint else manifest.get("fingerprint", now)
