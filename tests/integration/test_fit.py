@@ -23,9 +23,10 @@ from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.model.base import find_base, load_model
 from trainer.runs import Run, create_run
 from trainer.runs import checkpoint as checkpoints
+from trainer.runs.outcome import Outcome
 from trainer.training import fit as fitting
 from trainer.training import sft
-from trainer.training.fit import Outcome, fit
+from trainer.training.fit import fit
 from trainer.training.prepare import prepare
 
 Settings = Callable[..., RunConfig]

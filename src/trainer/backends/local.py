@@ -21,10 +21,11 @@ from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow
 from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 from trainer.runs.lock import holder, in_use
+from trainer.runs.outcome import Outcome
 from trainer.runs.process import is_here
 from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
-from trainer.training.fit import Outcome, fit
+from trainer.training.fit import fit
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")

@@ -9,7 +9,7 @@ import typer
 
 from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, say
 from trainer.errors import ConfigError
-from trainer.runs import find_run
+from trainer.runs import Run, find_run
 
 if TYPE_CHECKING:
     from trainer.inference.client import ChatClient
@@ -30,6 +30,9 @@ def chat(
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, in tokens.")] = 256,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always takes the most likely token.")] = 0.0,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Talk through what trainer deploy has made, or 'any'.")
+    ] = None,
     root: Root = Path("runs"),
     debug: Debug = False,
 ) -> None:
@@ -41,18 +44,15 @@ def chat(
     found = find_run(run, root)
     asked = [*(questions or []), *_read_questions(questions_file)]
 
-    from trainer.backends import local
     from trainer.inference.client import Sampling
     from trainer.inference.dialogue import Dialogue
-    from trainer.inference.local import TunedModel
 
-    local.be_quiet()
-    model = TunedModel(found)
+    tuned, before = _models(found, endpoint)
     manifest = found.manifest()
     prompt = manifest.get("system_prompt") if system is None else system
     dialogue = Dialogue(
-        model.base if base else model.tuned,
-        None if base else model.base,
+        before if base else tuned,
+        None if base else before,
         Sampling(max_tokens=max_tokens, temperature=temperature),
         prompt,
         manifest.get("tools") or [],
@@ -66,6 +66,25 @@ def chat(
             out.print(clean(_reply(dialogue.model, dialogue, question)), markup=False)
     else:
         _converse(dialogue)
+
+
+def _models(run: Run, endpoint: str | None) -> "tuple[ChatClient, ChatClient]":
+    """The tuned model and its base: deployed, or loaded here."""
+    if endpoint is not None or run.backend == "openai":
+        from trainer.backends.remote import remote_backend
+        from trainer.runs.ledger import Ledger
+
+        deployed = Ledger(run.path).find("deployment")
+        backend = remote_backend(deployed.thing.backend if deployed else run.backend)
+        name = None if endpoint == "any" else endpoint
+        return backend.client(run, name, base=False), backend.client(run, name, base=True)
+
+    from trainer.backends import local
+    from trainer.inference.local import TunedModel
+
+    local.be_quiet()
+    model = TunedModel(run)
+    return model.tuned, model.base
 
 
 def _read_questions(file: Path | None) -> list[str]:

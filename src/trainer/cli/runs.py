@@ -10,14 +10,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, say
+from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 from trainer.runs import list_runs as runs_below
 from trainer.runs.checkpoint import list_checkpoints
+from trainer.runs.ledger import Ledger
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
 LEVEL_COLORS = {"warning": "yellow", "error": "red"}
 FOLLOW_SECONDS = 0.5
+REMOTE_SECONDS = 5.0  # a service is asked less often than a file
 
 
 @command
@@ -30,7 +33,7 @@ def list_all(root: Root = Path("runs"), debug: Debug = False) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("run", "state", "step", "base", "train loss", "valid loss", "created"):
         table.add_column(column, justify="right" if "loss" in column or column == "step" else "left")
-    for run in runs:
+    for run in map(refreshed, runs):
         status = run.status()
         table.add_row(
             escape(run.name),
@@ -47,7 +50,7 @@ def list_all(root: Root = Path("runs"), debug: Debug = False) -> None:
 @command
 def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
     """Show a run: state, loss and token accuracy as curves, settings, files."""
-    found = find_run(run, root)
+    found = refreshed(find_run(run, root))
     status = found.status()
     out.print(f"[bold]{escape(found.name)}[/]  {_colored(status['state'])}  {escape(status.get('summary', ''))}")
     if "error" in status:
@@ -88,7 +91,7 @@ def logs(
     found = find_run(run, root)
     shown = 0
     while True:
-        over = found.state not in ("running", "validating_files", "queued")
+        over = refreshed(found).state not in ACTIVE
         events = list(found.events())
         for event in events[shown:]:
             color = LEVEL_COLORS.get(event["level"], "default")
@@ -97,7 +100,7 @@ def logs(
         shown = len(events)
         if over or not follow:
             return
-        time.sleep(FOLLOW_SECONDS)
+        time.sleep(FOLLOW_SECONDS if found.backend == "local" else REMOTE_SECONDS)
 
 
 @command
@@ -133,9 +136,19 @@ def delete(
     found = find_run(run, root)
     if found.state in ("running", "validating_files"):
         raise ConfigError(f"run {found.name!r}: is {found.state}, expected a stopped run; stop its process first")
+    if billing := Ledger(found.path).billing():
+        kept = ", ".join(f"{entry.thing.kind} {entry.thing.key}" for entry in billing)
+        raise ConfigError(
+            f"run {found.name!r}: {kept} may still bill, expected nothing that does; "
+            f"first: trainer teardown {found.path} --everything"
+        )
     if not yes and not typer.confirm(f"delete {found.path} with everything in it?", err=True):
         say("nothing was deleted")
         return
+    if found.backend != "local":
+        from trainer.backends.remote import remote_backend
+
+        remote_backend(found.backend).delete(found, say)
     found.delete()
     say(f"deleted {found.path}")
 

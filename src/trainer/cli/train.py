@@ -10,7 +10,7 @@ from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 
 if TYPE_CHECKING:
-    from trainer.training.fit import Outcome
+    from trainer.runs.outcome import Outcome
     from trainer.training.prepare import Prepared
 
 AllowChange = Annotated[
@@ -54,7 +54,7 @@ def train(
     if (config is None) == (resume is None):
         raise ConfigError("train: expected --config FILE to start a run, or --resume RUN to go on with one")
     if resume is not None:
-        return _resume(find_run(resume, root), overrides or [], allow_change or [])
+        return _resume(find_run(resume, root), overrides or [], allow_change or [], detach)
     assert config is not None
 
     from trainer.config.load import load_config
@@ -64,6 +64,13 @@ def train(
         raise ConfigError("--auto-resume: the run has no name, expected one that stays the same; set run.name")
     if auto_resume and detach:
         raise ConfigError("--auto-resume: is given with --detach, expected one of them; remove one")
+
+    if settings.backend.kind != "local":
+        from trainer.cli.remote import train_remotely
+
+        if preview is not None:
+            raise ConfigError("--preview: is for backend.kind=local, expected none; add backend.kind=local to look")
+        return train_remotely(settings, check, detach, auto_resume, yes)
 
     from trainer.backends import local  # torch and transformers: only once the config is right
 
@@ -104,7 +111,16 @@ def resume(
     return _resume(find_run(run, root), overrides or [], allow_change or [])
 
 
-def _resume(run: Run, overrides: list[str], allowed: list[str]) -> int:
+def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = False) -> int:
+    if run.backend != "local":
+        from trainer.cli.remote import go_on
+
+        if overrides or allowed:
+            raise ConfigError(
+                f"run {run.name!r}: its job has its settings already, expected no others; start a new run"
+            )
+        return go_on(run, detach)
+
     from trainer.backends import local
 
     return _finish(run, local.resume(run, err, say, overrides, allowed))

@@ -5,38 +5,27 @@ A field that may be `auto` is given its number before a run starts; the run's `c
 """
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError, PydanticKnownError
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from trainer.config.azureml import AzureMLConfig
+from trainer.config.fields import (
+    Auto,
+    Count,
+    Flag,
+    Fraction,
+    Name,
+    NonNegative,
+    NonNegativeCount,
+    Positive,
+    Section,
+    Text,
+)
+from trainer.config.openai import OpenAIConfig
 
 BASE_LEARNING_RATE = 2e-4  # the usual rate for LoRA (QLoRA paper, table 9); learning_rate_multiplier scales it
-
-
-def _not_a_bool(value: Any) -> Any:
-    """Refuse `yes` and `true` where a number is meant: pydantic would read them as 1.0."""
-    if isinstance(value, bool):
-        raise PydanticKnownError("float_type")
-    return value
-
-
-# Whole numbers are strict. Other numbers are not: YAML 1.1 reads `2e-4` as the text '2e-4'.
-Count = Annotated[int, Field(strict=True, ge=1)]
-NonNegativeCount = Annotated[int, Field(strict=True, ge=0)]
-# The validator stands last: between a type and its bounds it would keep the bounds out of the JSON Schema.
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
-Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Auto = Literal["auto"]
-
-
-class Section(BaseModel):
-    """A part of the tree: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ModelConfig(Section):
@@ -235,15 +224,18 @@ class EvaluationConfig(Section):
 class TrackingConfig(Section):
     """Where else metrics go."""
 
-    report_to: list[Literal["mlflow", "tensorboard"]] = []
+    report_to: list[Literal["mlflow", "tensorboard"]] = []  # noqa: RUF012  # pydantic copies it for each config
     """Experiment trackers, set up by their own environment variables, for example MLFLOW_TRACKING_URI."""
 
 
 class BackendConfig(Section):
     """Where the run executes."""
 
-    kind: Literal["local"] = "local"
-    """`local`: on this machine, on its GPU or CPU."""
+    kind: Literal["local", "azureml", "openai"] = "local"
+    """`local`: on this machine, on its GPU or CPU. `azureml`: the same training as a job of Azure Machine Learning. `openai`: the fine-tuning service of OpenAI or Azure OpenAI."""
+
+    spend_cap: Positive | None = None
+    """The most that a run may cost, in the currency of its quote: a dearer quote is refused, and a job is ended in time where the service can do that. Unset: what was quoted and confirmed."""
 
 
 class RunSettings(Section):
@@ -270,4 +262,6 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     backend: BackendConfig = BackendConfig()
+    azureml: AzureMLConfig = AzureMLConfig()
+    openai: OpenAIConfig = OpenAIConfig()
     run: RunSettings = RunSettings()

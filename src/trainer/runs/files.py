@@ -66,18 +66,25 @@ def read_record(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def append_line(path: Path, value: dict[str, Any]) -> None:
+def append_line(path: Path, value: dict[str, Any], flush: bool = False) -> None:
     """Append one JSON object as one line in one write, so that lines never mix."""
-    append_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    append_text(path, json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n", flush)
 
 
-def append_text(path: Path, line: str) -> None:
-    """Append `line` in one write, on a new line even where a crash or a full disk cut the last one short."""
+def append_text(path: Path, line: str, flush: bool = False) -> None:
+    """Append `line` in one write, on a new line even where a crash or a full disk cut the last one short.
+
+    With `flush` it survives a power cut once this has returned.
+    """
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
         torn = file.read(1) not in (b"", b"\n")
         file.write(b"\n" * torn + line.encode())
+        if flush:
+            os.fsync(file.fileno())
+    if flush and size == 0:
+        flush_folder(path.parent)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ results.csv      loss and token accuracy by step                metrics.jsonl   
 checkpoints/     resumable states by step                       adapter/        the result, in PEFT's format
 lock.json        the process that writes, while it does         output.log      what a run in the background printed
 report/          base and tuned model on held-out rows, as a page and as JSON
+ledger.jsonl     what the run has created at a service, and what of it still bills
 """
 
 import csv
@@ -31,7 +32,7 @@ Level = Literal["info", "warning", "error"]
 OWN_FILES = frozenset(
     {
         "config.yaml", "status.json", "manifest.json", "events.jsonl", "results.csv", "metrics.jsonl", "checkpoints",
-        "adapter", "lock.json", "request.json", "output.log",
+        "adapter", "lock.json", "request.json", "output.log", "ledger.jsonl",
     }
 )  # fmt: skip
 
@@ -90,11 +91,17 @@ class Run:
         files.write_json(self.path / "manifest.json", dict(manifest))
 
     def status(self) -> dict[str, Any]:
-        """The last status written; a running run whose process is gone is reported as paused."""
+        """The last status written; a run on this machine whose process is gone is reported as paused."""
         status = {"state": "queued"} | files.read_record(self.path / "status.json")
-        if status["state"] in ("running", "validating_files") and not is_alive(status):
+        is_here = status.get("backend", "local") == "local"
+        if is_here and status["state"] in ("running", "validating_files") and not is_alive(status):
             status["state"] = "paused"
         return status
+
+    @property
+    def backend(self) -> str:
+        """Where the run executes, in the config's word."""
+        return str(self.status().get("backend", "local"))
 
     @property
     def state(self) -> State:
@@ -183,7 +190,7 @@ def create_run(config: "RunConfig") -> Run:
 def _begin(run: Run, config: "RunConfig") -> None:
     from trainer.config.load import dump_config
 
-    run.set_status("validating_files", created_at=now())
+    run.set_status("validating_files", created_at=now(), backend=config.backend.kind)
     run.checkpoints.mkdir(exist_ok=True)
     files.write_whole(run.path / "config.yaml", dump_config(config))  # from here on it counts as a run
 

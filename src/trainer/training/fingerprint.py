@@ -23,7 +23,7 @@ FREE = frozenset(
         "training.save_permanent_steps", "training.on_non_finite",
     }
 )  # fmt: skip
-FREE_SECTIONS = ("run", "tracking", "backend", "evaluation")
+FREE_SECTIONS = ("run", "tracking", "backend", "azureml", "openai", "evaluation")
 
 # What a checkpoint can take on. All else shapes the adapter, or the order in which rows have been seen.
 CHANGEABLE = frozenset(

@@ -8,7 +8,6 @@ What a step computes, and what happens after it, is in `sft.py`.
 import contextlib
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from trainer.model.base import load_model
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import Checkpoint, folder_of
 from trainer.runs.lock import Lock, locked
+from trainer.runs.outcome import Outcome
 from trainer.runs.run import now
 from trainer.training.interrupt import Interruption
 from trainer.training.prepare import Prepared
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from trainer.training.sft import Trainer
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended, in a code for the shell and a sentence for people."""
-
-    exit_code: ExitCode
-    summary: str
 
 
 def fit(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from trainer.config.schema import BASE_LEARNING_RATE, Auto, RunConfig
+from trainer.config.fields import Auto
+from trainer.config.schema import BASE_LEARNING_RATE, RunConfig
 from trainer.training.answer_limits import resolve_limits
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 FILE = Path("c.yaml")
 LEAST = "model: {base: builtin:tiny}\ndata: {train: a.jsonl}\n"  # what follows it stands on line 3
-SECTIONS = "model, data, lora, training, memory, evaluation, tracking, backend, run"
+SECTIONS = "model, data, lora, training, memory, evaluation, tracking, backend, azureml, openai, run"
 TEXT = "text (in quotes where it looks like a number)"
 NO_MODEL = "c.yaml: model: missing; add it, for example model: {base: builtin:tiny}"
 NO_DATA = "c.yaml: data: missing; add it, for example data: {train: data/glossary_train.jsonl}"
@@ -114,7 +114,10 @@ WRONG_VALUES = {
         "training: {optimizer: adam}",
         "training.optimizer: is 'adam', expected 'adamw' or 'sgd'",
     ),
-    "a backend that is not there": ("backend: {kind: gpu}", "backend.kind: is 'gpu', expected 'local'"),
+    "a backend that is not there": (
+        "backend: {kind: gpu}",
+        "backend.kind: is 'gpu', expected 'local', 'azureml' or 'openai'",
+    ),
     "a name that is a path": (
         "run: {name: a/b}",
         "run.name: is 'a/b', expected text matching ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",

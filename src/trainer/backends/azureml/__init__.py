@@ -1,0 +1,1 @@
+"""Azure Machine Learning: the same training as a job there."""

@@ -1,0 +1,181 @@
+"""What a failed call to a service means: was it executed, is it worth repeating, and what to tell people.
+
+The SDKs of Azure and OpenAI repeat calls that create things, after which two exist. Here every call is made once, and
+its failure is read: `unsent` and `refused` mean that nothing was done, `unknown` that it may have been.
+"""
+
+import email.utils
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from trainer.errors import BackendError, quoted
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+MOST_WAIT_SECONDS = 60.0  # a Retry-After beyond it is not waited for in one go
+FIRST_WAIT_SECONDS = 0.5
+TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
+# A service that answers with one of these has not done what was asked.
+REFUSALS = frozenset(range(300, 500)) - {408, 409}
+# The request did not leave this machine: azure-core's and the OpenAI SDK's (httpx's) words for it.
+UNSENT = frozenset(
+    {"ServiceRequestError", "ServiceRequestTimeoutError", "ConnectError", "ConnectTimeout", "UnsupportedProtocol"}
+)
+# Whose exceptions are failures of a call; json's, where an answer is no JSON.
+CLIENTS = frozenset({"openai", "httpx", "httpx2", "httpcore", "azure", "msrest", "msal", "requests", "urllib3", "json"})
+NO_CREDENTIAL = frozenset({"CredentialUnavailableError", "ClientAuthenticationError", "AuthenticationRequiredError"})
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a call failed. `wait_seconds` is what the service asked for, None where it did not."""
+
+    execution: Literal["unsent", "refused", "unknown"]
+    status: int | None
+    message: str
+    code: str = ""
+    wait_seconds: float | None = None
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same call may succeed later."""
+        return self.status in TEMPORARY or (self.status is None and self.execution != "refused")
+
+    def __str__(self) -> str:
+        answered = "" if self.status is None else f"the service answered {self.status}"
+        return ": ".join(filter(None, [answered, self.code, self.message])) or "the service could not be reached"
+
+
+def failure_of(error: Exception) -> Failure:
+    """Read an exception of the SDKs of Azure and OpenAI, or of the HTTP clients beneath them."""
+    names = {kind.__name__ for link in _chain(error) for kind in type(link).__mro__}
+    status, response = _status(error), getattr(error, "response", None)
+    code, message = _words(error)
+    if status is None:
+        if names & NO_CREDENTIAL:
+            return Failure("refused", None, message, code)
+        return Failure("unsent" if names & UNSENT else "unknown", None, message, code)
+    wait = retry_after(getattr(response, "headers", None) or {})
+    return Failure("refused" if status in REFUSALS else "unknown", status, message, code, wait)
+
+
+def is_failure(error: Exception) -> bool:
+    """Whether the exception comes from a call to a service, and not from a mistake of ours."""
+    kinds = [kind for link in _chain(error) for kind in type(link).__mro__]
+    return any(
+        kind.__module__.partition(".")[0] in CLIENTS or kind in (ConnectionError, TimeoutError) for kind in kinds
+    )
+
+
+def retry_after(headers: Mapping[str, str], clock: Callable[[], float] = time.time) -> float | None:
+    """Seconds that the service asks to wait, between 0 and MOST_WAIT_SECONDS; None without a usable word of it.
+
+    RFC 9110, 10.2.3: seconds or a date. A date is held against the service's own Date, as our clock may be wrong.
+    """
+    lower = {str(key).lower(): str(value) for key, value in headers.items()}
+    for name, scale in (("retry-after-ms", 1e-3), ("x-ms-retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        if (text := lower.get(name, "").strip()) and (seconds := _seconds(text, scale, lower.get("date"), clock)):
+            return min(max(seconds[0], 0.0), MOST_WAIT_SECONDS)
+    return None
+
+
+def patiently(call: Callable[[], T], doing: str, say: Say = lambda message: None) -> T:
+    """Repeat a call that changes nothing, or may be made twice, until it succeeds or the patience is at its end.
+
+    `doing` names the call in messages: "reading the job".
+
+    Raises: BackendError.
+    """
+    until, wait, told = time.monotonic() + patience_seconds(), FIRST_WAIT_SECONDS, False
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_failure(error):
+                raise
+            failure = failure_of(error)
+            pause = wait if failure.wait_seconds is None else failure.wait_seconds
+            if not failure.is_temporary or time.monotonic() + pause > until:
+                raise refusal(failure, doing) from error
+            if not told:
+                say(f"{doing}: {failure}; trying again for up to {patience_seconds():.0f} s")
+                told = True
+            time.sleep(pause)
+            wait = min(wait * 2, MOST_WAIT_SECONDS)
+
+
+def refusal(failure: Failure, doing: str, do_this: str = "") -> BackendError:
+    """The one message that a failed call ends in."""
+    return BackendError(f"{doing}: {failure}; {do_this or _advice(failure)}")
+
+
+def patience_seconds() -> float:
+    """How long a call is repeated, in all."""
+    return float(os.environ.get("TRAINER_PATIENCE_SECONDS", "120"))
+
+
+def timeout_seconds() -> float:
+    """How long one call may take; uploads get longer."""
+    return float(os.environ.get("TRAINER_TIMEOUT_SECONDS", "60"))
+
+
+def _advice(failure: Failure) -> str:
+    match failure.status:
+        case 401:
+            return "the credential is not accepted: sign in again, or correct the key"
+        case 403:
+            return "the identity lacks a role for it: ask the owner of the resource"
+        case 404:
+            return "correct the name, or wait a minute if it is new"
+        case None if failure.execution == "refused":
+            return "sign in, for example with: az login"
+        case None:
+            return "check the network and the address, then run the same command again"
+        case status if status in TEMPORARY:
+            return "wait and run the same command again"
+    return "correct what it names and run the same command again"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The exception and what it came from."""
+    links: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in links:
+        links.append(link)
+        link = link.__cause__ or getattr(link, "inner_exception", None) or link.__context__
+    return links
+
+
+def _status(error: Exception) -> int | None:
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) and status > 0 else None
+
+
+def _words(error: Exception) -> tuple[str, str]:
+    """The service's own code and message, from the first lines of whatever it answered."""
+    body = getattr(error, "body", None)
+    inner = getattr(error, "error", None)  # azure-core: ODataV4Format
+    found = body.get("error", body) if isinstance(body, dict) else inner
+    code: Any = found.get("code") if isinstance(found, dict) else getattr(found, "code", None)
+    message: Any = found.get("message") if isinstance(found, dict) else getattr(found, "message", None)
+    text = str(message or getattr(error, "message", "") or error or type(error).__name__)
+    return str(code or ""), quoted(" ".join(text.split()), 400)[1:-1]
+
+
+def _seconds(text: str, scale: float, date: str | None, clock: Callable[[], float]) -> tuple[float] | None:
+    """A number of seconds in a tuple, so that 0 is not nothing."""
+    try:
+        return (float(text) * scale,) if float(text) == float(text) else None
+    except ValueError:
+        pass
+    try:
+        then = email.utils.parsedate_to_datetime(text)
+        now = email.utils.parsedate_to_datetime(date) if date else datetime.fromtimestamp(clock(), UTC)
+        return ((then - now).total_seconds(),)
+    except (TypeError, ValueError):
+        return None

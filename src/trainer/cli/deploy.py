@@ -1,0 +1,142 @@
+"""Commands around what is deployed: make it, list it, find what still bills, remove it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from trainer.cli.console import Debug, Root, RunName, command, err, out, say
+from trainer.cli.remote import agree, backend_for, show_plan
+from trainer.errors import BackendError, ConfigError
+from trainer.runs import Run, find_run, list_runs
+from trainer.runs.ledger import Ledger
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money or deletes.")]
+Where = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="Where to, for a run of this machine.")
+]
+
+
+@command
+def register(
+    run: RunName,
+    name: Annotated[str | None, typer.Option(help="The model's name; default: the run's.")] = None,
+    config: Where = None,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Keep a run's adapter as a model of the workspace, with base, hashes and metrics."""
+    found = find_run(run, root)
+    backend, settings = backend_for(found, config)
+    out.print(backend.register(found, settings, name, say), markup=False)
+
+
+@command
+def deploy(
+    run: RunName,
+    name: Annotated[str | None, typer.Option(help="The endpoint's or deployment's name; default: the run's.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="A checkpoint instead of the result.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Azure ML: score (the scoring script) or vllm (OpenAI's routes).")
+    ] = None,
+    sku: Annotated[str | None, typer.Option(help="Azure OpenAI: developer, standard or global-standard.")] = None,
+    capacity: Annotated[int | None, typer.Option(min=1, help="Azure OpenAI: thousands of tokens a minute.")] = None,
+    instance_type: Annotated[str | None, typer.Option(help="Azure ML: the machine, e.g. Standard_NC4as_T4_v3.")] = None,
+    instance_count: Annotated[int | None, typer.Option(min=1, help="Azure ML: how many of them.")] = None,
+    config: Where = None,
+    check: Annotated[bool, typer.Option("--check", help="Verify and quote; create nothing.")] = False,
+    yes: Yes = False,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Put a run's model behind an endpoint; what it costs by the hour is said first."""
+    from trainer.backends.quote import hold_cap
+    from trainer.backends.remote import DeploymentOptions
+
+    found = find_run(run, root)
+    backend, settings = backend_for(found, config)
+    options = DeploymentOptions(name, checkpoint, sku, capacity, mode, instance_type, instance_count)
+    plan = backend.plan_deployment(found, settings, options, say)
+    show_plan(plan.rows, plan.quote)
+    hold_cap(plan.quote, settings.backend.spend_cap)
+    if check:
+        out.print("[green]ready to deploy[/]: nothing has been created and nothing bills")
+        return
+    agree(f"deploy {found.name} as {plan.name}?", yes)
+    endpoint = backend.deploy(plan, found, say)
+    out.print(f"endpoint {endpoint.name}  {endpoint.state}  {endpoint.url}", markup=False)
+    say(f"try it:    trainer chat {found.path} --endpoint {endpoint.name}")
+    say(f"remove it: trainer teardown {found.path}")
+
+
+@command
+def endpoints(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Only this run's.")] = None,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """List what is deployed, its cost, and everything else that was created and still bills."""
+    from trainer.backends.remote import remote_backend
+
+    runs = [find_run(run, root)] if run else list_runs(root)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("endpoint", "run", "state", "model", "cost", "until"):
+        table.add_column(column)
+    for found in runs:
+        for kind in _backends_of(found):
+            try:
+                for endpoint in remote_backend(kind).endpoints(found, say):
+                    row = (endpoint.name, found.name, endpoint.state, endpoint.model, endpoint.cost, endpoint.until)
+                    table.add_row(*map(escape, row))
+            except BackendError as error:
+                err.print(f"[yellow]{escape(found.name)}[/]: {escape(str(error))}")
+    out.print(table if table.row_count else "nothing is deployed")
+    _show_billing(runs)
+
+
+@command
+def teardown(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's name or folder.")] = None,
+    every_run: Annotated[bool, typer.Option("--all", help="What every run below --root has deployed.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Also models, uploaded files and compute, not only deployments.")
+    ] = False,
+    yes: Yes = False,
+    root: Root = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Delete what a run has deployed, so that it bills no more; its own folder stays."""
+    from trainer.backends.remote import remote_backend
+
+    if (run is None) != every_run:
+        raise ConfigError("trainer teardown: expected RUN, or --all for every run")
+    runs = list_runs(root) if run is None else [find_run(run, root)]
+    concerned = [(found, entry) for found in runs for entry in Ledger(found.path).open()]
+    if not concerned:
+        say("nothing is left to delete: no ledger holds anything that exists")
+        return
+    for found, entry in concerned:
+        say(f"{found.name}: {entry.thing.kind} {entry.thing.key} in {entry.thing.place}  {entry.thing.bills}")
+    if not yes:
+        agree("delete " + ("all of this?" if everything else "what is deployed of this?"), yes)
+    for found in runs:
+        for kind in _backends_of(found):
+            remote_backend(kind).teardown(found, everything, say)
+    _show_billing(runs)
+
+
+def _backends_of(run: Run) -> list[str]:
+    """The backends at which the run has something."""
+    return sorted({entry.thing.backend for entry in Ledger(run.path).open()})
+
+
+def _show_billing(runs: list[Run]) -> None:
+    """What the ledgers hold that exists, or may exist, and costs."""
+    for found in runs:
+        for entry in Ledger(found.path).billing():
+            thing = entry.thing
+            known = "" if entry.step == "exists" else " (may exist: an answer was lost)"
+            out.print(f"bills: {thing.kind} {thing.key} of {found.name}{known}: {thing.bills}", markup=False)
+            out.print(f"       remove it: {thing.delete_with}", markup=False)

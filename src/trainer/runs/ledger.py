@@ -1,0 +1,93 @@
+"""What a run has created elsewhere: written down before it is asked for, and again after each answer.
+
+A line of `ledger.jsonl` is one step of one thing: `intended`, then `exists` or `refused`, at last `deleted`. The last
+line about a thing says where it stands. A thing that is `intended` may exist: its creator was stopped, or the answer
+was lost. It has a key of our choosing, by which the service can be asked.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from trainer.runs import files
+from trainer.runs.run import now
+
+Step = Literal["intended", "exists", "refused", "deleted"]
+NAME = "ledger.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something that a service keeps for us."""
+
+    backend: str  # the config's word for it
+    kind: str  # job, file, deployment, …
+    key: str  # chosen by us, unique within its kind and place
+    place: str  # the account, workspace or resource that holds it
+    bills: str = ""  # what it costs and until when; empty where it costs nothing
+    delete_with: str = ""  # the command that removes it
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one thing stands. `facts` holds what the service said of it, its own `id` among them."""
+
+    thing: Thing
+    step: Step
+    created_at: str
+    updated_at: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it exists, or may exist."""
+        return self.step in ("intended", "exists")
+
+
+class Ledger:
+    """The ledger of one run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+
+    def entries(self) -> list[Entry]:
+        """Every thing, in the order of its first line."""
+        found: dict[tuple[str, str, str], Entry] = {}
+        for line in files.read_lines(self.path):
+            thing = Thing(**line["thing"])
+            name = (thing.kind, thing.key, thing.place)
+            before = found.get(name)
+            facts = {**(before.facts if before else {}), **line["facts"]}
+            created_at = before.created_at if before else line["created_at"]
+            found[name] = Entry(thing, line["step"], created_at, line["created_at"], facts)
+        return list(found.values())
+
+    def find(self, kind: str, key: str | None = None) -> Entry | None:
+        """The newest thing of a kind, or the one with the key."""
+        matching = [entry for entry in self.entries() if entry.thing.kind == kind and key in (None, entry.thing.key)]
+        return matching[-1] if matching else None
+
+    def open(self) -> list[Entry]:
+        """What exists, or may exist."""
+        return [entry for entry in self.entries() if entry.is_open]
+
+    def billing(self) -> list[Entry]:
+        """What exists, or may exist, and costs."""
+        return [entry for entry in self.open() if entry.thing.bills]
+
+    def write(self, thing: Thing, step: Step, **facts: Any) -> Entry:
+        """Append a step and have it on disk before anything else is done."""
+        at = now()
+        line = {"created_at": at, "step": step, "thing": _as_dict(thing), "facts": facts}
+        files.append_line(self.path, line, flush=True)
+        return Entry(thing, step, at, at, facts)
+
+
+def updated(thing: Thing, **changes: str) -> Thing:
+    """The thing with another price or another way to delete it; kind, key and place stay."""
+    return replace(thing, **changes)
+
+
+def _as_dict(thing: Thing) -> dict[str, str]:
+    return {name: getattr(thing, name) for name in Thing.__slots__}

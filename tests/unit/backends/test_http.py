@@ -1,0 +1,131 @@
+"""How failures of the SDKs are read, on real exceptions of real clients."""
+
+import email.utils
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseError
+from azure.core.pipeline.transport import HttpRequest, RequestsTransport
+
+from trainer.backends import http
+from trainer.backends.http import failure_of, is_failure, patiently, retry_after
+from trainer.errors import BackendError
+
+NOW = 1_780_000_000.0
+
+
+def date(seconds: float) -> str:
+    return email.utils.formatdate(NOW + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "1"}, 1.0),
+        ({"retry-after": "0"}, 0.0),
+        ({"Retry-After": "2.5"}, 2.5),
+        ({"Retry-After": "-5"}, 0.0),
+        ({"Retry-After": "1000000000"}, 60.0),
+        ({"Retry-After": "inf"}, 60.0),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": ""}, None),
+        ({"Retry-After": date(20)}, 20.0),
+        ({"Retry-After": date(-20)}, 0.0),
+        ({"Retry-After": date(86_400 * 365)}, 60.0),
+        ({"Retry-After": date(3_620), "Date": date(3_600)}, 20.0),
+        ({"retry-after-ms": "250", "Retry-After": "1"}, 0.25),
+    ],
+)
+def test_what_a_service_asks_to_wait_is_read_and_capped(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, clock=lambda: NOW) == seconds
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def raised(call: Callable[[], Any]) -> Exception:
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # which one is what is tested
+        call()
+    return caught.value
+
+
+def test_a_refused_connection_was_not_sent_by_either_sdk() -> None:
+    import openai
+
+    client = openai.OpenAI(api_key="none", base_url=f"http://127.0.0.1:{closed_port()}", max_retries=0)
+    first = raised(client.models.list)
+    request = HttpRequest("PUT", f"http://127.0.0.1:{closed_port()}/")
+    second = raised(lambda: RequestsTransport().send(request))
+    assert isinstance(second, ServiceRequestError)
+    for error in (first, second):
+        assert is_failure(error)
+        failure = failure_of(error)
+        assert (failure.execution, failure.status, failure.is_temporary) == ("unsent", None, True)
+
+
+def test_a_lost_answer_may_have_been_executed() -> None:
+    failure = failure_of(ServiceResponseError("Connection aborted."))
+    assert (failure.execution, failure.is_temporary) == ("unknown", True)
+
+
+def test_a_missing_credential_is_a_refusal_and_not_repeated() -> None:
+    failure = failure_of(ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token"))
+    assert (failure.execution, failure.is_temporary) == ("refused", False)
+
+
+def test_an_answer_that_is_no_json_is_a_failure_of_the_call() -> None:
+    error = raised(lambda: json.loads("<html>"))
+    assert is_failure(error)
+    assert failure_of(error).execution == "unknown"
+    assert not is_failure(KeyError("ours"))
+
+
+class Busy(ServiceResponseError):
+    status_code = 503
+
+
+def test_a_call_is_repeated_until_it_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 0.001)
+    answers: list[Any] = [Busy("busy"), Busy("busy"), "done"]
+    said: list[str] = []
+
+    def call() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    assert patiently(call, "reading the job", said.append) == "done"
+    assert said == ["reading the job: the service answered 503: busy; trying again for up to 120 s"]
+
+
+def test_patience_ends_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "0.05")
+
+    def call() -> None:
+        raise Busy("busy")
+
+    with pytest.raises(BackendError) as caught:
+        patiently(call, "reading the job")
+    assert str(caught.value) == "reading the job: the service answered 503: busy; wait and run the same command again"
+
+
+def test_our_own_mistakes_are_not_repeated() -> None:
+    calls: list[int] = []
+
+    def call() -> None:
+        calls.append(1)
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError):
+        patiently(call, "reading")
+    assert len(calls) == 1
