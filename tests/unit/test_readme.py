@@ -165,7 +165,7 @@ def test_the_files_of_a_run_are_those_that_its_class_names() -> None:
 
 def tree_paths() -> Iterator[Path]:
     """The paths of the annotated tree: names, two spaces, a phrase; two more spaces of indentation a folder."""
-    (tree,) = blocks(section("What is in the repository"), "text")
+    (tree,) = blocks(text_of("docs/files.md"), "text")
     folders: list[Path] = [ROOT]
     for line in tree.splitlines():
         depth = (len(line) - len(line.lstrip())) // 2
