@@ -5,9 +5,12 @@ its failure is read: `unsent` and `refused` mean that nothing was done, `unknown
 """
 
 import email.utils
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -17,6 +20,7 @@ from trainer.errors import BackendError, quoted
 T = TypeVar("T")
 Say = Callable[[str], None]
 
+_HURRIED: ContextVar[float] = ContextVar("hurried", default=math.inf)
 MOST_WAIT_SECONDS = 60.0  # a Retry-After beyond it is not waited for in one go
 FIRST_WAIT_SECONDS = 0.5
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
@@ -116,7 +120,18 @@ def refusal(failure: Failure, doing: str, do_this: str = "") -> BackendError:
 
 def patience_seconds() -> float:
     """How long a call is repeated, in all."""
-    return float(os.environ.get("TRAINER_PATIENCE_SECONDS", "120"))
+    usual = float(os.environ.get("TRAINER_PATIENCE_SECONDS", "120"))
+    return min(usual, _HURRIED.get())
+
+
+@contextmanager
+def hurried(seconds: float = 5.0) -> Iterator[None]:
+    """Repeat calls for so long at most: someone waits for what is there without them."""
+    token = _HURRIED.set(seconds)
+    try:
+        yield
+    finally:
+        _HURRIED.reset(token)
 
 
 def timeout_seconds() -> float:

@@ -74,10 +74,12 @@ def _follow(backend: "RemoteBackend", run: Run, detach: bool) -> int:
 def refreshed(run: Run) -> Run:
     """The run, brought up to date if its job may have moved; what cannot be reached is told and the files serve."""
     if run.backend != "local" and run.state in (*ACTIVE, "paused"):
+        from trainer.backends.http import hurried
         from trainer.backends.remote import remote_backend
 
         try:
-            remote_backend(run.backend).refresh(run, say)
+            with hurried():
+                remote_backend(run.backend).refresh(run, say)
         except (BackendError, ConfigError) as error:
             err.print(f"[yellow]as of {run.status().get('updated_at', 'its start')}[/]: {escape(clean(str(error)))}")
     return run

@@ -119,6 +119,16 @@ def test_patience_ends_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == "reading the job: the service answered 503: busy; wait and run the same command again"
 
 
+def test_who_only_looks_does_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "30")
+    with http.hurried(5):
+        assert http.patience_seconds() == 5
+        monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "1")
+        assert http.patience_seconds() == 1
+    monkeypatch.delenv("TRAINER_PATIENCE_SECONDS")
+    assert http.patience_seconds() == 120
+
+
 def test_our_own_mistakes_are_not_repeated() -> None:
     calls: list[int] = []
 
