@@ -96,13 +96,13 @@ def show_plan(rows: "Sequence[tuple[str, str]]", quote: "Quote") -> None:
 
 
 def agree(question: str, yes: bool) -> None:
-    """Ask before something that costs money. Raises: ConfigError, when nobody can be asked, or says no."""
+    """Ask before something that costs money or deletes. Raises: ConfigError, when nobody can be asked, or says no."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError("this costs money and nobody can be asked, expected --yes; add it to agree to the quote")
+        raise ConfigError("nobody can be asked whether to do this, expected --yes; add it to agree")
     if not typer.confirm(question, err=True):
-        raise ConfigError("nothing was started: the quote was not agreed to")
+        raise ConfigError("nothing was done: it was not agreed to")
 
 
 def backend_for(run: Run, config: Path | None) -> tuple["RemoteBackend", "RunConfig"]:
