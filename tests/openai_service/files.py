@@ -25,8 +25,8 @@ class Files:
         shared = [
             Route("POST", "/files", self.create),
             Route("GET", "/files", self.list),
-            Route("GET", "/files/<key>", lambda request, key: Response(200, self.shown(self.find(key)))),
-            Route("GET", "/files/<key>/content", lambda request, key: self.content(self.find(key))),
+            Route("GET", "/files/<key>", self.get),
+            Route("GET", "/files/<key>/content", self.content),
             Route("DELETE", "/files/<key>", self.delete),
             Route("POST", "/uploads", self.begin),
             Route("POST", "/uploads/<key>/parts", self.add_part),
@@ -69,8 +69,11 @@ class Files:
             return Response(200, {"object": "list", "data": newest})
         return Response(200, ends(page(newest, request.query, 10_000), ""))
 
-    def content(self, file: File) -> Response:
-        return Response(200, file.content, {"Content-Type": "application/octet-stream"})
+    def get(self, request: Request, key: str) -> Response:
+        return Response(200, self.shown(self.find(key)))
+
+    def content(self, request: Request, key: str) -> Response:
+        return Response(200, self.find(key).content, {"Content-Type": "application/octet-stream"})
 
     def delete(self, request: Request, key: str) -> Response:
         self.find(key)

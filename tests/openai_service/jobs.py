@@ -32,7 +32,7 @@ class Jobs:
         shared = [
             Route("POST", "/fine_tuning/jobs", self.create),
             Route("GET", "/fine_tuning/jobs", self.list),
-            Route("GET", job, lambda request, key: self._answer(request, self.find(key))),
+            Route("GET", job, self.get),
             Route("GET", f"{job}/events", self.events),
             Route("GET", f"{job}/checkpoints", self.checkpoints),
             Route("POST", f"{job}/cancel", self.cancel),
@@ -77,6 +77,9 @@ class Jobs:
     def checkpoints(self, request: Request, key: str) -> Response:
         newest = self.find(key).checkpoints[::-1]
         return Response(200, ends(page(newest, request.query, 10), None))
+
+    def get(self, request: Request, key: str) -> Response:
+        return self._answer(request, self.find(key))
 
     def cancel(self, request: Request, key: str) -> Response:
         job = self.find(key)

@@ -1,0 +1,91 @@
+"""One cell of the matrix: a command with one fault in one of its operations, and the command once more if it ended."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tests.loopback import Fault
+from tests.openai_service.operations import Operation, Stages
+from tests.openai_service.world import World, one_message
+
+MOST_SECONDS = 900.0  # of a command's waiting, the job's own time included
+JOB_KINDS = ("job", "file", "deployment")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What has become of it. `problems` is empty where everything promised has held."""
+
+    operation: str
+    fault: str
+    flavour: str
+    happened: bool  # the command made the operation, so the fault has come
+    code: int
+    message: str  # empty: the command has succeeded in spite of the fault
+    jobs: int
+    duplicates: int
+    unledgered: int
+    waited_seconds: float
+    problems: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_cell(world: World, stages: Stages, operation: Operation, fault: Fault) -> Cell:
+    stages.enter(operation.stage)
+    world.patches = dict(operation.patches)
+    own = fault.fresh(operation.match)
+    world.loopback.faults = [own] + ([operation.first.fresh(operation.first.match)] if operation.first else [])
+    done = world.command(*operation.words)
+    happened = own.times == 0
+    problems = [] if happened else ["the operation was not made"]
+    message = ""
+    try:
+        message = one_message(done) if done.code else ""
+        if done.errors and not done.code:
+            problems.append(f"exit code 0 with {done.errors}")
+        if message and ";" not in message:
+            problems.append(f"says not what to do: {message}")
+    except AssertionError as error:
+        problems.append(f"told no single message: {str(error)[-600:]}")
+    unledgered, duplicates = _unledgered(world), _duplicates(world)
+    if done.waited_seconds > MOST_SECONDS:
+        problems.append(f"waited {done.waited_seconds:.0f} s")
+    if done.code:
+        problems += _once_more(world, operation)
+    elif not operation.check(world):
+        problems.append("the command succeeded without its effect")
+    unledgered, duplicates = max(unledgered, _unledgered(world)), max(duplicates, _duplicates(world))
+    if unledgered or duplicates:
+        problems.append(f"{duplicates} duplicates and {unledgered} unledgered: {world.inventory()} {world.ledger()}")
+    if (ledger := world.ledger()) != (inventory := world.inventory()):
+        problems.append(f"the ledger holds {ledger}, the service {inventory}")
+    world.patches = {}
+    return Cell(
+        operation.name, fault.name, world.flavour, happened, done.code, message, len(world.service.state.jobs),
+        duplicates, unledgered, round(done.waited_seconds, 1), tuple(problems),
+    )  # fmt: skip
+
+
+def _once_more(world: World, operation: Operation) -> list[str]:
+    """The fault is over: the command, or the one that takes the run up again, must reach the end."""
+    words = operation.again if operation.again and world.run.path.exists() else operation.words
+    world.loopback.faults = []
+    again = world.command(*words)
+    if again.code:
+        return [f"not mended by {' '.join(words)}: {again.err[-600:]}"]
+    return [] if operation.check(world) else [f"{' '.join(words)} succeeded without its effect"]
+
+
+def _duplicates(world: World) -> int:
+    """Things of which one is enough: jobs of the run, files of one name, deployments."""
+    state = world.service.state
+    files = Counter(file.filename for file in state.files.values() if file.purpose == "fine-tune")
+    return sum(max(0, count - 1) for count in (*files.values(), len(state.jobs), len(state.deployments)))
+
+
+def _unledgered(world: World) -> int:
+    """Things at the service that no line of the ledger may stand for."""
+    kept, written = Counter(kind for kind, _ in world.inventory()), Counter(kind for kind, _ in world.ledger())
+    return sum(max(0, kept[kind] - written[kind]) for kind in JOB_KINDS)
