@@ -5,15 +5,19 @@ from collections.abc import Sequence
 
 from trainer.backends.http import Say
 from trainer.backends.openai import preflight
+from trainer.backends.openai.chat import chat_with
 from trainer.backends.openai.client import Record, Service
-from trainer.backends.openai.finish import outcome_of
+from trainer.backends.openai.deployments import deploy, endpoints, plan_deployment
+from trainer.backends.openai.finish import compare, outcome_of
 from trainer.backends.openai.jobs import order
 from trainer.backends.openai.launching import continue_launch, job_of, start
+from trainer.backends.openai.leaving import teardown
 from trainer.backends.openai.mirror import bring_home
 from trainer.backends.openai.statuses import ENDED
-from trainer.backends.remote import Plan
+from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
+from trainer.inference.client import ChatClient
 from trainer.runs import Run
 from trainer.runs.lock import locked
 from trainer.runs.outcome import Outcome
@@ -44,6 +48,8 @@ class OpenAIService:
                 break
             wait = FIRST_WAIT_SECONDS if fresh else min(wait * GROWTH, MOST_WAIT_SECONDS)
             time.sleep(wait)
+        if run.state == "succeeded" and run.manifest().get("comparison_quoted"):
+            compare(run, None, say)
         return outcome_of(run)
 
     def refresh(self, run: Run, say: Say) -> None:
@@ -70,6 +76,38 @@ class OpenAIService:
 
     def cancel(self, run: Run, say: Say) -> None:
         self._order(run, "cancel", ("validating_files", "queued", "running", "paused"), say)
+
+    def delete(self, run: Run, say: Say) -> None:
+        teardown(run, everything=True, say=say)
+
+    def register(self, run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
+        model = run.status().get("fine_tuned_model")
+        if run.backend != "openai" or not model:
+            raise ConfigError(
+                f"run {run.name!r}: has no model of the service, expected a run of the openai backend that has "
+                "succeeded; no adapter of one's own can be registered there"
+            )
+        return f"{model} (kept by the service since the run has succeeded)"
+
+    def plan_deployment(self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
+        return plan_deployment(run, settings, options, say)
+
+    def deploy(self, plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
+        with locked(run.path, say):
+            endpoint = deploy(plan, run, say)
+        if plan.details[0].compares:
+            compare(run, endpoint.name, say)
+        return endpoint
+
+    def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]:
+        return list(endpoints(run, say))
+
+    def teardown(self, run: Run, everything: bool, say: Say) -> None:
+        with locked(run.path, say):
+            teardown(run, everything, say)
+
+    def client(self, run: Run, endpoint: str | None, base: bool) -> ChatClient:
+        return chat_with(run, endpoint, base)
 
     def _launch_again(self, run: Run, say: Say) -> None:
         """Go on with a launch that was interrupted, from where it was."""

@@ -135,7 +135,7 @@ def shown(body: Record) -> str:
 
 CLOSING = (
     "self-serve fine-tuning is closing: api.openai.com takes jobs only of organizations that use a tuned model, and "
-    "none from 2027-01-06; Azure OpenAI goes on for existing customers; backend.kind local and azureml depend on neither"
+    "none from 2027-01-06; Azure OpenAI goes on for existing customers; other backends do without it"
 )
 HINTS = (
     (

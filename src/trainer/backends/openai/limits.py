@@ -25,6 +25,7 @@ class Exam:
 
 def plan_exam(config: RunConfig, rows: Sequence[Conversation], family: str) -> Exam | None:
     """The comparison that the config asks for; None where it asks for none, or nothing was held out."""
+    rows = [row for row in rows if not any(message.images for message in row.messages)]  # a request would lack them
     if not config.evaluation.enabled or not rows:
         return None
     _, measure = encoding_for(family)

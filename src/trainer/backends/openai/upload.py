@@ -88,6 +88,11 @@ def _look_up(service: Service, name: str, known: str) -> Record | None:
             if not is_failure(error) or failure_of(error).status != 404:
                 raise
             return None
+    return find_file(service, name)
+
+
+def find_file(service: Service, name: str) -> Record | None:
+    """The file of that name, which only one run gives."""
 
     def page(client: "OpenAI", query: "Mapping[str, Any]") -> "httpx2.Response":
         return client.files.with_raw_response.list(purpose=PURPOSE, extra_query=dict(query)).http_response
