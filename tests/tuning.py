@@ -110,7 +110,7 @@ class Tuning:
     def of_job(self, request: Request, name: str, rest: list[str]) -> Response:
         match (request.method, *rest):
             case ("GET",):
-                self.looks[name] += 1
+                self.looks[name] = min(self.looks[name] + 1, len(self.script) - 1)
                 return Response(200, self.shown(name))
             case ("DELETE",):
                 self.jobs.pop(name)
@@ -130,21 +130,14 @@ class Tuning:
     def events(self, name: str) -> list[dict[str, Any]]:
         looks = self.looks[name] + 1
         told: list[dict[str, Any]] = [
-            {"message": f"look {n}", "level": "warn", "type": "message"} for n in range(looks)
+            {"id": f"ev-{number}", "message": f"look {number}", "level": "warn", "type": "message", "data": None}
+            for number in range(looks)
         ]
-        if looks > 2:
-            data = {
-                "step": 1,
-                "train_loss": 2.0,
-                "total_steps": 2,
-                "train_mean_token_accuracy": 0.5,
-                "valid_loss": None,
-            }
-            told.append({"message": "Step 1/2: training loss=2.00", "level": "info", "type": "metrics", "data": data})
-        return [
-            {"id": f"ev-{n}", "object": "fine_tuning.job.event", "created_at": 1_700_000_000 + n} | event
-            for n, event in enumerate(told)
-        ]
+        data = {"step": 1, "train_loss": 2.0, "total_steps": 2, "train_mean_token_accuracy": 0.5, "valid_loss": None}
+        measured = {"id": "ev-step", "message": "Step 1/2: training loss=2.00", "level": "info", "type": "metrics"}
+        told[2:2] = [measured | {"data": data}] if looks > 2 else []
+        own = {"object": "fine_tuning.job.event", "created_at": 1_700_000_000}  # all within one second
+        return [own | event for event in told]
 
     def checkpoints(self, name: str) -> list[dict[str, Any]]:
         if self.looks[name] < 2:

@@ -44,9 +44,8 @@ def models(
         table.add_column(column)
     for model in listed if every else tunable(listed):
         can = {True: "yes", False: "no", None: "not said"}[model.can_tune]
-        table.add_row(
-            *map(escape, (model.name, can, _day(model.tuning_until), _day(model.inference_until), model.lifecycle))
-        )
+        cells = (model.name, can, _day(model.tuning_until), _day(model.inference_until), model.lifecycle)
+        table.add_row(*map(escape, cells))
     out.print(table if table.row_count else f"{service.place} lists no model that can be fine-tuned")
     say(who_can_use_it(settings))
 

@@ -1,11 +1,19 @@
 """The section `openai:`, used where `backend.kind` is `openai`."""
 
-from typing import Annotated, Literal
+from datetime import date
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from trainer.config.fields import Flag, NonNegative, Section, Text
 
+
+def _day_as_text(value: Any) -> Any:
+    """YAML reads a date where a version stands."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+Version = Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}(-preview)?$"), BeforeValidator(_day_as_text)]
 Variable = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
@@ -34,7 +42,7 @@ class OpenAIConfig(Section):
     base_url: Text | None = None
     """Where the API is. Default: AZURE_OPENAI_ENDPOINT for `azure`; OPENAI_BASE_URL, else api.openai.com for `openai`."""
 
-    api_version: Text | None = None
+    api_version: Version | None = None
     """Azure only: a dated version of the API, such as `2024-10-21`, for a resource that does not have `/openai/v1` yet."""
 
     training_type: Literal["Standard", "GlobalStandard", "Developer"] | None = None
