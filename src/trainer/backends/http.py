@@ -32,6 +32,7 @@ UNSENT = frozenset(
 )
 # Whose exceptions are failures of a call; json's, where an answer is no JSON.
 CLIENTS = frozenset({"openai", "httpx", "httpx2", "httpcore", "azure", "msrest", "msal", "requests", "urllib3", "json"})
+NETWORK = UNSENT | {"ServiceResponseError"}  # beneath a credential's error: the login service was not reached
 NO_CREDENTIAL = frozenset({"CredentialUnavailableError", "ClientAuthenticationError", "AuthenticationRequiredError"})
 
 
@@ -61,7 +62,7 @@ def failure_of(error: Exception) -> Failure:
     status, response = _status(error), getattr(error, "response", None)
     code, message = _words(error)
     if status is None:
-        if names & NO_CREDENTIAL:
+        if names & NO_CREDENTIAL and not names & NETWORK:
             return Failure("refused", None, message, code)
         return Failure("unsent" if names & UNSENT else "unknown", None, message, code)
     wait = retry_after(getattr(response, "headers", None) or {})
@@ -167,8 +168,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _status(error: Exception) -> int | None:
+    """The status that refuses or fails; an answer that cannot be read is none, whatever it says above it."""
     status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and status > 0 else None
+    return status if isinstance(status, int) and status >= 300 else None
 
 
 def _words(error: Exception) -> tuple[str, str]:

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    DecodeError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 from azure.core.pipeline.transport import HttpRequest, RequestsTransport
 
 from trainer.backends import http
@@ -86,6 +91,19 @@ def test_an_answer_that_is_no_json_is_a_failure_of_the_call() -> None:
     assert is_failure(error)
     assert failure_of(error).execution == "unknown"
     assert not is_failure(KeyError("ours"))
+
+
+def test_a_login_service_that_is_not_reached_is_waited_for() -> None:
+    error = ClientAuthenticationError("no token")
+    error.__cause__ = ServiceRequestError("name resolution failed")
+    assert failure_of(error).is_temporary
+
+
+def test_a_good_answer_that_cannot_be_read_may_have_been_executed() -> None:
+    error = DecodeError("JSON is invalid")
+    error.status_code = 200
+    failure = failure_of(error)
+    assert (failure.execution, failure.status, failure.is_temporary) == ("unknown", None, True)
 
 
 class Busy(ServiceResponseError):
