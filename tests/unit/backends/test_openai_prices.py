@@ -3,7 +3,7 @@
 import pytest
 
 from trainer.backends.openai.prices import cost, family_of, known_families, prices_of
-from trainer.config.openai import OpenAIConfig, PriceConfig
+from trainer.config.openai import OpenAIConfig
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_an_unknown_price_is_none() -> None:
 
 
 def test_the_config_s_price_wins_and_is_named() -> None:
-    prices = prices_of("gpt-9", OpenAIConfig(prices=PriceConfig(training=2, hosting=0)))
+    prices = prices_of("gpt-9", OpenAIConfig(training_price=2, hosting_price=0))
     assert (prices.training, prices.hosting, prices.input) == (2, 0, None)
-    assert prices.source.startswith("openai.prices of the config for training, hosting; else list of 20")
+    assert prices.source.startswith("the config's own for training, hosting; else list of 20")
 
 
 def test_every_listed_price_is_whole() -> None:
