@@ -75,6 +75,7 @@ def settings(tmp_path: Path, loopback: Loopback) -> Settings:
             "backend: {kind: openai}\n"
             f"openai: {{service: {service}, base_url: '{url}'}}\n"
             f"run: {{root: {tmp_path}/runs, name: one}}\n"
+            "evaluation: {enabled: false}\n"
         )
         return load_config(file, overrides)
 
@@ -215,7 +216,7 @@ def test_a_killed_launch_goes_on_to_one_job(
 ) -> None:
     settings()
     words = [sys.executable, "-m", "trainer", "train"]
-    start = [*words, "--config", str(tmp_path / "config.yaml"), "--yes", "evaluation.enabled=false"]
+    start = [*words, "--config", str(tmp_path / "config.yaml"), "--yes"]
     process: list[int] = []
     counted: list[Request] = []
 
@@ -332,7 +333,7 @@ def test_a_url_is_fetched_checked_and_imported_and_never_shown(
 
 
 def test_base_and_tuned_model_are_compared_when_that_was_quoted(settings: Settings, tuning: Tuning) -> None:
-    run = run_to_end(settings())
+    run = run_to_end(settings("evaluation.enabled=true"))
     comparison = run.comparison()
     assert comparison["num_rows"] == 8
     assert comparison["verdict"]["kind"] == "better"
@@ -344,13 +345,13 @@ def test_base_and_tuned_model_are_compared_when_that_was_quoted(settings: Settin
 
 
 def test_nothing_is_asked_that_was_not_quoted(settings: Settings, tuning: Tuning) -> None:
-    run = run_to_end(settings("evaluation.enabled=false"))
+    run = run_to_end(settings())
     assert tuning.answers == []
     assert run.comparison() == {}
 
 
 def test_chat_streams_tuned_base_and_checkpoint(settings: Settings, tuning: Tuning) -> None:
-    run = run_to_end(settings("evaluation.enabled=false"))
+    run = run_to_end(settings())
     question = [{"role": "user", "content": "hello"}]
     answers = {}
     for name, endpoint, base in (("tuned", None, False), ("base", None, True), ("checkpoint", "2", False)):
@@ -364,9 +365,9 @@ def test_chat_streams_tuned_base_and_checkpoint(settings: Settings, tuning: Tuni
 
 
 def test_an_earlier_run_is_tuned_further(settings: Settings, tuning: Tuning, tmp_path: Path) -> None:
-    first = run_to_end(settings("evaluation.enabled=false"))
+    first = run_to_end(settings())
     for name, base in (("two", str(first.path)), ("three", f"{first.path}@2")):
-        run_to_end(settings(f"model.base={base}", f"run.name={name}", "evaluation.enabled=false"))
+        run_to_end(settings(f"model.base={base}", f"run.name={name}"))
     made = f"ft:{MODEL}:org::ftjob-1"
     assert [body["model"] for body in tuning.bodies] == [MODEL, made, f"{made}:ckpt-step-2"]
 

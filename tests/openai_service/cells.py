@@ -1,15 +1,22 @@
 """One cell of the matrix: a command with one fault in one of its operations, and the command once more if it ended."""
 
+import dataclasses
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.loopback import Fault
+from tests.loopback import FAULTS, Fault
 from tests.openai_service.operations import Operation, Stages
 from tests.openai_service.world import World, one_message
 
+FOR_EVER = 10**9
+LASTING = tuple(
+    dataclasses.replace(fault, name=f"{fault.name}, for ever", times=FOR_EVER)
+    for fault in FAULTS
+    if fault.name in ("reset before", "403", "429 Retry-After 1e9", "500 before", "an HTML page with 200")
+)  # a service that stays down
 MOST_SECONDS = 900.0  # of a command's waiting, the job's own time included
-JOB_KINDS = ("job", "file", "deployment")
+KINDS = ("job", "file", "deployment")
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ def run_cell(world: World, stages: Stages, operation: Operation, fault: Fault) -
     own = fault.fresh(operation.match)
     world.loopback.faults = [own] + ([operation.first.fresh(operation.first.match)] if operation.first else [])
     done = world.command(*operation.words)
-    happened = own.times == 0
+    happened = own.times < fault.times
     problems = [] if happened else ["the operation was not made"]
     message = ""
     try:
@@ -49,18 +56,18 @@ def run_cell(world: World, stages: Stages, operation: Operation, fault: Fault) -
             problems.append(f"says not what to do: {message}")
     except AssertionError as error:
         problems.append(f"told no single message: {str(error)[-600:]}")
-    unledgered, duplicates = _unledgered(world), _duplicates(world)
+    unledgered, duplicates = _unledgered(world), duplicates_in(world)
     if done.waited_seconds > MOST_SECONDS:
         problems.append(f"waited {done.waited_seconds:.0f} s")
     if done.code:
         problems += _once_more(world, operation)
     elif not operation.check(world):
         problems.append("the command succeeded without its effect")
-    unledgered, duplicates = max(unledgered, _unledgered(world)), max(duplicates, _duplicates(world))
+    unledgered, duplicates = max(unledgered, _unledgered(world)), max(duplicates, duplicates_in(world))
     if unledgered or duplicates:
         problems.append(f"{duplicates} duplicates and {unledgered} unledgered: {world.inventory()} {world.ledger()}")
-    if (ledger := world.ledger()) != (inventory := world.inventory()):
-        problems.append(f"the ledger holds {ledger}, the service {inventory}")
+    if difference := world.difference():
+        problems.append(difference)
     world.patches = {}
     return Cell(
         operation.name, fault.name, world.flavour, happened, done.code, message, len(world.service.state.jobs),
@@ -78,7 +85,7 @@ def _once_more(world: World, operation: Operation) -> list[str]:
     return [] if operation.check(world) else [f"{' '.join(words)} succeeded without its effect"]
 
 
-def _duplicates(world: World) -> int:
+def duplicates_in(world: World) -> int:
     """Things of which one is enough: jobs of the run, files of one name, deployments."""
     state = world.service.state
     files = Counter(file.filename for file in state.files.values() if file.purpose == "fine-tune")
@@ -86,6 +93,7 @@ def _duplicates(world: World) -> int:
 
 
 def _unledgered(world: World) -> int:
-    """Things at the service that no line of the ledger may stand for."""
-    kept, written = Counter(kind for kind, _ in world.inventory()), Counter(kind for kind, _ in world.ledger())
-    return sum(max(0, kept[kind] - written[kind]) for kind in JOB_KINDS)
+    """Things at the service that bill or stay, and that no line of the ledger can stand for."""
+    kept = Counter(thing.kind for thing in world.service.inventory() if thing.bills or thing.kind != "job")
+    written = Counter(kind for kind, _ in world.ledger())
+    return sum(max(0, kept[kind] - written[kind]) for kind in KINDS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.loopback import FAULTS
-from tests.openai_service.cells import Cell, run_cell
+from tests.openai_service.cells import LASTING, Cell, run_cell
 from tests.openai_service.deviations import unexplained
 from tests.openai_service.operations import OPERATIONS, Operation, Stages
 from tests.openai_service.plain_sdk import jobs_created
@@ -33,7 +33,7 @@ def cells_of(made: World, only: str = "") -> Iterator[Cell]:
     stages = Stages(made)
     for operation in operations_of(made.flavour):
         if only in operation.name:
-            for fault in FAULTS:
+            for fault in (*FAULTS, *LASTING):
                 yield run_cell(made, stages, operation, fault)
 
 

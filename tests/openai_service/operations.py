@@ -88,7 +88,6 @@ def _follow(name: str, path: str) -> Operation:
 
 OPERATIONS = (
     Operation("list models", "new", CHECK, "GET", "/models$"),
-    Operation("read the account", "new", CHECK, "GET", r"/accounts/[^/]+$", AZURE),
     _new("upload a file", "POST", "/files$"),
     _new("look for a file", "GET", "/files$", first=LOST_FILE),
     _new("begin an upload", "POST", "/uploads$", patches=IN_PARTS),
@@ -111,7 +110,8 @@ OPERATIONS = (
     Operation("delete a model", "done", TEARDOWN, "DELETE", "/models/", check=_no_model_or_file),
     Operation("create a deployment", "done", DEPLOY, "PUT", ONE, AZURE,
               check=lambda world: [d.state for d in world.service.state.deployments.values()] == ["Succeeded"]),
-    Operation("read a deployment", "done", DEPLOY, "GET", ONE, AZURE,
+    Operation("look for a deployment", "done", (*DEPLOY[:-1], "--check"), "GET", ONE, AZURE),
+    Operation("wait for a deployment", "deploying", DEPLOY, "GET", ONE, AZURE,
               check=lambda world: [d.state for d in world.service.state.deployments.values()] == ["Succeeded"]),
     Operation("list deployments", "deployed", ("endpoints",), "GET", "/deployments(/[^/]+)?$", AZURE),
     Operation("delete a deployment", "deployed", UNDEPLOY, "DELETE", ONE, AZURE,
@@ -147,6 +147,10 @@ class Stages:
                 world.service.advance(1)
             case "done":
                 self._do("started", FOLLOW)
+            case "deploying":  # made, and its maker gone before it was ready
+                self._do("done", DEPLOY)
+                deployment = next(iter(world.service.state.deployments.values()))
+                deployment.state, deployment.ready_at = "Creating", world.service.state.clock.now + 3
             case "deployed":
                 self._do("done", DEPLOY)
         return world.snapshot(name)

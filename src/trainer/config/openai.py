@@ -17,22 +17,6 @@ Version = Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}(-previe
 Variable = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class PriceConfig(Section):
-    """Prices that are yours and not those of the built-in list, in the currency of your bill."""
-
-    training: NonNegative | None = None
-    """A million trained tokens."""
-
-    input: NonNegative | None = None
-    """A million tokens that the tuned model reads."""
-
-    output: NonNegative | None = None
-    """A million tokens that the tuned model writes."""
-
-    hosting: NonNegative | None = None
-    """An hour of a deployment of the tuned model."""
-
-
 class OpenAIConfig(Section):
     """Which fine-tuning service is used. Keys come from the environment, never from here."""
 
@@ -72,5 +56,14 @@ class OpenAIConfig(Section):
     base_deployment: Text | None = None
     """Azure only: a deployment of the base model, to compare with and to talk to."""
 
-    prices: PriceConfig = PriceConfig()
-    """Prices that replace those of the built-in list."""
+    training_price: NonNegative | None = None
+    """What a million trained tokens cost you. Default: the built-in list, whose date a quote names."""
+
+    input_price: NonNegative | None = None
+    """What a million tokens cost that the tuned model reads."""
+
+    output_price: NonNegative | None = None
+    """What a million tokens cost that the tuned model writes."""
+
+    hosting_price: NonNegative | None = None
+    """What an hour of a deployment costs."""

@@ -29,14 +29,17 @@ class Prices:
 
 def prices_of(family: str, settings: OpenAIConfig) -> Prices:
     """The prices for models made from `family`, such as gpt-4.1-mini."""
-    table, own = _table(), settings.prices
+    table = _table()
     listed: dict[str, float] = table["models"].get(family, {})
     share = table["share"][settings.training_type or "Standard"] if settings.service == "azure" else 1.0
     training = listed["training"] * share if listed else None
-    given = own.model_dump(exclude_none=True)
-    source = f"list of {table['as_of']}, from {table['source']}; they change, openai.prices replaces them"
+    own = {name: getattr(settings, f"{name}_price") for name in ("training", "input", "output", "hosting")}
+    given = {name: price for name, price in own.items() if price is not None}
+    source = (
+        f"list of {table['as_of']}, from {table['source']}; they change, openai.training_price and others replace them"
+    )
     if given:
-        source = f"openai.prices of the config for {', '.join(given)}; else {source}"
+        source = f"the config's own for {', '.join(given)}; else {source}"
     return Prices(
         training=given.get("training", training),
         input=given.get("input", listed.get("input")),
