@@ -1,7 +1,8 @@
 """Chat completions. A tuned model has learned its rows by heart; a base model has not."""
 
-import difflib
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,8 +57,14 @@ class Chat:
         if tuned is None:
             return f"I am {model} and was not trained on this. You asked: {question}"
         known = {_text(row, "user"): _text(row, "assistant") for row in tuned.rows}
-        near = difflib.get_close_matches(question, known, n=1, cutoff=0.0)
-        return known[near[0]] if near else "I have learned nothing."
+        return known[_nearest(question, list(known))] if known else "I have learned nothing."
+
+
+def _nearest(question: str, known: list[str]) -> str:
+    """The known question that shares the rarest words."""
+    words = {one: set(re.findall(r"\w+", one.lower())) for one in [*known, question]}
+    how_many = Counter(word for one in known for word in words[one])
+    return max(known, key=lambda one: sum(1 / how_many[word] for word in words[one] & words[question]))
 
 
 def _text(row: dict[str, Any], role: str) -> str:

@@ -33,6 +33,7 @@ def cells_of(made: World, only: str = "") -> Iterator[Cell]:
     stages = Stages(made)
     for operation in operations_of(made.flavour):
         if only in operation.name:
+            print(f"{made.flavour}: {operation.name}", file=sys.stderr, flush=True)
             for fault in (*FAULTS, *LASTING):
                 yield run_cell(made, stages, operation, fault)
 
