@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from trainer.backends.http import Say
 from trainer.backends.openai import preflight
+from trainer.backends.openai.cap import end_above_cap
 from trainer.backends.openai.chat import chat_with
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.deployments import deploy, endpoints, plan_deployment
@@ -16,7 +17,7 @@ from trainer.backends.openai.mirror import bring_home
 from trainer.backends.openai.statuses import ENDED
 from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Plan
 from trainer.config.schema import RunConfig
-from trainer.errors import ConfigError
+from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
 from trainer.runs.lock import locked
@@ -44,6 +45,7 @@ class OpenAIService:
                 fresh = []
             for event in fresh:
                 say(str(event["message"]))
+            end_above_cap(service, run, say)
             if run.state in ENDED or run.state == "paused":
                 break
             wait = FIRST_WAIT_SECONDS if fresh else min(wait * GROWTH, MOST_WAIT_SECONDS)
@@ -71,7 +73,8 @@ class OpenAIService:
                     f"run {run.name!r}: its job is {run.state}, expected an unfinished one; start a new run"
                 )
             case "paused":
-                order(service, job, "resume", say)
+                if refused := order(service, job, "resume", say):
+                    raise BackendError(f"run {run.name!r}: the service does not resume its job: {refused}; try again")
                 _bring_home(service, run, say)
 
     def cancel(self, run: Run, say: Say) -> None:
@@ -134,8 +137,12 @@ class OpenAIService:
         _bring_home(service, run, say)
         if run.state not in states:
             raise ConfigError(f"run {run.name!r}: is {run.state}, expected one that is {' or '.join(states)}")
-        order(service, job, verb, say)
+        refused = order(service, job, verb, say)
         _bring_home(service, run, say)
+        if refused and run.state not in ENDED:
+            raise BackendError(
+                f"run {run.name!r}: the service does not {verb} its job now: {refused}; wait, and try again"
+            )
         say(f"{run.name}: the service was asked to {verb}; its job is {run.status().get('service_status')}")
 
 
