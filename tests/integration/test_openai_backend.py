@@ -282,8 +282,11 @@ def test_cancel_ends_what_bills(settings: Settings, tuning: Tuning) -> None:
     backend.cancel(run, quiet)
     assert run.state == "cancelled"
     assert Ledger(run.path).billing() == []
-    with pytest.raises(ConfigError, match="is cancelled, expected"):
-        backend.cancel(run, quiet)
+    said: list[str] = []
+    backend.cancel(run, said.append)
+    assert said == ["one: is cancelled already"]
+    with pytest.raises(ConfigError, match="is cancelled, expected one that has not ended"):
+        backend.pause(run, quiet)
 
 
 def test_teardown_removes_everything_in_order(settings: Settings, tuning: Tuning, loopback: Loopback) -> None:

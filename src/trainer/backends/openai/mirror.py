@@ -108,7 +108,7 @@ def _write_config(run: Run, job: Record) -> None:
     config = run.config()
     changes: dict[str, Any] = {}
     for name, value in hyperparameters(job).items():
-        changes[name] = int(value) if name in WHOLE else value
+        changes[name] = int(value) if name in WHOLE else float(value)
     seed = job.get("seed")
     if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
         changes["seed"] = seed
