@@ -27,6 +27,7 @@ class Tuning:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     looks: dict[str, int] = field(default_factory=dict)
     file_states: list[str] = field(default_factory=lambda: ["processed"])
+    numbers: dict[str, float] = field(default_factory=dict)  # hyperparameters, before the job has ended
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, request: Request) -> Response:
@@ -105,7 +106,7 @@ class Tuning:
         if status == "failed":
             job["error"] = {"code": "invalid", "message": "the rows are unsafe", "param": "training_file"}
         numbers = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 0.5}
-        return job | {"hyperparameters": numbers if ended else {}, "seed": 7 if ended else job.get("seed")}
+        return job | {"hyperparameters": numbers if ended else self.numbers, "seed": 7 if ended else job.get("seed")}
 
     def of_job(self, request: Request, name: str, rest: list[str]) -> Response:
         match (request.method, *rest):

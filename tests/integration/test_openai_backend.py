@@ -24,7 +24,7 @@ from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.ledger import Ledger
 
 CREATING = ("/files", "/fine_tuning/jobs")
-JOB = 4  # the job's creation among the requests of a launch: two files, and a look at each, come before it
+JOB = 4  # counted from 0: the job's creation comes after two files and a look at each
 SHARP = ("timeout after", "reset after", "truncated body", "429 Retry-After 1e9", "500 after", "an HTML page with 200")
 Settings = Callable[..., RunConfig]
 
@@ -222,7 +222,7 @@ def test_a_killed_launch_goes_on_to_one_job(
 
     def nth(request: Request) -> bool:
         counted.append(request)
-        return len(counted) == number + 2  # the list of models comes first, before there is a run
+        return len(counted) == number + 3  # two lists come first, before there is a run
 
     loopback.kills = [Kill(nth, after, lambda: process[0])]
     started = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -282,8 +282,11 @@ def test_cancel_ends_what_bills(settings: Settings, tuning: Tuning) -> None:
     backend.cancel(run, quiet)
     assert run.state == "cancelled"
     assert Ledger(run.path).billing() == []
-    with pytest.raises(ConfigError, match="is cancelled, expected"):
-        backend.cancel(run, quiet)
+    said: list[str] = []
+    backend.cancel(run, said.append)
+    assert said == ["one: is cancelled already"]
+    with pytest.raises(ConfigError, match="is cancelled, expected one that has not ended"):
+        backend.pause(run, quiet)
 
 
 def test_teardown_removes_everything_in_order(settings: Settings, tuning: Tuning, loopback: Loopback) -> None:
@@ -379,3 +382,43 @@ def test_a_model_that_cannot_be_tuned_is_refused_before_anything_is_made(setting
     with pytest.raises(ConfigError, match=f"did you mean {re.escape(MODEL)}"):
         OpenAIService().check(settings("model.base=gpt-4.1-mini-2025-04-41"), quiet)
     assert tuning.files == {}
+
+
+def test_epochs_chosen_above_the_cap_end_the_job(settings: Settings, tuning: Tuning) -> None:
+    backend = OpenAIService()
+    tuning.script = ["running"]
+    config = settings("backend.spend_cap=5.0", "openai.training_price=500")
+    plan = backend.check(config, quiet)
+    run = create_run(plan.config)
+    backend.launch(plan, run, quiet)
+    tuning.numbers = {"n_epochs": 40}
+    said: list[str] = []
+    backend.follow(run, said.append)
+    assert run.state == "cancelled"
+    [reason] = [line for line in said if "backend.spend_cap is 5.00: the job is cancelled" in line]
+    assert reason.startswith("the service has chosen 40 epochs")
+
+
+def test_a_pause_that_is_refused_is_told(settings: Settings, tuning: Tuning, loopback: Loopback) -> None:
+    tuning.script = ["running"]
+    backend = OpenAIService()
+    plan = backend.check(settings(), quiet)
+    run = create_run(plan.config)
+    backend.launch(plan, run, quiet)
+    loopback.faults = [Fault("too early", match=is_post("/pause"), answer=status(400))]
+    with pytest.raises(BackendError, match="does not pause its job now: the service answered 400"):
+        backend.pause(run, quiet)
+    assert run.state == "running"
+
+
+def test_the_weights_of_such_a_run_are_not_here(settings: Settings) -> None:
+    from trainer.inference.trained import trained_adapter
+
+    with pytest.raises(ConfigError, match="its model is kept by the service"):
+        trained_adapter(run_to_end(settings()))
+
+
+def test_a_service_without_fine_tuning_is_found_out_before(settings: Settings, loopback: Loopback) -> None:
+    loopback.faults = [Fault("403", match=lambda request: request.path.endswith("/jobs"), answer=status(403))]
+    with pytest.raises(BackendError, match="reading the list of fine-tuning jobs: the service answered 403"):
+        OpenAIService().check(settings(), quiet)

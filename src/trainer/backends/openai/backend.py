@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from trainer.backends.http import Say
 from trainer.backends.openai import preflight
+from trainer.backends.openai.cap import end_above_cap
 from trainer.backends.openai.chat import chat_with
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.deployments import deploy, endpoints, plan_deployment
@@ -16,12 +17,13 @@ from trainer.backends.openai.mirror import bring_home
 from trainer.backends.openai.statuses import ENDED
 from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Plan
 from trainer.config.schema import RunConfig
-from trainer.errors import ConfigError
+from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
 from trainer.runs.lock import locked
 from trainer.runs.outcome import Outcome
 
+UNDER_WAY = ("pausing", "cancelling")  # asked for before: the second asking is refused
 FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, GROWTH = 1.0, 60.0, 1.25
 
 
@@ -44,6 +46,7 @@ class OpenAIService:
                 fresh = []
             for event in fresh:
                 say(str(event["message"]))
+            end_above_cap(service, run, say)
             if run.state in ENDED or run.state == "paused":
                 break
             wait = FIRST_WAIT_SECONDS if fresh else min(wait * GROWTH, MOST_WAIT_SECONDS)
@@ -56,7 +59,7 @@ class OpenAIService:
         _bring_home(Service(run.config().openai), run, say)
 
     def pause(self, run: Run, say: Say) -> None:
-        self._order(run, "pause", ("running",), say)
+        self._order(run, "pause", "paused", say)
 
     def resume(self, run: Run, say: Say) -> None:
         service = Service(run.config().openai)
@@ -71,11 +74,12 @@ class OpenAIService:
                     f"run {run.name!r}: its job is {run.state}, expected an unfinished one; start a new run"
                 )
             case "paused":
-                order(service, job, "resume", say)
+                if refused := order(service, job, "resume", say):
+                    raise BackendError(f"run {run.name!r}: the service does not resume its job: {refused}; try again")
                 _bring_home(service, run, say)
 
     def cancel(self, run: Run, say: Say) -> None:
-        self._order(run, "cancel", ("validating_files", "queued", "running", "paused"), say)
+        self._order(run, "cancel", "cancelled", say)
 
     def delete(self, run: Run, say: Say) -> None:
         teardown(run, everything=True, say=say)
@@ -119,7 +123,8 @@ class OpenAIService:
             else:
                 start(self.check(run.config(), say), run, say)
 
-    def _order(self, run: Run, verb: str, states: Sequence[str], say: Say) -> None:
+    def _order(self, run: Run, verb: str, aim: str, say: Say) -> None:
+        """Ask the service to bring the job to the state `aim`, where it is not there already."""
         service = Service(run.config().openai)
         job = job_of(service, run, say)
         if job is None:
@@ -132,10 +137,17 @@ class OpenAIService:
                 f"run {run.name!r}: has no job yet, expected a running one; go on with: train --resume {run.path}"
             )
         _bring_home(service, run, say)
-        if run.state not in states:
-            raise ConfigError(f"run {run.name!r}: is {run.state}, expected one that is {' or '.join(states)}")
-        order(service, job, verb, say)
+        if run.state == aim:
+            say(f"{run.name}: is {aim} already")
+            return
+        if run.state in ENDED:
+            raise ConfigError(f"run {run.name!r}: is {run.state}, expected one that has not ended")
+        refused = order(service, job, verb, say)
         _bring_home(service, run, say)
+        if refused and run.state not in (aim, *ENDED) and run.status()["service_status"] not in UNDER_WAY:
+            raise BackendError(
+                f"run {run.name!r}: the service does not {verb} its job now: {refused}; wait, and try again"
+            )
         say(f"{run.name}: the service was asked to {verb}; its job is {run.status().get('service_status')}")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from trainer.backends.http import Say, failure_of, patiently, refusal
+from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
 from trainer.backends.once import create_once, delete_once
 from trainer.backends.openai.bases import checkpoint_model
 from trainer.backends.openai.client import address
@@ -126,11 +126,7 @@ def remove_deployments(run: Run, say: Say) -> None:
         deployments = connect(settings.openai, account).deployments
         place = (account.resource_group, account.name, name)
 
-        def delete() -> None:
-            deployments.begin_delete(*place, polling=False).result()  # noqa: B023
-            _wait_until_gone(deployments, place, say)  # noqa: B023
-
-        delete_once(Ledger(run.path), entry.thing, delete, say)
+        delete_once(Ledger(run.path), entry.thing, lambda: _delete(deployments, place, say), say)  # noqa: B023
         say(f"deployment {name}: deleted; it bills no more")
 
 
@@ -209,14 +205,31 @@ def _wait(deployments: Any, place: tuple[str, str, str], say: Say) -> None:
         wait = min(wait * 1.5, MOST_WAIT_SECONDS)
 
 
-def _wait_until_gone(deployments: Any, place: tuple[str, str, str], say: Say) -> None:
-    """A model cannot be deleted while it is deployed."""
-    until, wait = time.monotonic() + CREATION_SECONDS, FIRST_WAIT_SECONDS / 4
-    while patiently(lambda: or_none(lambda: deployments.get(*place)), "looking at the deployment", say) is not None:
+def _delete(deployments: Any, place: tuple[str, str, str], say: Say) -> None:
+    """Delete a deployment and wait until it is gone: a model cannot be deleted before.
+
+    One that is still being made refuses it, and is asked again.
+    """
+    until, wait, asked = time.monotonic() + CREATION_SECONDS, FIRST_WAIT_SECONDS / 4, False
+    while True:
+        asked = asked or _asked_to_go(deployments, place)
+        there = patiently(lambda: or_none(lambda: deployments.get(*place)), "looking at the deployment", say)
+        if there is None and asked:
+            return
         if time.monotonic() > until:
             raise BackendError(f"deployment {place[2]!r}: is still there; look at it in the portal, and try again")
         time.sleep(wait)
         wait = min(wait * 1.5, MOST_WAIT_SECONDS)
+
+
+def _asked_to_go(deployments: Any, place: tuple[str, str, str]) -> bool:
+    try:
+        deployments.begin_delete(*place, polling=False).result()
+    except Exception as error:
+        if not is_failure(error) or failure_of(error).status != 409:
+            raise
+        return False
+    return True
 
 
 def _state(found: Any) -> str:

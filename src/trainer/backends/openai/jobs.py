@@ -81,30 +81,41 @@ def find_job(service: Service, run: Run, training_file: str | None) -> Record | 
     return None
 
 
+def read_jobs(service: Service, say: Say) -> None:
+    """Read one job, whichever it is. Raises: BackendError, where the service or the identity has no fine-tuning."""
+    patiently(
+        lambda: service.ask(
+            lambda client: client.fine_tuning.jobs.with_raw_response.list(extra_query={"limit": 1}).http_response,
+            "data",
+        ),
+        "reading the list of fine-tuning jobs",
+        say,
+    )
+
+
 def get_job(service: Service, job_id: str) -> Record:
     """The job as the service describes it."""
     return service.ask(lambda client: client.fine_tuning.jobs.with_raw_response.retrieve(job_id).http_response, "id")
 
 
-def order(service: Service, job_id: str, verb: str, say: Say) -> Record | None:
-    """Ask the job to `pause`, `resume` or `cancel`; None where its state does not allow it any more.
+def order(service: Service, job_id: str, verb: str, say: Say) -> str:
+    """Ask the job to `pause`, `resume` or `cancel`; the service's reason where its state does not allow that.
 
     Raises: BackendError.
     """
-    doing = f"asking the job {job_id} to {verb}"
 
-    def ask() -> Record | None:
+    def ask() -> str:
         try:
-            return service.ask(
+            service.ask(
                 lambda client: getattr(client.fine_tuning.jobs.with_raw_response, verb)(job_id).http_response, "id"
             )
         except Exception as error:
             if not is_failure(error) or failure_of(error).status not in (400, 409):
                 raise
-            say(f"{doing}: {failure_of(error)}")
-            return None
+            return str(failure_of(error))
+        return ""
 
-    return patiently(ask, doing, say)
+    return patiently(ask, f"asking the job {job_id} to {verb}", say)
 
 
 def delete_job(service: Service, job_id: str) -> None:

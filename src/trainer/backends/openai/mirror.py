@@ -108,7 +108,7 @@ def _write_config(run: Run, job: Record) -> None:
     config = run.config()
     changes: dict[str, Any] = {}
     for name, value in hyperparameters(job).items():
-        changes[name] = int(value) if name in WHOLE else value
+        changes[name] = int(value) if name in WHOLE else float(value)
     seed = job.get("seed")
     if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
         changes["seed"] = seed
@@ -146,6 +146,8 @@ def _write_status(service: Service, run: Run, job: Record, merged: Mapping[int, 
         "error": _error(job) if state == "failed" else None,
         "summary": _summary(run.config(), job, state),
     }
+    if state_of(word) is None and before.get("service_status") != word:
+        run.event(f"the service calls the state of the job {word!r}, which is not known here", level="warning")
     if state != before["state"] or any(before.get(name) != value for name, value in details.items()):
         run.set_status(state, **details)
 

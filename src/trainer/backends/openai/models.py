@@ -34,7 +34,7 @@ def list_models(service: Service) -> list[Model]:
     """Every model that the credential sees."""
 
     def page(client: "OpenAI", query: "Mapping[str, Any]") -> "httpx2.Response":
-        return client.models.with_raw_response.list(extra_query=query if service.is_azure else {}).http_response
+        return client.models.with_raw_response.list().http_response  # it comes whole, and takes no query
 
     found = [_model(item, service) for item in service.listed(page, "reading the list of models")]
     return sorted(found, key=lambda model: model.name)

@@ -8,7 +8,7 @@ from trainer.backends.openai.bases import Base, find_base
 from trainer.backends.openai.client import Service
 from trainer.backends.openai.data import Checked, check_data, notes_on_length
 from trainer.backends.openai.fetch import fetch_files
-from trainer.backends.openai.jobs import job_body, shown
+from trainer.backends.openai.jobs import job_body, read_jobs, shown
 from trainer.backends.openai.limits import Exam, plan_exam
 from trainer.backends.openai.manifest import build_manifest
 from trainer.backends.openai.models import Model, find_model, list_models
@@ -35,6 +35,7 @@ def check(config: RunConfig, say: Say) -> Plan:
     base, service = find_base(config.model.base), Service(config.openai)
     fetch_files(config, say)
     checked = check_data(config, base.family)
+    read_jobs(service, say)
     model, notes = find_model(list_models(service), base)
     exam = plan_exam(config, checked.report.validation, base.family)
     if exam is not None:
