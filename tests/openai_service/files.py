@@ -16,10 +16,10 @@ MOST_PART_BYTES = 64 * 2**20
 
 
 class Files:
-    """Keeps files. `web` is what is to be found at other addresses, for /files/import."""
+    """Keeps files. `web` is what is to be found at other addresses, for /files/import; `disliked` is in no row."""
 
     def __init__(self, state: State) -> None:
-        self.state, self.web = state, dict[str, bytes]()
+        self.state, self.web, self.disliked = state, dict[str, bytes](), ""
 
     def routes(self) -> list[Route]:
         shared = [
@@ -43,7 +43,7 @@ class Files:
     def add(self, filename: str, purpose: str, content: bytes) -> File:
         state = self.state
         key = state.new_id("file-", 32 if state.is_azure else 24)
-        problem = problem_of(content) if purpose == "fine-tune" else ""
+        problem = problem_of(content, self.disliked) if purpose == "fine-tune" else ""
         state.files[key] = File(key, filename, purpose, content, state.clock.now, problem)
         return state.files[key]
 
@@ -157,7 +157,7 @@ def rows_of(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.decode("utf-8-sig").splitlines() if line.strip()]
 
 
-def problem_of(content: bytes) -> str:
+def problem_of(content: bytes, disliked: str = "") -> str:
     """Why a file of chat rows is rejected; empty where it is not."""
     lines = content.decode("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, 1):
@@ -167,6 +167,8 @@ def problem_of(content: bytes) -> str:
             return f"Invalid file format. Line {number}: expected a JSON object with messages."
         if "assistant" not in roles:
             return f"Invalid file format. Example {number}: no message from role assistant."
+        if disliked and disliked in line:
+            return f"Invalid file format. Line {number}: the content is not accepted."
     if len(lines) < FEWEST_ROWS:
         return f"Training file has {len(lines)} example(s), but must have at least {FEWEST_ROWS} examples."
     return ""
