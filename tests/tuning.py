@@ -34,7 +34,8 @@ class Tuning:
         path = re.sub(r"^/openai(/v1)?|^/v1", "", request.path)
         match (request.method, *path.strip("/").split("/")):
             case ("GET", "models"):
-                return self.page([self.model(MODEL, True), self.model("text-embedding-3", False)])
+                own = [self.model(f"ft:{MODEL}:org::{name}", True) for name in self.jobs]
+                return self.page([self.model(MODEL, True), self.model("text-embedding-3", False), *own])
             case ("POST", "files"):
                 return self.upload(request)
             case ("POST", "files", "import"):

@@ -170,6 +170,7 @@ def test_azure_always_gets_a_training_type(settings: Settings, tuning: Tuning) -
     run = run_to_end(settings(service="azure"))
     assert tuning.bodies[0]["trainingType"] == "Standard"
     assert run.config().openai.training_type == "Standard"
+    assert run.status()["model_until"] == "2031-10-17"
     assert run.state == "succeeded"
 
 
@@ -357,7 +358,7 @@ def test_chat_streams_tuned_base_and_checkpoint(settings: Settings, tuning: Tuni
     run = run_to_end(settings())
     question = [{"role": "user", "content": "hello"}]
     answers = {}
-    for name, endpoint, base in (("tuned", None, False), ("base", None, True), ("checkpoint", "2", False)):
+    for name, endpoint, base in (("tuned", None, False), ("base", None, True), ("checkpoint", "ftckpt-1", False)):
         client = OpenAIService().client(run, endpoint, base)
         answers[client.name] = list(client.stream(question, Sampling()))
         assert name
