@@ -117,7 +117,7 @@ def _base(run: Run, service: Service) -> Chat:
     model = str(run.manifest().get("base", {}).get("name", ""))
     if not service.is_azure:
         return Chat(service, model)
-    deployment = service.settings.base_deployment
+    deployment = service.settings.base_deployment or run.status().get("base_deployment")
     missing = "" if deployment else (
         f"openai.base_deployment: is not set in {run.path}/config.yaml, expected the name of a deployment of {model!r} "
         "to compare with; set it there"
