@@ -387,7 +387,7 @@ def test_a_model_that_cannot_be_tuned_is_refused_before_anything_is_made(setting
 
 def test_epochs_chosen_above_the_cap_end_the_job(settings: Settings, tuning: Tuning) -> None:
     backend = OpenAIService()
-    tuning.script = ["running"]
+    tuning.script = [*["running"] * 20, "succeeded"]
     config = settings("backend.spend_cap=5.0", "openai.training_price=500")
     plan = backend.check(config, quiet)
     run = create_run(plan.config)
