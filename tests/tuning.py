@@ -28,17 +28,28 @@ class Tuning:
     looks: dict[str, int] = field(default_factory=dict)
     file_states: list[str] = field(default_factory=lambda: ["processed"])
     numbers: dict[str, float] = field(default_factory=dict)  # hyperparameters, before the job has ended
+    parts: dict[str, Any] = field(default_factory=dict)
     answers: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, request: Request) -> Response:
         path = re.sub(r"^/openai(/v1)?|^/v1", "", request.path)
         match (request.method, *path.strip("/").split("/")):
             case ("GET", "models"):
-                return self.page([self.model(MODEL, True), self.model("text-embedding-3", False)])
+                own = [self.model(f"ft:{MODEL}:org::{name}", True) for name in self.jobs]
+                return self.page([self.model(MODEL, True), self.model("text-embedding-3", False), *own])
             case ("POST", "files"):
                 return self.upload(request)
             case ("POST", "files", "import"):
                 return self.keep(request.json()["filename"], b"imported")
+            case ("POST", "uploads"):
+                self.parts = {"name": request.json()["filename"]}
+                return Response(200, {"id": "upload-1", "object": "upload", "status": "pending"})
+            case ("POST", "uploads", _, "parts"):
+                self.parts[f"part-{len(self.parts)}"] = self.payload(request)
+                return Response(200, {"id": f"part-{len(self.parts) - 1}", "object": "upload.part"})
+            case ("POST", "uploads", _, "complete"):
+                whole = b"".join(self.parts[part] for part in request.json()["part_ids"])
+                return Response(200, {"id": "upload-1", "file": self.keep(self.parts["name"], whole).body})
             case ("GET", "files"):
                 return self.page(list(self.files.values()))
             case ("GET", "files", name, "content"):
@@ -73,6 +84,12 @@ class Tuning:
             if name := part.get_filename():  # type: ignore[union-attr]
                 return self.keep(name, part.get_payload(decode=True))  # type: ignore[union-attr, arg-type]
         return Response(400)
+
+    @staticmethod
+    def payload(request: Request) -> bytes:
+        head = f"Content-Type: {request.headers['content-type']}\r\n\r\n".encode()
+        [part] = BytesParser().parsebytes(head + request.body).get_payload()
+        return part.get_payload(decode=True)  # type: ignore[return-value, union-attr]
 
     def keep(self, name: str, content: bytes) -> Response:
         made = {"id": f"file-{len(self.files) + 1}", "object": "file", "bytes": len(content), "created_at": 1}

@@ -170,6 +170,7 @@ def test_azure_always_gets_a_training_type(settings: Settings, tuning: Tuning) -
     run = run_to_end(settings(service="azure"))
     assert tuning.bodies[0]["trainingType"] == "Standard"
     assert run.config().openai.training_type == "Standard"
+    assert run.status()["model_until"] == "2031-10-17"
     assert run.state == "succeeded"
 
 
@@ -357,7 +358,7 @@ def test_chat_streams_tuned_base_and_checkpoint(settings: Settings, tuning: Tuni
     run = run_to_end(settings())
     question = [{"role": "user", "content": "hello"}]
     answers = {}
-    for name, endpoint, base in (("tuned", None, False), ("base", None, True), ("checkpoint", "2", False)):
+    for name, endpoint, base in (("tuned", None, False), ("base", None, True), ("checkpoint", "ftckpt-1", False)):
         client = OpenAIService().client(run, endpoint, base)
         answers[client.name] = list(client.stream(question, Sampling()))
         assert name
@@ -386,7 +387,7 @@ def test_a_model_that_cannot_be_tuned_is_refused_before_anything_is_made(setting
 
 def test_epochs_chosen_above_the_cap_end_the_job(settings: Settings, tuning: Tuning) -> None:
     backend = OpenAIService()
-    tuning.script = ["running"]
+    tuning.script = [*["running"] * 20, "succeeded"]
     config = settings("backend.spend_cap=5.0", "openai.training_price=500")
     plan = backend.check(config, quiet)
     run = create_run(plan.config)
@@ -422,3 +423,51 @@ def test_a_service_without_fine_tuning_is_found_out_before(settings: Settings, l
     loopback.faults = [Fault("403", match=lambda request: request.path.endswith("/jobs"), answer=status(403))]
     with pytest.raises(BackendError, match="reading the list of fine-tuning jobs: the service answered 403"):
         OpenAIService().check(settings(), quiet)
+
+
+def test_a_large_file_goes_in_parts_and_a_lost_part_is_sent_again(
+    settings: Settings, tuning: Tuning, loopback: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.backends.openai.upload.LARGE_BYTES", 100)
+    monkeypatch.setattr("trainer.backends.openai.upload.PART_BYTES", 512)
+    loopback.faults = [Fault("lost", match=is_post("/parts"), commits=True, broken="reset")]
+    run = run_to_end(settings())
+    expected = b"".join(line for line in (tmp_path / "train.jsonl").read_bytes().splitlines(True) if line.strip())
+    assert tuning.contents["file-1"] == expected
+    assert len(expected) > 1024
+    assert run.state == "succeeded"
+    assert len(tuning.files) == 2
+
+
+@pytest.mark.parametrize("broken", ["reset", "truncated"])
+def test_a_lost_completion_makes_no_second_file(
+    broken: Any, settings: Settings, tuning: Tuning, loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.backends.openai.upload.LARGE_BYTES", 100)
+    loopback.faults = [Fault("lost", match=is_post("/complete"), commits=True, broken=broken)]
+    run_to_end(settings())
+    assert len(tuning.files) == 2
+
+
+def test_tool_calls_arrive_in_pieces() -> None:
+    from types import SimpleNamespace as Piece
+
+    from trainer.backends.openai.chat import Chat
+    from trainer.inference.tool_calls import Call
+
+    def piece(**delta: Any) -> Any:
+        return Piece(choices=[Piece(delta=Piece(**({"content": None, "refusal": None, "tool_calls": None} | delta)))])
+
+    def call(index: int, name: str | None, arguments: str) -> Any:
+        return Piece(index=index, function=Piece(name=name, arguments=arguments))
+
+    pieces = [
+        Piece(choices=[]),  # Azure's word on its content filter
+        piece(content="Let me see."),
+        piece(tool_calls=[call(0, "weather", '{"city"'), call(1, "time", "")]),
+        piece(tool_calls=[call(0, None, ': "Bern"}'), call(1, None, "no JSON")]),
+    ]
+    client = Piece(chat=Piece(completions=Piece(create=lambda **body: iter(pieces))))
+    chat: Any = Chat(Piece(is_dated=False, streaming=lambda: client), "m")  # type: ignore[arg-type]
+    found = list(chat.stream([], Sampling()))
+    assert found == ["Let me see.", Call("weather", {"city": "Bern"}), Call("time", {"": "no JSON"})]

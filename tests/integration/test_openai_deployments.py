@@ -1,6 +1,7 @@
 """Deployments of a tuned model on Azure: the real client of the control plane against a small one on 127.0.0.1."""
 
 import datetime
+import hashlib
 import ipaddress
 import ssl
 from collections.abc import Iterator
@@ -211,3 +212,25 @@ def test_nothing_needs_deploying_on_openai(run: Run) -> None:
     own = config.model_copy(update={"openai": config.openai.model_copy(update={"service": "openai"})})
     with pytest.raises(ConfigError, match="nothing needs deploying here"):
         OpenAIService().plan_deployment(run, own, DeploymentOptions(), quiet)
+
+
+def test_the_comparison_is_quoted_with_the_deployment_unless_its_rows_have_changed(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "held_out.jsonl"
+    rows.write_text(
+        "".join(
+            f'{{"messages": [{{"role": "user", "content": "q{n}"}}, {{"role": "assistant", "content": "a{n}"}}]}}\n'
+            for n in range(3)
+        )
+    )
+    digest = hashlib.sha256(rows.read_bytes()).hexdigest()
+    manifest = run.manifest() | {"data": [{"path": str(rows), "role": "validation", "sha256": digest}], "seed": 1}
+    run.write_manifest(manifest | {"rows": {"train": 10, "validation": 3}})
+    config = run.config()
+    named = config.model_copy(update={"openai": config.openai.model_copy(update={"base_deployment": "base"})})
+    planned = OpenAIService().plan_deployment(run, named, DeploymentOptions(sku="standard"), quiet)
+    assert planned.quote.lines()[1].startswith("comparison: 3 answers by base and tuned model")
+    rows.write_text(rows.read_text().replace("q0", "another question"))
+    said: list[str] = []
+    planned = OpenAIService().plan_deployment(run, named, DeploymentOptions(sku="standard"), said.append)
+    assert len(planned.quote.items) == 1
+    assert "has changed since the run was made" in said[0]

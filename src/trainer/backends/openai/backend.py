@@ -99,6 +99,8 @@ class OpenAIService:
     def deploy(self, plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
         with locked(run.path, say):
             endpoint = deploy(plan, run, say)
+            if named := plan.details[1].openai.base_deployment:
+                run.set_status(run.state, base_deployment=named)
         if plan.details[0].compares:
             compare(run, endpoint.name, say)
         return endpoint

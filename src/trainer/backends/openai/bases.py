@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trainer.backends.openai.prices import family_of
 from trainer.errors import ConfigError
 from trainer.runs import Run
-from trainer.runs.checkpoint import folder_of, list_checkpoints
+from trainer.runs.checkpoint import STATE, folder_of, list_checkpoints
 from trainer.runs.files import read_record
 
 
@@ -44,15 +45,24 @@ def find_base(name: str) -> Base:
                 "finish it or name a checkpoint as RUN@STEP"
             )
         return Base(str(model), family, (run.name, None))
-    return Base(checkpoint_model(run, step), family, (run.name, int(step)))
+    return Base(checkpoint_model(run, step), family, (run.name, int(step) if step.isdigit() else None))
 
 
-def checkpoint_model(run: Run, step: str) -> str:
-    """The model that the service made of a checkpoint. Raises: ConfigError, when the run has no such step."""
-    known = [str(checkpoint.step) for checkpoint in list_checkpoints(run.checkpoints)]
-    if step not in known:
-        raise ConfigError(
-            f"run {run.name!r}: has no checkpoint {step!r}, expected one of {', '.join(known) or 'none so far'}; "
-            f"list them with: trainer checkpoints {run.path}"
-        )
-    return str(read_record(folder_of(run.checkpoints, int(step)) / "state.json")["model"])
+def checkpoint_model(run: Run, name: str) -> str:
+    """The model that the service made of a checkpoint, named by its step, its id or that model.
+
+    Raises: ConfigError, when the run has no such checkpoint.
+    """
+    found = {checkpoint.step: _record(run, checkpoint.step) for checkpoint in list_checkpoints(run.checkpoints)}
+    for step, record in found.items():
+        if name.removeprefix("step-").lstrip("0") == str(step) or name in (record.get("id"), record.get("model")):
+            return str(record["model"])
+    known = ", ".join(map(str, found)) or "none so far"
+    raise ConfigError(
+        f"run {run.name!r}: has no checkpoint {name!r}, expected one of {known}; list them with: "
+        f"trainer checkpoints {run.path}"
+    )
+
+
+def _record(run: Run, step: int) -> dict[str, Any]:
+    return read_record(folder_of(run.checkpoints, step) / STATE)

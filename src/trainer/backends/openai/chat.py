@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.backends.http import failure_of, is_failure, patiently, refusal
-from trainer.backends.openai.bases import checkpoint_model
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.deployments import model_to_deploy, newest
 from trainer.errors import BackendError, ConfigError
@@ -94,7 +93,7 @@ class Chat:
 
 
 def chat_with(run: Run, endpoint: str | None, base: bool) -> Chat:
-    """The run's model, that of a checkpoint (its step as `endpoint`), a deployment, or the model before fine-tuning.
+    """The run's model, or the one before fine-tuning; `endpoint` names a deployment, or on OpenAI a checkpoint.
 
     Raises: ConfigError.
     """
@@ -103,8 +102,7 @@ def chat_with(run: Run, endpoint: str | None, base: bool) -> Chat:
     if base:
         return _base(run, service)
     if not service.is_azure:
-        step = endpoint.removeprefix("step-") if endpoint else ""
-        return Chat(service, checkpoint_model(run, str(int(step))) if step.isdigit() else model_to_deploy(run))
+        return Chat(service, model_to_deploy(run, endpoint))
     name = endpoint or newest(run)
     if name is None:
         model_to_deploy(run)
@@ -119,7 +117,7 @@ def _base(run: Run, service: Service) -> Chat:
     model = str(run.manifest().get("base", {}).get("name", ""))
     if not service.is_azure:
         return Chat(service, model)
-    deployment = service.settings.base_deployment
+    deployment = service.settings.base_deployment or run.status().get("base_deployment")
     missing = "" if deployment else (
         f"openai.base_deployment: is not set in {run.path}/config.yaml, expected the name of a deployment of {model!r} "
         "to compare with; set it there"

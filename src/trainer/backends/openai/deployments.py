@@ -66,7 +66,7 @@ def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, s
 def model_to_deploy(run: Run, step: str | None = None) -> str:
     """The run's tuned model, or that of a checkpoint. Raises: ConfigError."""
     if step is not None:
-        return checkpoint_model(run, step.removeprefix("step-").lstrip("0") or "0")
+        return checkpoint_model(run, step)
     model = run.status().get("fine_tuned_model")
     if not model:
         raise ConfigError(

@@ -9,11 +9,13 @@ from trainer.backends.openai import metrics
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.events import bring_events, time_of
 from trainer.backends.openai.jobs import get_job, hyperparameters
+from trainer.backends.openai.models import list_models
 from trainer.backends.openai.names import job_thing, model_thing
 from trainer.backends.openai.prices import cost, family_of, prices_of
 from trainer.backends.openai.statuses import ENDED, state_of
 from trainer.config.load import dump_config
 from trainer.config.schema import RunConfig
+from trainer.errors import BackendError
 from trainer.runs import Run, checkpoint, files
 from trainer.runs.ledger import Ledger
 from trainer.runs.run import State
@@ -144,12 +146,23 @@ def _write_status(service: Service, run: Run, job: Record, merged: Mapping[int, 
         "finished_at": time_of(job["finished_at"]) if state in ENDED and job.get("finished_at") else None,
         "estimated_finish": time_of(job["estimated_finish"]) if job.get("estimated_finish") else None,
         "error": _error(job) if state == "failed" else None,
+        "model_until": before.get("model_until") or (_until(service, job) if state == "succeeded" else None),
         "summary": _summary(run.config(), job, state),
     }
     if state_of(word) is None and before.get("service_status") != word:
         run.event(f"the service calls the state of the job {word!r}, which is not known here", level="warning")
     if state != before["state"] or any(before.get(name) != value for name, value in details.items()):
         run.set_status(state, **details)
+
+
+def _until(service: Service, job: Record) -> str | None:
+    """Until when the model will answer, where the service says so."""
+    name, found = job.get("fine_tuned_model"), None
+    try:
+        found = next((model for model in list_models(service) if model.name == name), None)
+    except BackendError:  # worth no more than a look
+        return None
+    return None if found is None or found.inference_until is None else found.inference_until.isoformat()
 
 
 def _total_steps(merged: Mapping[int, metrics.Row]) -> int | None:
