@@ -10,7 +10,8 @@ from trainer.runs.ledger import Ledger, Thing
 T = TypeVar("T")
 
 TRIES = 4
-LOOK_UPS = 3  # after a lost answer: a service may list later what it has just made
+LOOK_UPS = 3  # after a lost answer: a service may know later of what it has just made
+LISTED_LOOK_UPS = 7  # half a minute, where it can only be found in a list
 
 
 def create_once(
@@ -20,11 +21,13 @@ def create_once(
     create: Callable[[], T],
     facts_of: Callable[[T], Mapping[str, Any]],
     say: Say = lambda message: None,
+    look_ups: int = LOOK_UPS,
 ) -> T:
     """The thing, made now or by an earlier try.
 
     The ledger knows of it before the service does. `look_up` asks the service by the key of our choosing, before each
-    try that follows another, in this process or an earlier one. `create` makes one call, without the SDK's retries.
+    try that follows another, in this process or an earlier one, `look_ups` times with a wait that doubles. `create`
+    makes one call, without the SDK's retries.
 
     Raises: BackendError; the ledger then says `refused`, or `intended` where it may exist.
     """
@@ -33,7 +36,7 @@ def create_once(
     may_exist = entry is not None and entry.is_open
 
     def existing() -> T | None:
-        found = _look(look_up, thing)
+        found = _look(look_up, thing, look_ups)
         if found is not None:
             ledger.write(thing, "exists", **facts_of(found))
         return found
@@ -64,13 +67,13 @@ def create_once(
     raise AssertionError("the last try returns or raises")
 
 
-def _look(look_up: Callable[[], T | None], thing: Thing) -> T | None:
+def _look(look_up: Callable[[], T | None], thing: Thing, times: int) -> T | None:
     """Ask several times: what was made a moment ago may not be listed yet."""
-    for number in range(LOOK_UPS):
+    for number in range(times):
         found = patiently(look_up, f"looking for the {thing.kind} {thing.key!r}")
         if found is not None:
             return found
-        if number < LOOK_UPS - 1:
+        if number < times - 1:
             time.sleep(FIRST_WAIT_SECONDS * 2**number)
     return None
 
