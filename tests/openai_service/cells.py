@@ -66,6 +66,8 @@ def run_cell(world: World, stages: Stages, operation: Operation, fault: Fault) -
     unledgered, duplicates = max(unledgered, _unledgered(world)), max(duplicates, duplicates_in(world))
     if unledgered or duplicates:
         problems.append(f"{duplicates} duplicates and {unledgered} unledgered: {world.inventory()} {world.ledger()}")
+    if any(kind == "model" for kind, _ in world.inventory()):
+        world.command("runs")  # a detached job may have ended meanwhile: its model is known once somebody looks
     if difference := world.difference():
         problems.append(difference)
     world.patches = {}

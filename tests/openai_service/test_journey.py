@@ -146,9 +146,9 @@ def test_a_dated_api_finds_its_job_by_the_file_where_it_keeps_no_marks(azure: Wo
 
 
 def test_a_job_that_is_listed_late_is_found_and_not_made_again(made: World) -> None:
-    made.service.jobs.lists_after_seconds = 2.0
+    made.service.jobs.lists_after_seconds = 30.0
     made.loopback.faults = [LOST_JOB.fresh(LOST_JOB.match)]
-    well(made.command(*START))
+    well(made.command(*TRAIN))
     assert (len(made.service.state.jobs), made.difference()) == (1, "")
 
 
