@@ -8,7 +8,8 @@ from trainer.backends.openai import preflight
 from trainer.backends.openai.cap import end_above_cap
 from trainer.backends.openai.chat import chat_with
 from trainer.backends.openai.client import Record, Service
-from trainer.backends.openai.deployments import deploy, endpoints, plan_deployment
+from trainer.backends.openai.deployment_plan import plan_deployment
+from trainer.backends.openai.deployments import deploy, endpoints
 from trainer.backends.openai.finish import compare, outcome_of
 from trainer.backends.openai.jobs import order
 from trainer.backends.openai.launching import continue_launch, job_of, start

@@ -7,7 +7,8 @@ from typing import Any
 
 from trainer.backends.http import failure_of, is_failure, patiently, refusal
 from trainer.backends.openai.client import Record, Service
-from trainer.backends.openai.deployments import model_to_deploy, newest
+from trainer.backends.openai.deployment_plan import model_to_deploy
+from trainer.backends.openai.deployments import newest
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.tool_calls import Call
