@@ -42,8 +42,9 @@ class Cell:
 def run_cell(world: World, stages: Stages, operation: Operation, fault: Fault) -> Cell:
     stages.enter(operation.stage)
     world.patches = dict(operation.patches)
-    own = fault.fresh(operation.match)
-    world.loopback.faults = [own] + ([operation.first.fresh(operation.first.match)] if operation.first else [])
+    first = [operation.first.fresh(operation.first.match)] if operation.first else []
+    own = fault.fresh(lambda request: operation.match(request) and not any(one.times for one in first))
+    world.loopback.faults = [own, *first]
     done = world.command(*operation.words)
     happened = own.times < fault.times
     problems = [] if happened else ["the operation was not made"]

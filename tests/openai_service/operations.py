@@ -88,6 +88,7 @@ def _follow(name: str, path: str) -> Operation:
 
 OPERATIONS = (
     Operation("list models", "new", CHECK, "GET", "/models$"),
+    Operation("list jobs", "new", CHECK, "GET", "/fine_tuning/jobs$"),
     _new("upload a file", "POST", "/files$"),
     _new("look for a file", "GET", "/files$", first=LOST_FILE),
     _new("begin an upload", "POST", "/uploads$", patches=IN_PARTS),

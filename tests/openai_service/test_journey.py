@@ -1,5 +1,6 @@
 """The commands against the whole service: what a user does, and what a user is told when the service says no."""
 
+import dataclasses
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.loopback import Loopback, Request, Response
+from tests.loopback import Fault, Loopback, Request, Response, status
 from tests.openai_service.deviations import unexplained
 from tests.openai_service.operations import ASK, DEPLOY, FOLLOW, LOST_JOB, START, TEARDOWN, UNDEPLOY, state_of
 from tests.openai_service.service import OLD_VERSION
@@ -214,3 +215,20 @@ def test_nothing_is_asked_of_a_service_whose_quote_nobody_agreed_to(made: World)
 
 def _creates(request: Request) -> bool:
     return request.method != "GET"
+
+
+def test_a_job_that_is_listed_late_is_cancelled_and_not_forgotten(made: World) -> None:
+    made.config(training={"n_epochs": 50})
+    made.service.jobs.lists_after_seconds = 10.0
+    lost = dataclasses.replace(LOST_JOB, answer=None, broken="reset", times=1)
+
+    def looks(request: Request) -> bool:
+        return bool(made.service.state.jobs) and request.path.endswith("/fine_tuning/jobs")
+
+    gone = Fault("gone", looks, answer=status(403))
+    made.loopback.faults = [lost, gone]
+    assert "answered 403" in one_message(made.command(*START))
+    made.loopback.faults = []
+    well(made.command("cancel", RUN))
+    assert [job.state for job in made.service.state.jobs.values()] == ["cancelled"]
+    assert made.difference() == ""

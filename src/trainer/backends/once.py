@@ -36,7 +36,7 @@ def create_once(
     may_exist = entry is not None and entry.is_open
 
     def existing() -> T | None:
-        found = _look(look_up, thing, look_ups)
+        found = look_for(look_up, thing, look_ups)
         if found is not None:
             ledger.write(thing, "exists", **facts_of(found))
         return found
@@ -67,8 +67,8 @@ def create_once(
     raise AssertionError("the last try returns or raises")
 
 
-def _look(look_up: Callable[[], T | None], thing: Thing, times: int) -> T | None:
-    """Ask several times: what was made a moment ago may not be listed yet."""
+def look_for(look_up: Callable[[], T | None], thing: Thing, times: int = LISTED_LOOK_UPS) -> T | None:
+    """Ask several times: what was made a moment ago may not be listed yet. Raises: BackendError."""
     for number in range(times):
         found = patiently(look_up, f"looking for the {thing.kind} {thing.key!r}")
         if found is not None:

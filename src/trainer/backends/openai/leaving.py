@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from trainer.backends.http import Say
-from trainer.backends.once import delete_once
+from trainer.backends.once import LISTED_LOOK_UPS, delete_once, look_for
 from trainer.backends.openai.client import Service
 from trainer.backends.openai.deployments import remove_deployments
 from trainer.backends.openai.jobs import delete_job
@@ -25,7 +25,7 @@ def teardown(run: Run, everything: bool, say: Say) -> None:
     if not everything or not Ledger(run.path).open():
         return
     service = Service(run.config().openai)
-    job = job_of(service, run, say)
+    job = job_of(service, run, times=LISTED_LOOK_UPS)
     if job is not None and run.state in ("validating_files", "queued", "running", "paused"):
         raise ConfigError(
             f"run {run.name!r}: its job is {run.state}, expected one that has ended; first: trainer cancel {run.path}"
@@ -40,7 +40,7 @@ def _remove(service: Service, run: Run, entry: Entry, say: Say) -> None:
     thing = entry.thing
     name = str(entry.facts.get("id") or "")
     if thing.kind == "file" and not name:
-        found = find_file(service, thing.key)
+        found = look_for(lambda: find_file(service, thing.key), thing)
         name = "" if found is None else str(found["id"])
     delete: Callable[[], object] | None = None
     match thing.kind:
