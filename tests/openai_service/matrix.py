@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +78,26 @@ def table(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def of_flavour(flavour: Flavour, only: str) -> tuple[list[Cell], list[str], bytes]:
+    """The cells of one service, what its contract check found, and the rows that were trained."""
     logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as folder, world(Path(folder), flavour) as made:
+        cells = list(cells_of(made, only))
+        findings = [str(finding) for finding in unexplained(flavour, made.contract.findings)]
+        return cells, findings, (made.folder / "train.jsonl").read_bytes()
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="where the cells are written as JSON")
     parser.add_argument("--only", default="", help="operations whose name holds this")
     parser.add_argument("--flavour", choices=FLAVOURS, action="append")
     arguments = parser.parse_args()
-    begun, cells, findings = time.perf_counter(), list[Cell](), list[str]()
-    for flavour in arguments.flavour or FLAVOURS:
-        with tempfile.TemporaryDirectory() as folder, world(Path(folder), flavour) as made:
-            cells += cells_of(made, arguments.only)
-            findings += [str(finding) for finding in unexplained(flavour, made.contract.findings)]
-            rows = (made.folder / "train.jsonl").read_bytes()
+    begun, flavours = time.perf_counter(), arguments.flavour or FLAVOURS
+    with ProcessPoolExecutor(len(flavours), mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(of_flavour, flavours, [arguments.only] * len(flavours)))
+    cells = [cell for part in parts for cell in part[0]]
+    findings, rows = [finding for part in parts for finding in part[1]], parts[0][2]
     sdk = plain(rows)
     found = summary(cells, sdk) | {"contract_findings": findings, "seconds": round(time.perf_counter() - begun)}
     print(table(cells))

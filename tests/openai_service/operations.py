@@ -10,6 +10,7 @@ from tests.openai_service.state import Flavour
 from tests.openai_service.world import RUN, Done, Snapshot, World
 
 START = ("train", "--config", "config.yaml", "--yes", "--detach")
+LONG = ("training.n_epochs=50", "training.batch_size=1")  # longer than anybody is patient
 FOLLOW = ("train", "--resume", RUN)
 IN_PARTS = {
     "trainer.backends.openai.upload.LARGE_BYTES": 100,
@@ -140,7 +141,7 @@ class Stages:
             case "started":
                 self._do("new", START)
             case "running":
-                self._do("new", START)
+                self._do("new", (*START, *LONG))
                 while state_of(world) != "running" or not next(iter(world.service.state.jobs.values())).step:
                     world.service.advance(1)
             case "paused":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from trainer.backends.http import FIRST_WAIT_SECONDS, Say, failure_of, is_failure, patiently, refusal
+from trainer.errors import BackendError
 from trainer.runs.ledger import Ledger, Thing
 
 T = TypeVar("T")
@@ -78,8 +79,20 @@ def look_for(look_up: Callable[[], T | None], thing: Thing, times: int = LISTED_
     return None
 
 
-def delete_once(ledger: Ledger, thing: Thing, delete: Callable[[], object], say: Say = lambda message: None) -> None:
-    """Delete what may be gone already, and write down that it is. Raises: BackendError."""
+def delete_once(
+    ledger: Ledger,
+    thing: Thing,
+    delete: Callable[[], object],
+    say: Say = lambda message: None,
+    is_there: Callable[[], bool] = lambda: False,
+) -> None:
+    """Delete what may be gone already, and write down that it is.
+
+    `is_there` asks the service afterwards: on the word of one 404 something that bills would be forgotten.
+
+    Raises: BackendError.
+    """
+    doing = f"deleting the {thing.kind} {thing.key!r}"
 
     def gone() -> None:
         try:
@@ -88,5 +101,10 @@ def delete_once(ledger: Ledger, thing: Thing, delete: Callable[[], object], say:
             if not is_failure(error) or failure_of(error).status not in (404, 410):
                 raise
 
-    patiently(gone, f"deleting the {thing.kind} {thing.key!r}", say)
-    ledger.write(thing, "deleted")
+    for number in range(TRIES):
+        patiently(gone, doing, say)
+        if not patiently(is_there, f"looking whether the {thing.kind} {thing.key!r} is gone", say):
+            ledger.write(thing, "deleted")
+            return
+        time.sleep(FIRST_WAIT_SECONDS * 2**number)
+    raise BackendError(f"{doing}: it is still there, expected it to be gone; run the same command again")

@@ -179,6 +179,27 @@ def test_what_is_deleted_or_gone_is_written_down(errors: tuple[Exception, ...], 
     assert ledger.open() == []
 
 
+def test_a_404_about_something_that_is_there_does_not_forget_it(tmp_path: Path) -> None:
+    ledger, answers, there = Ledger(tmp_path), [answered(404)], [1]
+    ledger.write(THING, "exists", id="id-1")
+
+    def delete() -> None:
+        if answers:
+            raise answers.pop()
+        there.clear()
+
+    delete_once(ledger, THING, delete, is_there=lambda: bool(there))
+    assert (there, step(tmp_path)[0]) == ([], "deleted")
+
+
+def test_what_does_not_go_stays_in_the_ledger(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(THING, "exists", id="id-1")
+    with pytest.raises(BackendError, match="still there"):
+        delete_once(ledger, THING, lambda: None, is_there=lambda: True)
+    assert step(tmp_path)[0] == "exists"
+
+
 def test_what_could_not_be_deleted_stays_open(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.write(THING, "exists", id="id-1")
