@@ -12,7 +12,7 @@ from tests.openai_service.operations import OPERATIONS, Operation, Stages
 from tests.openai_service.plain_sdk import jobs_created
 from tests.openai_service.world import World, world
 
-REPRESENTATIVES = ("reset after", "403", "429 Retry-After 1", "500 after", "an HTML page with 200")
+REPRESENTATIVES = ("reset after", "403", "500 after", "an HTML page with 200")
 SHORT = [fault for fault in FAULTS if fault.name in REPRESENTATIVES]
 Place = tuple[World, Stages]
 

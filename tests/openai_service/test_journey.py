@@ -42,8 +42,10 @@ def well(done: Done) -> str:
 def test_from_check_to_teardown(made: World) -> None:
     well(made.command("train", "--config", "config.yaml", "--check"))
     assert made.inventory() == []
-    well(made.command(*TRAIN))
+    told = well(made.command(*TRAIN))
     assert made.run.state == "succeeded"
+    first = "trainer deploy" if made.flavour == "azure" else "trainer chat"
+    assert f"try it:     {first} runs/{RUN}" in told, "the command that is named works"
     assert [kind for kind, _ in made.inventory()] == ["file", "file", "job", "model"]
     assert made.difference() == ""
     assert [point["step"] for point in _metrics(made)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
