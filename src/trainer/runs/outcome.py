@@ -7,7 +7,7 @@ from trainer.errors import ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A code for the shell, a sentence for people, and how to try the model where it is not by talking to it at once."""
+    """A code for the shell, a sentence for people, and how to try the model if not by talking to it at once."""
 
     exit_code: ExitCode
     summary: str
