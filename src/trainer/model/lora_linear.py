@@ -102,7 +102,7 @@ class _LoraProduct(torch.autograd.Function):
         output.addmm_(image, (b * scaling).to(x.dtype).t())
         ctx.save_for_backward(x, weight, a, b, image)
         ctx.scaling = scaling
-        return output.view(*x.shape[:-1], -1)
+        return _shaped(output, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
@@ -126,7 +126,7 @@ class _LoraSum(torch.autograd.Function):
         ctx.save_for_backward(x, a, b, image)
         ctx.scaling = scaling
         output = torch.addmm(base.reshape(-1, base.shape[-1]), image, (b * scaling).to(x.dtype).t())
-        return output.view(base.shape)
+        return _shaped(output, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
@@ -137,3 +137,9 @@ class _LoraSum(torch.autograd.Function):
         b_gradient = (image.t() @ gradient).t().to(b.dtype) * ctx.scaling
         x_gradient = (pulled @ a.to(x.dtype)).view(x.shape) if ctx.needs_input_grad[1] else None
         return gradients[0], x_gradient, a_gradient, b_gradient, None
+
+
+def _shaped(rows: Tensor, like: Tensor) -> Tensor:
+    """Rows [N, out] in the shape of `like` [..., in], and no view of them: models add to a layer's output in place."""
+    shaped: Tensor = torch.ops.aten._unsafe_view(rows, [*like.shape[:-1], rows.shape[-1]])
+    return shaped

@@ -40,7 +40,7 @@ from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
 from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
-from trainer.training.plan import Plan
+from trainer.training.plan import MEMORY, Plan
 from trainer.training.progress import Display
 from trainer.training.ranks import Ranks
 from trainer.training.snapshot import optimizer_tensors, restore_optimizer, restore_rng, rng_state
@@ -106,7 +106,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.optimizer = self._torch_optimizer = make_optimizer(config, plan, model)  # accelerate wraps the former
         self.guard = FiniteGuard(self.args.device, config.training.on_non_finite, loss_is_scaled=self.args.fp16)
         self.curve = Curve(config.training.early_stopping_patience, config.training.early_stopping_threshold)
-        self.token_budget = plan.token_budget
+        self.token_budget, self.recompute_layers = plan.token_budget, plan.recompute_layers
         self.writer = CheckpointWriter(run.checkpoints, self._written)
         self.interrupted = False
         self.request: Request | None = None
@@ -162,6 +162,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def engine(self) -> Engine:
         """Packs examples and computes their sums; says once what the model does not allow."""
         engine = Engine(self.model, self.args.device)
+        engine.recompute(self.recompute_layers)
         for note in engine.notes:
             self._say(note)
         return engine
@@ -187,20 +188,26 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         return self.ranks.share(examples, lambda example: len(example.input_ids))
 
     def _cut_finer(self, model: torch.nn.Module, rows: Sequence[Row]) -> None:
-        """After running out of memory: drop the step's gradients and halve the token budget.
+        """After running out of memory: drop the step's gradients, and halve the token budget or recompute all layers.
 
         Raises: TrainingError, when the longest example alone does not fit.
         """
         model.zero_grad()
         torch.cuda.empty_cache()
         longest = max(len(example.input_ids) for row in rows for example in row.examples)
-        if self.token_budget <= longest:
+        if self.token_budget > longest:
+            self.token_budget = max(longest, self.token_budget // 2)
+            way = f"the step is cut finer, to {self.token_budget:,} tokens at a time"
+        elif self.recompute_layers < self.engine.num_recomputable:
+            self.recompute_layers = self.engine.num_recomputable
+            self.engine.recompute(self.recompute_layers)
+            way = "from here on every layer is computed again in the backward pass"
+        else:
             raise TrainingError(
                 f"step {self.state.global_step + 1}: a row of {longest:,} tokens does not fit into the memory; "
                 "lower data.max_length, or set model.quantization to nf4"
             )
-        self.token_budget = max(longest, self.token_budget // 2)
-        self._say(f"out of memory: the step is cut finer, to {self.token_budget:,} tokens at a time", level="warning")
+        self._say(f"out of memory: {way}", level="warning")
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         norm: torch.Tensor = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -309,7 +316,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         state = {
             "step": step,
             "fingerprint": self.fingerprint,
-            "plan": dataclasses.asdict(self.plan) | {"token_budget": self.token_budget},
+            "plan": dataclasses.asdict(self.plan) | {name: getattr(self, name) for name in MEMORY},
             "schedule": self.lr_scheduler.last_epoch,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "rng": self.ranks.gather(rng_state()),
@@ -357,8 +364,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.curve.restore(saved["curve"])
         self._meter.restore(saved["meter"])
         self.guard.restore(saved["guard"])
-        if self.fingerprint["memory.token_budget"] == saved["fingerprint"]["memory.token_budget"]:
-            self.token_budget = saved["plan"]["token_budget"]
+        before = saved["fingerprint"]
+        if all(self.fingerprint[name] == before[name] for name in (f"memory.{part}" for part in MEMORY)):
+            self.token_budget, self.recompute_layers = (saved["plan"][name] for name in MEMORY)
         if saved["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
 

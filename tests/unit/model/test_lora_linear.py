@@ -126,6 +126,15 @@ def _base_output(model: PeftModel, x: torch.Tensor) -> torch.Tensor:
     return base.second.base_layer(torch.tanh(base.first.base_layer(x)))
 
 
+@pytest.mark.parametrize("settings", KINDS)
+def test_a_model_may_add_to_the_output_in_place(settings: dict[str, Any]) -> None:
+    model = adapted(**settings)
+    use_lora_linear(model)
+    output = model.get_base_model().first(torch.randn(2, 5, 24, dtype=torch.float64))
+    output += 1
+    output.sum().backward()
+
+
 def test_an_input_that_needs_no_gradient_gets_none() -> None:
     model = adapted()
     use_lora_linear(model)
