@@ -28,7 +28,8 @@ run: {{root: {root}}}
 
 # The second process runs out of memory in its third forward pass of training.
 OUT_OF_MEMORY = """
-import os, torch
+import logging, os, torch
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 from trainer.cli.main import trainer
 from trainer.training.engine import Engine
 original, is_second, calls = Engine.sums, os.environ["RANK"] == "1", []

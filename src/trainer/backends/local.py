@@ -98,7 +98,7 @@ def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
     import torch
 
     if (num_gpus := torch.cuda.device_count()) > 1:
-        run.event(f"{num_gpus} GPUs are visible; this run uses the first", level="warning")
+        run.event(f"{num_gpus} GPUs are visible; TRAINER_PROCESSES=1 uses the first", level="warning")
     return _fitted(prepared, run, console)
 
 

@@ -1,5 +1,6 @@
 """`train`: from a config and a data file to an adapter."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +54,8 @@ def train(
     """
     if (config is None) == (resume is None):
         raise ConfigError("train: expected --config FILE to start a run, or --resume RUN to go on with one")
+    if not (check or preview or detach) and (code := _in_processes()) is not None:
+        return code
     if resume is not None:
         return _resume(find_run(resume, root), overrides or [], allow_change or [])
     assert config is not None
@@ -101,7 +104,16 @@ def resume(
     debug: Debug = False,
 ) -> int:
     """Go on with a stopped run; the same as train --resume RUN."""
+    if (code := _in_processes()) is not None:
+        return code
     return _resume(find_run(run, root), overrides or [], allow_change or [])
+
+
+def _in_processes() -> int | None:
+    """With several GPUs this command only starts one process for each, which run it again."""
+    from trainer.training.launch import in_processes
+
+    return in_processes([*(["train"] if Path(sys.argv[0]).name == "train" else []), *sys.argv[1:]], say)
 
 
 def _resume(run: Run, overrides: list[str], allowed: list[str]) -> int:

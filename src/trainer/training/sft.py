@@ -24,11 +24,13 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
 from trainer.config.schema import RunConfig
+from trainer.data.balancing import balanced
 from trainer.data.packing import Pack
 from trainer.data.rendering import Example
 from trainer.errors import TrainingError
 from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, trainable
 from trainer.model.device import peak_memory_bytes
+from trainer.model.sharing import UNSHARED
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint, rotate
 from trainer.runs.lock import Lock
@@ -201,8 +203,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _own_packs(self, examples: Sequence[Example]) -> list[Pack]:
         """What this process computes of the examples that all of them compute together."""
-        own = self.ranks.share(examples, lambda example: len(example.input_ids))
-        return self.engine.packs(own, self.room.token_budget)
+        parts = balanced(examples, self.ranks.size, shared=self.engine.sharing != UNSHARED)
+        return self.engine.packs(parts[self.ranks.rank], self.room.token_budget)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         norm: torch.Tensor = super()._get_grad_norm(model, grad_norm=grad_norm)
