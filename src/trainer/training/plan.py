@@ -48,7 +48,7 @@ def make_plan(
 ) -> Plan:
     """Resolve every `auto` for an epoch of `rows_per_epoch` conversations."""
     training = config.training
-    n_epochs = _or(training.n_epochs, _auto_epochs(rows_per_epoch))
+    n_epochs = _or(training.n_epochs, auto_epochs(rows_per_epoch))
     batch_size = find_batch_size(config, rows_per_epoch)
     steps_per_epoch = math.ceil(rows_per_epoch / batch_size)
     total_steps = n_epochs * steps_per_epoch
@@ -98,7 +98,7 @@ def _or(value: "T | Auto", default: T) -> T:
     return default if value == "auto" else value
 
 
-def _auto_epochs(rows: int) -> int:
+def auto_epochs(rows: int) -> int:
     """3, but at least 100 rows seen in all, and no more than 25,000."""
     fewest, most = TARGET_ROWS
     if rows * DEFAULT_EPOCHS < fewest:
