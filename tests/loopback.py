@@ -147,7 +147,9 @@ class Loopback:
         self._server = ThreadingHTTPServer((HOST, 0), _handler_of(self))
         self._server.daemon_threads = True
         if https is not None:
-            self._server.socket = https.wrap_socket(self._server.socket, server_side=True)
+            self._server.socket = https.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self.port = int(self._server.server_address[1])
         self.url = f"http{'s' if https else ''}://{HOST}:{self.port}"
 
