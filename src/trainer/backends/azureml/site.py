@@ -140,11 +140,12 @@ def _look_at_machine(settings: AzureMLConfig, site: Site, client: "MLClient", as
 def _look_at_quota(settings: AzureMLConfig, site: Site, size: Any, usages: list[Any]) -> None:
     """Cores that are free. A cluster's nodes count once they run; some of them may be this run's already."""
     kind = LOW_PRIORITY if settings.tier == "low_priority" else str(size.family)
-    usage = next((one for one in usages if one.name and _plain(str(one.name.value)) == _plain(kind)), None)
+    usage = next((one for one in usages if _family(kind) in _family(_name_of(one))), None)
     if usage is None:
         site.unverified.append(f"quota: the service lists none for {kind}")
         return
-    needed, free = int(size.v_cp_us or 0) * settings.instance_count, int(usage.limit) - int(usage.current_value)
+    needed = int(size.v_cp_us or 0) * settings.instance_count
+    free = int(usage.limit or 0) - int(usage.current_value or 0)
     if needed > free:
         site.problems.append(
             f"azureml.instance_count: {settings.instance_count} x {size.name} need {needed} cores, and of {kind} "
@@ -175,5 +176,14 @@ def _look_at_environment(reference: str, site: Site, client: "MLClient", ask: _A
         )
 
 
-def _plain(name: str) -> str:
-    return "".join(char for char in name.lower() if char.isalnum())
+def _name_of(usage: Any) -> str:
+    """The SDK hands on what is an object in its own words as the service's."""
+    return str(usage.name.get("value") if isinstance(usage.name, dict) else getattr(usage.name, "value", ""))
+
+
+def _family(name: str) -> str:
+    """A family's name without the words that stand around it in one list and not in another."""
+    plain = "".join(char for char in name.lower() if char.isalnum())
+    for word in ("standard", "family", "cluster", "dedicated", "vcpus"):
+        plain = plain.replace(word, "")
+    return plain or "?"
