@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trainer.backends.azureml.arm import read_list
 from trainer.backends.azureml.rights import missing_rights
 from trainer.backends.azureml.skus import Machine, find_machine
 from trainer.backends.azureml.states import word_of
@@ -17,6 +18,8 @@ from trainer.errors import BackendError, similar
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
+PROVIDER = "Microsoft.MachineLearningServices"
+VERSION = "2024-04-01"  # of sizes and usages
 LOW_PRIORITY = "LowPriorityCores"  # one quota for all families of a region
 
 
@@ -55,7 +58,7 @@ def survey(settings: AzureMLConfig, client: "MLClient", place: Place, say: Say) 
                 "ask the workspace's owner"
             )
     _look_at_compute(settings, site, client, ask)
-    _look_at_machine(settings, site, client, ask)
+    _look_at_machine(settings, site, place, say)
     with site.looking_at("datastore"):
         _look_at_datastore(settings, site, client, ask)
     if settings.environment is not None:
@@ -108,8 +111,8 @@ def _look_at_compute(settings: AzureMLConfig, site: Site, client: "MLClient", as
             )
 
 
-def _look_at_machine(settings: AzureMLConfig, site: Site, client: "MLClient", ask: _Asking) -> None:
-    name, place = site.instance_type, "azureml.compute" if settings.compute else "azureml.instance_type"
+def _look_at_machine(settings: AzureMLConfig, site: Site, place: Place, say: Say) -> None:
+    name, setting = site.instance_type, "azureml.compute" if settings.compute else "azureml.instance_type"
     if name is None:
         return
     site.machine = find_machine(name)
@@ -117,39 +120,36 @@ def _look_at_machine(settings: AzureMLConfig, site: Site, client: "MLClient", as
         site.num_gpus = site.machine.num_gpus
         if site.machine.retired:
             site.problems.append(
-                f"{place}: {name} was retired on {site.machine.retired}, expected a machine that is still offered, "
+                f"{setting}: {name} was retired on {site.machine.retired}, expected a machine that is still offered, "
                 "for example Standard_NC4as_T4_v3 or Standard_NC24ads_A100_v4"
             )
     with site.looking_at("machine and quota"):
-        sizes = ask("listing machine sizes", lambda: list(client.compute.list_sizes(location=site.region)))
-        found = next((size for size in sizes if str(size.name).lower() == name.lower()), None)
+        region = f"/subscriptions/{place.subscription}/providers/{PROVIDER}/locations/{site.region}"
+        sizes = read_list(f"{region}/vmSizes", VERSION, "listing machine sizes", say)
+        found = next((size for size in sizes if str(size.get("name")).lower() == name.lower()), None)
         if found is None:
-            known = [str(size.name) for size in sizes]
-            site.problems.append(f"{place}: {name} is not offered in {site.region}{similar(name, known)}")
+            known = [str(size.get("name")) for size in sizes]
+            site.problems.append(f"{setting}: {name} is not offered in {site.region}{similar(name, known)}")
             return
-        site.num_gpus = int(found.gpus or 0)
+        site.num_gpus = int(found.get("gpus") or 0)
         if site.machine is None:
-            site.unverified.append(
-                f"{name} is not in the table of GPU machines: its GPU, memory and speed are not known"
-            )
-        _look_at_quota(
-            settings, site, found, ask("reading quotas", lambda: list(client.compute.list_usage(location=site.region)))
-        )
+            site.unverified.append(f"{name} is not in the table of GPU machines: its GPU, memory and speed are unknown")
+        _look_at_quota(settings, site, found, read_list(f"{region}/usages", VERSION, "reading quotas", say))
 
 
-def _look_at_quota(settings: AzureMLConfig, site: Site, size: Any, usages: list[Any]) -> None:
+def _look_at_quota(settings: AzureMLConfig, site: Site, size: dict[str, Any], usages: list[dict[str, Any]]) -> None:
     """Cores that are free. A cluster's nodes count once they run; some of them may be this run's already."""
-    kind = LOW_PRIORITY if settings.tier == "low_priority" else str(size.family)
+    kind = LOW_PRIORITY if settings.tier == "low_priority" else str(size.get("family"))
     usage = next((one for one in usages if _family(kind) in _family(_name_of(one))), None)
     if usage is None:
         site.unverified.append(f"quota: the service lists none for {kind}")
         return
-    needed = int(size.v_cp_us or 0) * settings.instance_count
-    free = int(usage.limit or 0) - int(usage.current_value or 0)
+    needed = int(size.get("vCPUs") or 0) * settings.instance_count
+    free = int(usage.get("limit") or 0) - int(usage.get("currentValue") or 0)
     if needed > free:
         site.problems.append(
-            f"azureml.instance_count: {settings.instance_count} x {size.name} need {needed} cores, and of {kind} "
-            f"{max(free, 0)} of {usage.limit} are free in {site.region}; ask for more quota in the studio, or wait"
+            f"azureml.instance_count: {settings.instance_count} x {size['name']} need {needed} cores, and of {kind} "
+            f"{max(free, 0)} of {usage.get('limit')} are free in {site.region}; ask for more in the studio, or wait"
         )
 
 
@@ -176,9 +176,8 @@ def _look_at_environment(reference: str, site: Site, client: "MLClient", ask: _A
         )
 
 
-def _name_of(usage: Any) -> str:
-    """The SDK hands on what is an object in its own words as the service's."""
-    return str(usage.name.get("value") if isinstance(usage.name, dict) else getattr(usage.name, "value", ""))
+def _name_of(usage: dict[str, Any]) -> str:
+    return str((usage.get("name") or {}).get("value") or "")
 
 
 def _family(name: str) -> str:
