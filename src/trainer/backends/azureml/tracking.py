@@ -28,7 +28,7 @@ def watch(run: Run, stop: threading.Event) -> None:
             failures = 0
         except Exception as error:  # the tracker's many ways to fail
             failures += 1
-            print(f"MLflow: {type(error).__name__}: {error}"[:300], file=sys.stderr)  # noqa: T201  # the job's log
+            sys.stderr.write(f"MLflow: {type(error).__name__}: {error}"[:300] + "\n")
         if last:
             return
 
