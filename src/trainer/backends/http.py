@@ -64,7 +64,9 @@ def failure_of(error: Exception) -> Failure:
     if status is None:
         if names & NO_CREDENTIAL and not names & NETWORK:
             return Failure("refused", None, message, code)
-        return Failure("unsent" if names & UNSENT else "unknown", None, message, code)
+        # A TLS connection that breaks is no refused one: azure-core calls both ServiceRequestError.
+        broke = "SSLError" in names and "SSLCertVerificationError" not in names
+        return Failure("unsent" if names & UNSENT and not broke else "unknown", None, message, code)
     wait = retry_after(getattr(response, "headers", None) or {})
     return Failure("refused" if status in REFUSALS else "unknown", status, message, code, wait)
 
