@@ -5,6 +5,7 @@ import json
 import socket
 import ssl
 from collections.abc import Callable
+from http.client import RemoteDisconnected
 from typing import Any
 
 import pytest
@@ -83,9 +84,11 @@ def test_a_lost_answer_may_have_been_executed() -> None:
     assert (failure.execution, failure.is_temporary) == ("unknown", True)
 
 
-def test_a_broken_tls_connection_may_have_carried_the_request_and_a_refused_certificate_has_not() -> None:
-    """As azure-core hands on what requests makes of urllib3's word for Python's."""
+def test_a_connection_that_broke_may_have_carried_the_request_and_a_refused_one_has_not() -> None:
+    """As azure-core hands on what requests makes of urllib3's word for Python's, in TLS and behind a proxy."""
     for cause, execution in (
+        (RemoteDisconnected("Remote end closed connection without response"), "unknown"),
+        (ConnectionRefusedError("refused"), "unsent"),
         (ssl.SSLEOFError("EOF occurred in violation of protocol"), "unknown"),
         (ssl.SSLCertVerificationError("self-signed certificate"), "unsent"),
     ):
