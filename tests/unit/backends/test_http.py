@@ -92,7 +92,8 @@ def test_a_connection_that_broke_may_have_carried_the_request_and_a_refused_one_
         (ssl.SSLEOFError("EOF occurred in violation of protocol"), "unknown"),
         (ssl.SSLCertVerificationError("self-signed certificate"), "unsent"),
     ):
-        inner = requests.exceptions.SSLError("broken")
+        of_tls = isinstance(cause, ssl.SSLError)
+        inner = requests.exceptions.SSLError("broken") if of_tls else requests.exceptions.ProxyError("broken")
         inner.__cause__ = cause
         assert failure_of(ServiceRequestError("broken", error=inner)).execution == execution
 
