@@ -40,7 +40,7 @@ class Azure:
         self.entra, self.kept = Entra(), dict[str, Any]()
         self.limit, self.actions, self.job_status = 100, ["*"], "Queued"
         self.bodies: list[bytes] = []
-        self.seconds = 60  # that each job ran
+        self.seconds, self.error = 60, ""  # that each job ran, and what ended it
 
     def __call__(self, request: Request) -> Response:
         self.bodies.append(request.body)
@@ -88,7 +88,8 @@ class Azure:
         if path.endswith("/details"):
             minutes, seconds = divmod(self.seconds, 60)
             end = f"2026-01-01T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}+00:00"
-            return Response(200, {"startTimeUtc": "2026-01-01T00:00:00+00:00", "endTimeUtc": end, "logFiles": {}})
+            return Response(200, {"startTimeUtc": "2026-01-01T00:00:00+00:00", "endTimeUtc": end, "logFiles": {},
+                                  "error": {"error": {"code": self.error, "message": "for a test"}}})  # fmt: skip
         if path in known:
             return Response(200, known[path])
         if path.endswith("/versions"):
@@ -309,6 +310,20 @@ def test_attempts_share_the_time_limit(azure: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"its jobs have used 3\.0 of 2\.0 hours"):
         AzureML().resume(run, quiet)
     assert len(service.jobs()) == 2
+
+
+@pytest.mark.parametrize(("most", "jobs", "state"), [(3, 2, "cancelled"), (1, 1, "paused")])
+def test_a_lost_machine_is_answered_by_another_job_as_often_as_allowed(
+    azure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, jobs: int, state: str
+) -> None:
+    service, _ = azure
+    monkeypatch.setenv("TRAINER_POLLING_SECONDS", "0.05")
+    run = launched(config(tmp_path, max_attempts=most))
+    ended(service, service.jobs()[0], "Failed")
+    service.error, service.job_status = "PreemptionError", "Canceled"
+    outcome = AzureML().follow(run, quiet)
+    assert (len(service.jobs()), run.state) == (jobs, state)
+    assert outcome.exit_code == (75 if state == "paused" else 1)
 
 
 def test_a_job_that_somebody_deleted_is_replaced(azure: Any, tmp_path: Path) -> None:
