@@ -1,4 +1,4 @@
-"""Virtual environments whose pins conflict with ours: made once, in the cache folder, and again when the pins change."""
+"""Virtual environments whose pins conflict with ours: made once in the cache folder, again when the pins change."""
 
 import hashlib
 import os
@@ -8,6 +8,8 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
 
 
 class CannotInstall(Exception):
@@ -40,3 +42,9 @@ def environment(name: str, packages: Sequence[str], constraints: Path | None = N
             raise CannotInstall(f"{', '.join(packages)} cannot be installed here: {done.stderr[-500:]}")
         (folder / "ready").touch()
     return folder / "bin" / "python"
+
+
+def scoring_python() -> Path:
+    """The interpreter with Azure ML's inference server, whose pins conflict with ours (pydantic 2.12)."""
+    pins = REPOSITORY / "azureml" / "serving" / "requirements.txt"
+    return environment("azureml-serving", ["azureml-inference-server-http"], pins)

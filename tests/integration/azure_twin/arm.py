@@ -14,8 +14,19 @@ from tests.entra import claims_of
 from tests.integration.azure_twin import catalog, resources
 from tests.integration.azure_twin.blobs import Blobs
 from tests.integration.azure_twin.types import Types
-from tests.integration.azure_twin.world import ACCOUNT, ARM_HOST, GROUP, GROUP_ID, PROVIDER, REGION, SUBSCRIPTION
-from tests.integration.azure_twin.world import SUBSCRIPTION_ID, WORKSPACE_ID, new_id, now  # fmt: skip
+from tests.integration.azure_twin.world import (
+    ACCOUNT,
+    ARM_HOST,
+    GROUP,
+    GROUP_ID,
+    PROVIDER,
+    REGION,
+    SUBSCRIPTION,
+    SUBSCRIPTION_ID,
+    WORKSPACE_ID,
+    new_id,
+    now,
+)
 from tests.loopback import Request, Response
 
 Body = dict[str, Any]
@@ -90,7 +101,12 @@ class Arm:
     def add_compute(self, name: str, size: str, priority: str = "Dedicated", nodes: int = 4) -> None:
         """A cluster that somebody else has made."""
         scale = {"minNodeCount": 0, "maxNodeCount": nodes, "nodeIdleTimeBeforeScaleDown": "PT2M"}
-        own = {"vmSize": size, "vmPriority": priority, "scaleSettings": scale, "remoteLoginPortPublicAccess": "Disabled"}
+        own = {
+            "vmSize": size,
+            "vmPriority": priority,
+            "scaleSettings": scale,
+            "remoteLoginPortPublicAccess": "Disabled",
+        }
         body = {"location": REGION, "properties": {"computeType": "AmlCompute", "properties": own}}
         self.resources[f"computes/{name}"] = resources.compute(f"computes/{name}", body)
         self.resources[f"computes/{name}"]["properties"]["provisioningState"] = "Succeeded"
@@ -100,7 +116,9 @@ class Arm:
     def __call__(self, request: Request) -> Response:
         claims = claims_of(request)
         if claims is None or claims["aud"].rstrip("/") not in AUDIENCES:
-            challenge = f'Bearer authorization_uri="https://login.microsoftonline.com/common", resource="https://{ARM_HOST}/"'
+            challenge = (
+                f'Bearer authorization_uri="https://login.microsoftonline.com/common", resource="https://{ARM_HOST}/"'
+            )
             return _refusal(401, "AuthenticationFailed", "Authentication failed.") | {"WWW-Authenticate": challenge}
         if "api-version" not in request.query:
             return _refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
@@ -158,9 +176,9 @@ class Arm:
 
     def _get(self, request: Request, path: str) -> Response:
         body = self.resources.get(path)
-        if body is None and path.split("/")[0] in VERSIONED and path.count("/") == 1:
-            if versions := self._versions(path):
-                body = resources.container(path, _kind(path), versions)
+        named = path.split("/")[0] in VERSIONED and path.count("/") == 1
+        if named and (versions := self._versions(path)):
+            body = resources.container(path, _kind(path), versions)
         if body is None:
             return _missing(path)
         self.types.check(_kind(path), request.query["api-version"], body, answer=True)
@@ -191,7 +209,9 @@ class Arm:
         return Response(200, {"value": found})
 
     def _datastores(self, request: Request, parts: list[str]) -> Response:
-        bodies = {name: resources.datastore(name, where, self.identity_stores) for name, where in self.containers.items()}
+        bodies = {
+            name: resources.datastore(name, where, self.identity_stores) for name, where in self.containers.items()
+        }
         if len(parts) == 1:
             default = request.query.get("isDefault", "").lower() == "true"
             return Response(200, {"value": [b for b in bodies.values() if not default or b["properties"]["isDefault"]]})
@@ -220,7 +240,9 @@ class Arm:
 
     def _start_upload(self, parent: str) -> Response:
         """A container for what will be uploaded, and a signature for it; asked again, the same one."""
-        container = re.sub(r"[^a-z0-9-]", "-", f"{self.workspace_identity[:8]}-{parent.split('/')[1]}".lower())[:63].rstrip("-")
+        container = re.sub(r"[^a-z0-9-]", "-", f"{self.workspace_identity[:8]}-{parent.split('/')[1]}".lower())[
+            :63
+        ].rstrip("-")
         self.blobs.make_container(container)
         uri = f"https://{ACCOUNT}.blob.core.windows.net/{container}"
         credential = {"credentialType": "SAS", "sasUri": f"{uri}?{self.blobs.signature(container)}"}
@@ -340,9 +362,11 @@ class Arm:
         return Response(200, body)
 
     def _delete(self, path: str) -> Response:
-        if path in self.resources and _kind(path) == "workspaces/jobs":
-            if self.resources[path]["properties"]["status"] not in FINAL:
-                return _refusal(409, "Conflict", "The job has not ended; cancel it first.")
+        job = (
+            self.resources[path]["properties"] if path in self.resources and _kind(path) == "workspaces/jobs" else None
+        )
+        if job is not None and job["status"] not in FINAL:
+            return _refusal(409, "Conflict", "The job has not ended; cancel it first.")
         if path.split("/")[2:3] == ["deployments"]:
             traffic = self.resources.get("/".join(path.split("/")[:2]), {"properties": {}})["properties"].get("traffic")
             if path in self.resources and (traffic or {}).get(path.split("/")[3]):

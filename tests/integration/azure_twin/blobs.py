@@ -14,8 +14,14 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from azure.core.exceptions import ResourceExistsError
-from azure.storage.blob import ContainerSasPermissions, ContentSettings, generate_container_sas
-from azure.storage.blob import BlobSasPermissions, BlobServiceClient, generate_blob_sas  # fmt: skip
+from azure.storage.blob import (
+    BlobSasPermissions,
+    BlobServiceClient,
+    ContainerSasPermissions,
+    ContentSettings,
+    generate_blob_sas,
+    generate_container_sas,
+)
 
 from tests.environments import cache
 from tests.integration.azure_twin.world import ACCOUNT, ACCOUNT_KEY, BLOB_HOST

@@ -1,5 +1,6 @@
 """Folders whose files are in blob storage: where an address leads, and a folder that storage follows."""
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,9 @@ def place_of(arm: Arm, uri: str) -> Place:
     if match := re.match(r"azureml://(?:.*/)?jobs/([^/]+)/outputs/([^/]+)(?:/paths)?/?(.*)", uri):
         outputs = arm.resources[f"jobs/{match[1]}"]["properties"]["outputs"]
         return place_of(arm, outputs[match[2]]["uri"].rstrip("/") + "/" + match[3])
-    if match := re.match(r"(?:azureml:)?/subscriptions/.*/workspaces/[^/]+/(data|models)/([^/]+)/versions/([^/]+)$", uri):
+    if match := re.match(
+        r"(?:azureml:)?/subscriptions/.*/workspaces/[^/]+/(data|models)/([^/]+)/versions/([^/]+)$", uri
+    ):
         properties = arm.resources[f"{match[1]}/{match[2]}/versions/{match[3]}"]["properties"]
         return place_of(arm, properties["dataUri" if match[1] == "data" else "modelUri"])
     if match := re.match(r"azureml:(.+):([^:/]+)$", uri):
@@ -55,10 +58,8 @@ class Mount:
         """Bring what has changed since to storage, file by file."""
         now = self._files()
         for name in self._seen.keys() - now.keys():
-            try:
+            with contextlib.suppress(ResourceNotFoundError):
                 self.blobs.delete(self.place.container, self.place.prefix + name)
-            except ResourceNotFoundError:
-                pass
         for name, version in sorted(now.items(), key=lambda item: item[1]):
             if self._seen.get(name) != version:
                 try:

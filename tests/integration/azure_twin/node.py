@@ -13,14 +13,14 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.entra import token_of
 from tests.integration.azure_twin.arm import FINAL, Arm
 from tests.integration.azure_twin.mount import Mount, Place, place_of
 from tests.integration.azure_twin.plane import Tracking
-from tests.integration.azure_twin.world import GROUP, PLANE_HOST, SUBSCRIPTION, WORKSPACE, WORKSPACE_ID
+from tests.integration.azure_twin.world import GROUP, PLANE_HOST, SUBSCRIPTION, WORKSPACE, WORKSPACE_ID, now
 
 SYNC_SECONDS = 0.1
 PREEMPTED = {"code": "PreemptionError", "message": "The node was preempted and the job did not complete."}
@@ -38,6 +38,7 @@ class Nodes:
     tokens: set[str]
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, "Node"] = field(default_factory=dict)
+    times: dict[str, list[str | None]] = field(default_factory=dict)  # of each job: its start and its end
 
     def run(self, name: str) -> None:
         self.jobs[name] = Node(self, name)
@@ -71,7 +72,7 @@ class Node:
         self.nodes, self.name, self.arm = nodes, name, nodes.arm
         self.job: dict[str, Any] = self.arm.resources[f"jobs/{name}"]["properties"]
         self.process: subprocess.Popen[bytes] | None = None
-        self.attempts = 0
+        self.attempts, self.experiment = 0, ""
         self._end: str | None = None  # cancelled, preempted or restarted, told from outside
         self.thread = threading.Thread(target=self._live, daemon=True)
 
@@ -90,7 +91,7 @@ class Node:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
     def _live(self) -> None:
-        started = datetime.now(UTC)
+        times = self.nodes.times.setdefault(self.name, [now(), None])
         try:
             exit_code = self._attempt()
             while self._end == "restarted":
@@ -101,7 +102,7 @@ class Node:
             self._fail("SystemError", f"{type(error).__name__}: {error}")
             raise
         finally:
-            self.job["properties"]["seconds"] = str((datetime.now(UTC) - started).total_seconds())
+            times[1] = now()
         if self._end == "cancelled":
             self._is("Canceled")
         elif self._end == "preempted":
@@ -110,7 +111,9 @@ class Node:
         elif self._end == "out of time":
             self._fail("JobTimeout", "The job was canceled because it reached its maximum duration.")
         elif exit_code:
-            text = f"Execution failed. User process 'python' exited with status code {exit_code}. Please check log file "
+            text = (
+                f"Execution failed. User process 'python' exited with status code {exit_code}. Please check log file "
+            )
             self._fail("UserError", text + "'user_logs/std_log.txt' for error details.")
         else:
             self._is("Completed")
@@ -187,29 +190,33 @@ class Node:
         return str(folder)
 
     def _environment(self, folder: Path) -> dict[str, str]:
-        token = f"node-{self.name}"
+        until = int(time.time()) + 86400
+        token = token_of({"aud": f"https://{PLANE_HOST}", "runid": self.name, "exp": until})
         self.nodes.tokens.add(token)
         tracking = f"azureml://{PLANE_HOST}/mlflow/v1.0{WORKSPACE_ID}"
         experiment = self.job["experimentName"]
-        identity = self.nodes.tracking.start_run(self.name, experiment) if self.nodes.tracking and self.attempts == 1 else ""
-        self.identity = identity or getattr(self, "identity", "")
+        if self.nodes.tracking is not None and not self.experiment:
+            self.experiment = self.nodes.tracking.start_run(self.name, experiment)
         (folder / "home").mkdir(parents=True, exist_ok=True)
         ours = {
             "PATH": f"{self.nodes.python.parent}:{os.environ['PATH']}", "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "home"), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
             "TRAINER_CACHE": os.environ.get("TRAINER_CACHE", str(Path.home() / ".cache" / "azure-llm-trainer")),
-            "AZUREML_RUN_ID": self.name, "AZUREML_RUN_TOKEN": token, "AZUREML_RUN_TOKEN_EXPIRY": str(int(time.time()) + 86400),
+            "AZUREML_RUN_ID": self.name, "AZUREML_RUN_TOKEN": token,
+            "AZUREML_RUN_TOKEN_EXPIRY": str(until),
             "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION, "AZUREML_ARM_RESOURCEGROUP": GROUP,
             "AZUREML_ARM_WORKSPACE_NAME": WORKSPACE, "AZUREML_ARM_PROJECT_NAME": experiment,
-            "AZUREML_EXPERIMENT_SCOPE": f"{WORKSPACE_ID}/experiments/{experiment}", "AZUREML_SERVICE_ENDPOINT": f"https://{PLANE_HOST}",
-            "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{PLANE_HOST}/discovery", "AZ_BATCHAI_JOB_TEMP": str(folder / "home"),
+            "AZUREML_EXPERIMENT_SCOPE": f"{WORKSPACE_ID}/experiments/{experiment}",
+            "AZUREML_SERVICE_ENDPOINT": f"https://{PLANE_HOST}",
+            "AZUREML_DISCOVERY_SERVICE_ENDPOINT": f"https://{PLANE_HOST}/discovery",
+            "AZ_BATCHAI_JOB_TEMP": str(folder / "home"),
             "AZUREML_CR_NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "WORLD_SIZE": "1",
             "RANK": "0", "LOCAL_RANK": "0", "NODE_RANK": "0", "LOCAL_WORLD_SIZE": "1",
         }  # fmt: skip
         if self.nodes.tracking is not None:
             ours |= {
                 "MLFLOW_TRACKING_URI": tracking, "MLFLOW_TRACKING_TOKEN": token, "MLFLOW_RUN_ID": self.name,
-                "MLFLOW_EXPERIMENT_NAME": experiment, "MLFLOW_EXPERIMENT_ID": self.identity,
+                "MLFLOW_EXPERIMENT_NAME": experiment, "MLFLOW_EXPERIMENT_ID": self.experiment,
             }  # fmt: skip
         given = {name: str(value) for name, value in (self.job.get("environmentVariables") or {}).items()}
         return self.nodes.network | ours | given
@@ -220,5 +227,3 @@ def _seconds(duration: str | None) -> float:
     parts = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", duration or "P1D")
     assert parts is not None, duration
     return sum(int(part or 0) * unit for part, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True))
-
-

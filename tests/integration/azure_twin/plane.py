@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,7 +13,9 @@ from tests.integration.azure_twin.arm import FINAL, Arm
 from tests.integration.azure_twin.world import PLANE_HOST
 from tests.loopback import HOST, Request, Response
 
-RUNS = re.compile(r"/history/v1\.0.*?/workspaces/[^/]+(?:/experiments/[^/]+|/experimentids/[^/]+)?/runs/([^/:]+)(/.*)?$")
+RUNS = re.compile(
+    r"/history/v1\.0.*?/workspaces/[^/]+(?:/experiments/[^/]+|/experimentids/[^/]+)?/runs/([^/:]+)(/.*)?$"
+)
 TRACKING = re.compile(r"/mlflow/v\d\.0/subscriptions/.*?/workspaces/[^/]+(/.*)$", re.IGNORECASE)
 JSON = {"Content-Type": "application/json"}
 
@@ -23,6 +25,7 @@ class Plane:
     arm: Arm
     logs_of: Callable[[str], dict[str, str]] = lambda job: {}  # a log's name to an address where it can be read
     errors: dict[str, dict[str, Any]] | None = None  # why a job failed
+    times: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     mlflow: "Tracking | None" = None
     node_tokens: frozenset[str] | set[str] = frozenset()
 
@@ -60,10 +63,11 @@ class Plane:
 
     def _details(self, name: str, job: dict[str, Any]) -> dict[str, Any]:
         error = (self.errors or {}).get(name)
+        start, end = self.times.get(name, (None, None))
         return {
             "runId": name, "status": job["status"], "parentRunId": None, "rootRunId": name, "target": "cluster",
-            "experimentId": "00000000-0000-0000-0000-000000000001", "startTimeUtc": job.get("_started"),
-            "endTimeUtc": None, "warnings": [], "error": {"error": error} if error and job["status"] in FINAL else None,
+            "experimentId": "00000000-0000-0000-0000-000000000001", "startTimeUtc": start,
+            "endTimeUtc": end, "warnings": [], "error": {"error": error} if error and job["status"] in FINAL else None,
             "properties": job["properties"], "tags": job.get("tags") or {}, "inputDatasets": [], "outputDatasets": [],
             "logFiles": self.logs_of(name), "runType": "azureml.scriptrun", "inputs": {}, "outputs": {},
         }  # fmt: skip
@@ -114,5 +118,3 @@ class Tracking:
         for job, identity in self.ids.items():
             text = text.replace(identity, job) if back else text.replace(job, identity)
         return text
-
-

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.environments import CannotInstall, environment
+from tests.environments import CannotInstall, environment, scoring_python
 from tests.integration.azure_twin.blobs import Missing
 from tests.integration.azure_twin.plane import Tracking
 from tests.loopback import HOST
@@ -34,7 +34,16 @@ def mlflow_server(folder: Path) -> Iterator[Tracking]:
     """A real tracking server until the block is left. Raises: Missing."""
     python, port = _installed("mlflow", [MLFLOW], alone=True), free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    options = ["--host", HOST, "--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/runs.db"]
+    options = [
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/runs.db",
+    ]
     options += ["--default-artifact-root", str(folder / "artifacts")]
     own = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("wb") as log:
@@ -66,5 +75,13 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
 def _installed(name: str, packages: list[str], alone: bool) -> Path:
     try:
         return environment(name, packages, alone=alone)
+    except CannotInstall as error:
+        raise Missing(str(error)) from error
+
+
+def serving_python() -> Path:
+    """What a deployment's image has: Azure ML's inference server, and everything of ours. Raises: Missing."""
+    try:
+        return scoring_python()
     except CannotInstall as error:
         raise Missing(str(error)) from error

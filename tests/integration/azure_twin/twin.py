@@ -9,7 +9,10 @@ from tests.entra import CREDENTIAL, LOGIN, Entra
 from tests.integration.azure_twin.arm import Arm
 from tests.integration.azure_twin.blobs import Blobs, storage
 from tests.integration.azure_twin.catalog import prices
-from tests.integration.azure_twin.plane import Plane
+from tests.integration.azure_twin.node import Nodes
+from tests.integration.azure_twin.plane import Plane, Tracking
+from tests.integration.azure_twin.scoring import Scoring
+from tests.integration.azure_twin.servers import job_python, mlflow_server
 from tests.integration.azure_twin.world import (
     ARM_HOST,
     BLOB_HOST,
@@ -34,7 +37,18 @@ class Twin:
         self.plane = Plane(self.arm)
         self.service = Loopback(self._serve, authority.context(*HOSTS))
         self.door = Loopback(blobs, authority.context(BLOB_HOST))
-        self.proxy = Proxy(authority, dict.fromkeys(HOSTS, self.service.port) | {BLOB_HOST: self.door.port})
+        self.scoring = Scoring(self.arm)
+        self.endpoints = Loopback(self.scoring, authority.context(SCORING_HOSTS))
+        routes = dict.fromkeys(HOSTS, self.service.port)
+        self.proxy = Proxy(authority, routes | {BLOB_HOST: self.door.port, SCORING_HOSTS: self.endpoints.port})
+        self.nodes: Nodes | None = None
+
+    def run_jobs(self, folder: Path, tracking: Tracking | None) -> None:
+        """Give the workspace machines. Without them a job stays where it is, and a deployment is ready at once."""
+        self.nodes = Nodes(self.arm, folder, job_python(), self.proxy.environment(), tracking, set())
+        self.plane.mlflow, self.plane.node_tokens = tracking, self.nodes.tokens
+        self.plane.logs_of, self.plane.errors, self.plane.times = self.nodes.logs, self.nodes.errors, self.nodes.times
+        self.arm.run_job, self.arm.cancel_job = self.nodes.run, self.nodes.cancel
 
     def _serve(self, request: Request) -> Response:
         match request.host.partition(":")[0]:
@@ -48,11 +62,10 @@ class Twin:
 
     def start_over(self) -> None:
         """Forget everything, as a subscription in which nothing was ever made."""
-        limits, run = self.arm.limits, (self.arm.run_job, self.arm.cancel_job)
-        self.arm = Arm(self.blobs, self.arm.types, limits=limits)
-        self.arm.run_job, self.arm.cancel_job = run
-        self.plane.arm = self.arm
-        for loopback in (self.service, self.door):
+        assert self.nodes is None, "what runs cannot be forgotten"
+        self.arm = Arm(self.blobs, self.arm.types)
+        self.plane.arm = self.scoring.arm = self.arm
+        for loopback in (self.service, self.door, self.endpoints):
             loopback.requests.clear()
             loopback.faults, loopback.kills = [], []
 
@@ -70,9 +83,20 @@ def twin(folder: Path) -> Iterator[Twin]:
     authority = Authority(folder / "authority")
     with contextlib.ExitStack() as stack:
         made = Twin(stack.enter_context(storage(authority, folder)), authority)
-        for one in (made.service, made.door, made.proxy):
+        for one in (made.service, made.door, made.endpoints, made.proxy):
             stack.enter_context(one)
         yield made
 
 
-assert SCORING_HOSTS
+@contextmanager
+def working_twin(folder: Path) -> Iterator[Twin]:
+    """A twin that trains and serves for real, with an MLflow server. Raises: Missing."""
+    with twin(folder) as made, mlflow_server(folder / "mlflow") as tracking:
+        made.run_jobs(folder / "nodes", tracking)
+        made.scoring.serve(folder / "serving")
+        try:
+            yield made
+        finally:
+            assert made.nodes is not None
+            made.nodes.stop()
+            made.scoring.stop()
