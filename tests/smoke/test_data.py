@@ -122,7 +122,7 @@ MISTAKES = {
     ),
     "a file that is not there": (
         ["convert", DATA / "glosary.json"],
-        f"error: {DATA}/glosary.json: the file does not exist, expected a chat JSONL file; "
+        f"error: {DATA}/glosary.json: the file does not exist, expected a file of rows (JSON, CSV, TSV or Parquet); "
         f"did you mean {DATA}/glossary.json?",
     ),
     "a folder that is not there": (

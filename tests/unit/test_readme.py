@@ -17,7 +17,7 @@ from trainer.errors import ExitCode
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "trainer"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/guide.md", "docs/packing.md"]
 PROGRAMS: dict[str, Any] = {
     "train": typer.main.get_command(train_app),
     "trainer": typer.main.get_command(trainer_app),
@@ -38,9 +38,9 @@ def inline_code(text: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
 
 
-def section(title: str) -> str:
-    """The README's text below a heading, up to the next one of the same depth."""
-    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE)
+def section(title: str, page: str = "README.md") -> str:
+    """A page's text below a heading, up to the next one of the same depth."""
+    (text,) = re.findall(rf"^## {title}\n(.*?)(?=^## |\Z)", text_of(page), flags=re.DOTALL | re.MULTILINE)
     return str(text)
 
 
@@ -141,14 +141,17 @@ def test_every_relative_link_leads_somewhere(page: str) -> None:
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_path_in_the_text_exists(page: str) -> None:
+def paths_in(page: str) -> set[str]:
     """Paths of the repository and, as the architecture page writes them, of the package; not those inside of runs."""
     top = {path.name for path in (*ROOT.iterdir(), *PACKAGE.iterdir())} - {"runs"}
     named = {code for code in inline_code(text_of(page)) if re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?", code)}
     named |= {code for code in inline_code(text_of(page)) if code in top}
-    paths = {path for path in named if path.partition("/")[0] in top and not path.startswith(".venv")}
-    assert len(paths) >= 8
+    return {path for path in named if path.partition("/")[0] in top and not path.startswith(".venv")}
+
+
+def test_every_path_in_the_text_exists() -> None:
+    paths = {path for page in PAGES for path in paths_in(page)}
+    assert len(paths) >= 40
     assert [path for path in sorted(paths) if not (ROOT / path).exists() and not (PACKAGE / path).exists()] == []
 
 
@@ -158,7 +161,7 @@ def test_every_config_stands_in_the_config_table() -> None:
 
 
 def test_the_files_of_a_run_are_those_that_its_class_names() -> None:
-    rows = re.findall(r"^\| `([^`]+)` \|", section("The run directory"), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([^`]+)` \|", section("The run directory", "docs/guide.md"), flags=re.MULTILINE)
     described = (PACKAGE / "runs" / "run.py").read_text(encoding="utf-8").split('"""')[1]
     assert sorted(rows) == sorted(re.findall(r"[a-z]+(?:\.[a-z]+|/)(?=\s{2,})", described))
 

@@ -5,9 +5,12 @@ its failure is read: `unsent` and `refused` mean that nothing was done, `unknown
 """
 
 import email.utils
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -17,6 +20,7 @@ from trainer.errors import BackendError, quoted
 T = TypeVar("T")
 Say = Callable[[str], None]
 
+_HURRIED: ContextVar[float] = ContextVar("hurried", default=math.inf)
 MOST_WAIT_SECONDS = 60.0  # a Retry-After beyond it is not waited for in one go
 FIRST_WAIT_SECONDS = 0.5
 TEMPORARY = frozenset({408, 429, 500, 502, 503, 504})
@@ -28,6 +32,7 @@ UNSENT = frozenset(
 )
 # Whose exceptions are failures of a call; json's, where an answer is no JSON.
 CLIENTS = frozenset({"openai", "httpx", "httpx2", "httpcore", "azure", "msrest", "msal", "requests", "urllib3", "json"})
+NETWORK = UNSENT | {"ServiceResponseError"}  # beneath a credential's error: the login service was not reached
 NO_CREDENTIAL = frozenset({"CredentialUnavailableError", "ClientAuthenticationError", "AuthenticationRequiredError"})
 
 
@@ -57,7 +62,7 @@ def failure_of(error: Exception) -> Failure:
     status, response = _status(error), getattr(error, "response", None)
     code, message = _words(error)
     if status is None:
-        if names & NO_CREDENTIAL:
+        if names & NO_CREDENTIAL and not names & NETWORK:
             return Failure("refused", None, message, code)
         return Failure("unsent" if names & UNSENT else "unknown", None, message, code)
     wait = retry_after(getattr(response, "headers", None) or {})
@@ -116,7 +121,18 @@ def refusal(failure: Failure, doing: str, do_this: str = "") -> BackendError:
 
 def patience_seconds() -> float:
     """How long a call is repeated, in all."""
-    return float(os.environ.get("TRAINER_PATIENCE_SECONDS", "120"))
+    usual = float(os.environ.get("TRAINER_PATIENCE_SECONDS", "120"))
+    return min(usual, _HURRIED.get())
+
+
+@contextmanager
+def hurried(seconds: float = 5.0) -> Iterator[None]:
+    """Repeat calls for so long at most: someone waits for what is there without them."""
+    token = _HURRIED.set(seconds)
+    try:
+        yield
+    finally:
+        _HURRIED.reset(token)
 
 
 def timeout_seconds() -> float:
@@ -152,8 +168,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _status(error: Exception) -> int | None:
+    """The status that refuses or fails; an answer that cannot be read is none, whatever it says above it."""
     status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) and status > 0 else None
+    return status if isinstance(status, int) and status >= 300 else None
 
 
 def _words(error: Exception) -> tuple[str, str]:

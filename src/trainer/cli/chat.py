@@ -75,6 +75,10 @@ def _models(run: Run, endpoint: str | None) -> "tuple[ChatClient, ChatClient]":
         from trainer.runs.ledger import Ledger
 
         deployed = Ledger(run.path).find("deployment")
+        if deployed is None and run.backend == "local":
+            raise ConfigError(
+                f"run {run.name!r}: has nothing deployed, expected an endpoint; make one: trainer deploy {run.path}"
+            )
         backend = remote_backend(deployed.thing.backend if deployed else run.backend)
         name = None if endpoint == "any" else endpoint
         return backend.client(run, name, base=False), backend.client(run, name, base=True)

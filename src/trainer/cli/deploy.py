@@ -119,8 +119,7 @@ def teardown(
         return
     for found, entry in concerned:
         say(f"{found.name}: {entry.thing.kind} {entry.thing.key} in {entry.thing.place}  {entry.thing.bills}")
-    if not yes:
-        agree("delete " + ("all of this?" if everything else "what is deployed of this?"), yes)
+    agree("delete " + ("all of this?" if everything else "what is deployed of this?"), yes)
     for found in runs:
         for kind in _backends_of(found):
             remote_backend(kind).teardown(found, everything, say)

@@ -74,10 +74,12 @@ def _follow(backend: "RemoteBackend", run: Run, detach: bool) -> int:
 def refreshed(run: Run) -> Run:
     """The run, brought up to date if its job may have moved; what cannot be reached is told and the files serve."""
     if run.backend != "local" and run.state in (*ACTIVE, "paused"):
+        from trainer.backends.http import hurried
         from trainer.backends.remote import remote_backend
 
         try:
-            remote_backend(run.backend).refresh(run, say)
+            with hurried():
+                remote_backend(run.backend).refresh(run, say)
         except (BackendError, ConfigError) as error:
             err.print(f"[yellow]as of {run.status().get('updated_at', 'its start')}[/]: {escape(clean(str(error)))}")
     return run
@@ -94,13 +96,13 @@ def show_plan(rows: "Sequence[tuple[str, str]]", quote: "Quote") -> None:
 
 
 def agree(question: str, yes: bool) -> None:
-    """Ask before something that costs money. Raises: ConfigError, when nobody can be asked, or says no."""
+    """Ask before something that costs money or deletes. Raises: ConfigError, when nobody can be asked, or says no."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError("this costs money and nobody can be asked, expected --yes; add it to agree to the quote")
+        raise ConfigError("nobody can be asked whether to do this, expected --yes; add it to agree")
     if not typer.confirm(question, err=True):
-        raise ConfigError("nothing was started: the quote was not agreed to")
+        raise ConfigError("nothing was done: it was not agreed to")
 
 
 def backend_for(run: Run, config: Path | None) -> tuple["RemoteBackend", "RunConfig"]:

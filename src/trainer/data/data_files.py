@@ -30,25 +30,23 @@ class Line:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path, expected: str = "a chat JSONL file") -> Iterator[BinaryIO]:
     """`path` opened for reading; whatever the operating system refuses becomes a `DataError`."""
     try:
         if path.is_dir():
-            raise DataError(f"{_named(path)} is a directory, expected a chat JSONL file; {_advice(path, path)}")
+            raise DataError(f"{_named(path)} is a directory, expected {expected}; {_advice(path, path)}")
         if path.exists() and not path.is_file():
-            raise DataError(
-                f"{_named(path)} is not a regular file, expected a chat JSONL file; save the rows in a file"
-            )
+            raise DataError(f"{_named(path)} is not a regular file, expected {expected}; save the rows in a file")
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
         advice = _advice(path, path.parent)
-        raise DataError(f"{_named(path)} does not exist, expected a chat JSONL file; {advice}") from None
+        raise DataError(f"{_named(path)} does not exist, expected {expected}; {advice}") from None
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        text = f"{_named(path)} cannot be read ({reason}), expected a chat JSONL file; check its name and permissions"
+        text = f"{_named(path)} cannot be read ({reason}), expected {expected}; check its name and permissions"
         raise DataError(text) from error
 
 

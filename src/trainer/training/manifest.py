@@ -60,12 +60,12 @@ def other_versions(manifest: dict[str, Any], prepared: Prepared) -> list[str]:
 
 def _system_prompt(prepared: Prepared) -> str | None:
     """The most common system prompt of the training rows: what chatting with the result starts with."""
-    prompts = [
+    prompts = Counter(
         message.content
         for row in prepared.data.train
         if (message := row.conversation.messages[0]).role in ("system", "developer")
-    ]
-    return max(prompts, key=prompts.count) if len(prompts) * 2 > len(prepared.data.train) else None
+    )
+    return prompts.most_common(1)[0][0] if prompts.total() * 2 > len(prepared.data.train) else None
 
 
 def _tools(prepared: Prepared) -> list[dict[str, Any]]:

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseError
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    DecodeError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
 from azure.core.pipeline.transport import HttpRequest, RequestsTransport
 
 from trainer.backends import http
@@ -88,6 +93,19 @@ def test_an_answer_that_is_no_json_is_a_failure_of_the_call() -> None:
     assert not is_failure(KeyError("ours"))
 
 
+def test_a_login_service_that_is_not_reached_is_waited_for() -> None:
+    error = ClientAuthenticationError("no token")
+    error.__cause__ = ServiceRequestError("name resolution failed")
+    assert failure_of(error).is_temporary
+
+
+def test_a_good_answer_that_cannot_be_read_may_have_been_executed() -> None:
+    error = DecodeError("JSON is invalid")
+    error.status_code = 200
+    failure = failure_of(error)
+    assert (failure.execution, failure.status, failure.is_temporary) == ("unknown", None, True)
+
+
 class Busy(ServiceResponseError):
     status_code = 503
 
@@ -117,6 +135,16 @@ def test_patience_ends_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError) as caught:
         patiently(call, "reading the job")
     assert str(caught.value) == "reading the job: the service answered 503: busy; wait and run the same command again"
+
+
+def test_who_only_looks_does_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "30")
+    with http.hurried(5):
+        assert http.patience_seconds() == 5
+        monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "1")
+        assert http.patience_seconds() == 1
+    monkeypatch.delenv("TRAINER_PATIENCE_SECONDS")
+    assert http.patience_seconds() == 120
 
 
 def test_our_own_mistakes_are_not_repeated() -> None:

@@ -52,7 +52,7 @@ def open_source(
 
     Raises: DataError, when it holds nothing that could be rows.
     """
-    with opened(path) as file:
+    with opened(path, "a file of rows (JSON, CSV, TSV or Parquet)") as file:
         is_parquet = file.read(len(MAGIC)) == MAGIC
     if is_parquet:
         if encoding is not None:

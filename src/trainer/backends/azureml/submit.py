@@ -1,0 +1,142 @@
+"""Creating a job: uploads named by their content, and a job named by the run, so that asking twice makes one."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trainer.backends.azureml.files import own_files
+from trainer.backends.azureml.job import JobPlan, job_yaml, load
+from trainer.backends.azureml.record import BACKEND, job_thing
+from trainer.backends.azureml.snapshot import Snapshot, content_hash, stage
+from trainer.backends.azureml.workspace import Place
+from trainer.backends.http import Say, failure_of, is_failure
+from trainer.backends.once import create_once
+from trainer.config.schema import RunConfig
+from trainer.errors import ConfigError
+from trainer.runs import Run, files
+from trainer.runs.ledger import Ledger, Thing
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+
+T = TypeVar("T")
+
+ENVIRONMENT = "azure-llm-trainer"
+HASH_LENGTH = 16
+
+
+def submit(run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: int, say: Say) -> None:
+    """Upload what the job needs and create it. Raises: BackendError, ConfigError."""
+    config, ledger = run.config(), Ledger(run.path)
+    with tempfile.TemporaryDirectory(prefix="azure-llm-trainer-") as folder:
+        snapshot = stage(config, Path(folder))
+        environment = config.azureml.environment or _environment(client, place, ledger, say)
+        inputs = _inputs(config, snapshot, client, place, ledger, say)
+        path = Path(folder) / "job.yml"
+        path.write_text(job_yaml(config, plan, attempt, environment, "code", inputs), encoding="utf-8")
+        files.write_whole(run.path / "job.yml", path.read_bytes())
+        _create_job(run, client, place, plan, attempt, path, snapshot, say)
+
+
+def _create_job(
+    run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: int, path: Path, snapshot: Snapshot, say: Say
+) -> None:
+    config, ledger = run.config(), Ledger(run.path)
+    code = Thing(BACKEND, "code", content_hash(snapshot.code)[:HASH_LENGTH], place.arm_id)
+    if ledger.find(code.kind, code.key) is None:
+        ledger.write(code, "intended")
+    machine = plan.instance_type or config.azureml.compute
+    thing = job_thing(run, place, plan, attempt, f"{config.azureml.instance_count} x {machine} until it ends")
+    job = create_once(
+        ledger,
+        thing,
+        look_up=lambda: found_or_none(lambda: client.jobs.get(thing.key)),
+        create=lambda: _checked(lambda: client.jobs.create_or_update(load(path)), "the job"),
+        facts_of=lambda made: {"id": made.id, "attempt": attempt, "studio": made.studio_url or "", "code": made.code},
+        say=say,
+    )
+    ledger.write(code, "exists", id=str(job.code))
+    run.set_status("queued", backend=BACKEND, job=thing.key, attempt=attempt, studio=job.studio_url, error=None)
+    run.event(f"job {thing.key} is submitted", kind="job", job=thing.key, attempt=attempt)
+    say(f"job {thing.key}" + (f"  {job.studio_url}" if job.studio_url else ""))
+
+
+def _environment(client: "MLClient", place: Place, ledger: Ledger, say: Say) -> str:
+    """The environment of `azureml/environment`, registered under the hash of its files; built by Azure ML once."""
+    from azure.ai.ml.entities import BuildContext, Environment
+
+    folder = own_files() / "environment"
+    version = content_hash(folder)[:HASH_LENGTH]
+    remove = f"az ml environment archive -n {ENVIRONMENT} -v {version} {place.options}"
+    create_once(
+        ledger,
+        Thing(BACKEND, "environment", f"{ENVIRONMENT}:{version}", place.arm_id, "", remove),
+        look_up=lambda: found_or_none(lambda: client.environments.get(ENVIRONMENT, version)),
+        create=lambda: _checked(
+            lambda: client.environments.create_or_update(
+                Environment(name=ENVIRONMENT, version=version, build=BuildContext(path=str(folder)))
+            ),
+            "the environment",
+        ),
+        facts_of=lambda made: {"id": made.id},
+        say=say,
+    )
+    return f"azureml:{ENVIRONMENT}:{version}"
+
+
+def _inputs(
+    config: RunConfig, snapshot: Snapshot, client: "MLClient", place: Place, ledger: Ledger, say: Say
+) -> dict[str, str]:
+    inputs = {"data": _upload(client, place, ledger, snapshot.data, "data", say)}
+    if snapshot.base is not None:
+        say("uploading the base; the same files are uploaded once only")
+        inputs["base"] = _upload(client, place, ledger, snapshot.base, "base", say)
+    elif config.model.base.startswith("azureml:"):
+        inputs["base"] = config.model.base
+    return inputs
+
+
+def _upload(client: "MLClient", place: Place, ledger: Ledger, folder: Path, role: str, say: Say) -> str:
+    """A folder as a data asset that its content names."""
+    from azure.ai.ml.entities import Data
+
+    name = f"trainer-{role}-{content_hash(folder)[:HASH_LENGTH]}"
+    create_once(
+        ledger,
+        Thing(BACKEND, "data", f"{name}:1", place.arm_id, "", f"az ml data archive -n {name} -v 1 {place.options}"),
+        look_up=lambda: found_or_none(lambda: client.data.get(name, "1")),
+        create=lambda: _checked(
+            lambda: client.data.create_or_update(Data(name=name, version="1", type="uri_folder", path=str(folder))),
+            f"the {role}",
+        ),
+        facts_of=lambda made: {"id": made.id, "path": made.path},
+        say=say,
+    )
+    return f"azureml:{name}:1"
+
+
+def found_or_none(get: Callable[[], T]) -> T | None:
+    """What the service has, None where it answers that it has none."""
+    try:
+        return get()
+    except Exception as error:
+        if is_failure(error) and failure_of(error).status == 404:
+            return None
+        raise
+
+
+def _checked(create: Callable[[], T], what: str) -> T:
+    """The SDK's own refusals are mistakes of a setting; its other exceptions are the service's."""
+    from azure.ai.ml.exceptions import ValidationException
+
+    try:
+        return create()
+    except ValidationException as error:
+        raise ConfigError(
+            f"{what}: is not accepted by azure-ai-ml: {_first_line(error)}; correct the setting"
+        ) from error
+
+
+def _first_line(error: Any) -> str:
+    return " ".join(str(error).split())[:400]
