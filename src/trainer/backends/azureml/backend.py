@@ -10,7 +10,7 @@ from trainer.backends.azureml import follow, record
 from trainer.backends.azureml.datastore import open_datastore
 from trainer.backends.azureml.job import JobPlan, prefix_of
 from trainer.backends.azureml.preflight import Details, preflight
-from trainer.backends.azureml.states import STATES, is_final, was_preempted
+from trainer.backends.azureml.states import is_final, state_of, was_preempted, word_of
 from trainer.backends.azureml.submit import found_or_none, submit
 from trainer.backends.azureml.workspace import Place, connect
 from trainer.backends.http import Say, patiently
@@ -94,7 +94,7 @@ class AzureML:
         place, _ = recalled
         client, name = connect(place), entry.thing.key
         job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"looking for the job {name!r}", say)
-        if job is not None and not is_final(job.status):
+        if job is not None and not is_final(word_of(job.status)):
             patiently(lambda: client.jobs.begin_cancel(name), f"cancelling the job {name!r}", say)
         if holder(run.path) is None:
             with locked(run.path, say):
@@ -172,11 +172,12 @@ class AzureML:
         assert entry is not None
         name = entry.thing.key
         job = patiently(lambda: client.jobs.get(name), f"reading the job {name!r}", say)
-        if not is_final(job.status):
-            say(f"job {name} is {job.status}; going on with it")
-            run.set_status(STATES.get(str(job.status), run.state), job_status=job.status)
+        status = word_of(job.status)
+        if not is_final(status):
+            say(f"job {name} is {status}; going on with it")
+            run.set_status(state_of(status, run.state), job_status=status)
         elif follow.Watch(run, client, place, plan, say).step(tell=False) and run.state != "succeeded":
-            say(f"job {name} is {job.status}; submitting the run again, from its newest checkpoint")
+            say(f"job {name} is {status}; submitting the run again, from its newest checkpoint")
             submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
 
     def _resubmit(self, run: Run, client: "MLClient", place: Place, plan: JobPlan, say: Say) -> bool:
@@ -192,7 +193,7 @@ class AzureML:
 
     def _after_cancel(self, run: Run, client: "MLClient", name: str, say: Say) -> None:
         job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"reading the job {name!r}", say)
-        if job is None or job.status == "Canceled":
+        if job is None or word_of(job.status) == "Canceled":
             run.set_status("cancelled")
 
 

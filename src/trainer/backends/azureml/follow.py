@@ -10,7 +10,7 @@ from trainer.backends.azureml.download import Mirror, bring_home
 from trainer.backends.azureml.history import Details, History
 from trainer.backends.azureml.job import JobPlan, prefix_of
 from trainer.backends.azureml.record import newest_job
-from trainer.backends.azureml.states import end_of, is_final, state_of
+from trainer.backends.azureml.states import end_of, is_final, state_of, word_of
 from trainer.backends.azureml.workspace import POLLING_SECONDS, Place
 from trainer.backends.http import Say, failure_of, is_failure, patience_seconds, patiently
 from trainer.errors import BackendError, ExitCode
@@ -45,15 +45,14 @@ class Watch:
         self.mirror.update()
         details = self.history.details(name)
         self._take_log(details, tell)
-        if is_final(job.status):
-            self._end(str(job.status), details)
+        status = word_of(job.status)
+        if is_final(status):
+            self._end(status, details)
             return True
-        state = state_of(job.status, self.run.state)
-        before = self.run.status().get("job_status")
-        if job.status != before:
-            self.run.event(f"job {name} is {job.status}", kind="job", job=name, status=job.status)
-            self.say(f"job {name} is {job.status}")
-        self.run.set_status(state, **self._of_the_node(), job_status=job.status)
+        if status != self.run.status().get("job_status"):
+            self.run.event(f"job {name} is {status}", kind="job", job=name, status=status)
+            self.say(f"job {name} is {status}")
+        self.run.set_status(state_of(status, self.run.state), **self._of_the_node(), job_status=status)
         return False
 
     def _end(self, status: str, details: Details) -> None:

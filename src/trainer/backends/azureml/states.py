@@ -24,12 +24,17 @@ FINAL = frozenset({"Completed", "Failed", "Canceled"})
 PREEMPTED = ("preempt", "pre-empt", "evict")  # in the code or message of a job that lost its machine
 
 
-def state_of(status: str | None, before: State) -> State:
+def word_of(status: object) -> str:
+    """The service's word for a status, which the SDK wraps in an enumeration."""
+    return str(getattr(status, "value", status))
+
+
+def state_of(status: str, before: State) -> State:
     """The run's state; a word of tomorrow leaves it as it was."""
-    return STATES.get(str(status), before)
+    return STATES.get(status, before)
 
 
-def is_final(status: str | None) -> bool:
+def is_final(status: str) -> bool:
     """Whether the job can change no more."""
     return status in FINAL
 

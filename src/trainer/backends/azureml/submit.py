@@ -1,5 +1,7 @@
 """Creating a job: uploads named by their content, and a job named by the run, so that asking twice makes one."""
 
+import contextlib
+import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -48,12 +50,12 @@ def _create_job(
         ledger.write(code, "intended")
     machine = plan.instance_type or config.azureml.compute
     thing = job_thing(run, place, plan, attempt, f"{config.azureml.instance_count} x {machine} until it ends")
-    job = create_once(
+    job = _made(
         ledger,
         thing,
-        look_up=lambda: found_or_none(lambda: client.jobs.get(thing.key)),
-        create=lambda: _checked(lambda: client.jobs.create_or_update(load(path)), "the job"),
-        facts_of=lambda made: {"id": made.id, "attempt": attempt, "studio": made.studio_url or "", "code": made.code},
+        get=lambda: client.jobs.get(thing.key),
+        create=lambda: client.jobs.create_or_update(load(path)),
+        facts=lambda made: {"id": made.id, "attempt": attempt, "studio": made.studio_url or "", "code": made.code},
         say=say,
     )
     ledger.write(code, "exists", id=str(job.code))
@@ -69,17 +71,13 @@ def _environment(client: "MLClient", place: Place, ledger: Ledger, say: Say) -> 
     folder = own_files() / "environment"
     version = content_hash(folder)[:HASH_LENGTH]
     remove = f"az ml environment archive -n {ENVIRONMENT} -v {version} {place.options}"
-    create_once(
+    environment = Environment(name=ENVIRONMENT, version=version, build=BuildContext(path=str(folder)))
+    _made(
         ledger,
         Thing(BACKEND, "environment", f"{ENVIRONMENT}:{version}", place.arm_id, "", remove),
-        look_up=lambda: found_or_none(lambda: client.environments.get(ENVIRONMENT, version)),
-        create=lambda: _checked(
-            lambda: client.environments.create_or_update(
-                Environment(name=ENVIRONMENT, version=version, build=BuildContext(path=str(folder)))
-            ),
-            "the environment",
-        ),
-        facts_of=lambda made: {"id": made.id},
+        get=lambda: client.environments.get(ENVIRONMENT, version),
+        create=lambda: client.environments.create_or_update(environment),
+        facts=lambda made: {"id": made.id},
         say=say,
     )
     return f"azureml:{ENVIRONMENT}:{version}"
@@ -102,18 +100,32 @@ def _upload(client: "MLClient", place: Place, ledger: Ledger, folder: Path, role
     from azure.ai.ml.entities import Data
 
     name = f"trainer-{role}-{content_hash(folder)[:HASH_LENGTH]}"
-    create_once(
+    _made(
         ledger,
         Thing(BACKEND, "data", f"{name}:1", place.arm_id, "", f"az ml data archive -n {name} -v 1 {place.options}"),
-        look_up=lambda: found_or_none(lambda: client.data.get(name, "1")),
-        create=lambda: _checked(
-            lambda: client.data.create_or_update(Data(name=name, version="1", type="uri_folder", path=str(folder))),
-            f"the {role}",
-        ),
-        facts_of=lambda made: {"id": made.id, "path": made.path},
+        get=lambda: client.data.get(name, "1"),
+        create=lambda: client.data.create_or_update(Data(name=name, version="1", type="uri_folder", path=str(folder))),
+        facts=lambda made: {"id": made.id, "path": made.path},
         say=say,
     )
     return f"azureml:{name}:1"
+
+
+def _made(
+    ledger: Ledger,
+    thing: Thing,
+    get: Callable[[], T],
+    create: Callable[[], T],
+    facts: Callable[[T], dict[str, Any]],
+    say: Say,
+) -> T:
+    """The thing, made once. Raises: BackendError; ConfigError, after which there is no such thing."""
+    what = f"the {thing.kind} {thing.key!r}"
+    try:
+        return create_once(ledger, thing, lambda: found_or_none(get), lambda: _checked(create, what), facts, say)
+    except ConfigError as error:
+        ledger.write(thing, "refused", reason=str(error))
+        raise
 
 
 def found_or_none(get: Callable[[], T]) -> T | None:
@@ -127,15 +139,18 @@ def found_or_none(get: Callable[[], T]) -> T | None:
 
 
 def _checked(create: Callable[[], T], what: str) -> T:
-    """The SDK's own refusals are mistakes of a setting; its other exceptions are the service's."""
-    from azure.ai.ml.exceptions import ValidationException
+    """The SDK's own refusals, before anything is sent, are mistakes of a setting."""
+    from azure.ai.ml.exceptions import MlException
+    from azure.core.exceptions import AzureError
 
     try:
-        return create()
-    except ValidationException as error:
-        raise ConfigError(
-            f"{what}: is not accepted by azure-ai-ml: {_first_line(error)}; correct the setting"
-        ) from error
+        with contextlib.redirect_stderr(io.StringIO()):  # it prints color codes, and advice for its own developers
+            return create()
+    except MlException as error:
+        if isinstance(error.__cause__ or error.__context__, AzureError):  # the service's answer in other words
+            raise
+        problem = f"{what}: is not accepted by azure-ai-ml: {_first_line(error)}; correct the setting"
+        raise ConfigError(problem) from error
 
 
 def _first_line(error: Any) -> str:
