@@ -84,8 +84,9 @@ class Arm:
     # What a test asks
 
     def inventory(self) -> list[str]:
-        """Everything that a user has made and that exists, by its path."""
-        return sorted(self.resources)
+        """Everything that was made through the service and exists, by its path; an archived job counts as gone."""
+        exists = (path for path, body in self.resources.items() if not body["properties"].get("isArchived"))
+        return sorted(path for path in exists if path in self.created)
 
     def billing(self) -> list[str]:
         """What costs by the hour: jobs that have not ended, deployments, computes that were made here."""
