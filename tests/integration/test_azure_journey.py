@@ -18,8 +18,7 @@ SECRETS = ("canary-client-secret", "key-")
 def test_a_run_goes_from_a_config_to_an_answer_and_leaves_nothing(tmp_path: Path) -> None:
     try:
         with working_twin(tmp_path / "twin") as made:
-            lines: list[str] = []
-            whole_life(made, Journey(made, tmp_path / "user", lines.append))
+            whole_life(made, Journey(made, tmp_path / "user", print))
     except Missing as missing:
         pytest.skip(str(missing))
 

@@ -115,6 +115,8 @@ class Arm:
     # The service
 
     def __call__(self, request: Request) -> Response:
+        if request.path == "/metadata/endpoints":
+            return Response(200, [resources.CLOUD])
         claims = claims_of(request)
         if claims is None or claims["aud"].rstrip("/") not in AUDIENCES:
             challenge = (

@@ -48,9 +48,11 @@ class Journey:
 
     def trainer(self, *arguments: str, expect: int = 0) -> str:
         """A command to its end; what it printed."""
+        started = time.monotonic()
         process = self.begin(*arguments)
         output, _ = process.communicate(timeout=WAIT_SECONDS)
         self._tell(output)
+        self.show(f"  -- exit code {process.returncode} after {time.monotonic() - started:.0f} s")
         assert process.returncode == expect, f"{arguments} ended with {process.returncode}:\n{output}"
         assert "Traceback" not in output, output
         return output

@@ -115,6 +115,6 @@ class Tracking:
         return Response(answer.status, self._renamed(answer.read().decode(), True).encode(), JSON)
 
     def _renamed(self, text: str, back: bool) -> str:
-        for job, identity in self.ids.items():
+        for job, identity in sorted(self.ids.items(), key=lambda pair: -len(pair[0])):  # a name may begin another
             text = text.replace(identity, job) if back else text.replace(job, identity)
         return text

@@ -141,3 +141,11 @@ def compute(path: str, body: Body) -> Body:
 
 
 CONTAINERS = {"workspaceblobstore": "azureml-blobstore", "workspaceartifactstore": ARTIFACTS}
+CLOUD = {
+    "name": "AzureCloud", "portal": "https://portal.azure.com", "resourceManager": "https://management.azure.com/",
+    "authentication": {
+        "loginEndpoint": "https://login.microsoftonline.com/", "tenant": "common", "identityProvider": "AAD",
+        "audiences": ["https://management.core.windows.net/", "https://management.azure.com/"],
+    },
+    "suffixes": {"storage": "core.windows.net", "keyVaultDns": "vault.azure.net"},
+}  # fmt: skip
