@@ -90,7 +90,12 @@ class Arm:
     def add_compute(self, name: str, size: str, priority: str = "Dedicated", nodes: int = 4) -> None:
         """A cluster that somebody else has made."""
         scale = {"minNodeCount": 0, "maxNodeCount": nodes, "nodeIdleTimeBeforeScaleDown": "PT2M"}
-        own = {"vmSize": size, "vmPriority": priority, "scaleSettings": scale, "remoteLoginPortPublicAccess": "Disabled"}
+        own = {
+            "vmSize": size,
+            "vmPriority": priority,
+            "scaleSettings": scale,
+            "remoteLoginPortPublicAccess": "Disabled",
+        }
         body = {"location": REGION, "properties": {"computeType": "AmlCompute", "properties": own}}
         self.resources[f"computes/{name}"] = resources.compute(f"computes/{name}", body)
         self.resources[f"computes/{name}"]["properties"]["provisioningState"] = "Succeeded"
@@ -100,7 +105,9 @@ class Arm:
     def __call__(self, request: Request) -> Response:
         claims = claims_of(request)
         if claims is None or claims["aud"].rstrip("/") not in AUDIENCES:
-            challenge = f'Bearer authorization_uri="https://login.microsoftonline.com/common", resource="https://{ARM_HOST}/"'
+            challenge = (
+                f'Bearer authorization_uri="https://login.microsoftonline.com/common", resource="https://{ARM_HOST}/"'
+            )
             return _refusal(401, "AuthenticationFailed", "Authentication failed.") | {"WWW-Authenticate": challenge}
         if "api-version" not in request.query:
             return _refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
@@ -191,7 +198,9 @@ class Arm:
         return Response(200, {"value": found})
 
     def _datastores(self, request: Request, parts: list[str]) -> Response:
-        bodies = {name: resources.datastore(name, where, self.identity_stores) for name, where in self.containers.items()}
+        bodies = {
+            name: resources.datastore(name, where, self.identity_stores) for name, where in self.containers.items()
+        }
         if len(parts) == 1:
             default = request.query.get("isDefault", "").lower() == "true"
             return Response(200, {"value": [b for b in bodies.values() if not default or b["properties"]["isDefault"]]})
@@ -220,7 +229,9 @@ class Arm:
 
     def _start_upload(self, parent: str) -> Response:
         """A container for what will be uploaded, and a signature for it; asked again, the same one."""
-        container = re.sub(r"[^a-z0-9-]", "-", f"{self.workspace_identity[:8]}-{parent.split('/')[1]}".lower())[:63].rstrip("-")
+        container = re.sub(r"[^a-z0-9-]", "-", f"{self.workspace_identity[:8]}-{parent.split('/')[1]}".lower())[
+            :63
+        ].rstrip("-")
         self.blobs.make_container(container)
         uri = f"https://{ACCOUNT}.blob.core.windows.net/{container}"
         credential = {"credentialType": "SAS", "sasUri": f"{uri}?{self.blobs.signature(container)}"}

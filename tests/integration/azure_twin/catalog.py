@@ -37,7 +37,9 @@ def usages(limits: dict[str, int]) -> dict[str, Any]:
     families = list(dict.fromkeys(one[1] for one in SIZES))
     rows = [(f"{family} Cluster Dedicated vCPUs", family, limits.get(family, 200)) for family in families]
     rows.append(("Total Cluster LowPriority Regional vCPUs", "LowPriorityCores", limits.get("LowPriorityCores", 200)))
-    rows.append(("Total Cluster Dedicated Regional vCPUs", "TotalDedicatedCores", limits.get("TotalDedicatedCores", 400)))
+    rows.append(
+        ("Total Cluster Dedicated Regional vCPUs", "TotalDedicatedCores", limits.get("TotalDedicatedCores", 400))
+    )
     return {"value": [_usage(*row) for row in rows]}
 
 

@@ -28,7 +28,9 @@ def place_of(arm: Arm, uri: str) -> Place:
     if match := re.match(r"azureml://(?:.*/)?jobs/([^/]+)/outputs/([^/]+)(?:/paths)?/?(.*)", uri):
         outputs = arm.resources[f"jobs/{match[1]}"]["properties"]["outputs"]
         return place_of(arm, outputs[match[2]]["uri"].rstrip("/") + "/" + match[3])
-    if match := re.match(r"(?:azureml:)?/subscriptions/.*/workspaces/[^/]+/(data|models)/([^/]+)/versions/([^/]+)$", uri):
+    if match := re.match(
+        r"(?:azureml:)?/subscriptions/.*/workspaces/[^/]+/(data|models)/([^/]+)/versions/([^/]+)$", uri
+    ):
         properties = arm.resources[f"{match[1]}/{match[2]}/versions/{match[3]}"]["properties"]
         return place_of(arm, properties["dataUri" if match[1] == "data" else "modelUri"])
     if match := re.match(r"azureml:(.+):([^:/]+)$", uri):

@@ -110,7 +110,9 @@ class Node:
         elif self._end == "out of time":
             self._fail("JobTimeout", "The job was canceled because it reached its maximum duration.")
         elif exit_code:
-            text = f"Execution failed. User process 'python' exited with status code {exit_code}. Please check log file "
+            text = (
+                f"Execution failed. User process 'python' exited with status code {exit_code}. Please check log file "
+            )
             self._fail("UserError", text + "'user_logs/std_log.txt' for error details.")
         else:
             self._is("Completed")
@@ -191,7 +193,9 @@ class Node:
         self.nodes.tokens.add(token)
         tracking = f"azureml://{PLANE_HOST}/mlflow/v1.0{WORKSPACE_ID}"
         experiment = self.job["experimentName"]
-        identity = self.nodes.tracking.start_run(self.name, experiment) if self.nodes.tracking and self.attempts == 1 else ""
+        identity = (
+            self.nodes.tracking.start_run(self.name, experiment) if self.nodes.tracking and self.attempts == 1 else ""
+        )
         self.identity = identity or getattr(self, "identity", "")
         (folder / "home").mkdir(parents=True, exist_ok=True)
         ours = {
@@ -220,5 +224,3 @@ def _seconds(duration: str | None) -> float:
     parts = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?", duration or "P1D")
     assert parts is not None, duration
     return sum(int(part or 0) * unit for part, unit in zip(parts.groups(), (86400, 3600, 60, 1), strict=True))
-
-

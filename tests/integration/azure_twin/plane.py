@@ -13,7 +13,9 @@ from tests.integration.azure_twin.arm import FINAL, Arm
 from tests.integration.azure_twin.world import PLANE_HOST
 from tests.loopback import HOST, Request, Response
 
-RUNS = re.compile(r"/history/v1\.0.*?/workspaces/[^/]+(?:/experiments/[^/]+|/experimentids/[^/]+)?/runs/([^/:]+)(/.*)?$")
+RUNS = re.compile(
+    r"/history/v1\.0.*?/workspaces/[^/]+(?:/experiments/[^/]+|/experimentids/[^/]+)?/runs/([^/:]+)(/.*)?$"
+)
 TRACKING = re.compile(r"/mlflow/v\d\.0/subscriptions/.*?/workspaces/[^/]+(/.*)$", re.IGNORECASE)
 JSON = {"Content-Type": "application/json"}
 
@@ -114,5 +116,3 @@ class Tracking:
         for job, identity in self.ids.items():
             text = text.replace(identity, job) if back else text.replace(job, identity)
         return text
-
-

@@ -34,7 +34,16 @@ def mlflow_server(folder: Path) -> Iterator[Tracking]:
     """A real tracking server until the block is left. Raises: Missing."""
     python, port = _installed("mlflow", [MLFLOW], alone=True), free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    options = ["--host", HOST, "--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/runs.db"]
+    options = [
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/runs.db",
+    ]
     options += ["--default-artifact-root", str(folder / "artifacts")]
     own = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "log").open("wb") as log:

@@ -19,7 +19,6 @@ from trainer.backends.azureml.deploy.service import (
     container_logs,
     ensure,
     found,
-    polling_seconds,
     wait_until_ended,
 )
 from trainer.backends.azureml.deploy.smoke import smoke_test
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from trainer.backends.azureml.deploy.plan import Details
 
 ALL = 100  # percent
+SDK_POLLING_SECONDS = 5  # of azure-ai-ml's own thread, whatever it is told
 
 
 def deploy(plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
@@ -51,12 +51,15 @@ def deploy(plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
     # While it waits the SDK prints dots to standard output, which belongs to results.
     with locked(run.path, say), contextlib.redirect_stdout(io.StringIO()):
         rollout = _Rollout(plan.details, run, say)
-        model, environment = rollout.register()
-        rollout.make_endpoint()
-        rollout.make_deployment(model, environment)
-        rollout.wait_until_ready()
-        rollout.try_it()
-        return rollout.switch()
+        try:
+            model, environment = rollout.register()
+            rollout.make_endpoint()
+            rollout.make_deployment(model, environment)
+            rollout.wait_until_ready()
+            rollout.try_it()
+            return rollout.switch()
+        finally:
+            rollout.let_the_sdk_end()
 
 
 class _Rollout:
@@ -167,6 +170,12 @@ class _Rollout:
             str(endpoint.scoring_uri),
         )
 
+    def let_the_sdk_end(self) -> None:
+        """Its own thread prints until it has seen the end too."""
+        if self.poller is not None:
+            with contextlib.suppress(Exception):  # what it has to say was asked for where it matters
+                self.poller.wait(timeout=3 * SDK_POLLING_SECONDS)
+
     def _tell_old(self, name: str, share: int) -> None:
         place, endpoint = self.target.place, self.target.endpoint
         self.say(f"the deployment {name}, which had {share} % of the traffic, has none now and goes on billing")
@@ -206,7 +215,7 @@ class _Rollout:
         if self.poller is None:
             return "the studio says why"
         try:
-            self.poller.result(timeout=4 * polling_seconds() + 20)
+            self.poller.result(timeout=3 * SDK_POLLING_SECONDS)
         except Exception as error:
             return str(failure_of(error))
         return "the studio says why"
