@@ -30,7 +30,7 @@ HASH_LENGTH = 16
 
 def submit(run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: int, say: Say) -> None:
     """Upload what the job needs and create it. Raises: BackendError, ConfigError."""
-    config, ledger = run.config(), Ledger(run.path)
+    config, ledger = _named(run), Ledger(run.path)
     with tempfile.TemporaryDirectory(prefix="azure-llm-trainer-") as folder:
         snapshot = stage(config, Path(folder))
         environment = config.azureml.environment or _environment(client, place, ledger, say)
@@ -39,6 +39,12 @@ def submit(run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: i
         path.write_text(job_yaml(config, plan, attempt, environment, "code", inputs), encoding="utf-8")
         files.write_whole(run.path / "job.yml", path.read_bytes())
         _create_job(run, client, place, plan, attempt, path, snapshot, say)
+
+
+def _named(run: Run) -> RunConfig:
+    """The run's config, with the name that its folder was given where it has none of its own."""
+    config = run.config()
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": run.name})})
 
 
 def _create_job(

@@ -9,6 +9,7 @@ import configparser
 import functools
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def connect(place: Place) -> "MLClient":
     check_packages()
     from azure.ai.ml import MLClient
 
+    logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # its warnings are about its own experimental classes
     return MLClient(
         credential(),
         place.subscription,
