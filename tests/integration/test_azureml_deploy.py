@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.azure_twin.fixtures import azure, here  # noqa: F401
 from tests.integration.azure_twin.twin import Twin
-from tests.integration.azure_twin.world import ACCOUNT, REGION, WORKSPACE_ID
+from tests.integration.azure_twin.world import REGION
 from tests.loopback import Fault, Loopback, Request, Response, status
 from trainer.backends.azureml.backend import AzureML
 from trainer.backends.remote import DeploymentOptions, Endpoint
@@ -62,7 +62,7 @@ class Containers:
 
 
 @pytest.fixture
-def containers(here: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Containers]:  # noqa: F811
+def containers(here: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Containers]:
     monkeypatch.setenv("TRAINER_POLLING_SECONDS", "0.2")
     monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "3")
     made, over = Containers(here, tmp_path / "nodes"), threading.Event()
@@ -120,7 +120,7 @@ def open_things(run: Run) -> list[tuple[str, str]]:
 def test_a_run_is_registered_once_with_all_that_it_was_made_of(
     here: Twin,
     containers: Containers,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     first = AzureML().register(run, settings_of(run), None, print)
     assert AzureML().register(run, settings_of(run), None, print) == first
@@ -142,7 +142,7 @@ def test_a_run_is_registered_once_with_all_that_it_was_made_of(
     assert open_things(run) == [("model", first)]
 
 
-def test_from_nothing_to_answers_and_back_to_nothing(here: Twin, containers: Containers, run: Run) -> None:  # noqa: F811
+def test_from_nothing_to_answers_and_back_to_nothing(here: Twin, containers: Containers, run: Run) -> None:
     said: list[str] = []
     endpoint = deploy(run, said)
     assert endpoint.url == f"https://{endpoint.name}.{REGION}.inference.ml.azure.com/score"
@@ -177,7 +177,7 @@ def test_from_nothing_to_answers_and_back_to_nothing(here: Twin, containers: Con
 def test_the_same_again_makes_nothing_and_another_one_leaves_the_old_for_going_back(
     here: Twin,
     containers: Containers,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     deploy(run)
     made = list(here.arm.created)
@@ -201,7 +201,7 @@ def test_the_same_again_makes_nothing_and_another_one_leaves_the_old_for_going_b
 def test_a_deployment_that_fails_is_deleted_and_its_log_is_shown(
     here: Twin,
     containers: Containers,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     containers.state, containers.log = "Failed", "loading\nOutOfMemoryError: no room\n"
     with pytest.raises(BackendError) as failed:
@@ -219,7 +219,7 @@ def test_a_deployment_that_fails_is_deleted_and_its_log_is_shown(
 def test_where_a_failed_deployment_cannot_be_deleted_the_command_is_named(
     here: Twin,
     containers: Containers,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     containers.state = "Failed"
     here.service.faults.append(Fault("403", lambda request: request.method == "DELETE", answer=status(403), times=9))
@@ -249,7 +249,7 @@ def test_another_model_than_the_run_s_gets_no_traffic_and_is_deleted(
     containers: Containers,
     run: Run,
     change: Any,
-    reason: str,  # noqa: F811
+    reason: str,
 ) -> None:
     containers.change = change
     with pytest.raises(ParityError, match=reason) as failed:
@@ -282,7 +282,7 @@ def test_whatever_happens_to_a_creating_call_there_is_one(
     containers: Containers,
     run: Run,
     match: Any,
-    fault: Fault,  # noqa: F811
+    fault: Fault,
 ) -> None:
     here.service.faults.append(fault.fresh(match))
     deploy(run)
@@ -298,7 +298,7 @@ def test_an_endpoint_of_another_run_is_shared_and_left_to_it(
     here: Twin,
     containers: Containers,
     run: Run,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     import shutil
 
@@ -318,19 +318,18 @@ def test_an_endpoint_of_another_run_is_shared_and_left_to_it(
     assert any("stays: second uses it too" in line for line in said)
 
 
-def test_no_key_is_written_and_no_call_goes_elsewhere(here: Twin, containers: Containers, run: Run) -> None:  # noqa: F811
+def test_no_key_is_written_and_no_call_goes_elsewhere(here: Twin, containers: Containers, run: Run) -> None:
     endpoint = deploy(run)
     list(AzureML().client(run, endpoint.name, base=False).stream(MESSAGES, Sampling(max_tokens=3)))
     key = here.arm.keys[f"onlineEndpoints/{endpoint.name}"]["primaryKey"].encode()
     assert not any(key in path.read_bytes() for path in run.path.rglob("*") if path.is_file())
     assert here.proxy.refused == []
-    assert ACCOUNT and WORKSPACE_ID
 
 
 def test_everything_that_is_wrong_is_told_before_anything_is_made(
     here: Twin,
     containers: Containers,
-    run: Run,  # noqa: F811
+    run: Run,
 ) -> None:
     options = DeploymentOptions(sku="standard", capacity=3, mode="tgi")
     values = settings_of(run, instance_type=None)

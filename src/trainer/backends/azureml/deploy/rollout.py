@@ -19,6 +19,7 @@ from trainer.backends.azureml.deploy.service import (
     container_logs,
     ensure,
     found,
+    progress_of,
     wait_until_ended,
 )
 from trainer.backends.azureml.deploy.smoke import smoke_test
@@ -99,10 +100,10 @@ class _Rollout:
     def make_deployment(self, model: str, environment: str) -> None:
         """A failed one of an earlier try is deleted first, as it can never answer."""
         known = self._deployment()
-        if known is not None and known.provisioning_state in ("Failed", "Canceled"):
+        if known is not None and progress_of(known) in ("Failed", "Canceled"):
             self.say(f"the deployment {self.address} has failed before; deleting it")
             self._delete()
-        if known is not None and known.provisioning_state == "Deleting":
+        if known is not None and progress_of(known) == "Deleting":
             raise BackendError(f"the deployment {self.address}: is being deleted; wait a minute and deploy again")
         ensure(
             self.ledger,
