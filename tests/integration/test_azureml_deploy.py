@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.ai.ml.constants._common import LROConfigurations
 
 from tests.integration.azure_twin.fixtures import azure, here  # noqa: F401
 from tests.integration.azure_twin.twin import Twin
@@ -65,6 +66,7 @@ class Containers:
 def containers(here: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Containers]:
     monkeypatch.setenv("TRAINER_POLLING_SECONDS", "0.2")
     monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "3")
+    monkeypatch.setattr(LROConfigurations, "POLL_INTERVAL", 0.2)  # of the SDK's own thread, else 5
     made, over = Containers(here, tmp_path / "nodes"), threading.Event()
     here.arm.start_deployment, here.arm.deployment_log = made.start, lambda path: made.log
     hosts = f"*.{REGION}.inference.ml.azure.com"
