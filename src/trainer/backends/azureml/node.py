@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         assert name is not None
         _read_hub_token()
     except TrainerError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # the job's log
+        sys.stderr.write(f"{error}\n")
         return error.exit_code
     command = [sys.executable, "-m", "trainer", "train", "--config", str(config), "--auto-resume", *overrides]
     run, first = Run(Path("runs") / name), os.environ.get("RANK", "0") == "0"

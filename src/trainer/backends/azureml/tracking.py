@@ -1,9 +1,11 @@
 """The run's numbers in the workspace's MLflow, written beside training: whatever goes wrong here ends nothing."""
 
+import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from trainer.errors import ConfigError
@@ -12,6 +14,7 @@ from trainer.runs import Run
 SECONDS = 10.0
 MAX_PARAMETERS = 200  # Azure ML refuses more, which ended whole trainings
 MAX_CHARACTERS = 250  # of a parameter's value
+BATCH = 100  # MLflow's limit for parameters; metrics may be more
 MAX_FAILURES = 5  # in a row, then MLflow is left alone
 
 
@@ -28,28 +31,37 @@ def watch(run: Run, stop: threading.Event) -> None:
             failures = 0
         except Exception as error:  # the tracker's many ways to fail
             failures += 1
-            print(f"MLflow: {type(error).__name__}: {error}"[:300], file=sys.stderr)  # noqa: T201  # the job's log
+            sys.stderr.write(f"MLflow: {type(error).__name__}: {error}"[:300] + "\n")
         if last:
             return
 
 
 def _write(run: Run, done: dict[str, int]) -> None:
-    """What is new since the last time. `done`: how far each part has been written."""
+    """What is new since the last time. `done`: how many rows of each file, and parameters, have been written."""
     import mlflow
+    from mlflow.entities import Metric, Param
 
     client = mlflow.MlflowClient()
     run_id = os.environ.get("MLFLOW_RUN_ID") or mlflow.start_run().info.run_id
-    if not done.get("parameters") and run.manifest():
-        for name, text in parameters(run):
-            client.log_param(run_id, name, text)
-        done["parameters"] = 1
     for part, rows in (("results", run.results()), ("metrics", list(run.metrics()))):
-        for row in rows[done.get(part, 0) :]:
-            step = int(row.get("step", 0))
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
-                    client.log_metric(run_id, name, float(value), step=step)
-            done[part] = done.get(part, 0) + 1
+        new = rows[done.get(part, 0) :]
+        now = int(time.time() * 1000)
+        found = [Metric(name, value, now, step) for row in new for name, value, step in measurements(row)]
+        for start in range(0, len(found), BATCH):
+            client.log_batch(run_id, metrics=found[start : start + BATCH])
+        done[part] = len(rows)
+    if "parameters" not in done and run.manifest():
+        done["parameters"] = 1  # tried once: a job that starts again may find others there, which cannot be changed
+        found = [Param(name, text) for name, text in parameters(run)]
+        for start in range(0, len(found), BATCH):
+            client.log_batch(run_id, params=found[start : start + BATCH])
+
+
+def measurements(row: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of every finite number in a row."""
+    for name, value in row.items():
+        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield name, float(value), int(row.get("step", 0))
 
 
 def parameters(run: Run) -> list[tuple[str, str]]:
