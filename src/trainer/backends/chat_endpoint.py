@@ -60,7 +60,7 @@ class ChatEndpoint:
 
         def call() -> dict[str, Any]:
             with self._opened({"model": self.address.model, **body}, stream=False) as response:
-                response.raise_for_status()
+                _refuse(response)
                 return _object(response.text())
 
         return patiently(call, f"asking {self.name}")
@@ -71,9 +71,7 @@ class ChatEndpoint:
             return
         try:
             with self._opened(body | {"stream": True}, stream=True) as response:
-                if response.status_code >= 400:
-                    response.read()
-                response.raise_for_status()
+                _refuse(response)
                 yield from _streamed(response.iter_bytes())
         except Exception as error:
             if not is_failure(error):
@@ -106,6 +104,15 @@ def _client() -> "PipelineClient[Any, Any]":
     from azure.core import PipelineClient
 
     return PipelineClient("", policies=[])
+
+
+def _refuse(response: Any) -> None:
+    """Raises: HttpResponseError, for anything but an answer; a redirect is none, as the key would go with it."""
+    from azure.core.exceptions import HttpResponseError
+
+    if response.status_code >= 300:
+        response.read()
+        raise HttpResponseError(response=response)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.azureml.deploy.service import found, place_of
+from trainer.backends.azureml.deploy.service import found, place_of, progress_of
 from trainer.backends.azureml.record import BACKEND
 from trainer.backends.azureml.workspace import connect
 from trainer.backends.http import Say
@@ -35,7 +35,7 @@ def _endpoint(ml: "MLClient", run: Run, entry: Entry, say: Say) -> Endpoint:
     model = str(entry.facts.get("model", "")).removeprefix("azureml:")
     if made is None:
         return Endpoint(entry.thing.key, run.name, "gone", model, cost_so_far(entry))
-    state = f"{made.provisioning_state}, {known.traffic.get(deployment) or 0} % of the traffic"
+    state = f"{progress_of(made)}, {known.traffic.get(deployment) or 0} % of the traffic"
     return Endpoint(entry.thing.key, run.name, state, model, cost_so_far(entry), "", str(known.scoring_uri))
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.azureml.deploy.environment import code_version, environment_version
+from trainer.backends.azureml.deploy.machine import Fitting, look_at
 from trainer.backends.azureml.deploy.names import deployment_name, endpoint_name, model_name, model_version
 from trainer.backends.azureml.deploy.register import FOLDER
 from trainer.backends.azureml.deploy.service import found
 from trainer.backends.azureml.deploy.things import Target
+from trainer.backends.azureml.states import word_of
 from trainer.backends.azureml.workspace import Place, connect, find_place
 from trainer.backends.http import Say, patiently
 from trainer.backends.quote import Item, Quote
@@ -46,15 +48,17 @@ def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, s
         say("putting the adapter together with what serving needs")
         bundle = write_bundle(run, Path(folder) / FOLDER, options.checkpoint, chosen.include_base)
     ml = connect(place)
-    region = str(patiently(lambda: ml.workspaces.get(place.workspace), "reading the workspace", say).location)
+    workspace = patiently(lambda: ml.workspaces.get(place.workspace), "reading the workspace", say)
+    region = str(workspace.location).lower().replace(" ", "")
+    fitting = look_at(run, settings, chosen, place, region, say)
     existing: Any = found(lambda: ml.online_endpoints.get(name), f"the endpoint {name}", say)
-    problems = [*_mode_problems(run, chosen, options), *_auth_problems(existing, name, chosen)]
+    problems = [*_mode_problems(run, chosen), *_auth_problems(existing, name, chosen), *fitting.problems]
     if problems:
         raise ConfigError(*problems)
-    target = _target(run, settings, place, chosen, name, bundle, region, say)
+    target = _target(settings, place, chosen, name, bundle, fitting)
     model = f"{model_name(run, None)}:{model_version(bundle.sha256)}"
     details = Details(target, model, options.checkpoint, _vault(settings, chosen))
-    rows = list(_rows(run, target, model, region, existing))
+    rows = [*_rows(run, target, model, region, existing), *(("not verified", what) for what in fitting.unverified)]
     return DeploymentPlan(f"{name}/{target.deployment}", _quote(target, settings.backend.spend_cap), rows, details)
 
 
@@ -84,7 +88,7 @@ def _chosen(settings: RunConfig, options: DeploymentOptions) -> DeploymentConfig
     return own.model_copy(update=given | {"instance_type": machine})
 
 
-def _mode_problems(run: Run, chosen: DeploymentConfig, options: DeploymentOptions) -> Iterator[str]:
+def _mode_problems(run: Run, chosen: DeploymentConfig) -> Iterator[str]:
     """What vLLM cannot serve, and what the scoring script ignores."""
     config = run.config()
     if chosen.mode == "score":
@@ -103,23 +107,16 @@ def _mode_problems(run: Run, chosen: DeploymentConfig, options: DeploymentOption
 def _auth_problems(existing: Any, name: str, chosen: DeploymentConfig) -> Iterator[str]:
     if existing is None:
         return
-    wanted = {"key": "key", "entra": "aad_token"}[chosen.auth]
-    if existing.auth_mode != wanted:
+    wanted, has = {"key": "key", "entra": "aad_token"}[chosen.auth], word_of(existing.auth_mode)
+    if has != wanted:
         yield (
-            f"azureml.deployment.auth: is {chosen.auth!r}, but the endpoint {name!r} has {existing.auth_mode!r}; "
+            f"azureml.deployment.auth: is {chosen.auth!r}, but the endpoint {name!r} has {has!r}; "
             "change it, or choose another endpoint with --name"
         )
 
 
 def _target(
-    run: Run,
-    settings: RunConfig,
-    place: Place,
-    chosen: DeploymentConfig,
-    endpoint: str,
-    bundle: Bundle,
-    region: str,
-    say: Say,
+    settings: RunConfig, place: Place, chosen: DeploymentConfig, endpoint: str, bundle: Bundle, fitting: Fitting
 ) -> Target:
     code = code_version() if chosen.mode == "score" else ""
     parts = (bundle.sha256, environment_version(chosen.mode), code, sorted(chosen.model_dump().items()))
@@ -128,10 +125,10 @@ def _target(
         endpoint,
         deployment_name(chosen.mode, *parts),
         chosen,
-        num_gpus=1,
-        price=chosen.price_per_hour,
+        num_gpus=max(fitting.num_gpus, 1),
+        price=fitting.price.per_hour,
         currency=settings.azureml.currency,
-        price_source="the config's price_per_hour",
+        price_source=fitting.price.source,
     )
 
 
@@ -170,9 +167,8 @@ def _quote(target: Target, cap: float | None) -> Quote:
     running = [f"bills around the clock until it is deleted{_a_day(target)}: trainer teardown RUN"]
     notes = ["a deployment that fails is deleted, as it bills too; storage and the image cost a little on their own"]
     if cap is not None and hourly:
-        notes.append(
-            f"backend.spend_cap of {cap:,.2f} is reached after {cap / hourly:,.1f} hours; nothing stops it then"
-        )
+        hours = cap / hourly
+        notes.append(f"backend.spend_cap of {cap:,.2f} is reached after {hours:,.1f} hours; nothing stops it then")
     return Quote(
         [Item(f"each hour of {target.machines}", hourly)], target.price_source, target.currency, running, notes
     )

@@ -19,7 +19,7 @@ from trainer.backends.azureml.deploy.service import (
     container_logs,
     ensure,
     found,
-    polling_seconds,
+    progress_of,
     wait_until_ended,
 )
 from trainer.backends.azureml.deploy.smoke import smoke_test
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from trainer.backends.azureml.deploy.plan import Details
 
 ALL = 100  # percent
+SDK_POLLING_SECONDS = 5  # of azure-ai-ml's own thread, whatever it is told
 
 
 def deploy(plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
@@ -51,12 +52,15 @@ def deploy(plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
     # While it waits the SDK prints dots to standard output, which belongs to results.
     with locked(run.path, say), contextlib.redirect_stdout(io.StringIO()):
         rollout = _Rollout(plan.details, run, say)
-        model, environment = rollout.register()
-        rollout.make_endpoint()
-        rollout.make_deployment(model, environment)
-        rollout.wait_until_ready()
-        rollout.try_it()
-        return rollout.switch()
+        try:
+            model, environment = rollout.register()
+            rollout.make_endpoint()
+            rollout.make_deployment(model, environment)
+            rollout.wait_until_ready()
+            rollout.try_it()
+            return rollout.switch()
+        finally:
+            rollout.let_the_sdk_end()
 
 
 class _Rollout:
@@ -96,10 +100,10 @@ class _Rollout:
     def make_deployment(self, model: str, environment: str) -> None:
         """A failed one of an earlier try is deleted first, as it can never answer."""
         known = self._deployment()
-        if known is not None and known.provisioning_state in ("Failed", "Canceled"):
+        if known is not None and progress_of(known) in ("Failed", "Canceled"):
             self.say(f"the deployment {self.address} has failed before; deleting it")
             self._delete()
-        if known is not None and known.provisioning_state == "Deleting":
+        if known is not None and progress_of(known) == "Deleting":
             raise BackendError(f"the deployment {self.address}: is being deleted; wait a minute and deploy again")
         ensure(
             self.ledger,
@@ -167,6 +171,12 @@ class _Rollout:
             str(endpoint.scoring_uri),
         )
 
+    def let_the_sdk_end(self) -> None:
+        """Its own thread prints until it has seen the end too."""
+        if self.poller is not None:
+            with contextlib.suppress(Exception):  # what it has to say was asked for where it matters
+                self.poller.wait(timeout=3 * SDK_POLLING_SECONDS)
+
     def _tell_old(self, name: str, share: int) -> None:
         place, endpoint = self.target.place, self.target.endpoint
         self.say(f"the deployment {name}, which had {share} % of the traffic, has none now and goes on billing")
@@ -206,7 +216,7 @@ class _Rollout:
         if self.poller is None:
             return "the studio says why"
         try:
-            self.poller.result(timeout=4 * polling_seconds() + 20)
+            self.poller.result(timeout=3 * SDK_POLLING_SECONDS)
         except Exception as error:
             return str(failure_of(error))
         return "the studio says why"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainer.backends.azureml.states import word_of
 from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import POLLING_SECONDS, Place
 from trainer.backends.http import Say, failure_of, is_failure, patiently
@@ -56,7 +57,7 @@ def wait_until_ended(read: Callable[[], Any], what: str, say: Say) -> str:
     """The state in which a long operation has ended. Raises: BackendError, when it does not end."""
     until, told = time.monotonic() + LONGEST_HOURS * 3600, ""
     while True:
-        state = str(patiently(read, f"reading {what}", say).provisioning_state or "Updating")
+        state = progress_of(patiently(read, f"reading {what}", say))
         if state in ENDED:
             return state
         if state != told:
@@ -67,6 +68,11 @@ def wait_until_ended(read: Callable[[], Any], what: str, say: Say) -> str:
                 f"{what}: is {state} after {LONGEST_HOURS:.0f} hours, expected it to end; look in the studio"
             )
         time.sleep(polling_seconds())
+
+
+def progress_of(thing: Any) -> str:
+    """Of an endpoint or a deployment; one that is not told yet is about to change."""
+    return word_of(thing.provisioning_state or "Updating")
 
 
 def place_of(thing: Thing) -> Place:

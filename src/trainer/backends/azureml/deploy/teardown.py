@@ -9,6 +9,7 @@ from trainer.backends.azureml.datastore import open_datastore
 from trainer.backends.azureml.deploy.assets import delete_version, files_of, used_by_another
 from trainer.backends.azureml.deploy.service import found, place_of, wait_until_ended
 from trainer.backends.azureml.record import BACKEND
+from trainer.backends.azureml.states import is_final, word_of
 from trainer.backends.azureml.workspace import Place, connect
 from trainer.backends.http import Say, patiently
 from trainer.backends.once import delete_once
@@ -118,7 +119,7 @@ class _Remover:
     def _job(self, name: str) -> None:
         """A job cannot be deleted; it is taken from the studio's lists, once it has ended."""
         job = found(lambda: self.ml.jobs.get(name), f"the job {name}", self.say)
-        if job is not None and job.status not in ("Completed", "Failed", "Canceled"):
+        if job is not None and not is_final(word_of(job.status)):
             raise ConfigError(f"is {job.status}, expected a job that has ended; end it: trainer cancel {self.run.path}")
         self._once(lambda: self.ml.jobs.archive(name))
 
