@@ -207,6 +207,8 @@ def test_the_same_again_makes_nothing_and_another_one_leaves_the_old_for_going_b
     assert {name: share for name, share in traffic.items() if share} == {new: 100}
     assert any(f'--traffic "{old}=100"' in line for line in said)
     assert any(f"az ml online-deployment delete -e {endpoint.name} -n {old} " in line for line in said)
+    deploy(run)  # back to the first
+    assert AzureML().client(run, endpoint.name, base=False).name == f"{endpoint.name}/{old}"
     AzureML().teardown(run, everything=False, say=said.append)
     assert here.arm.billing() == []
     assert paths(here, "onlineEndpoints") == []
@@ -310,6 +312,26 @@ def test_whatever_happens_to_a_creating_call_there_is_one(
     ]
     assert billing == here.arm.billing()
     assert max(here.arm.created.count(path) for path in here.arm.created) == 1
+
+
+@pytest.mark.long
+def test_when_the_network_fails_the_deployment_stays_and_the_command_goes_on_with_it(
+    here: Twin, containers: Containers, run: Run
+) -> None:
+    def reads_it(request: Request) -> bool:
+        made = any(path.count("/deployments/") for path in here.arm.created)
+        return made and request.method == "GET" and "/deployments/" in request.path
+
+    here.service.faults.append(Fault("reset", reads_it, broken="reset", times=99))
+    said: list[str] = []
+    with pytest.raises(BackendError):
+        deploy(run, said)
+    assert len(here.arm.billing()) == 1
+    assert any("goes on by itself and bills; go on with it: the same command again" in line for line in said)
+    here.service.faults.clear()
+    made = list(here.arm.created)
+    deploy(run)
+    assert here.arm.created == made
 
 
 @pytest.mark.long
