@@ -3,6 +3,9 @@
 The endpoint's container is the scoring service of `azureml/score.py` in this process, on the model that was uploaded.
 """
 
+import json
+import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,9 +60,20 @@ class Containers:
             return Response(401, {"error": {"message": "the key is wrong"}})
         traffic = self.twin.arm.resources[endpoint]["properties"]["traffic"]
         chosen = request.headers.get("azureml-model-deployment") or next(name for name in traffic if traffic[name])
-        scored = self.scorers[f"{endpoint}/deployments/{chosen}"].score(request.body)
+        asked = request.json()
+        streams = asked.pop("stream", False)
+        scored = self.scorers[f"{endpoint}/deployments/{chosen}"].score(json.dumps(asked).encode())
+        if streams and scored.status == 200:
+            return Response(200, as_stream(scored.body), {"Content-Type": "text/event-stream"})
         body = self.change(scored.body) if scored.status == 200 else scored.body
         return Response(scored.status, body, scored.headers)
+
+
+def as_stream(answer: dict[str, Any]) -> bytes:
+    """As vLLM sends it, in two pieces."""
+    text = answer["choices"][0]["message"]["content"]
+    parts = [{"choices": [{"delta": {"content": part}}]} for part in (text[:5], text[5:])]
+    return b"".join(b"data: %s\n\n" % json.dumps(part).encode() for part in parts) + b"data: [DONE]\n\n"
 
 
 @pytest.fixture
@@ -90,8 +104,6 @@ def containers(here: Twin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 @pytest.fixture
 def run(tuned: Run, tmp_path: Path) -> Run:
     """The finished run in a folder of its own, since its ledger is written."""
-    import shutil
-
     shutil.copytree(tuned.path, tmp_path / "runs" / "tuned")
     return Run(tmp_path / "runs" / "tuned")
 
@@ -176,6 +188,7 @@ def test_from_nothing_to_answers_and_back_to_nothing(here: Twin, containers: Con
     assert len(here.service.requests) == before
 
 
+@pytest.mark.long
 def test_the_same_again_makes_nothing_and_another_one_leaves_the_old_for_going_back(
     here: Twin,
     containers: Containers,
@@ -194,6 +207,8 @@ def test_the_same_again_makes_nothing_and_another_one_leaves_the_old_for_going_b
     assert {name: share for name, share in traffic.items() if share} == {new: 100}
     assert any(f'--traffic "{old}=100"' in line for line in said)
     assert any(f"az ml online-deployment delete -e {endpoint.name} -n {old} " in line for line in said)
+    deploy(run)  # back to the first
+    assert AzureML().client(run, endpoint.name, base=False).name == f"{endpoint.name}/{old}"
     AzureML().teardown(run, everything=False, say=said.append)
     assert here.arm.billing() == []
     assert paths(here, "onlineEndpoints") == []
@@ -218,6 +233,7 @@ def test_a_deployment_that_fails_is_deleted_and_its_log_is_shown(
     assert len(here.arm.billing()) == 1
 
 
+@pytest.mark.long
 def test_where_a_failed_deployment_cannot_be_deleted_the_command_is_named(
     here: Twin,
     containers: Containers,
@@ -233,6 +249,7 @@ def test_where_a_failed_deployment_cannot_be_deleted_the_command_is_named(
     assert [entry.thing.kind for entry in Ledger(run.path).billing()] == ["deployment"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -268,6 +285,7 @@ def creates_an_endpoint(request: Request) -> bool:
     return request.method == "PUT" and request.path.rpartition("/")[0].endswith("/onlineEndpoints")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("match", [creates_a_deployment, creates_an_endpoint])
 @pytest.mark.parametrize(
     "fault",
@@ -296,14 +314,61 @@ def test_whatever_happens_to_a_creating_call_there_is_one(
     assert max(here.arm.created.count(path) for path in here.arm.created) == 1
 
 
+@pytest.mark.long
+def test_when_the_network_fails_the_deployment_stays_and_the_command_goes_on_with_it(
+    here: Twin, containers: Containers, run: Run
+) -> None:
+    def reads_it(request: Request) -> bool:
+        made = any(path.count("/deployments/") for path in here.arm.created)
+        return made and request.method == "GET" and "/deployments/" in request.path
+
+    here.service.faults.append(Fault("reset", reads_it, broken="reset", times=99))
+    said: list[str] = []
+    with pytest.raises(BackendError):
+        deploy(run, said)
+    assert len(here.arm.billing()) == 1
+    assert any("goes on by itself and bills; go on with it: the same command again" in line for line in said)
+    here.service.faults.clear()
+    made = list(here.arm.created)
+    deploy(run)
+    assert here.arm.created == made
+
+
+@pytest.mark.long
+def test_vllm_gets_the_same_model_and_answers_in_pieces(here: Twin, containers: Containers, run: Run) -> None:
+    said: list[str] = []
+    endpoint = deploy(run, said, mode="vllm", max_requests=8)
+    (path,) = paths(here, "/deployments/")
+    body = here.arm.resources[path]["properties"]
+    assert body["requestSettings"]["maxConcurrentRequestsPerInstance"] == 8
+    assert body.get("codeConfiguration") is None
+    assert (body["environmentVariables"]["TRAINER_GPUS"], body["environmentVariables"]["TRAINER_MAX_REQUESTS"]) == (
+        "1",
+        "8",
+    )
+    (environment,) = paths(here, "environments/azure-llm-trainer-vllm")
+    routes = here.arm.resources[environment]["properties"]["inferenceConfig"]
+    assert {name: (route["path"], route["port"]) for name, route in routes.items()} == {
+        "livenessRoute": ("/health", 8000),
+        "readinessRoute": ("/health", 8000),
+        "scoringRoute": ("/", 8000),
+    }
+    pieces = list(AzureML().client(run, endpoint.name, base=False).stream(MESSAGES, Sampling(max_tokens=30)))
+    assert len(pieces) == 2
+    assert "".join(map(str, pieces)).strip() == TunedModel(run).tuned.answer(MESSAGES, Sampling(max_tokens=30))
+    assert {request.path for request in containers.asked} == {"/v1/chat/completions"}
+    with pytest.raises(BackendError):
+        list(AzureML().client(run, endpoint.name, base=True).stream(MESSAGES, Sampling(max_tokens=3)))
+    assert containers.asked[-1].json()["model"] == "builtin:tiny"
+
+
+@pytest.mark.long
 def test_an_endpoint_of_another_run_is_shared_and_left_to_it(
     here: Twin,
     containers: Containers,
     run: Run,
     tmp_path: Path,
 ) -> None:
-    import shutil
-
     shutil.copytree(run.path, tmp_path / "runs" / "second")
     second = Run(tmp_path / "runs" / "second")
     deploy(run, name="support")
@@ -320,6 +385,7 @@ def test_an_endpoint_of_another_run_is_shared_and_left_to_it(
     assert any("stays: second uses it too" in line for line in said)
 
 
+@pytest.mark.long
 def test_no_key_is_written_and_no_call_goes_elsewhere(here: Twin, containers: Containers, run: Run) -> None:
     endpoint = deploy(run)
     list(AzureML().client(run, endpoint.name, base=False).stream(MESSAGES, Sampling(max_tokens=3)))
@@ -347,3 +413,40 @@ def test_everything_that_is_wrong_is_told_before_anything_is_made(
         AzureML().plan_deployment(run, settings_of(run), DeploymentOptions(name="a_b"), print)
     AzureML().plan_deployment(run, settings_of(run), DeploymentOptions(), print)
     assert here.arm.created == []
+
+
+@pytest.mark.parametrize(
+    ("deployment", "limits", "reason"),
+    [
+        (
+            {"instance_type": "Standard_NC6s_v3"},
+            {},
+            "NC6s_v3 was retired on 2025-09-30, expected a machine that is still",
+        ),
+        ({"instance_type": "Standard_NC4as_T4_v4"}, {}, "NC4as_T4_v4 is not offered in eastus, did you mean"),
+        (
+            {"instance_count": 2},
+            {"Standard NCASv3_T4 Family": 11},
+            "2 x Standard_NC4as_T4_v3 need 12 cores, and of Standard NCASv3_T4 Family 11 of 11 are free",
+        ),
+        ({"mode": "vllm", "instance_type": "Standard_DS3_v2"}, {}, "vllm needs a GPU, and Standard_DS3_v2 has none"),
+        ({"tool_parser": "hermes"}, {}, "tool_parser and max_length are vLLM's"),
+    ],
+)
+def test_a_machine_that_will_not_do_is_told_with_the_way_out(
+    here: Twin, containers: Containers, run: Run, deployment: dict[str, Any], limits: dict[str, int], reason: str
+) -> None:
+    here.arm.limits = limits
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        AzureML().plan_deployment(run, settings_of(run, **deployment), DeploymentOptions(), print)
+    assert here.arm.created == []
+
+
+def test_the_price_comes_from_the_price_list_unless_it_is_given(here: Twin, containers: Containers, run: Run) -> None:
+    listed = AzureML().plan_deployment(run, settings_of(run, price_per_hour=None), DeploymentOptions(), print).quote
+    assert (listed.total, listed.source.partition(" on ")[0]) == (0.5, "prices.azure.com")
+    own = AzureML().plan_deployment(
+        run, settings_of(run, price_per_hour=0.25, instance_count=2), DeploymentOptions(), print
+    )
+    assert (own.quote.total, own.quote.source) == (0.5, "azureml.deployment.price_per_hour of the config")
+    assert "bills around the clock until it is deleted, 12.00 USD a day" in own.quote.running[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 from trainer.backends.azureml.deploy.service import place_of
 from trainer.backends.azureml.record import BACKEND
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from trainer.inference.replies import ReplyReader
 
+CHAT_PATH = "/v1/chat/completions"
 DEPLOYMENT_HEADER = "azureml-model-deployment"  # asks one deployment, whatever traffic it has
 
 
@@ -39,7 +41,8 @@ def chat_endpoint(ml: "MLClient", run: Run, endpoint: str, deployment: str, mode
     """One deployment as a ChatClient; `model`: another one of those that it serves than the run's."""
     known = patiently(lambda: ml.online_endpoints.get(endpoint), f"reading the endpoint {endpoint!r}")
     made = patiently(lambda: ml.online_deployments.get(deployment, endpoint), f"reading the deployment {deployment!r}")
-    url, is_vllm = str(known.scoring_uri), (made.tags or {}).get("mode") == "vllm"
+    is_vllm = (made.tags or {}).get("mode") == "vllm"
+    url = urljoin(str(known.scoring_uri), CHAT_PATH) if is_vllm else str(known.scoring_uri)
     if not url.startswith("https://"):
         raise BackendError(
             f"the endpoint {endpoint}: its address is {url!r}, expected https; its key is not sent there"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONTEXTS = {"score": ("Dockerfile", "requirements.txt"), "vllm": ("vllm/Dockerfile", "vllm/start.py")}
 PORT = {"score": 5001, "vllm": 8000}
 ALIVE = {"score": "/", "vllm": "/health"}
-SCORING = {"score": "/score", "vllm": "/v1/chat/completions"}
+SCORING = {"score": "/score", "vllm": "/"}  # vLLM has many routes: all that stands below is passed on to it
 SCRIPT = "score.py"
 
 

@@ -124,7 +124,12 @@ class _Rollout:
     def wait_until_ready(self) -> None:
         """Raises: BackendError, with the containers' last words, when it has failed; it is then deleted."""
         what = f"the deployment {self.address}"
-        state = wait_until_ended(self._read_deployment, what, self.say)
+        try:
+            state = wait_until_ended(self._read_deployment, what, self.say)
+        except (BackendError, KeyboardInterrupt) as error:
+            self.say(f"{what} goes on by itself and bills; go on with it: the same command again")
+            self.say(f"or remove it: {self.target.delete_deployment()}")
+            raise error
         if state != "Succeeded":
             reason = self._reason()
             logs = container_logs(self.ml, self.target.endpoint, self.target.deployment)
@@ -157,7 +162,7 @@ class _Rollout:
             endpoint.traffic = {**dict.fromkeys(old, 0), self.target.deployment: ALL}
             patiently(lambda: self._begin_endpoint(endpoint), f"giving {self.target.deployment} the traffic", self.say)
             endpoint = self._settle_endpoint()
-        self.ledger.write(self.target.deployment_thing(), "exists", traffic=ALL)
+        self._note_traffic()
         self.run.event(f"deployed as {self.address}", kind="deploy", url=str(endpoint.scoring_uri))
         for name in sorted(old):
             self._tell_old(name, old[name])
@@ -170,6 +175,15 @@ class _Rollout:
             "",
             str(endpoint.scoring_uri),
         )
+
+    def _note_traffic(self) -> None:
+        """In the ledger, so that a chat finds the deployment that answers; the run may have had another there."""
+        self.ledger.write(self.target.deployment_thing(), "exists", traffic=ALL)
+        for entry in self.ledger.open():
+            thing = entry.thing
+            of_endpoint = thing.kind == "deployment" and thing.key.startswith(f"{self.target.endpoint}/")
+            if of_endpoint and thing.key != self.address and entry.facts.get("traffic"):
+                self.ledger.write(thing, "exists", traffic=0)
 
     def let_the_sdk_end(self) -> None:
         """Its own thread prints until it has seen the end too."""
