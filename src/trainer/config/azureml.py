@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from trainer.config.deployment import DeploymentConfig
 from trainer.config.fields import Count, Positive, Section, Text
 
 # Letters, digits, - and _, as Azure ML names its jobs' experiments.
@@ -75,6 +76,9 @@ class AzureMLConfig(Section):
 
     checkpoints: Literal["all", "none"] = "all"
     """Whether the checkpoints come home with the adapter, the report and the records."""
+
+    deployment: DeploymentConfig = DeploymentConfig()
+    """How `trainer deploy` puts the result behind an endpoint."""
 
     @model_validator(mode="after")
     def _one_machine(self) -> Self:

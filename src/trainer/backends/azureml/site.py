@@ -140,7 +140,7 @@ def _look_at_machine(settings: AzureMLConfig, site: Site, place: Place, say: Say
 def _look_at_quota(settings: AzureMLConfig, site: Site, size: dict[str, Any], usages: list[dict[str, Any]]) -> None:
     """Cores that are free. A cluster's nodes count once they run; some of them may be this run's already."""
     kind = LOW_PRIORITY if settings.tier == "low_priority" else str(size.get("family"))
-    usage = next((one for one in usages if _family(kind) in _family(_name_of(one))), None)
+    usage = usage_of(kind, usages)
     if usage is None:
         site.unverified.append(f"quota: the service lists none for {kind}")
         return
@@ -151,6 +151,11 @@ def _look_at_quota(settings: AzureMLConfig, site: Site, size: dict[str, Any], us
             f"azureml.instance_count: {settings.instance_count} x {size['name']} need {needed} cores, and of {kind} "
             f"{max(free, 0)} of {usage.get('limit')} are free in {site.region}; ask for more in the studio, or wait"
         )
+
+
+def usage_of(family: str, usages: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The quota of a family of machines; None where the service lists none."""
+    return next((one for one in usages if _family(family) in _family(_name_of(one))), None)
 
 
 def _look_at_datastore(settings: AzureMLConfig, site: Site, client: "MLClient", ask: _Asking) -> None:

@@ -45,7 +45,7 @@ def stage(config: RunConfig, folder: Path) -> Snapshot:
     """Fill `folder` with what a job of this config needs. Raises: ConfigError, when a file cannot be read."""
     try:
         code = folder / "code"
-        _copy_package(code / "trainer")
+        copy_package(code / "trainer")
         _write_metadata(code)
         names = _copy_data(config, folder / "data")
         base = _copy_base(config, folder / "base")
@@ -85,7 +85,8 @@ def data_names(config: RunConfig) -> dict[str, str]:
     return names
 
 
-def _copy_package(target: Path) -> None:
+def copy_package(target: Path) -> None:
+    """The files of the package `trainer` by their kinds: code, templates, texts."""
     source = Path(trainer.__file__).parent
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
