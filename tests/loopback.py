@@ -213,7 +213,7 @@ def _handler_of(service: Loopback) -> type[BaseHTTPRequestHandler]:
             self.send_response(response.status)
             for name, value in ({"Content-Type": "application/json"} | response.headers).items():
                 self.send_header(name, value)
-            if response.status != 204:
+            if response.status != 204 and "Content-Length" not in response.headers:  # HEAD names the length of GET
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if broken == "truncated":

@@ -4,15 +4,11 @@ The server's pins conflict with ours (pydantic 2.12), so that it gets a virtual 
 folder: its own packages from the package index, everything else from the environment that runs the tests.
 """
 
-import hashlib
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -22,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.environments import CannotInstall, scoring_python
 from tests.serving import wait_until
 from trainer.inference.client import Sampling
 from trainer.inference.export import export_run
@@ -32,6 +29,10 @@ PINS = REPOSITORY / "azureml" / "serving" / "requirements.txt"
 START = "from azureml_inference_server_http import amlserver_linux; amlserver_linux.run('127.0.0.1', {port}, 1)"
 MESSAGES = [{"role": "system", "content": "You count."}, {"role": "user", "content": "What is number 5?"}]
 READY_SECONDS = 180
+HELD_BACK = {  # by the server's own requirements: pydantic ~=2.12, opentelemetry ==1.33
+    "pydantic", "pydantic-core", "opentelemetry-api", "opentelemetry-sdk", "opentelemetry-semantic-conventions",
+    "azure-monitor-opentelemetry-exporter", "wrapt",
+}  # fmt: skip
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -42,27 +43,17 @@ def pins(path: Path) -> dict[str, str]:
 def test_the_serving_pins_are_those_that_the_tests_run_with_but_for_what_the_server_holds_back() -> None:
     ours, theirs = pins(REPOSITORY / "constraints.txt"), pins(PINS)
     differ = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
-    assert differ == {"pydantic", "pydantic-core"}
+    assert differ == HELD_BACK
     assert {"torch", "transformers", "peft", "azureml-inference-server-http"} <= theirs.keys()
 
 
 @pytest.fixture(scope="module")
 def python() -> Path:
     """The interpreter of the environment; made once, and again when the pins change."""
-    root = Path(os.environ.get("TRAINER_CACHE") or Path.home() / ".cache" / "azure-llm-trainer")
-    digest = hashlib.sha256(PINS.read_bytes() + sys.version.encode() + sys.prefix.encode()).hexdigest()[:16]
-    folder = root / f"azureml-serving-{digest}"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        site = next(folder.glob("lib/python*/site-packages"))
-        (site / "parent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--constraint", PINS]
-        done = subprocess.run([*pip, "azureml-inference-server-http"], capture_output=True, text=True, timeout=500)
-        if done.returncode != 0:
-            pytest.skip(f"the inference server cannot be installed here: {done.stderr[-500:]}")
-        (folder / "ready").touch()
-    return folder / "bin" / "python"
+    try:
+        return scoring_python()
+    except CannotInstall as error:
+        pytest.skip(str(error))
 
 
 class Scoring:

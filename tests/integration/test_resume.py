@@ -31,7 +31,7 @@ from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complet
 from trainer.training import fit as fitting
 from trainer.training import sft
 from trainer.training.engine import Engine
-from trainer.training.fingerprint import CHANGEABLE, FREE, fingerprint, refuse_changes
+from trainer.training.fingerprint import CHANGEABLE, FREE, FREE_SECTIONS, fingerprint, refuse_changes
 from trainer.training.prepare import Prepared, prepare
 from trainer.training.writer import Snapshot
 
@@ -176,7 +176,7 @@ def test_every_setting_is_either_compared_or_known_to_change_nothing(prepared: P
     others = {"data.train", "data.validation", "training.method"}  # below; and one that has a single value
     assert set(MUTATIONS) | others == {name for name in compared if " " not in name}
     unknown = set(field_names()) - compared - FREE
-    assert {name.split(".")[0] for name in unknown} <= {"run", "tracking", "backend", "evaluation"}
+    assert {name.split(".")[0] for name in unknown} <= set(FREE_SECTIONS)
 
 
 @pytest.mark.parametrize(

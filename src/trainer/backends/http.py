@@ -30,6 +30,7 @@ REFUSALS = frozenset(range(300, 500)) - {408, 409}
 UNSENT = frozenset(
     {"ServiceRequestError", "ServiceRequestTimeoutError", "ConnectError", "ConnectTimeout", "UnsupportedProtocol"}
 )
+BROKEN = frozenset({"SSLError", "ConnectionResetError", "ConnectionAbortedError", "BrokenPipeError"})
 # Whose exceptions are failures of a call; json's, where an answer is no JSON.
 CLIENTS = frozenset({"openai", "httpx", "httpx2", "httpcore", "azure", "msrest", "msal", "requests", "urllib3", "json"})
 NETWORK = UNSENT | {"ServiceResponseError"}  # beneath a credential's error: the login service was not reached
@@ -64,7 +65,9 @@ def failure_of(error: Exception) -> Failure:
     if status is None:
         if names & NO_CREDENTIAL and not names & NETWORK:
             return Failure("refused", None, message, code)
-        return Failure("unsent" if names & UNSENT else "unknown", None, message, code)
+        # azure-core calls a connection that breaks through a proxy or within TLS ServiceRequestError too.
+        broke = names & BROKEN and "SSLCertVerificationError" not in names
+        return Failure("unsent" if names & UNSENT and not broke else "unknown", None, message, code)
     wait = retry_after(getattr(response, "headers", None) or {})
     return Failure("refused" if status in REFUSALS else "unknown", status, message, code, wait)
 

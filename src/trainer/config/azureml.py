@@ -1,6 +1,17 @@
 """The section `azureml:`, used where `backend.kind` is `azureml`."""
 
-from trainer.config.fields import Section, Text
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from trainer.config.deployment import DeploymentConfig
+from trainer.config.fields import Count, Positive, Section, Text
+
+# Letters, digits, - and _, as Azure ML names its jobs' experiments.
+Experiment = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}$")]
+Size = Annotated[str, Field(strict=True, pattern=r"^[1-9][0-9]*[bkmg]$")]
+Address = Annotated[str, Field(strict=True, pattern=r"^https://[^/@?#]+/?$")]
 
 
 class AzureMLConfig(Section):
@@ -10,7 +21,69 @@ class AzureMLConfig(Section):
     """The subscription's id. Default: AZURE_SUBSCRIPTION_ID, a workspace's `config.json`, or the default of `az`."""
 
     resource_group: Text | None = None
-    """The workspace's resource group."""
+    """The workspace's resource group. Default: AZURE_RESOURCE_GROUP, a workspace's `config.json`, or the default of `az`."""
 
     workspace: Text | None = None
-    """The workspace's name."""
+    """The workspace's name. Default: AZUREML_WORKSPACE_NAME, a workspace's `config.json`, or the default of `az`."""
+
+    compute: Text | None = None
+    """A compute cluster of the workspace that the job runs on. Give this or `instance_type`."""
+
+    instance_type: Text | None = None
+    """The machine of a job without a cluster (serverless compute), for example `Standard_NC24ads_A100_v4`."""
+
+    instance_count: Count = 1
+    """How many machines train together; every GPU of each is used."""
+
+    tier: Literal["dedicated", "low_priority"] = "dedicated"
+    """`low_priority` is cheaper and may be taken away at any time: the job then goes on from its last checkpoint. A cluster has its own tier, which must be this one."""
+
+    max_attempts: Count = 3
+    """How often a job that was taken away is submitted, the first time included, while somebody follows the run."""
+
+    experiment: Experiment = "azure-llm-trainer"
+    """The name under which the studio groups the jobs."""
+
+    environment: Text | None = None
+    """An environment of the workspace as `azureml:NAME:VERSION`. Default: built once from `azureml/environment`."""
+
+    datastore: Text = "workspaceblobstore"
+    """The datastore (blob) that receives checkpoints and results."""
+
+    identity: Literal["default", "user", "managed"] = "default"
+    """As whom the job reads and writes: the workspace's own way, as you, or as the compute's managed identity."""
+
+    shm_size: Size = "16g"
+    """Shared memory of the container. Azure ML's own default of 2g is too small for several GPUs."""
+
+    key_vault: Address | None = None
+    """A Key Vault (`https://NAME.vault.azure.net`) with a hub token, for models that need one. The job reads it with its identity."""
+
+    hub_token_secret: Text = "hf-token"
+    """The name of the secret in `key_vault`."""
+
+    hours: Positive | None = None
+    """Your own estimate of the training time, instead of the one computed from tokens and GPU."""
+
+    max_hours: Positive | None = None
+    """The job is ended after this time. Default: what `backend.spend_cap` pays for, else three times the estimate and at least 2."""
+
+    price_per_hour: Positive | None = None
+    """What one machine costs an hour. Default: the Retail Prices API's figure."""
+
+    currency: Annotated[str, Field(strict=True, pattern=r"^[A-Z]{3}$")] = "USD"
+    """The currency of the quote."""
+
+    checkpoints: Literal["all", "none"] = "all"
+    """Whether the checkpoints come home with the adapter, the report and the records."""
+
+    deployment: DeploymentConfig = DeploymentConfig()
+    """How `trainer deploy` puts the result behind an endpoint."""
+
+    @model_validator(mode="after")
+    def _one_machine(self) -> Self:
+        if self.compute is not None and self.instance_type is not None:
+            raise PydanticCustomError(
+                "both_set", "compute and instance_type are both set, expected a cluster or a machine without one"
+            )
+        return self

@@ -33,7 +33,13 @@ def _sections(section: type[BaseModel], prefix: str) -> Iterator[str]:
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield f"## {prefix}{name}\n\n{inner.__doc__}\n\n| setting | takes | default | meaning |\n|---|---|---|---|"
-            yield "\n".join(_row(f"{prefix}{name}.{key}", field) for key, field in inner.model_fields.items()) + "\n"
+            own = {key: field for key, field in inner.model_fields.items() if not _is_section(field)}
+            yield "\n".join(_row(f"{prefix}{name}.{key}", field) for key, field in own.items()) + "\n"
+            yield from _sections(inner, f"{prefix}{name}.")
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
 def _row(name: str, field: FieldInfo) -> str:
@@ -43,11 +49,9 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _plain(value: Any) -> str:
-    return (
-        {None: "none", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, list)
-        else str(value)
-    )
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _takes(annotation: Any) -> str:

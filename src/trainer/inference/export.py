@@ -107,11 +107,11 @@ def _observe_trained(run: Run) -> _Trained:
     said = observe(tuned.model, probes, stops)
     with tuned.model.disable_adapter():
         before = observe(tuned.model, probes, stops)
-    generation = _with_stops(generation, stops, tuned.tokenizer.pad_token_id)
+    generation = with_stops(generation, stops, tuned.tokenizer.pad_token_id)
     return _Trained(probes, rows.source, stops, generation, said, drift(said, before))
 
 
-def _with_stops(generation: "GenerationConfig", stops: list[int], padding: int) -> "GenerationConfig":
+def with_stops(generation: "GenerationConfig", stops: list[int], padding: int) -> "GenerationConfig":
     """The base's own settings, ending where the template ends a turn."""
     from transformers import GenerationConfig
 

@@ -3,10 +3,13 @@
 import email.utils
 import json
 import socket
+import ssl
 from collections.abc import Callable
+from http.client import RemoteDisconnected
 from typing import Any
 
 import pytest
+import requests
 from azure.core.exceptions import (
     ClientAuthenticationError,
     DecodeError,
@@ -79,6 +82,20 @@ def test_a_refused_connection_was_not_sent_by_either_sdk() -> None:
 def test_a_lost_answer_may_have_been_executed() -> None:
     failure = failure_of(ServiceResponseError("Connection aborted."))
     assert (failure.execution, failure.is_temporary) == ("unknown", True)
+
+
+def test_a_connection_that_broke_may_have_carried_the_request_and_a_refused_one_has_not() -> None:
+    """As azure-core hands on what requests makes of urllib3's word for Python's, in TLS and behind a proxy."""
+    for cause, execution in (
+        (RemoteDisconnected("Remote end closed connection without response"), "unknown"),
+        (ConnectionRefusedError("refused"), "unsent"),
+        (ssl.SSLEOFError("EOF occurred in violation of protocol"), "unknown"),
+        (ssl.SSLCertVerificationError("self-signed certificate"), "unsent"),
+    ):
+        of_tls = isinstance(cause, ssl.SSLError)
+        inner = requests.exceptions.SSLError("broken") if of_tls else requests.exceptions.ProxyError("broken")
+        inner.__cause__ = cause
+        assert failure_of(ServiceRequestError("broken", error=inner)).execution == execution
 
 
 def test_a_missing_credential_is_a_refusal_and_not_repeated() -> None:

@@ -105,13 +105,18 @@ def load_export(folder: Path) -> Model:
     settings = ModelConfig(base=str(folder), dtype=origin["dtype"])
     if not origin["merged"]:
         pinned = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        source = {"base": pinned["base_model_name_or_path"], "revision": pinned["revision"]}
+        source = {"base": _base_of(folder, pinned["base_model_name_or_path"]), "revision": pinned["revision"]}
         settings = settings.model_copy(update={**source, "quantization": origin["quantization"]})
     base, device = find_base(settings), pick_device()
     model = load_model(base, settings, device, pick_dtype(settings, device))
     if not origin["merged"]:
         model = load_adapter(model, folder).get_base_model()
     return Model(str(origin["run"]), folder, model.eval(), tokenizer, base.max_length)
+
+
+def _base_of(folder: Path, name: str) -> str:
+    """A hub's id, a folder of this machine, or the one that came along with the adapter."""
+    return str(folder / name) if (folder / name).is_dir() else name
 
 
 async def in_thread(work: Callable[[], T]) -> T:

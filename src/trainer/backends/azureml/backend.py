@@ -1,0 +1,231 @@
+"""The azureml backend: the training of the local backend, as a job of Azure Machine Learning.
+
+A verb connects, holds the run's lock where it writes into its folder, and calls the part that does it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trainer.backends.azureml import follow, record
+from trainer.backends.azureml.datastore import open_datastore
+from trainer.backends.azureml.job import JobPlan, prefix_of
+from trainer.backends.azureml.preflight import Details, preflight
+from trainer.backends.azureml.states import is_final, state_of, was_preempted, word_of
+from trainer.backends.azureml.submit import found_or_none, submit
+from trainer.backends.azureml.workspace import Place, connect
+from trainer.backends.http import Say, patiently
+from trainer.backends.once import delete_once
+from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Plan
+from trainer.config.schema import RunConfig
+from trainer.errors import BackendError, ConfigError, TrainerError
+from trainer.inference.client import ChatClient
+from trainer.runs import Run
+from trainer.runs.ledger import Ledger
+from trainer.runs.lock import holder, locked
+from trainer.runs.outcome import Outcome
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+
+
+class AzureML:
+    """Runs that execute in a workspace."""
+
+    def check(self, config: RunConfig, say: Say) -> Plan:
+        """Everything that can be verified without creating anything. Raises: ConfigError, DataError, BackendError."""
+        return preflight(config, say)
+
+    def launch(self, plan: Plan, run: Run, say: Say) -> None:
+        """Create the run's job. Raises: BackendError; the same run's `resume` then goes on with it."""
+        with locked(run.path, say):
+            self._begin(plan, run, say)
+
+    def follow(self, run: Run, say: Say) -> Outcome:
+        """Take over what the job writes until it ends, and then its result. Ctrl-C leaves the job running."""
+        with locked(run.path, say):
+            place, plan = _recalled(run)
+            client = connect(place)
+            watch = follow.Watch(run, client, place, plan, say)
+            return follow.watch_to_the_end(watch, lambda: self._resubmit(run, client, place, plan, say))
+
+    def refresh(self, run: Run, say: Say) -> None:
+        """The same once. A run that another command follows is up to date already."""
+        if holder(run.path) is not None or record.recall(run) is None or record.newest_job(run) is None:
+            return
+        with locked(run.path, say):
+            place, plan = _recalled(run)
+            follow.Watch(run, connect(place), place, plan, say).step(tell=False)
+
+    def pause(self, run: Run, say: Say) -> None:
+        """Azure ML cannot. Raises: ConfigError."""
+        raise ConfigError(
+            f"run {run.name!r}: a job of Azure ML cannot be paused, expected to be left running or cancelled; "
+            f"trainer cancel {run.path} keeps its checkpoints, and trainer resume {run.path} goes on from them"
+        )
+
+    def resume(self, run: Run, say: Say) -> None:
+        """Finish an interrupted launch, attach to a job that goes on, or submit one that ended too early again."""
+        if run.state == "succeeded":
+            raise ConfigError(
+                f"run {run.name!r}: is succeeded, expected an unfinished run; "
+                f"to train it further start a new run with model.base={run.path}"
+            )
+        with locked(run.path, say):
+            if (recalled := record.recall(run)) is None:
+                self._begin(preflight(run.config(), say), run, say)
+                return
+            place, plan = recalled
+            client, entry = connect(place), record.newest_job(run)
+            if entry is None or entry.step == "refused":
+                submit(run, client, place, plan, 1 if entry is None else record.attempt_of(entry, plan), say)
+            elif entry.step == "deleted":
+                submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
+            elif entry.step == "intended":
+                submit(run, client, place, plan, record.attempt_of(entry, plan), say)
+            else:
+                self._attach(run, client, place, plan, say)
+
+    def cancel(self, run: Run, say: Say) -> None:
+        """End the job; its checkpoints stay."""
+        entry, recalled = record.newest_job(run), record.recall(run)
+        if entry is None or recalled is None:
+            with locked(run.path, say):
+                run.set_status("cancelled")
+            say(f"{run.name} had no job yet")
+            return
+        place, plan = recalled
+        client, name = connect(place), entry.thing.key
+        job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"looking for the job {name!r}", say)
+        if job is not None and not is_final(word_of(job.status)):
+            patiently(lambda: client.jobs.begin_cancel(name), f"cancelling the job {name!r}", say)
+        if holder(run.path) is None:
+            with locked(run.path, say):
+                run.event(f"cancelling job {name}", kind="job", job=name)
+                if job is None:  # its creation was interrupted, and never reached the service
+                    Ledger(run.path).write(entry.thing, "refused", reason="cancelled")
+                    run.set_status("cancelled")
+                else:
+                    follow.wait_for_end(follow.Watch(run, client, place, plan, say))
+        say(f"{run.name} is {run.state}; go on from its checkpoints with: trainer resume {run.path}")
+
+    def delete(self, run: Run, say: Say) -> None:
+        """Remove the run's files from the datastore and its jobs from the studio's lists."""
+        if (recalled := record.recall(run)) is None:
+            return
+        place, plan = recalled
+        client, ledger = connect(place), Ledger(run.path)
+        store = open_datastore(client, run.config().azureml.datastore, prefix_of(plan.stem), say)
+        with locked(run.path, say):
+            say(f"{store.delete_all()} files of {run.name} are deleted from {place.workspace}")
+            for entry in ledger.open():
+                if entry.thing.kind == "job":
+                    name = entry.thing.key
+                    delete_once(ledger, entry.thing, lambda name=name: client.jobs.archive(name), say)  # type: ignore[misc]
+
+    def register(self, run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
+        """Keep the run's adapter as a model of the workspace; its name and version."""
+        from trainer.backends.azureml import deploy
+
+        return deploy.register(run, settings, name, say)
+
+    def plan_deployment(self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
+        """Everything about a deployment that can be verified without making it."""
+        from trainer.backends.azureml import deploy
+
+        return deploy.plan_deployment(run, settings, options, say)
+
+    def deploy(self, plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
+        """Put the run's model behind a managed online endpoint."""
+        from trainer.backends.azureml import deploy
+
+        return deploy.deploy(plan, run, say)
+
+    def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]:
+        """What of the run is deployed."""
+        from trainer.backends.azureml import deploy
+
+        return deploy.endpoints(run, say)
+
+    def teardown(self, run: Run, everything: bool, say: Say) -> None:
+        """Delete the run's deployments, and with `everything` all that the ledger holds."""
+        from trainer.backends.azureml import deploy
+
+        deploy.teardown(run, everything, say)
+
+    def client(self, run: Run, endpoint: str | None, base: bool) -> ChatClient:
+        """A deployed model to talk to."""
+        from trainer.backends.azureml import deploy
+
+        return deploy.client(run, endpoint, base)
+
+    def _begin(self, plan: Plan, run: Run, say: Say) -> None:
+        """The first job of a run, which has failed if its job was refused; what is in doubt goes on later."""
+        details: Details = plan.details
+        job = JobPlan(record.stem(run), details.instance_type, details.num_gpus, details.timeout_seconds)
+        record.remember(run, details.place, job)
+        try:
+            submit(run, connect(details.place), details.place, job, 1, say)
+        except TrainerError as error:
+            entry = record.newest_job(run)
+            if entry is None or not entry.is_open:
+                run.set_status("failed", error=str(error))
+            run.event(str(error), level="error")
+            raise BackendError(f"{error}\nonce that is put right: trainer resume {run.path}") from error
+
+    def _attach(self, run: Run, client: "MLClient", place: Place, plan: JobPlan, say: Say) -> None:
+        """To the newest job, or to a new one where it has ended without result."""
+        entry = record.newest_job(run)
+        assert entry is not None
+        name = entry.thing.key
+        job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"reading the job {name!r}", say)
+        if job is None:
+            say(f"job {name} is gone; submitting the run again, from its newest checkpoint")
+            Ledger(run.path).write(entry.thing, "deleted")
+            submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
+            return
+        status = word_of(job.status)
+        if not is_final(status):
+            say(f"job {name} is {status}; going on with it")
+            run.set_status(state_of(status, run.state), job_status=status)
+        elif follow.Watch(run, client, place, plan, say).step(tell=False) and run.state != "succeeded":
+            say(f"job {name} is {status}; submitting the run again, from its newest checkpoint")
+            submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
+
+    def _resubmit(self, run: Run, client: "MLClient", place: Place, plan: JobPlan, say: Say) -> bool:
+        """A new job for a run that lost its machine, as often as its config allows."""
+        entry = record.newest_job(run)
+        assert entry is not None
+        attempt, most = record.attempt_of(entry, plan), run.config().azureml.max_attempts
+        if not was_preempted(str(run.status().get("error", ""))) or attempt >= most:
+            return False
+        say(f"the machine was taken away; submitting the run again, attempt {attempt + 1} of {most}")
+        submit(run, client, place, _what_is_left(run, plan), attempt + 1, say)
+        return True
+
+
+def _recalled(run: Run) -> tuple[Place, JobPlan]:
+    """Raises: ConfigError, for a run without a job."""
+    recalled = record.recall(run)
+    if recalled is None or record.newest_job(run) is None:
+        raise ConfigError(
+            f"run {run.name!r}: has no job yet, its launch was interrupted; go on with: trainer resume {run.path}"
+        )
+    return recalled
+
+
+def _what_is_left(run: Run, plan: JobPlan) -> JobPlan:
+    """The plan with the time that earlier attempts have not used: all of them together keep the cap.
+
+    Raises: ConfigError, when nothing is left.
+    """
+    used = sum(
+        float(entry.facts.get("seconds") or 0) for entry in Ledger(run.path).entries() if entry.thing.kind == "job"
+    )
+    left = int(plan.timeout_seconds - used)
+    if left < 60:
+        raise ConfigError(
+            f"run {run.name!r}: its jobs have used {used / 3600:.1f} of {plan.timeout_seconds / 3600:.1f} hours, "
+            f"expected time to be left; start a new run with model.base={run.path} and a higher azureml.max_hours"
+        )
+    return replace(plan, timeout_seconds=left)

@@ -1,0 +1,191 @@
+"""Before a deployment gets traffic: it answers, it reads prompts as they were trained, and it says what the run says.
+
+The prompts are the run's own rows. How many tokens the endpoint counts in each is held against the run's own rendering.
+Its greedy answers are held against those of the model on this machine where that can run here, else against those that
+the run's report holds.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from trainer.backends.chat_endpoint import AS_WRITTEN
+from trainer.backends.http import Say
+from trainer.data.conversations import Conversation
+from trainer.errors import BackendError, ConfigError, ParityError, quoted
+from trainer.inference.parity import GREEDY_TOKENS
+from trainer.inference.probes import request_of, rows_of
+from trainer.inference.tool_calls import Call
+from trainer.runs import Run
+
+if TYPE_CHECKING:
+    from trainer.backends.chat_endpoint import ChatEndpoint
+    from trainer.data.rendering import Renderer
+    from trainer.inference.client import ChatClient
+
+MAX_PROMPTS = 6
+# Other hardware rounds otherwise, and a greedy answer may part where two tokens are about equally likely. A wrong
+# model, or one without its adapter, answers hardly any prompt the same.
+LEAST_SAME = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A trained answer of a row, asked for."""
+
+    place: str
+    request: dict[str, Any]
+    num_prompt_tokens: int
+    expected: str | None  # the run's own greedy answer
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was compared with what, and came out."""
+
+    num_prompts: int
+    rows: str
+    num_compared: int
+    num_same: int
+    against: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"prompts": self.num_prompts, "rows": self.rows, "compared": self.num_compared,
+                "same": self.num_same, "against": self.against}  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        """As a person reads it."""
+        yield f"{self.num_prompts} prompts of {self.rows} have the tokens that were trained"
+        if self.num_compared:
+            yield f"{self.num_same} of {self.num_compared} greedy answers are those of {self.against}"
+        else:
+            yield f"answers were not compared: {self.against}"
+
+
+def smoke_test(run: Run, client: "ChatEndpoint", mode: str, checkpoint: str | None, say: Say) -> Result:
+    """Ask and compare. Raises: BackendError, where it does not answer; ParityError, where it is another model."""
+    say("trying it through its endpoint")
+    rows, questions, against = _questions(run, checkpoint)
+    same, problems = 0, list[str]()
+    for question in questions:
+        said, counted = _ask(client, question.request)
+        if counted != question.num_prompt_tokens:
+            problems.append(
+                f"{question.place}: the endpoint counts {counted} tokens in the prompt, "
+                f"expected {question.num_prompt_tokens} as in training"
+            )
+        same += question.expected is not None and _is_same(said, question.expected)
+    compared = [question for question in questions if question.expected is not None]
+    if compared and same < LEAST_SAME * len(compared):
+        problems.append(
+            f"{same} of {len(compared)} greedy answers are those of {against}, expected at least half; "
+            "the endpoint serves another model"
+        )
+    if problems:
+        raise ParityError(*problems)
+    return Result(len(questions), rows, len(compared), same, against)
+
+
+def _questions(run: Run, checkpoint: str | None) -> tuple[str, Sequence[Question], str]:
+    from trainer.data.rendering import Renderer
+    from trainer.inference.trained import trained_tokenizer
+
+    rows, renderer = rows_of(run), Renderer(trained_tokenizer(run))
+    local = None if checkpoint else _model_here(run)
+    recorded = {} if checkpoint or local else _recorded(run)
+    questions = list(islice(_asked(rows.conversations, renderer, local, recorded), MAX_PROMPTS))
+    if not questions:
+        raise ConfigError(f"{rows.source}: no row can be rendered; bring the run's data back")
+    against = "the model on this machine" if local else "the run's report"
+    if not any(question.expected is not None for question in questions):
+        against = (
+            "a checkpoint has no record" if checkpoint else "the model cannot run here, and no report has these rows"
+        )
+    return rows.source, questions, against
+
+
+def _asked(
+    conversations: Sequence[Conversation], renderer: "Renderer", local: "ChatClient | None", recorded: dict[str, str]
+) -> Iterator[Question]:
+    """The first trained answer of each row: its prompt is the same whoever answers."""
+    from trainer.data.rendering import RenderingError
+
+    for row in conversations:
+        index = next((index for index, message in enumerate(row.messages) if message.trained), None)
+        if index is None:
+            continue
+        request = request_of(row, index)
+        try:
+            adapted = [renderer.template.adapt(message) for message in request["messages"]]
+            prompt = renderer.template.encode(adapted, request.get("tools"), prompt=True)
+        except RenderingError:
+            continue
+        expected = _answer_here(local, request) if local else recorded.get(_place(row.place, index))
+        yield Question(row.place, request, len(prompt.ids), expected)
+
+
+def _answer_here(local: "ChatClient", request: dict[str, Any]) -> str:
+    from trainer.inference.client import Sampling
+
+    pieces = local.stream(request["messages"], Sampling(max_tokens=GREEDY_TOKENS), request.get("tools") or ())
+    return "".join(map(str, pieces)).strip()
+
+
+def _model_here(run: Run) -> "ChatClient | None":
+    """The run's model, where it is on this machine and a quarter of the free memory holds it."""
+    import psutil
+
+    from trainer.inference.local import TunedModel
+    from trainer.inference.trained import trained_base
+
+    try:
+        base = trained_base(run)
+    except ConfigError:
+        return None
+    num_bytes = 4 * sum(parameter.numel() for parameter in base.skeleton.parameters())
+    if base.from_hub or num_bytes > psutil.virtual_memory().available / 4:
+        return None
+    return TunedModel(run).tuned
+
+
+def _recorded(run: Run) -> dict[str, str]:
+    """The run's own greedy answers by row and message, as its comparison wrote them down."""
+    found = {}
+    for row in run.comparison().get("rows", ()):
+        for answer in row.get("answers", ()):
+            tuned = answer.get("tuned", {})
+            if tuned.get("text") and not tuned.get("calls"):
+                found[_place(str(row["place"]), int(answer["message"]))] = str(tuned["text"])
+    return found
+
+
+def _place(place: str, message: int) -> str:
+    """The file's name, as a run elsewhere had the file in another folder."""
+    return f"{place.rpartition('/')[2]} {message}"
+
+
+def _ask(client: "ChatEndpoint", request: dict[str, Any]) -> tuple[str, int]:
+    """Text and calls of the greedy answer, and how many tokens its prompt had. Raises: BackendError."""
+    reads_here = client.reader is not None and bool(request.get("tools"))
+    body = request | {"temperature": 0, "max_tokens": GREEDY_TOKENS} | (AS_WRITTEN if reads_here else {})
+    answer = client.ask(body)
+    try:
+        message, num_tokens = answer["choices"][0]["message"], int(answer["usage"]["prompt_tokens"])
+        text = message.get("content") or ""
+        calls = [Call(call["function"]["name"], json.loads(call["function"]["arguments"]))
+                 for call in message.get("tool_calls") or ()]  # fmt: skip
+    except (KeyError, IndexError, TypeError, ValueError):
+        shown = quoted(str(answer), 200)
+        raise BackendError(f"{client.name}: answers {shown}, expected an answer of OpenAI's form") from None
+    if reads_here and client.reader is not None:
+        spoken = client.reader().read(text, "")
+        text, calls = spoken.text, list(spoken.calls)
+    return "".join([text, *map(str, calls)]).strip(), num_tokens
+
+
+def _is_same(said: str, expected: str) -> bool:
+    """Either may have been cut off earlier."""
+    short, long = sorted((said, expected), key=len)
+    return bool(short) == bool(long) and long.startswith(short)

@@ -1,0 +1,137 @@
+"""Delete what a run has left in a workspace: what bills first, then, if asked to, everything else."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trainer.backends.azureml.datastore import open_datastore
+from trainer.backends.azureml.deploy.assets import delete_version, files_of, used_by_another
+from trainer.backends.azureml.deploy.service import found, place_of, wait_until_ended
+from trainer.backends.azureml.record import BACKEND
+from trainer.backends.azureml.states import is_final, word_of
+from trainer.backends.azureml.workspace import Place, connect
+from trainer.backends.http import Say, patiently
+from trainer.backends.once import delete_once
+from trainer.errors import BackendError, ConfigError
+from trainer.runs import Run
+from trainer.runs.ledger import Entry, Ledger
+from trainer.runs.lock import locked
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+
+DEPLOYED = ("deployment", "endpoint")
+# Jobs are a run's record; they bill nothing once they have ended.
+THE_REST = ("job", "compute", "model", "environment", "data", "code")
+
+
+def teardown(run: Run, everything: bool, say: Say) -> None:
+    """Delete deployments and endpoints, and with `everything` compute, models, data and code. Repeatable.
+
+    Raises: BackendError, after everything else was tried, naming what could not be deleted and the command for it.
+    """
+    ledger = Ledger(run.path)
+    with locked(run.path, say), contextlib.redirect_stdout(io.StringIO()):  # the SDK prints dots
+        left = []
+        for kind in (*DEPLOYED, *THE_REST) if everything else DEPLOYED:
+            for entry in reversed(ledger.open()):
+                if entry.thing.backend == BACKEND and entry.thing.kind == kind:
+                    left += _removed(_Remover(run, ledger, entry, say))
+        run.event("torn down" if not left else f"torn down but for {len(left)}", kind="teardown", left=left)
+    kept = [entry for entry in ledger.open() if entry.thing.backend == BACKEND]
+    for entry in kept:
+        say(f"remains: {entry.thing.kind} {entry.thing.key}" + (f"  {entry.thing.bills}" if entry.thing.bills else ""))
+    if kept and not everything:
+        say(f"remove that too: trainer teardown {run.path} --everything")
+    if left:
+        raise BackendError(*left)
+
+
+def _removed(remover: "_Remover") -> list[str]:
+    """What is left of it, in words."""
+    thing = remover.entry.thing
+    try:
+        remover.remove()
+    except (BackendError, ConfigError) as error:
+        hint = f"; delete it: {thing.delete_with}" if thing.delete_with else ""
+        return [f"the {thing.kind} {thing.key}: is not deleted: {error}{hint}"]
+    return []
+
+
+class _Remover:
+    """Removes one thing of the ledger."""
+
+    def __init__(self, run: Run, ledger: Ledger, entry: Entry, say: Say) -> None:
+        self.run, self.ledger, self.entry, self.say = run, ledger, entry, say
+        self.place: Place = place_of(entry.thing)
+        self.ml: MLClient = connect(self.place)
+
+    def remove(self) -> None:
+        """Raises: BackendError, ConfigError."""
+        key = self.entry.thing.key
+        match self.entry.thing.kind:
+            case "deployment":
+                self._deployment(*key.split("/"))
+            case "endpoint":
+                self._endpoint(key)
+            case "compute":
+                self._once(lambda: self.ml.compute.begin_delete(key).wait())
+            case "model" | "environment" | "data" | "code":
+                self._version()
+            case "job":
+                self._job(key)
+
+    def _once(self, delete: Callable[[], object]) -> None:
+        thing = self.entry.thing
+        self.say(f"deleting the {thing.kind} {thing.key}")
+        delete_once(self.ledger, thing, delete, self.say)
+
+    def _deployment(self, endpoint: str, deployment: str) -> None:
+        """Azure ML refuses to delete one that has traffic."""
+        known = self._known_endpoint(endpoint)
+        if known is not None and known.traffic.get(deployment):
+            known.traffic = {name: share for name, share in known.traffic.items() if name != deployment}
+            others = [name for name, share in known.traffic.items() if share]
+            patiently(lambda: self._update(known), f"taking the traffic from {deployment}", self.say)
+            wait_until_ended(lambda: self.ml.online_endpoints.get(endpoint), f"the endpoint {endpoint}", self.say)
+            if known.traffic and not others:
+                self.say(
+                    f"the endpoint {endpoint} has no deployment with traffic now; give one all of it: "
+                    f'az ml online-endpoint update -n {endpoint} --traffic "NAME=100" {self.place.options}'
+                )
+        self._once(lambda: self.ml.online_deployments.begin_delete(deployment, endpoint).wait())
+
+    def _update(self, endpoint: Any) -> None:
+        self.ml.online_endpoints.begin_create_or_update(endpoint)
+
+    def _endpoint(self, name: str) -> None:
+        """An endpoint goes when it is empty: what other runs have put behind it is theirs."""
+        known = self._known_endpoint(name)
+        if known is not None and known.traffic:
+            self.say(f"the endpoint {name} stays: it still has {', '.join(sorted(known.traffic))}")
+            return
+        self._once(lambda: self.ml.online_endpoints.begin_delete(name).wait())
+
+    def _known_endpoint(self, name: str) -> Any:
+        return found(lambda: self.ml.online_endpoints.get(name), f"the endpoint {name}", self.say)
+
+    def _job(self, name: str) -> None:
+        """A job cannot be deleted; it is taken from the studio's lists, once it has ended."""
+        job = found(lambda: self.ml.jobs.get(name), f"the job {name}", self.say)
+        if job is not None and not is_final(word_of(job.status)):
+            raise ConfigError(f"is {job.status}, expected a job that has ended; end it: trainer cancel {self.run.path}")
+        self._once(lambda: self.ml.jobs.archive(name))
+
+    def _version(self) -> None:
+        """A version of an asset, and the files that were uploaded for it; another run's ledger keeps both."""
+        thing = self.entry.thing
+        if (other := used_by_another(self.run, self.entry)) is not None:
+            self.say(f"the {thing.kind} {thing.key} stays: {other} uses it too")
+            self.ledger.write(thing, "deleted", kept_for=other)
+            return
+        files = files_of(self.ml, self.entry, self.say)
+        self._once(lambda: delete_version(self.place, self.entry))
+        if files is not None:
+            count = open_datastore(self.ml, *files, self.say).delete_all()
+            self.say(f"{count} uploaded files of the {thing.kind} {thing.key} are deleted")

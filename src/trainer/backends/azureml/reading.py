@@ -1,0 +1,105 @@
+"""What the data and the base of a run amount to, as far as this machine can tell."""
+
+import importlib.util
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.backends.azureml.skus import Machine
+from trainer.backends.http import Say
+from trainer.config.schema import RunConfig
+from trainer.data.checks import DataReport, check_files
+from trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from trainer.model.base import Base
+    from trainer.training.memory import MemoryEstimate
+
+CHARACTERS_A_TOKEN = 3.0  # of English it is about 4; fewer means more tokens, so that a quote is rather too high
+USABLE_GPU = 0.95  # of a GPU's memory; the rest is the driver's
+LOCAL_PACKAGES = ("torch", "transformers", "peft")
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Of a run. `num_parameters` is None where neither the base nor its name says it."""
+
+    num_rows: int
+    num_held_out: int
+    num_tokens: int  # one pass over the training rows
+    num_parameters: float | None
+    basis: str  # where these numbers are from
+    config: RunConfig  # with what an earlier run passes on
+    memory: "MemoryEstimate | None" = None
+    problems: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
+
+
+def measure(config: RunConfig, machine: Machine | None, say: Say) -> Amounts:
+    """Check the data by every rule, and the base where it can be read here. Raises: DataError."""
+    report = check_files(
+        [Path(source.path) for source in config.data.train_sources],
+        [Path(path) for path in config.data.validation_paths],
+        backend="local",
+        allow_leak=config.data.allow_leak,
+    )
+    report.raise_on_errors()
+    if config.model.base.startswith("azureml:"):
+        return _guessed(config, report, "the base is a model of the workspace")
+    if missing := [name for name in LOCAL_PACKAGES if importlib.util.find_spec(name) is None]:
+        return _guessed(config, report, f"{', '.join(missing)} is not installed here")
+    try:
+        return _measured(config, report, machine, say)
+    except ConfigError as error:
+        if Path(config.model.base.partition("@")[0]).is_dir() or config.model.base.startswith("builtin:"):
+            return replace(_guessed(config, report, "the base cannot be used"), problems=error.problems)
+        return _guessed(config, report, "the base cannot be reached from here")
+
+
+def _measured(config: RunConfig, report: DataReport, machine: Machine | None, say: Say) -> Amounts:
+    """With the base's own tokenizer and shape. Raises: ConfigError, DataError."""
+    from trainer.backends.local import read
+    from trainer.model.adapter import check_targets
+    from trainer.training.dataset import render_data
+
+    reading = read(config, say)
+    if reading.parent is None:
+        check_targets(reading.base.skeleton, reading.config.lora)
+    data = render_data(report, reading.config.data, reading.renderer, reading.max_length)
+    parameters = sum(parameter.numel() for parameter in reading.base.skeleton.parameters())
+    amounts = Amounts(
+        len(data.train), len(data.validation), data.num_tokens, float(parameters),
+        "counted with the base's own tokenizer and shape", reading.config,
+    )  # fmt: skip
+    return amounts if machine is None else _with_memory(amounts, reading.base, machine, data.longest)
+
+
+def _with_memory(amounts: Amounts, base: "Base", machine: Machine, longest: int) -> Amounts:
+    """Whether weights and longest row fit into a GPU of the machine."""
+    import torch
+
+    from trainer.training.memory import estimate
+
+    name = amounts.config.model.dtype
+    dtype = getattr(torch, ("bfloat16" if machine.gpu.has_bfloat16 else "float16") if name == "auto" else name)
+    free = int(machine.gpu.memory_bytes * USABLE_GPU)
+    memory = estimate(amounts.config, base, dtype, torch.device("cuda"), free, longest)
+    problem = memory.problem(longest)
+    return replace(amounts, memory=memory, problems=(f"{problem} ({machine})",) if problem else ())
+
+
+def _guessed(config: RunConfig, report: DataReport, reason: str) -> Amounts:
+    """From the size of the text and the number in the base's name."""
+    characters = sum(len(message.content or "") for row in report.conversations for message in row.messages)
+    return Amounts(
+        len(report.conversations), len(report.validation), round(characters / CHARACTERS_A_TOKEN),
+        parameters_in(config.model.base), f"guessed from characters and the base's name, as {reason}", config,
+        unverified=(f"the base and its memory, tokens and template ({reason}); the job checks them when it starts",),
+    )  # fmt: skip
+
+
+def parameters_in(name: str) -> float | None:
+    """The number of parameters that a model's name states: 8B, 1.7b, 135M."""
+    found = re.findall(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)\s*([bBmM])(?![A-Za-z0-9])", name.rpartition("/")[2])
+    return max((float(number) * (1e9 if unit in "bB" else 1e6) for number, unit in found), default=None)

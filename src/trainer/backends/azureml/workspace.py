@@ -1,0 +1,177 @@
+"""Which workspace is meant, and the client that speaks to it.
+
+Subscription, resource group and workspace come, each from the first place that has it, from the config, the
+environment, a `config.json` as the studio offers it for download (in this folder or one above it), and the defaults of
+`az`. The credential is the SDK's own chain: environment, managed identity, `az login`.
+"""
+
+import configparser
+import functools
+import importlib.util
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.backends.http import timeout_seconds
+from trainer.config.azureml import AzureMLConfig
+from trainer.errors import ConfigError, MissingDependency
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.core.credentials import TokenCredential
+
+FIELDS = ("subscription", "resource_group", "workspace")
+# az reads AZURE_DEFAULTS_GROUP as its default group: every setting of its config has such a name.
+ENVIRONMENT = {
+    "subscription": ("AZURE_SUBSCRIPTION_ID", "AZUREML_ARM_SUBSCRIPTION"),
+    "resource_group": ("AZURE_RESOURCE_GROUP", "AZURE_DEFAULTS_GROUP", "AZUREML_ARM_RESOURCEGROUP"),
+    "workspace": ("AZUREML_WORKSPACE_NAME", "AZURE_DEFAULTS_WORKSPACE", "AZUREML_ARM_WORKSPACE_NAME"),
+}
+CONFIG_JSON = {"subscription": "subscription_id", "resource_group": "resource_group", "workspace": "workspace_name"}
+PACKAGES = ("azure.ai.ml", "azure.identity", "azure.storage.blob")
+POLLING_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A workspace."""
+
+    subscription: str
+    resource_group: str
+    workspace: str
+
+    @property
+    def arm_id(self) -> str:
+        """The workspace's path in Azure's resource manager."""
+        return (
+            f"/subscriptions/{self.subscription}/resourceGroups/{self.resource_group}"
+            f"/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
+        )
+
+    @property
+    def options(self) -> str:
+        """What `az` needs to be told to act on it."""
+        return f"--subscription {self.subscription} -g {self.resource_group} -w {self.workspace}"
+
+    @property
+    def studio(self) -> str:
+        """Where a browser finds it; a page of it is made by putting a path before the question mark."""
+        return f"https://ml.azure.com/?wsid={self.arm_id}"
+
+    def __str__(self) -> str:
+        return f"{self.workspace} in {self.resource_group}, subscription {self.subscription}"
+
+
+def find_place(config: AzureMLConfig) -> Place:
+    """The workspace that is meant. Raises: ConfigError, naming everything that is not known."""
+    sources = [config.model_dump(include=set(FIELDS)), _environment(), _config_json(Path.cwd()), _az_defaults()]
+    found = {name: next((source[name] for source in sources if source.get(name)), None) for name in FIELDS}
+    if missing := [name for name, value in found.items() if value is None]:
+        raise ConfigError(
+            *(
+                f"azureml.{name}: is not known, expected it in the config, in {ENVIRONMENT[name][0]}, in a workspace's "
+                f"config.json in this folder or above, or as a default of az; give azureml.{name}"
+                for name in missing
+            )
+        )
+    return Place(**{name: str(value) for name, value in found.items()})
+
+
+@functools.cache
+def credential() -> "TokenCredential":
+    """The SDK's chain of credentials, which keeps the one that worked and renews its token by itself."""
+    check_packages()
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
+
+
+def connect(place: Place) -> "MLClient":
+    """The SDK's client of a workspace, without its retries.
+
+    They would repeat a POST that creates something. `retry_total` reaches every call to Azure's resource manager: code,
+    data, environments, jobs, models, compute, endpoints, deployments, and the polling of long operations. It does not
+    reach the blob uploads, whose names come from their content so that a repeated one changes nothing.
+    """
+    check_packages()
+    from azure.ai.ml import MLClient
+
+    logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # its warnings are about its own experimental classes
+    return MLClient(
+        credential(),
+        place.subscription,
+        place.resource_group,
+        place.workspace,
+        show_progress=False,
+        enable_telemetry=False,
+        retry_total=0,
+        polling_interval=float(os.environ.get("TRAINER_POLLING_SECONDS", POLLING_SECONDS)),
+        connection_timeout=timeout_seconds(),
+        read_timeout=timeout_seconds(),
+    )
+
+
+def check_packages() -> None:
+    """Raises: MissingDependency."""
+    if missing := [name.replace(".", "-") for name in PACKAGES if not _is_installed(name)]:
+        raise MissingDependency(
+            f"the azureml backend needs {', '.join(missing)}, which is not installed; "
+            "run: pip install 'azure-llm-trainer[azure]'"
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is missing too
+        return False
+
+
+def _environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, variables in ENVIRONMENT.items()
+        if (value := next((os.environ[variable] for variable in variables if os.environ.get(variable)), None))
+    }
+
+
+def _config_json(start: Path) -> dict[str, str]:
+    """What the nearest workspace file says, in `start` or a folder above it."""
+    for folder in (start, *start.parents):
+        for path in (folder / "config.json", folder / ".azureml" / "config.json"):
+            found = _object(path)
+            if CONFIG_JSON["workspace"] in found:
+                return {name: str(found[key]) for name, key in CONFIG_JSON.items() if found.get(key)}
+    return {}
+
+
+def _az_defaults() -> dict[str, str]:
+    """What `az configure --defaults` and `az account set` have stored."""
+    folder = Path(os.environ.get("AZURE_CONFIG_DIR") or Path.home() / ".azure")
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(folder / "config", encoding="utf-8")
+        stored: Mapping[str, str] = parser["defaults"] if parser.has_section("defaults") else {}
+    except (configparser.Error, UnicodeDecodeError):
+        stored = {}
+    found = {"resource_group": stored.get("group", ""), "workspace": stored.get("workspace", "")}
+    return found | {"subscription": next(_default_subscriptions(_object(folder / "azureProfile.json")), "")}
+
+
+def _default_subscriptions(profile: dict[str, Any]) -> Iterator[str]:
+    for entry in profile.get("subscriptions") or []:
+        if isinstance(entry, dict) and entry.get("isDefault") and entry.get("id"):
+            yield str(entry["id"])
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object in a file; az writes its own with a byte-order mark. Empty where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,174 @@
+"""A deployed model with OpenAI's chat route, as a ChatClient: whole answers or a stream, and tool calls in either."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.backends.http import failure_of, is_failure, patiently, refusal, timeout_seconds
+from trainer.errors import BackendError
+from trainer.inference.client import ChatMessage, Sampling, Tool
+from trainer.inference.tool_calls import Call
+
+if TYPE_CHECKING:
+    from azure.core import PipelineClient
+
+    from trainer.inference.replies import ReplyReader
+
+ANSWER_SECONDS = 190.0  # Azure ML gives an answer 180
+# vLLM then shows the model its tools and answers with what it wrote.
+AS_WRITTEN = {"tool_choice": "none", "skip_special_tokens": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a model answers, and under which name. `headers` are asked for at each call: keys are stored nowhere."""
+
+    url: str
+    model: str
+    headers: Callable[[], Mapping[str, str]]
+    streams: bool
+
+
+class ChatEndpoint:
+    """Answers from a deployed model.
+
+    `reader` reads tool calls in the model's own text, for a server that does not: it is then shown the tools and asked
+    to call none, so that it answers with what the model wrote.
+    """
+
+    def __init__(self, name: str, address: Address, reader: "Callable[[], ReplyReader] | None" = None) -> None:
+        self.name, self.address, self.reader = name, address, reader
+
+    def stream(
+        self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
+    ) -> Iterator[str | Call]:
+        """The answer in pieces, or whole where the endpoint does not stream. Raises: BackendError."""
+        body = self._body(messages, sampling, tools)
+        if not tools or self.reader is None:
+            yield from self._pieces(body)
+            return
+        from trainer.inference.streaming import split_stream
+
+        body |= AS_WRITTEN
+        text = (piece for piece in self._pieces(body) if isinstance(piece, str))
+        yield from split_stream(text, self.reader(), "", tools)
+
+    def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole answer to a request in OpenAI's form. Raises: BackendError."""
+
+        def call() -> dict[str, Any]:
+            with self._opened({"model": self.address.model, **body}, stream=False) as response:
+                _refuse(response)
+                return _object(response.text())
+
+        return patiently(call, f"asking {self.name}")
+
+    def _pieces(self, body: dict[str, Any]) -> Iterator[str | Call]:
+        if not self.address.streams:
+            yield from _whole(self.ask(body), self.name)
+            return
+        try:
+            with self._opened(body | {"stream": True}, stream=True) as response:
+                _refuse(response)
+                yield from _streamed(response.iter_bytes())
+        except Exception as error:
+            if not is_failure(error):
+                raise
+            raise refusal(failure_of(error), f"asking {self.name}") from error
+
+    def _body(self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool]) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.address.model,
+            "messages": [dict(message) for message in messages],
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+        }
+        return body | {"tools": [dict(tool) for tool in tools]} if tools else body
+
+    @contextmanager
+    def _opened(self, body: Mapping[str, Any], stream: bool) -> Iterator[Any]:
+        from azure.core.rest import HttpRequest
+
+        request = HttpRequest("POST", self.address.url, json=dict(body), headers=dict(self.address.headers()))
+        timeouts = {"connection_timeout": timeout_seconds(), "read_timeout": ANSWER_SECONDS}
+        with _client() as client, client.send_request(request, stream=stream, **timeouts) as response:
+            yield response
+
+
+def _client() -> "PipelineClient[Any, Any]":
+    """Without policies: no retry, no redirect that would carry the key elsewhere, no log that would hold it."""
+    from azure.core import PipelineClient
+
+    return PipelineClient("", policies=[])
+
+
+def _refuse(response: Any) -> None:
+    """Raises: HttpResponseError, for anything but an answer; a redirect is none, as the key would go with it."""
+    from azure.core.exceptions import HttpResponseError
+
+    if response.status_code >= 300:
+        response.read()
+        raise HttpResponseError(response=response)
+
+
+def _object(text: str) -> dict[str, Any]:
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise BackendError(f"the endpoint answered with {type(found).__name__}, expected an object of OpenAI's form")
+    return found
+
+
+def _whole(answer: Mapping[str, Any], name: str) -> Iterator[str | Call]:
+    try:
+        message = answer["choices"][0]["message"]
+    except (KeyError, IndexError, TypeError):
+        raise BackendError(f"asking {name}: the answer has no choices, expected one of OpenAI's form") from None
+    if message.get("content"):
+        yield str(message["content"])
+    for call in message.get("tool_calls") or ():
+        yield _call(call["function"]["name"], call["function"]["arguments"])
+
+
+def _streamed(chunks: Iterable[bytes]) -> Iterator[str | Call]:
+    """Text as it comes; the calls at the end, when their arguments are whole."""
+    calls: dict[int, list[str]] = {}
+    for event in _events(chunks):
+        if "error" in event:
+            raise BackendError(f"the endpoint stopped answering: {event['error']}")
+        for choice in (event.get("choices") or [])[:1]:
+            delta = choice.get("delta") or {}
+            if delta.get("content"):
+                yield str(delta["content"])
+            for part in delta.get("tool_calls") or ():
+                known, function = calls.setdefault(int(part.get("index", 0)), ["", ""]), part.get("function") or {}
+                known[0] += function.get("name") or ""
+                known[1] += function.get("arguments") or ""
+    for name, arguments in calls.values():
+        yield _call(name, arguments)
+
+
+def _events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Server-sent events, however the network cuts them. Raises: BackendError, when they end before the last one."""
+    held = b""
+    for chunk in chunks:
+        *lines, held = (held + chunk).split(b"\n")
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+            if data == b"[DONE]":
+                return
+            if data:
+                yield _object(data.decode())
+    raise BackendError("the endpoint stopped answering before its end; ask again")
+
+
+def _call(name: str, arguments: str) -> Call:
+    """A call whose arguments are no JSON object is shown as it is."""
+    try:
+        found = json.loads(arguments)
+    except ValueError:
+        found = None
+    return Call(name, found if isinstance(found, dict) else {"arguments": arguments})

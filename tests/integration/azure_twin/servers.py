@@ -1,0 +1,87 @@
+"""Programs that the twin runs beside itself, in environments of their own: an MLflow server, and the job's Python."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+
+from tests.environments import CannotInstall, environment, scoring_python
+from tests.integration.azure_twin.blobs import Missing
+from tests.integration.azure_twin.plane import Tracking
+from tests.loopback import HOST
+
+MLFLOW = "mlflow==3.15.0"
+PLUGIN = "azureml-mlflow==1.62.0.post6"  # brings the mlflow-skinny that it fits
+START_SECONDS = 120
+
+
+def job_python() -> Path:
+    """What a job's image has: everything of ours, and Azure ML's MLflow. Raises: Missing."""
+    return _installed("azureml-job", [PLUGIN], alone=False)
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[Tracking]:
+    """A real tracking server until the block is left. Raises: Missing."""
+    python, port = _installed("mlflow", [MLFLOW], alone=True), free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    options = [
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/runs.db",
+    ]
+    options += ["--default-artifact-root", str(folder / "artifacts")]
+    own = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([python, "-m", "mlflow", "server", *options], env=own, stdout=log, stderr=log,
+                                   cwd=folder, start_new_session=True)  # fmt: skip
+    try:
+        _wait(process, port, folder / "log")
+        yield Tracking(port)
+    finally:
+        os.killpg(process.pid, 15)  # its workers too
+        process.wait(timeout=60)
+
+
+def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            connection = HTTPConnection(HOST, port, timeout=5)
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < until, "the MLflow server does not start"
+        time.sleep(0.2)
+
+
+def _installed(name: str, packages: list[str], alone: bool) -> Path:
+    try:
+        return environment(name, packages, alone=alone)
+    except CannotInstall as error:
+        raise Missing(str(error)) from error
+
+
+def serving_python() -> Path:
+    """What a deployment's image has: Azure ML's inference server, and everything of ours. Raises: Missing."""
+    try:
+        return scoring_python()
+    except CannotInstall as error:
+        raise Missing(str(error)) from error

@@ -1,0 +1,102 @@
+"""The whole twin: every host that the product speaks to, started and stopped together."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.entra import CREDENTIAL, LOGIN, Entra
+from tests.integration.azure_twin.arm import Arm
+from tests.integration.azure_twin.blobs import Blobs, storage
+from tests.integration.azure_twin.catalog import prices
+from tests.integration.azure_twin.node import Nodes
+from tests.integration.azure_twin.plane import Plane, Tracking
+from tests.integration.azure_twin.scoring import Scoring
+from tests.integration.azure_twin.servers import job_python, mlflow_server
+from tests.integration.azure_twin.world import (
+    ARM_HOST,
+    BLOB_HOST,
+    GROUP,
+    PLANE_HOST,
+    PRICES_HOST,
+    SCORING_HOSTS,
+    SUBSCRIPTION,
+    WORKSPACE,
+)
+from tests.loopback import Loopback, Request, Response
+from tests.proxy import Authority, Proxy
+
+HOSTS = (ARM_HOST, LOGIN, PLANE_HOST, PRICES_HOST)
+
+
+class Twin:
+    """A workspace. `service` takes the calls to Azure, `door` those to blob storage: both record, fail and kill."""
+
+    def __init__(self, blobs: Blobs, authority: Authority) -> None:
+        self.blobs, self.entra, self.arm = blobs, Entra(), Arm(blobs)
+        self.plane = Plane(self.arm)
+        self.service = Loopback(self._serve, authority.context(*HOSTS))
+        self.door = Loopback(blobs, authority.context(BLOB_HOST))
+        self.scoring = Scoring(self.arm)
+        self.endpoints = Loopback(self.scoring, authority.context(SCORING_HOSTS))
+        routes = dict.fromkeys(HOSTS, self.service.port)
+        self.proxy = Proxy(authority, routes | {BLOB_HOST: self.door.port, SCORING_HOSTS: self.endpoints.port})
+        self.nodes: Nodes | None = None
+
+    def run_jobs(self, folder: Path, tracking: Tracking | None) -> None:
+        """Give the workspace machines. Without them a job stays where it is, and a deployment is ready at once."""
+        self.nodes = Nodes(self.arm, folder, job_python(), self.proxy.environment(), tracking, set())
+        self.plane.mlflow, self.plane.node_tokens = tracking, self.nodes.tokens
+        self.plane.logs_of, self.plane.errors, self.plane.times = self.nodes.logs, self.nodes.errors, self.nodes.times
+        self.arm.run_job, self.arm.cancel_job = self.nodes.run, self.nodes.cancel
+
+    def _serve(self, request: Request) -> Response:
+        match request.host.partition(":")[0]:
+            case "login.microsoftonline.com":
+                return self.entra(request)
+            case "prices.azure.com":
+                return prices(request)
+            case "management.azure.com":
+                return self.arm(request)
+        return self.plane(request)
+
+    def start_over(self) -> None:
+        """Forget everything, as a subscription in which nothing was ever made."""
+        assert self.nodes is None, "what runs cannot be forgotten"
+        self.arm = Arm(self.blobs, self.arm.types)
+        self.plane.arm = self.scoring.arm = self.arm
+        for loopback in (self.service, self.door, self.endpoints):
+            loopback.requests.clear()
+            loopback.faults, loopback.kills = [], []
+
+    def environment(self) -> dict[str, str]:
+        """For a process that is to find the twin where Azure would be."""
+        workspace = {"AZURE_SUBSCRIPTION_ID": SUBSCRIPTION, "AZURE_RESOURCE_GROUP": GROUP,
+                     "AZUREML_WORKSPACE_NAME": WORKSPACE}  # fmt: skip
+        return self.proxy.environment() | CREDENTIAL | workspace
+
+
+@contextmanager
+def twin(folder: Path) -> Iterator[Twin]:
+    """A twin until the block is left. Raises: Missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    authority = Authority(folder / "authority")
+    with contextlib.ExitStack() as stack:
+        made = Twin(stack.enter_context(storage(authority, folder)), authority)
+        for one in (made.service, made.door, made.endpoints, made.proxy):
+            stack.enter_context(one)
+        yield made
+
+
+@contextmanager
+def working_twin(folder: Path) -> Iterator[Twin]:
+    """A twin that trains and serves for real, with an MLflow server. Raises: Missing."""
+    with twin(folder) as made, mlflow_server(folder / "mlflow") as tracking:
+        made.run_jobs(folder / "nodes", tracking)
+        made.scoring.serve(folder / "serving")
+        try:
+            yield made
+        finally:
+            assert made.nodes is not None
+            made.nodes.stop()
+            made.scoring.stop()

@@ -1,0 +1,368 @@
+"""Checking and submitting with the real SDK against a service on this machine: what is asked, sent, and how often."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.entra import CREDENTIAL, LOGIN, SECRET, Entra
+from tests.loopback import Fault, Loopback, Request, Response, status
+from tests.proxy import Authority, Proxy
+from trainer.backends import http, once
+from trainer.backends.azureml import workspace
+from trainer.backends.azureml.backend import AzureML
+from trainer.backends.azureml.preflight import Details
+from trainer.backends.azureml.workspace import find_place
+from trainer.backends.quote import Quote
+from trainer.backends.remote import Plan
+from trainer.config import RunConfig
+from trainer.errors import BackendError, ConfigError
+from trainer.runs import Run, create_run
+from trainer.runs.ledger import Ledger
+
+ARM, BLOB, PRICES = "management.azure.com", "account.blob.core.windows.net", "prices.azure.com"
+WS = "/subscriptions/s/resourceGroups/r/providers/Microsoft.MachineLearningServices/workspaces/w"
+LOCATION = "/subscriptions/s/providers/Microsoft.MachineLearningServices/locations/eastus"
+CANARY = "canary-personal-access-token"
+ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+SIZES = [
+    {"name": "Standard_NC24ads_A100_v4", "family": "StandardNCADSA100v4Family", "vCPUs": 24, "gpus": 1},
+    {"name": "Standard_NC4as_T4_v3", "family": "Standard NCASv3_T4 Family", "vCPUs": 4, "gpus": 1},
+]
+
+
+class Azure:
+    """A workspace: what was put is there. `limit`: cores of a family; `actions`: what the caller may do."""
+
+    def __init__(self) -> None:
+        self.entra, self.kept = Entra(), dict[str, Any]()
+        self.limit, self.actions, self.job_status = 100, ["*"], "Queued"
+        self.bodies: list[bytes] = []
+        self.seconds, self.error = 60, ""  # that each job ran, and what ended it
+
+    def __call__(self, request: Request) -> Response:
+        self.bodies.append(request.body)
+        match request.host.partition(":")[0]:
+            case host if host == LOGIN:
+                return self.entra(request)
+            case host if host == BLOB:
+                return self._blob(request)
+            case host if host == PRICES:
+                item = {"retailPrice": 4.0, "meterName": "A100", "productName": "VM", "unitOfMeasure": "1 Hour"}
+                return Response(200, {"Items": [item], "NextPageLink": None})
+        return self._arm(request, request.path.removeprefix(WS))
+
+    def _blob(self, request: Request) -> Response:
+        if request.query.get("comp") == "list":
+            empty = b'<?xml version="1.0"?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>'
+            return Response(200, empty, {"Content-Type": "application/xml"})
+        if request.method in ("HEAD", "GET"):
+            return Response(404)
+        return Response(200 if request.query.get("comp") == "metadata" else 201)
+
+    def _arm(self, request: Request, path: str) -> Response:
+        known: dict[str, Any] = {
+            "": {"name": "w", "location": "eastus", "properties": {"discoveryUrl": f"https://{ARM}/discovery"}},
+            "/providers/Microsoft.Authorization/permissions": {"value": [{"actions": self.actions, "notActions": []}]},
+            f"{LOCATION}/vmSizes": {"value": SIZES},
+            f"{LOCATION}/usages": {"value": [self._usage(size["family"]) for size in SIZES]},
+            "/datastores/workspaceblobstore": self._datastore(),
+            "/datastores/workspaceblobstore/listSecrets": {"secretsType": "AccountKey", "key": "a2V5"},
+        } | self.kept
+        if request.method == "PUT":
+            name = path.rpartition("/")[2]
+            kind = {"id": f"{WS}{path}", "name": name, "type": "x"}
+            properties = request.json()["properties"]
+            more = {"status": self.job_status, "services": {}, "properties": {}} if "/jobs/" in path else {}
+            self.kept[path] = kind | {"properties": properties | more}
+            return Response(201, self.kept[path])
+        if path.endswith("/cancel"):
+            self.kept[path.removesuffix("/cancel")]["properties"]["status"] = "Canceled"
+            return Response(200)
+        if path.endswith("/startPendingUpload"):
+            uri = f"https://{BLOB}/code"
+            credential = {"credentialType": "SAS", "sasUri": f"{uri}?sig=x"}
+            return Response(200, {"blobReferenceForConsumption": {"blobUri": uri, "credential": credential},
+                                  "pendingUploadId": "x", "pendingUploadType": "TemporaryBlobReference"})  # fmt: skip
+        if request.path == "/discovery":
+            return Response(200, {"history": f"https://{ARM}"})
+        if path.endswith("/details"):
+            minutes, seconds = divmod(self.seconds, 60)
+            end = f"2026-01-01T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}+00:00"
+            return Response(200, {"startTimeUtc": "2026-01-01T00:00:00+00:00", "endTimeUtc": end, "logFiles": {},
+                                  "error": {"error": {"code": self.error, "message": "for a test"}}})  # fmt: skip
+        if path in known:
+            return Response(200, known[path])
+        if path.endswith("/versions"):
+            return Response(200, {"value": []})
+        return Response(404, {"error": {"code": "NotFound", "message": f"{path} was not found"}})
+
+    def _usage(self, family: str) -> dict[str, Any]:
+        return {"name": {"value": family}, "limit": self.limit, "currentValue": 0}
+
+    def _datastore(self) -> dict[str, Any]:
+        properties = {"datastoreType": "AzureBlob", "accountName": "account", "containerName": "c", "protocol": "https",
+                      "endpoint": "core.windows.net", "credentials": {"credentialsType": "AccountKey"}}  # fmt: skip
+        name = "workspaceblobstore"
+        return {"id": f"{WS}/datastores/{name}", "name": name, "type": "x", "properties": properties}
+
+    def jobs(self) -> list[str]:
+        return sorted(path.rpartition("/")[2] for path in self.kept if path.startswith("/jobs/"))
+
+
+@pytest.fixture
+def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Azure, Loopback]]:
+    authority, service = Authority(tmp_path / "authority"), Azure()
+    hosts = (ARM, LOGIN, BLOB, PRICES)
+    loopback = Loopback(service, authority.context(*hosts))
+    with loopback, Proxy(authority, dict.fromkeys(hosts, loopback.port)) as proxy:
+        variables = {"TRAINER_PATIENCE_SECONDS": "2", "TRAINER_TIMEOUT_SECONDS": "3"}
+        for name, value in (proxy.environment() | CREDENTIAL | variables).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 0.01)
+        monkeypatch.setattr(once, "FIRST_WAIT_SECONDS", 0.01)
+        monkeypatch.chdir(tmp_path)
+        workspace.credential.cache_clear()
+        yield service, loopback
+        workspace.credential.cache_clear()
+
+
+def config(folder: Path, **azureml: Any) -> RunConfig:
+    (folder / "train.jsonl").write_text(ROW.replace('"b"', f'"{"long " * 9}"') * 1 + ROW, encoding="utf-8")
+    place = {"subscription": "s", "resource_group": "r", "workspace": "w", "instance_type": "Standard_NC24ads_A100_v4"}
+    return RunConfig.model_validate(
+        {
+            "model": {"base": "builtin:tiny"},
+            "data": {"train": str(folder / "train.jsonl")},
+            "backend": {"kind": "azureml"},
+            "azureml": place | azureml,
+            "run": {"name": "one", "root": str(folder / "runs")},
+        }
+    )
+
+
+def quiet(message: str) -> None:
+    return
+
+
+def launched(settings: RunConfig) -> Run:
+    """As the command does after a check, whose findings other tests look at."""
+    details = Details(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200)
+    run = create_run(settings)
+    AzureML().launch(Plan(settings, Quote([], ""), [], "", details), run, quiet)
+    return run
+
+
+def test_checking_creates_nothing_and_says_what_it_costs(azure: Any, tmp_path: Path) -> None:
+    service, loopback = azure
+    plan = AzureML().check(config(tmp_path), quiet)
+    assert service.kept == {}
+    assert {request.method for request in loopback.requests if request.host.startswith((ARM, BLOB))} == {"GET"}
+    assert plan.quote.total is not None
+    assert "not verified" not in dict(plan.rows)
+    assert "Standard_NC24ads_A100_v4" in plan.text
+
+
+def test_everything_that_is_wrong_is_said_at_once(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    service.actions, service.limit = ["*/read"], 10
+    settings = config(tmp_path, datastore="gone", instance_type="Standard_NC24ads_A100_v4", environment="azureml:e:1",
+                      key_vault="https://kv.vault.azure.net", identity="user")  # fmt: skip
+    (tmp_path / "train.jsonl").write_text(ROW + '{"messages": 1}\n', encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        AzureML().check(settings, quiet)
+    places = [problem.split(":")[0] for problem in caught.value.problems]
+    assert [place for place in places if place.startswith("azureml")] == [
+        "azureml.identity", "azureml.workspace", "azureml.instance_count", "azureml.datastore", "azureml.environment",
+    ]  # fmt: skip
+    assert any("train.jsonl" in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("azureml", "found"),
+    [
+        ({"instance_type": "Standard_NC24rs_v3"}, "was retired on 2025-09-30"),
+        ({"instance_type": "Standard_NC24ads_A100_v5"}, "did you mean Standard_NC24ads_A100_v4?"),
+        ({"instance_type": None}, "azureml.instance_type: is not set"),
+        ({"compute": "gone", "instance_type": None}, "azureml.compute: 'gone' was not found"),
+    ],
+)
+def test_a_machine_that_cannot_be_had_is_refused(azure: Any, tmp_path: Path, azureml: Any, found: str) -> None:
+    azure[0].kept["/computes"] = {"value": []}
+    with pytest.raises(ConfigError, match=found.replace("?", r"\?").replace("(", r"\(")):
+        AzureML().check(config(tmp_path, **azureml), quiet)
+
+
+def test_a_t4_has_no_bfloat16(azure: Any, tmp_path: Path) -> None:
+    settings = config(tmp_path, instance_type="Standard_NC4as_T4_v3")
+    settings = settings.model_copy(update={"model": settings.model.model_copy(update={"dtype": "bfloat16"})})
+    with pytest.raises(ConfigError, match=r"model\.dtype: is 'bfloat16', which the T4 .* has not"):
+        AzureML().check(settings, quiet)
+
+
+def test_one_job_is_created_and_everything_is_in_the_ledger(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    open_things = [(entry.thing.kind, entry.step) for entry in Ledger(run.path).open()]
+    assert sorted(open_things) == [(kind, "exists") for kind in ("code", "data", "environment", "job")]
+    assert run.status() | {"state": "queued", "job": job, "backend": "azureml"} == run.status()
+    assert Ledger(run.path).billing()[0].thing.delete_with == f"trainer cancel {run.path}"
+
+
+def test_nothing_secret_and_nothing_of_the_repository_is_sent(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    for name in (".env", "id_rsa"):
+        (tmp_path / name).write_text(CANARY, encoding="utf-8")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    address = f"https://user:{CANARY}@example.test/x.git"
+    subprocess.run(["git", "remote", "add", "origin", address], cwd=tmp_path, check=True)
+    service.bodies.clear()
+    launched(config(tmp_path))
+    sent = b"".join(service.bodies)
+    assert CANARY.encode() not in sent
+    assert b"example.test" not in sent
+    login = b"".join(body for body in service.bodies if b"grant_type" in body)
+    assert sent.count(SECRET.encode()) == login.count(SECRET.encode())
+
+
+JOB = lambda request: request.method == "PUT" and "/jobs/" in request.path  # noqa: E731
+FAULTS = [
+    Fault("503 before", answer=status(503, Retry_After="0")),
+    Fault("503 after", commits=True, answer=status(503, Retry_After="0")),
+    Fault("500 after", commits=True, answer=status(500)),
+    Fault("409 with Retry-After after", commits=True, answer=status(409, Retry_After="0")),
+    Fault("reset after", commits=True, broken="reset"),
+    Fault("429", answer=status(429, Retry_After="0")),
+]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=() if fault.broken else pytest.mark.long, id=fault.name) for fault in FAULTS],
+)
+def test_a_lost_answer_makes_no_second_job(azure: Any, tmp_path: Path, fault: Fault) -> None:
+    service, loopback = azure
+    loopback.faults = [fault.fresh(JOB)]
+    launched(config(tmp_path))
+    assert len(service.jobs()) == 1
+    puts = sum(map(JOB, loopback.requests))
+    assert puts == (1 if fault.commits else 2)
+
+
+def test_azure_cores_own_retries_are_off(azure: Any, tmp_path: Path) -> None:
+    _, loopback = azure
+    fault = Fault("400 with Retry-After", answer=status(400, Retry_After="0"), times=9)
+    loopback.faults = [fault.fresh(lambda request: request.method == "PUT" and "/environments/" in request.path)]
+    with pytest.raises(BackendError, match="refused with 400"):
+        launched(config(tmp_path))
+    assert fault.times - loopback.faults[0].times == 1
+    assert Run(tmp_path / "runs" / "one").state == "failed"
+
+
+def test_a_refused_job_can_be_resumed_once_it_is_put_right(azure: Any, tmp_path: Path) -> None:
+    service, loopback = azure
+    loopback.faults = [Fault("403", answer=status(403)).fresh(JOB)]
+    with pytest.raises(BackendError, match="lacks a role"):
+        launched(config(tmp_path))
+    run = Run(tmp_path / "runs" / "one")
+    AzureML().resume(run, quiet)
+    assert len(service.jobs()) == 1
+    assert run.state == "queued"
+
+
+def test_resuming_attaches_to_a_job_that_goes_on(azure: Any, tmp_path: Path) -> None:
+    service, loopback = azure
+    run = launched(config(tmp_path))
+    loopback.requests.clear()
+    AzureML().resume(run, quiet)
+    assert len(service.jobs()) == 1
+    assert [request.path for request in loopback.requests if request.method == "PUT"] == []
+
+
+def ended(service: Azure, job: str, status: str) -> None:
+    service.kept[f"/jobs/{job}"]["properties"]["status"] = status
+
+
+def test_a_cancelled_run_bills_no_more_and_is_resumed_by_another_job(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    ended(service, job, "Canceled")
+    AzureML().refresh(run, quiet)
+    assert (run.state, Ledger(run.path).billing()) == ("cancelled", [])
+    AzureML().resume(run, quiet)
+    AzureML().resume(run, quiet)
+    assert service.jobs() == [job, f"{job}-2"]
+    first, second = (service.kept[f"/jobs/{name}"]["properties"] for name in service.jobs())
+    assert first["outputs"]["run"]["uri"] == second["outputs"]["run"]["uri"]
+    assert run.status()["attempt"] == 2
+
+
+def test_cancelling_ends_the_job_and_the_bill(azure: Any, tmp_path: Path) -> None:
+    _, loopback = azure
+    run = launched(config(tmp_path))
+    AzureML().cancel(run, quiet)
+    assert (run.state, Ledger(run.path).billing()) == ("cancelled", [])
+    loopback.requests.clear()
+    AzureML().cancel(run, quiet)
+    assert [request.path for request in loopback.requests if request.path.endswith("/cancel")] == []
+    assert run.state == "cancelled"
+
+
+def test_attempts_share_the_time_limit(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    ended(service, job, "Canceled")
+    service.seconds = 5400
+    AzureML().resume(run, quiet)
+    assert service.kept[f"/jobs/{job}-2"]["properties"]["limits"]["timeout"] == "PT30M"
+    ended(service, f"{job}-2", "Canceled")
+    with pytest.raises(ConfigError, match=r"its jobs have used 3\.0 of 2\.0 hours"):
+        AzureML().resume(run, quiet)
+    assert len(service.jobs()) == 2
+
+
+@pytest.mark.parametrize(("most", "jobs", "state"), [(3, 2, "cancelled"), (1, 1, "paused")])
+def test_a_lost_machine_is_answered_by_another_job_as_often_as_allowed(
+    azure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, jobs: int, state: str
+) -> None:
+    service, _ = azure
+    monkeypatch.setenv("TRAINER_POLLING_SECONDS", "0.05")
+    run = launched(config(tmp_path, max_attempts=most))
+    ended(service, service.jobs()[0], "Failed")
+    service.error, service.job_status = "PreemptionError", "Canceled"
+    outcome = AzureML().follow(run, quiet)
+    assert (len(service.jobs()), run.state) == (jobs, state)
+    assert outcome.exit_code == (75 if state == "paused" else 1)
+
+
+def test_a_job_that_somebody_deleted_is_replaced(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    del service.kept[f"/jobs/{job}"]
+    AzureML().resume(run, quiet)
+    assert service.jobs() == [f"{job}-2"]
+
+
+def test_an_interrupted_launch_is_finished_with_the_same_job(azure: Any, tmp_path: Path) -> None:
+    """As after kill -9 between the answer and its line in the ledger."""
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    ledger = run.path / "ledger.jsonl"
+    lines = ledger.read_text(encoding="utf-8").splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if '"intended"' in line)
+    ledger.write_text("".join(lines[: last + 1]), encoding="utf-8")
+    AzureML().resume(run, quiet)
+    assert service.jobs() == [job]
+    assert [(entry.thing.kind, entry.step) for entry in Ledger(run.path).open()][-1] == ("job", "exists")
+
+
+def test_pausing_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer cancel .* keeps its checkpoints, and trainer resume"):
+        AzureML().pause(create_run(config(tmp_path)), quiet)
