@@ -13,6 +13,10 @@ from tests.proxy import Authority, Proxy
 from trainer.backends import http, once
 from trainer.backends.azureml import workspace
 from trainer.backends.azureml.backend import AzureML
+from trainer.backends.azureml.preflight import Details
+from trainer.backends.azureml.workspace import find_place
+from trainer.backends.quote import Quote
+from trainer.backends.remote import Plan
 from trainer.config import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, create_run
@@ -36,6 +40,7 @@ class Azure:
         self.entra, self.kept = Entra(), dict[str, Any]()
         self.limit, self.actions, self.job_status = 100, ["*"], "Queued"
         self.bodies: list[bytes] = []
+        self.seconds, self.error = 60, ""  # that each job ran, and what ended it
 
     def __call__(self, request: Request) -> Response:
         self.bodies.append(request.body)
@@ -50,6 +55,9 @@ class Azure:
         return self._arm(request, request.path.removeprefix(WS))
 
     def _blob(self, request: Request) -> Response:
+        if request.query.get("comp") == "list":
+            empty = b'<?xml version="1.0"?><EnumerationResults><Blobs/><NextMarker/></EnumerationResults>'
+            return Response(200, empty, {"Content-Type": "application/xml"})
         if request.method in ("HEAD", "GET"):
             return Response(404)
         return Response(200 if request.query.get("comp") == "metadata" else 201)
@@ -75,6 +83,13 @@ class Azure:
             credential = {"credentialType": "SAS", "sasUri": f"{uri}?sig=x"}
             return Response(200, {"blobReferenceForConsumption": {"blobUri": uri, "credential": credential},
                                   "pendingUploadId": "x", "pendingUploadType": "TemporaryBlobReference"})  # fmt: skip
+        if request.path == "/discovery":
+            return Response(200, {"history": f"https://{ARM}"})
+        if path.endswith("/details"):
+            minutes, seconds = divmod(self.seconds, 60)
+            end = f"2026-01-01T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}+00:00"
+            return Response(200, {"startTimeUtc": "2026-01-01T00:00:00+00:00", "endTimeUtc": end, "logFiles": {},
+                                  "error": {"error": {"code": self.error, "message": "for a test"}}})  # fmt: skip
         if path in known:
             return Response(200, known[path])
         if path.endswith("/versions"):
@@ -130,9 +145,10 @@ def quiet(message: str) -> None:
 
 
 def launched(settings: RunConfig) -> Run:
-    plan = AzureML().check(settings, quiet)
-    run = create_run(plan.config)
-    AzureML().launch(plan, run, quiet)
+    """As the command does after a check, whose findings other tests look at."""
+    details = Details(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200)
+    run = create_run(settings)
+    AzureML().launch(Plan(settings, Quote([], ""), [], "", details), run, quiet)
     return run
 
 
@@ -220,7 +236,10 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=() if fault.broken else pytest.mark.long, id=fault.name) for fault in FAULTS],
+)
 def test_a_lost_answer_makes_no_second_job(azure: Any, tmp_path: Path, fault: Fault) -> None:
     service, loopback = azure
     loopback.faults = [fault.fresh(JOB)]
@@ -258,6 +277,76 @@ def test_resuming_attaches_to_a_job_that_goes_on(azure: Any, tmp_path: Path) -> 
     AzureML().resume(run, quiet)
     assert len(service.jobs()) == 1
     assert [request.path for request in loopback.requests if request.method == "PUT"] == []
+
+
+def ended(service: Azure, job: str, status: str) -> None:
+    service.kept[f"/jobs/{job}"]["properties"]["status"] = status
+
+
+def test_a_cancelled_run_bills_no_more_and_is_resumed_by_another_job(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    ended(service, job, "Canceled")
+    AzureML().refresh(run, quiet)
+    assert (run.state, Ledger(run.path).billing()) == ("cancelled", [])
+    AzureML().resume(run, quiet)
+    AzureML().resume(run, quiet)
+    assert service.jobs() == [job, f"{job}-2"]
+    first, second = (service.kept[f"/jobs/{name}"]["properties"] for name in service.jobs())
+    assert first["outputs"]["run"]["uri"] == second["outputs"]["run"]["uri"]
+    assert run.status()["attempt"] == 2
+
+
+def test_attempts_share_the_time_limit(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    ended(service, job, "Canceled")
+    service.seconds = 5400
+    AzureML().resume(run, quiet)
+    assert service.kept[f"/jobs/{job}-2"]["properties"]["limits"]["timeout"] == "PT30M"
+    ended(service, f"{job}-2", "Canceled")
+    with pytest.raises(ConfigError, match=r"its jobs have used 3\.0 of 2\.0 hours"):
+        AzureML().resume(run, quiet)
+    assert len(service.jobs()) == 2
+
+
+@pytest.mark.parametrize(("most", "jobs", "state"), [(3, 2, "cancelled"), (1, 1, "paused")])
+def test_a_lost_machine_is_answered_by_another_job_as_often_as_allowed(
+    azure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, jobs: int, state: str
+) -> None:
+    service, _ = azure
+    monkeypatch.setenv("TRAINER_POLLING_SECONDS", "0.05")
+    run = launched(config(tmp_path, max_attempts=most))
+    ended(service, service.jobs()[0], "Failed")
+    service.error, service.job_status = "PreemptionError", "Canceled"
+    outcome = AzureML().follow(run, quiet)
+    assert (len(service.jobs()), run.state) == (jobs, state)
+    assert outcome.exit_code == (75 if state == "paused" else 1)
+
+
+def test_a_job_that_somebody_deleted_is_replaced(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    del service.kept[f"/jobs/{job}"]
+    AzureML().resume(run, quiet)
+    assert service.jobs() == [f"{job}-2"]
+
+
+def test_an_interrupted_launch_is_finished_with_the_same_job(azure: Any, tmp_path: Path) -> None:
+    """As after kill -9 between the answer and its line in the ledger."""
+    service, _ = azure
+    run = launched(config(tmp_path))
+    (job,) = service.jobs()
+    ledger = run.path / "ledger.jsonl"
+    lines = ledger.read_text(encoding="utf-8").splitlines(keepends=True)
+    last = max(number for number, line in enumerate(lines) if '"intended"' in line)
+    ledger.write_text("".join(lines[: last + 1]), encoding="utf-8")
+    AzureML().resume(run, quiet)
+    assert service.jobs() == [job]
+    assert [(entry.thing.kind, entry.step) for entry in Ledger(run.path).open()][-1] == ("job", "exists")
 
 
 def test_pausing_is_refused_with_what_to_do_instead(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A verb connects, holds the run's lock where it writes into its folder, and calls
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trainer.backends.azureml import follow, record
@@ -76,8 +77,10 @@ class AzureML:
                 return
             place, plan = recalled
             client, entry = connect(place), record.newest_job(run)
-            if entry is None or not entry.is_open:
+            if entry is None or entry.step == "refused":
                 submit(run, client, place, plan, 1 if entry is None else record.attempt_of(entry, plan), say)
+            elif entry.step == "deleted":
+                submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
             elif entry.step == "intended":
                 submit(run, client, place, plan, record.attempt_of(entry, plan), say)
             else:
@@ -91,7 +94,7 @@ class AzureML:
                 run.set_status("cancelled")
             say(f"{run.name} had no job yet")
             return
-        place, _ = recalled
+        place, plan = recalled
         client, name = connect(place), entry.thing.key
         job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"looking for the job {name!r}", say)
         if job is not None and not is_final(word_of(job.status)):
@@ -99,7 +102,11 @@ class AzureML:
         if holder(run.path) is None:
             with locked(run.path, say):
                 run.event(f"cancelling job {name}", kind="job", job=name)
-                self._after_cancel(run, client, name, say)
+                if job is None:  # its creation was interrupted, and never reached the service
+                    Ledger(run.path).write(entry.thing, "refused", reason="cancelled")
+                    run.set_status("cancelled")
+                else:
+                    follow.wait_for_end(follow.Watch(run, client, place, plan, say))
         say(f"{run.name} is {run.state}; go on from its checkpoints with: trainer resume {run.path}")
 
     def delete(self, run: Run, say: Say) -> None:
@@ -171,7 +178,12 @@ class AzureML:
         entry = record.newest_job(run)
         assert entry is not None
         name = entry.thing.key
-        job = patiently(lambda: client.jobs.get(name), f"reading the job {name!r}", say)
+        job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"reading the job {name!r}", say)
+        if job is None:
+            say(f"job {name} is gone; submitting the run again, from its newest checkpoint")
+            Ledger(run.path).write(entry.thing, "deleted")
+            submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
+            return
         status = word_of(job.status)
         if not is_final(status):
             say(f"job {name} is {status}; going on with it")
@@ -191,11 +203,6 @@ class AzureML:
         submit(run, client, place, _what_is_left(run, plan), attempt + 1, say)
         return True
 
-    def _after_cancel(self, run: Run, client: "MLClient", name: str, say: Say) -> None:
-        job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"reading the job {name!r}", say)
-        if job is None or word_of(job.status) == "Canceled":
-            run.set_status("cancelled")
-
 
 def _recalled(run: Run) -> tuple[Place, JobPlan]:
     """Raises: ConfigError, for a run without a job."""
@@ -212,8 +219,6 @@ def _what_is_left(run: Run, plan: JobPlan) -> JobPlan:
 
     Raises: ConfigError, when nothing is left.
     """
-    from dataclasses import replace
-
     used = sum(
         float(entry.facts.get("seconds") or 0) for entry in Ledger(run.path).entries() if entry.thing.kind == "job"
     )

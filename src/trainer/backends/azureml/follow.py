@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
 SILENCE = 30  # times the patience with one call: how long a service may stay out of reach while a run is followed
+END_SECONDS = 30.0
 OWN = frozenset({"state", "backend", "created_at", "updated_at", "error", *this_process()})  # never the node's
 
 
@@ -34,7 +35,7 @@ class Watch:
         self.config = run.config()
         self.history = History(client, place, say)
         self.mirror = Mirror(run, open_datastore(client, self.config.azureml.datastore, prefix_of(plan.stem), say))
-        self._shown = self.log_size()
+        self._told = False
 
     def step(self, tell: bool) -> bool:
         """Bring the run's files up to date once; whether the job has ended. Raises: BackendError."""
@@ -43,7 +44,7 @@ class Watch:
         name = entry.thing.key
         job = patiently(lambda: self.client.jobs.get(name), f"reading the job {name!r}", self.say)
         self.mirror.update()
-        details = self.history.details(name)
+        details = self._details(name)
         self._take_log(details, tell)
         status = word_of(job.status)
         if is_final(status):
@@ -73,10 +74,15 @@ class Watch:
     def _of_the_node(self) -> dict[str, Any]:
         return {name: value for name, value in self.mirror.node.items() if name not in OWN}
 
-    def log_size(self) -> int:
-        """How much of the job's log is here."""
-        path = self.run.path / "output.log"
-        return path.stat().st_size if path.is_file() else 0
+    def _details(self, job: str) -> Details:
+        """Log and reason; a run goes on without them where the history cannot be read."""
+        try:
+            return self.history.details(job)
+        except BackendError as error:
+            if not self._told:
+                self.say(f"{error}\nthe run is followed without its log")
+                self._told = True
+            return Details()
 
     def _take_log(self, details: Details, tell: bool) -> None:
         """Add to output.log what the command has printed since. A second attempt has a log of its own."""
@@ -114,7 +120,18 @@ def watch_to_the_end(watch: Watch, resubmit: Callable[[], bool]) -> Outcome:
             ended = False
         if ended and not (watch.run.state == "paused" and resubmit()):
             return outcome(watch.run)
-        time.sleep(float(os.environ.get("TRAINER_POLLING_SECONDS", POLLING_SECONDS)))
+        time.sleep(_polling_seconds())
+
+
+def wait_for_end(watch: Watch) -> None:
+    """Give a job that was told to end a little time to do so; later looks at the run find it ended."""
+    until = time.monotonic() + END_SECONDS
+    while not watch.step(tell=False) and time.monotonic() < until:
+        time.sleep(_polling_seconds())
+
+
+def _polling_seconds() -> float:
+    return float(os.environ.get("TRAINER_POLLING_SECONDS", POLLING_SECONDS))
 
 
 def outcome(run: Run) -> Outcome:

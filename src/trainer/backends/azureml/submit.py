@@ -52,7 +52,7 @@ def _create_job(
 ) -> None:
     config, ledger = run.config(), Ledger(run.path)
     code = Thing(BACKEND, "code", content_hash(snapshot.code)[:HASH_LENGTH], place.arm_id)
-    if ledger.find(code.kind, code.key) is None:
+    if (known := ledger.find(code.kind, code.key)) is None or not known.is_open:
         ledger.write(code, "intended")
     machine = plan.instance_type or config.azureml.compute
     thing = job_thing(run, place, plan, attempt, f"{config.azureml.instance_count} x {machine} until it ends")
