@@ -32,6 +32,7 @@ from tests.loopback import Request, Response
 Body = dict[str, Any]
 AUDIENCES = ("https://management.azure.com", "https://management.core.windows.net")
 VERSIONED = ("codes", "environments", "data", "models")
+CHANGEABLE = frozenset({"isArchived", "tags", "description", "displayName"})
 FINAL = ("Completed", "Failed", "Canceled")
 OPERATIONS = f"{SUBSCRIPTION_ID}/providers/{PROVIDER}/locations/{REGION}/mfeOperations"
 
@@ -276,6 +277,8 @@ class Arm:
             made["systemData"] = before["systemData"]
             if kind == "workspaces/jobs" or _is_version(path):
                 made = before
+                for name in CHANGEABLE & body["properties"].keys():
+                    made["properties"][name] = body["properties"][name]
             else:
                 made["properties"]["provisioningState"] = "Updating"
         else:
