@@ -78,6 +78,9 @@ class Azure:
             more = {"status": self.job_status, "services": {}, "properties": {}} if "/jobs/" in path else {}
             self.kept[path] = kind | {"properties": properties | more}
             return Response(201, self.kept[path])
+        if path.endswith("/cancel"):
+            self.kept[path.removesuffix("/cancel")]["properties"]["status"] = "Canceled"
+            return Response(200)
         if path.endswith("/startPendingUpload"):
             uri = f"https://{BLOB}/code"
             credential = {"credentialType": "SAS", "sasUri": f"{uri}?sig=x"}
@@ -296,6 +299,17 @@ def test_a_cancelled_run_bills_no_more_and_is_resumed_by_another_job(azure: Any,
     first, second = (service.kept[f"/jobs/{name}"]["properties"] for name in service.jobs())
     assert first["outputs"]["run"]["uri"] == second["outputs"]["run"]["uri"]
     assert run.status()["attempt"] == 2
+
+
+def test_cancelling_ends_the_job_and_the_bill(azure: Any, tmp_path: Path) -> None:
+    _, loopback = azure
+    run = launched(config(tmp_path))
+    AzureML().cancel(run, quiet)
+    assert (run.state, Ledger(run.path).billing()) == ("cancelled", [])
+    loopback.requests.clear()
+    AzureML().cancel(run, quiet)
+    assert [request.path for request in loopback.requests if request.path.endswith("/cancel")] == []
+    assert run.state == "cancelled"
 
 
 def test_attempts_share_the_time_limit(azure: Any, tmp_path: Path) -> None:

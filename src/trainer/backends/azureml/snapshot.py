@@ -17,7 +17,8 @@ from trainer.config.load import dump_config
 from trainer.config.schema import DataSource, RunConfig
 from trainer.errors import ConfigError
 from trainer.model.lineage import Parent, find_parent
-from trainer.runs.checkpoint import folder_of
+from trainer.runs import files
+from trainer.runs.checkpoint import MANIFEST, folder_of
 
 OWN_SUFFIXES = frozenset({".py", ".jinja", ".txt"})
 PACKAGE = "azure-llm-trainer"
@@ -60,8 +61,8 @@ def stage(config: RunConfig, folder: Path) -> Snapshot:
 
 def list_files(folder: Path) -> list[tuple[str, int]]:
     """Path and size in bytes of every file, by path."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in found]
 
 
 def content_hash(folder: Path) -> str:
@@ -143,10 +144,14 @@ def _copy_parent(parent: Parent, folder: Path) -> str:
             _copy(path, target / "adapter" / path.relative_to(parent.adapter))
         return f"base/{parent.run.name}"
     checkpoint = folder_of(parent.run.checkpoints, parent.step)
-    for path in sorted(checkpoint.iterdir()):
-        if path.is_file() and path.suffix in MODEL_SUFFIXES:
-            _copy(path, target / "checkpoints" / checkpoint.name / path.name)
+    for name in (MANIFEST, *map(_flat_name, files.read_record(checkpoint / MANIFEST)["files"])):
+        _copy(checkpoint / name, target / "checkpoints" / checkpoint.name / name)
     return f"base/{parent.run.name}@{parent.step}"
+
+
+def _flat_name(name: str) -> str:
+    """A checkpoint is a flat folder; no name in its manifest leads elsewhere."""
+    return Path(name).name
 
 
 def _model_files(folder: Path) -> Iterator[Path]:

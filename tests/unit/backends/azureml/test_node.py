@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUESTIONS
-from tests.tiny_runs import _row
+from tests.tiny_runs import _row, train
 from trainer.backends.azureml.node import main
 from trainer.backends.azureml.snapshot import stage
 from trainer.backends.azureml.tracking import MAX_CHARACTERS, MAX_PARAMETERS, measurements, parameters
-from trainer.config import RunConfig
+from trainer.config import RunConfig, load_config
+from trainer.model.lineage import find_parent
 from trainer.runs import Run
 
 
@@ -87,3 +89,29 @@ def test_main_needs_a_folder_for_its_output(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         main(["--config", "x.yaml", "--data", "y"])
     assert "--output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", ["", "@16"])
+def test_an_earlier_run_is_trained_further_on_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What is staged of it is a run to the code that looks for one, with the same adapter."""
+    (tmp_path / "mine").mkdir()
+    earlier = train(tmp_path / "mine")
+    (earlier.path / ".env").write_text("secret", encoding="utf-8")
+    values = {
+        "model": {"base": f"{earlier.path}{step}"},
+        "data": {"train": str(tmp_path / "mine" / "train.jsonl")},
+        "backend": {"kind": "azureml"},
+        "run": {"name": "further", "root": str(tmp_path / "mine" / "runs")},
+    }
+    job = stage(RunConfig.model_validate(values), tmp_path / "job").folder
+    assert list(job.rglob(".env")) == []
+    shutil.move(job, tmp_path / "node")
+    shutil.rmtree(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "node")
+    parent = find_parent(load_config(Path("code/config.yaml")))
+    assert parent is not None
+    assert (parent.run.name, parent.step) == ("tuned", 16 if step else None)
+    assert parent.adapter_file.is_file()
+    assert parent.base["name"] == "builtin:tiny"
