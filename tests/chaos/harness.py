@@ -179,6 +179,7 @@ def progress(verdicts: Iterator[Verdict], total: int) -> Iterator[Verdict]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trainer", choices=["ours", "stock"], default="ours")
+    parser.add_argument("--variant", choices=["shared", "unshared", "cut"], default="shared", help="of ours")
     parser.add_argument("--points", type=int, default=300)
     parser.add_argument("--events", action="store_true", help="only tell the file-system events of a run, in order")
     parser.add_argument("--output", type=Path, required=True)
@@ -189,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        subject = OurTrainer(root) if options.trainer == "ours" else StockTrainer(root)
+        subject = OurTrainer(root, options.variant) if options.trainer == "ours" else StockTrainer(root)
         chaos = Chaos(subject, root)
         if options.events:
             options.output.write_text(json.dumps({"events": [(event.kind, event.path) for event in chaos.events]}))
@@ -198,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         verdicts = list(progress(map(chaos.judge, cases), len(cases)))
     summary = {
         "trainer": options.trainer,
+        "variant": options.variant,
         "events": len(chaos.events),
         "cases": len(verdicts),
         "outcomes": dict(Counter(verdict.outcome for verdict in verdicts)),

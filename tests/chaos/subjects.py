@@ -10,8 +10,13 @@ import torch
 from rich.console import Console
 
 from trainer.config import RunConfig
+from trainer.config.schema import MemoryConfig
+from trainer.data.packing import Pack
 from trainer.errors import ExitCode
+from trainer.model.sharing import UNSHARED
 from trainer.runs import Run, create_run, find_or_adopt, lock
+from trainer.training import engine
+from trainer.training.engine import Engine
 from trainer.training.fit import fit
 from trainer.training.prepare import prepare
 
@@ -34,10 +39,18 @@ def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-class OurTrainer:
-    """`train --config … --auto-resume`, without the command around it."""
+VARIANTS = ("shared", "unshared", "cut")
+TOO_MANY = 44  # tokens at a time: some steps have no larger pack, so that memory runs out in the middle of the run
 
-    def __init__(self, root: Path) -> None:
+
+class OurTrainer:
+    """`train --config … --auto-resume`, without the command around it.
+
+    `shared` is as it comes; `unshared` computes no token for two rows; `cut` runs out of memory at larger packs, as a
+    smaller device would, and cuts its steps finer from then on.
+    """
+
+    def __init__(self, root: Path, variant: str = "shared") -> None:
         torch.set_num_threads(1)  # before the first operation: forks inherit no thread pool
         lock.PATIENCE_SECONDS = 0.2
         self.config = RunConfig.model_validate(
@@ -55,6 +68,11 @@ class OurTrainer:
                 "run": {"root": str(root), "name": "undisturbed"},
             }
         )  # fmt: skip
+        if variant == "unshared":
+            engine.sharing_of = lambda model: (UNSHARED, None)
+        if variant == "cut":
+            self.config = self.config.model_copy(update={"memory": MemoryConfig(token_budget=60)})
+            Engine.sums = _fitting(Engine.sums)
         self.prepared = prepare(self.config, print)
 
     def start(self, folder: Path) -> None:
@@ -73,6 +91,15 @@ class OurTrainer:
         run = Run(folder)
         measured = [(row["step"], row["learning_rate"], row["grad_norm"], row["num_tokens"]) for row in run.metrics()]
         return run.state, run.results(), measured, digest(run.adapter / "adapter_model.safetensors")
+
+
+def _fitting(sums: Any) -> Any:
+    def fitting_sums(self: Engine, pack: Pack) -> Any:
+        if torch.is_grad_enabled() and len(pack.input_ids) > TOO_MANY:
+            raise torch.OutOfMemoryError
+        return sums(self, pack)
+
+    return fitting_sums
 
 
 def _with(prepared: Any, config: RunConfig) -> Any:

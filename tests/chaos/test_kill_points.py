@@ -21,6 +21,18 @@ def test_a_run_killed_at_points_all_over_its_life_ends_the_same() -> None:
     check(run_harness("--points", "10", timeout=550), 10)
 
 
+@pytest.mark.parametrize("variant", ["unshared", "cut"])
+def test_also_where_rows_share_nothing_and_where_memory_ran_out_before(variant: str) -> None:
+    check(run_harness("--variant", variant, "--points", "4", timeout=550), 4)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("variant", ["unshared", "cut"])
+def test_also_there_at_a_hundred_points(variant: str) -> None:
+    check(run_harness("--variant", variant, "--points", "100", timeout=7000), 100)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_a_run_killed_at_three_hundred_points_ends_the_same() -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.conftest import REPOSITORY
 from tests.integration.test_fit import adapter_hash, measurements
 from trainer.runs import Run
+from trainer.runs.checkpoint import Checkpoint
 
 CONFIG = """
 model: {{base: builtin:tiny}}
@@ -25,7 +26,26 @@ run: {{root: {root}}}
 """
 
 
-def start(arguments: Sequence[str | Path], size: int) -> list[subprocess.Popen[str]]:
+# The second process runs out of memory in its third forward pass of training.
+OUT_OF_MEMORY = """
+import logging, os, torch
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+from trainer.cli.main import trainer
+from trainer.training.engine import Engine
+original, is_second, calls = Engine.sums, os.environ["RANK"] == "1", []
+def sums(self, pack):
+    calls.append(torch.is_grad_enabled())
+    if is_second and torch.is_grad_enabled() and sum(calls) == 3:
+        raise torch.OutOfMemoryError
+    return original(self, pack)
+Engine.sums = sums
+trainer()
+"""
+
+
+def start(
+    arguments: Sequence[str | Path], size: int, program: Sequence[str] = ("-m", "trainer")
+) -> list[subprocess.Popen[str]]:
     """What torchrun does: one process for each rank, with their meeting point in the environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -34,7 +54,7 @@ def start(arguments: Sequence[str | Path], size: int) -> list[subprocess.Popen[s
     for rank in range(size):
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
         environment = os.environ | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "trainer", "train", *map(str, arguments)]
+        command = [sys.executable, *program, "train", *map(str, arguments)]
         processes.append(
             subprocess.Popen(
                 command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -88,6 +108,20 @@ def test_two_processes_stop_together_and_go_on_bit_identically(tmp_path: Path, d
     whole = run_of(tmp_path, "whole")
     assert adapter_hash(stopped) == adapter_hash(whole)
     assert measurements(stopped) == measurements(whole)
+
+
+def test_memory_that_runs_out_in_one_process_cuts_the_step_finer_in_both(tmp_path: Path) -> None:
+    config = write_config(tmp_path, dropout=0)
+    budget = "memory.token_budget=300"
+    assert codes(start(["--config", config, "run.name=whole", budget], 2)) == [0, 0]
+    assert codes(start(["--config", config, "run.name=cut", budget], 2, ("-c", OUT_OF_MEMORY))) == [0, 0]
+    whole, cut = run_of(tmp_path, "whole"), run_of(tmp_path, "cut")
+    messages = [event["message"] for event in cut.events() if "out of memory" in event["message"]]
+    assert messages == ["out of memory: the step is cut finer, to 150 tokens at a time"]
+    last = max(cut.checkpoints.glob("step-*"))
+    assert Checkpoint(last).state()["plan"]["token_budget"] == 150
+    for row, expected in zip(cut.results(), whole.results(), strict=True):
+        assert row == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_mistake_that_only_the_first_process_sees_ends_both(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complet
 from trainer.training import fit as fitting
 from trainer.training import sft
 from trainer.training.engine import Engine
-from trainer.training.fingerprint import CHANGEABLE, FREE, fingerprint, refuse_changes
+from trainer.training.fingerprint import CHANGEABLE, FREE, FREE_SECTIONS, fingerprint, refuse_changes
 from trainer.training.prepare import Prepared, prepare
 from trainer.training.writer import Snapshot
 
@@ -135,7 +135,7 @@ MUTATIONS: dict[str, Any] = {
     "training.adam_beta1": 0.8, "training.adam_beta2": 0.9, "training.adam_epsilon": 1e-6,
     "training.max_grad_norm": 0.5, "training.deterministic": True, "training.eval_steps": 3, "training.eval_rows": 1,
     "training.early_stopping_patience": 4, "training.early_stopping_threshold": 0.1, "training.adapter_from": "last",
-    "training.logging_steps": 3, "memory.token_budget": 77,
+    "training.logging_steps": 3, "memory.token_budget": 77, "memory.recompute_layers": 1,
 }  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def test_every_setting_is_either_compared_or_known_to_change_nothing(prepared: P
     others = {"data.train", "data.validation", "training.method"}  # below; and one that has a single value
     assert set(MUTATIONS) | others == {name for name in compared if " " not in name}
     unknown = set(field_names()) - compared - FREE
-    assert {name.split(".")[0] for name in unknown} <= {"run", "tracking", "backend", "evaluation"}
+    assert {name.split(".")[0] for name in unknown} <= set(FREE_SECTIONS)
 
 
 @pytest.mark.parametrize(
@@ -579,7 +579,7 @@ def test_a_job_that_starts_again_with_other_memory_left_keeps_its_plan(
 
     run = stopped_run(settings, monkeypatch)
     budget = run.config().memory.token_budget
-    monkeypatch.setattr(preparing, "free_memory_bytes", lambda device: 600 * 2**20)
+    monkeypatch.setattr(preparing, "free_memory_bytes", lambda device: 60 * 2**20)
     prepared = local.check(settings(run__name="stopped"), print, may_exist=True)
     assert prepared.plan.token_budget == budget
     assert prepare(settings(run__name="stopped"), print).plan.token_budget != budget

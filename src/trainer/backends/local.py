@@ -26,6 +26,7 @@ from trainer.runs.process import is_here
 from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
+from trainer.training.plan import MEMORY
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
@@ -45,14 +46,16 @@ def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = Fa
 
 
 def _with_plan(config: RunConfig) -> RunConfig:
-    """The config with the token budget of the run that exists: this machine may have other memory left."""
+    """The config with the memory plan of the run that exists: this machine may have other memory left."""
     existing = Path(config.run.root) / str(config.run.name) / "config.yaml"
-    if config.memory.token_budget != "auto" or not existing.is_file():
+    if not existing.is_file():
         return config
     try:
-        return config.model_copy(update={"memory": load_config(existing).memory})
+        stored = load_config(existing).memory
     except ConfigError:  # cut short by a mount; it is written anew
         return config
+    left = {name: getattr(stored, name) for name in MEMORY if getattr(config.memory, name) == "auto"}
+    return config.model_copy(update={"memory": config.memory.model_copy(update=left)})
 
 
 def read(config: RunConfig, report: Callable[[str], None]) -> Reading:
@@ -96,7 +99,7 @@ def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
     import torch
 
     if (num_gpus := torch.cuda.device_count()) > 1:
-        run.event(f"{num_gpus} GPUs are visible; this run uses the first", level="warning")
+        run.event(f"{num_gpus} GPUs are visible; TRAINER_PROCESSES=1 uses the first", level="warning")
     return _fitted(prepared, run, console)
 
 
@@ -124,12 +127,7 @@ def resume(
 
     Raises: ConfigError, when it is in use, finished, or something else has changed; DataError, TrainingError.
     """
-    _refuse_running(run)
-    if run.state in ("succeeded", "cancelled"):
-        raise ConfigError(
-            f"run {run.name!r}: is {run.state}, expected an unfinished run; "
-            f"to train it further start a new run with model.base={run.path}"
-        )
+    refuse_to_resume(run)
     if overrides and not run.manifest():
         raise ConfigError(f"run {run.name!r}: has not begun, expected no overrides; start a new run with them")
     if run.state != "queued":
@@ -141,6 +139,16 @@ def resume(
             run.set_status("failed", error=str(error))
         raise
     return _fitted(prepared, run, console, allowed)
+
+
+def refuse_to_resume(run: Run) -> None:
+    """Raises: ConfigError, for a run that is in use or has ended for good."""
+    _refuse_running(run)
+    if run.state in ("succeeded", "cancelled"):
+        raise ConfigError(
+            f"run {run.name!r}: is {run.state}, expected an unfinished run; "
+            f"to train it further start a new run with model.base={run.path}"
+        )
 
 
 def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
@@ -173,11 +181,12 @@ def _refuse_running(run: Run) -> None:
 
 
 def _complete(overrides: Sequence[str]) -> list[str]:
-    """A resolved config holds the learning rate and its multiplier: who sets one sets the other free."""
+    """A resolved config holds what follows from others: who sets one of them sets the other free."""
     rate, multiplier = "training.learning_rate=", "training.learning_rate_multiplier="
     freed = [f"{multiplier}auto" for text in overrides if text.startswith(rate)]
     freed += [rate for text in overrides if text.startswith(multiplier)]
-    return [*overrides, *freed]
+    freed += [f"memory.{name}=auto" for name in MEMORY for text in overrides if text.startswith("memory.limit_gb=")]
+    return [*freed, *overrides]
 
 
 def evaluate(

@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer.cli import chat, config, control, data, deploy, evaluate, export, runs, serve
+from trainer.cli import chat, config, control, data, deploy, evaluate, export, models, runs, serve
 from trainer.cli.train import resume as resume_command
 from trainer.cli.train import train as train_command
 
@@ -29,6 +29,7 @@ trainer_app.command(name="register")(deploy.register)
 trainer_app.command(name="deploy")(deploy.deploy)
 trainer_app.command(name="endpoints")(deploy.endpoints)
 trainer_app.command(name="teardown")(deploy.teardown)
+trainer_app.command(name="models")(models.models)
 trainer_app.command(name="evaluate")(evaluate.evaluate)
 trainer_app.command(name="compare")(evaluate.compare)
 trainer_app.command(name="runs")(runs.list_all)

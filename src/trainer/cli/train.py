@@ -1,5 +1,6 @@
 """`train`: from a config and a data file to an adapter."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +73,8 @@ def train(
             raise ConfigError("--preview: is for backend.kind=local, expected none; add backend.kind=local to look")
         return train_remotely(settings, check, detach, auto_resume, yes)
 
+    if not (check or preview or detach) and (code := _in_processes()) is not None:
+        return code
     from trainer.backends import local  # torch and transformers: only once the config is right
 
     prepared = local.check(settings, say, may_exist=auto_resume)
@@ -90,10 +93,7 @@ def train(
     if existed:
         return _finish(run, local.go_on(prepared, run, err, allow_change or []))
     if detach:
-        pid = local.launch_detached(run)
-        say(f"training in the background as process {pid}\nfollow it: trainer logs {run.path} --follow")
-        say(f"stop it:   trainer pause {run.path}")
-        return 0
+        return _detach(run)
     return _finish(run, local.launch(prepared, run, err))
 
 
@@ -111,6 +111,13 @@ def resume(
     return _resume(find_run(run, root), overrides or [], allow_change or [])
 
 
+def _in_processes() -> int | None:
+    """With several GPUs this command only starts one process for each, which run it again."""
+    from trainer.training.launch import in_processes
+
+    return in_processes([*(["train"] if Path(sys.argv[0]).name == "train" else []), *sys.argv[1:]], say)
+
+
 def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = False) -> int:
     if run.backend != "local":
         from trainer.cli.remote import go_on
@@ -121,9 +128,28 @@ def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = F
             )
         return go_on(run, detach)
 
+    if detach:
+        from trainer.backends.local import refuse_to_resume
+
+        if overrides or allowed:
+            raise ConfigError("--detach: is given with changed settings, expected none; go on without --detach")
+        refuse_to_resume(run)
+        return _detach(run)
+    if (code := _in_processes()) is not None:
+        return code
     from trainer.backends import local
 
     return _finish(run, local.resume(run, err, say, overrides, allowed))
+
+
+def _detach(run: Run) -> int:
+    """Train, or go on, in a process of its own that outlives this one."""
+    from trainer.backends.local import launch_detached
+
+    pid = launch_detached(run)
+    say(f"training in the background as process {pid}\nfollow it: trainer logs {run.path} --follow")
+    say(f"stop it:   trainer pause {run.path}")
+    return 0
 
 
 def _finish(run: Run, outcome: "Outcome") -> int:
@@ -165,8 +191,8 @@ def _show_plan(prepared: "Prepared") -> None:
     )
     table.add_row(
         "memory",
-        f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free, {plan.token_budget:,} tokens at a time "
-        "(estimated)",
+        f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free, {plan.token_budget:,} tokens at a time, "
+        f"{plan.recompute_layers} of {memory.footprint.num_layers} layers computed again (estimated)",
     )
     if data.touched:
         table.add_row("[yellow]length[/]", in_words(data.touched, plan.max_length))

@@ -1,8 +1,20 @@
 """The section `openai:`, used where `backend.kind` is `openai`."""
 
-from typing import Literal
+from datetime import date
+from typing import Annotated, Any, Literal
 
-from trainer.config.fields import Section, Text
+from pydantic import BeforeValidator, Field
+
+from trainer.config.fields import Flag, NonNegative, Section, Text
+
+
+def _day_as_text(value: Any) -> Any:
+    """YAML reads a date where a version stands."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+Version = Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}(-preview)?$"), BeforeValidator(_day_as_text)]
+Variable = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class OpenAIConfig(Section):
@@ -13,3 +25,45 @@ class OpenAIConfig(Section):
 
     base_url: Text | None = None
     """Where the API is. Default: AZURE_OPENAI_ENDPOINT for `azure`; OPENAI_BASE_URL, else api.openai.com for `openai`."""
+
+    api_version: Version | None = None
+    """Azure only: a dated version of the API, such as `2024-10-21`, for a resource that does not have `/openai/v1` yet."""
+
+    training_type: Literal["Standard", "GlobalStandard", "Developer"] | None = None
+    """Azure only: where the training runs. `Standard` (the default): in the resource's region, where the data stays. `GlobalStandard`: anywhere, cheaper. `Developer`: anywhere, on spare capacity, cheapest; a job may be paused and goes on by itself."""
+
+    file_bom: Flag = False
+    """Upload the files with a byte order mark, which some Azure resources ask for."""
+
+    train_url_variable: Variable | None = None
+    """The name of an environment variable that holds the URL of the training file, for example one with a SAS token. The file is fetched once to `data.train`, checked there, and on Azure imported from the URL by the service. The URL itself is never stored or shown."""
+
+    validation_url_variable: Variable | None = None
+    """The same for `data.validation`."""
+
+    subscription: Text | None = None
+    """For deployments on Azure: the subscription's id. Default: AZURE_SUBSCRIPTION_ID."""
+
+    resource_group: Text | None = None
+    """For deployments on Azure: the resource group of the resource."""
+
+    account: Text | None = None
+    """For deployments on Azure: the resource's name. Default: the first part of the host in `base_url`."""
+
+    management_url: Text = "https://management.azure.com"
+    """For deployments on Azure: where Azure Resource Manager is; sovereign clouds have their own."""
+
+    base_deployment: Text | None = None
+    """Azure only: a deployment of the base model, to compare with and to talk to."""
+
+    training_price: NonNegative | None = None
+    """What a million trained tokens cost you. Default: the built-in list, whose date a quote names."""
+
+    input_price: NonNegative | None = None
+    """What a million tokens cost that the tuned model reads."""
+
+    output_price: NonNegative | None = None
+    """What a million tokens cost that the tuned model writes."""
+
+    hosting_price: NonNegative | None = None
+    """What an hour of a deployment costs."""

@@ -207,6 +207,12 @@ class MemoryConfig(Section):
     token_budget: Count | Auto = "auto"
     """Tokens that go through the model at a time; what conversations share counts once. `auto`: what the free memory allows."""
 
+    recompute_layers: NonNegativeCount | Auto = "auto"
+    """Layers, from the first on, whose activations are not kept for the backward pass but computed again: less memory, and up to a third more time. `auto`: none where it fits, else as many as cost less than a smaller `token_budget`."""
+
+    limit_gb: Positive | None = None
+    """Plan with this much memory, in GiB (1024^3 bytes), although more may be free."""
+
 
 class EvaluationConfig(Section):
     """How base and tuned model are compared on the held-out rows at the end of a run."""

@@ -113,7 +113,7 @@ def _trimmed(example: Example, sharing: Sharing) -> _Row:
 
 def _cut(rows: Sequence[_Row], token_budget: int) -> Iterable[Sequence[_Row]]:
     """Cut sorted rows into runs within the budget, for the least tokens in all, then for the evenest packs."""
-    overlap = [0, *(_common(a.ids, b.ids) for a, b in pairwise(rows))]
+    overlap = [0, *(common(a.ids, b.ids) for a, b in pairwise(rows))]
     best: list[tuple[int, int, int]] = [(0, 0, 0)]  # tokens and pack costs, sum of squares, where the last run begins
     for end in range(1, len(rows) + 1):
         size = 0
@@ -132,7 +132,7 @@ def _cut(rows: Sequence[_Row], token_budget: int) -> Iterable[Sequence[_Row]]:
     return [rows[begin:end] for begin, end in pairwise(cuts)]
 
 
-def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+def common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     """Tokens that both begin with."""
     shorter = min(len(a), len(b))
     if a[:shorter] == b[:shorter]:
@@ -161,7 +161,7 @@ def _trie(rows: Sequence[_Row], shared: bool) -> Pack:
     path = np.empty(0, dtype=np.int64)  # where the current row's tokens stand
     size, before = 0, _Row((), path, path)
     for row in rows:
-        kept = _common(before.ids, row.ids) if shared else 0
+        kept = common(before.ids, row.ids) if shared else 0
         ends.append((path[kept:], size))
         ids.append(np.asarray(row.ids[kept:], dtype=np.int64))
         depths.append(np.arange(kept, len(row.ids)))

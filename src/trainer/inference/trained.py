@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 def trained_adapter(run: Run) -> Path:
     """The folder of the run's adapter. Raises: ConfigError, when the run has none yet."""
+    if run.backend == "openai":
+        raise ConfigError(
+            f"run {run.name!r}: its model is kept by the service, which gives no weights away, expected a run with an "
+            f"adapter; talk to it with: trainer chat {run.path}"
+        )
     if not (run.adapter / "adapter_model.safetensors").is_file():
         raise ConfigError(
             f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; "

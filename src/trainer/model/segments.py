@@ -37,20 +37,20 @@ class _SegmentAttention(torch.autograd.Function):
             product = torch.bmm(probabilities, _seen(value, block))
             output[:, :, block.begin : block.end] = product.view(*grouped.shape[:2], -1, value.shape[-1])
             kept.append(probabilities if any(ctx.needs_input_grad) and _is_kept(probabilities) else None)
-        ctx.save_for_backward(query, key, value, output)
-        ctx.blocks, ctx.scaling, ctx.kept = blocks, scaling, kept
+        ctx.save_for_backward(query, key, value, output, *kept)
+        ctx.blocks, ctx.scaling = blocks, scaling
         return output.view(*query.shape[:2], value.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, output = ctx.saved_tensors
+        query, key, value, output, *all_kept = ctx.saved_tensors
         gradient = gradients[0].reshape(output.shape)
         grouped = query.reshape(key.shape[0], -1, *query.shape[1:])
         wide_query, wide_key = _wide(grouped) * ctx.scaling, _wide(key)
         drift = (_wide(gradient) * output).sum(-1, keepdim=True).to(value.dtype)  # [key heads, group, U, 1]
         query_gradient = torch.empty_like(grouped)
         key_gradient, value_gradient = torch.zeros_like(wide_key), torch.zeros_like(_wide(value))
-        for block, kept in zip(ctx.blocks, ctx.kept, strict=True):
+        for block, kept in zip(ctx.blocks, all_kept, strict=True):
             probabilities = kept if kept is not None else _probabilities(wide_query, wide_key, block).to(value.dtype)
             received = _rows(gradient, block)
             _add(value_gradient, block, torch.bmm(probabilities.transpose(1, 2), received))

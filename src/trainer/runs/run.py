@@ -13,7 +13,7 @@ ledger.jsonl     what the run has created at a service, and what of it still bil
 import csv
 import io
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -142,6 +142,12 @@ class Run:
         path = self.path / "results.csv"
         header = "" if path.exists() else ",".join(RESULT_COLUMNS) + "\n"
         files.append_text(path, header + _csv_line(row))
+
+    def write_results(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """All rows of results.csv in one step; a file that holds them already stays untouched."""
+        path, text = self.path / "results.csv", ",".join(RESULT_COLUMNS) + "\n" + "".join(map(_csv_line, rows))
+        if rows and (not path.is_file() or path.read_text(encoding="utf-8") != text):
+            files.write_whole(path, text)
 
     @property
     def measured(self) -> tuple[Path, Path]:

@@ -11,6 +11,8 @@ from trainer.data.conversations import Conversation
 from trainer.data.overlength import Touched, apply_policy
 from trainer.data.rendering import Example, Renderer, RenderingError
 from trainer.errors import DataError
+from trainer.training import token_cache
+from trainer.training.token_cache import Tokens, find_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +80,39 @@ def render_data(report: DataReport, settings: DataConfig, renderer: Renderer, ma
 
     Raises: DataError, with every row that the model's template cannot render exactly or that is too long.
     """
+    files = [*(source.path for source in settings.train_sources), *settings.validation_paths]
+    splits = report.conversations, report.validation
+    num_rows = len(splits[0]), len(splits[1])
+    cache = find_cache(files, settings, renderer, max_length) if sum(num_rows) >= token_cache.MIN_ROWS else None
+    if cache is not None and (found := cache.load(num_rows)) is not None:
+        tokens, touched = found
+    else:
+        tokens, touched = _render_both(splits, renderer, settings, max_length)
+        if cache is not None:
+            cache.store(tokens, touched)
+    train, validation = (
+        tuple(Row(conversation, tuple(examples)) for conversation, examples in zip(*pair, strict=True) if examples)
+        for pair in zip(splits, tokens, strict=True)
+    )
+    weights = {source.path: source.weight for source in settings.train_sources}
+    return TrainingData(train, validation, weights, tuple(touched), report)
+
+
+def _render_both(
+    splits: Sequence[Sequence[Conversation]], renderer: Renderer, settings: DataConfig, max_length: int
+) -> tuple[Tokens, list[Touched]]:
+    """Raises: DataError, as `render_data` does."""
     problems: list[str] = []
     touched: list[Touched] = []
     train, validation = (
-        _render_all(conversations, renderer, settings, max_length, problems, touched)
-        for conversations in (report.conversations, report.validation)
+        _render_all(conversations, renderer, settings, max_length, problems, touched) for conversations in splits
     )
     problems += _overlength_problems(touched, max_length)
-    if not train and not problems:
+    if not any(train) and not problems:
         problems.append(f"data.train: no row is left after dropping those over max_length={max_length}; raise it")
     if problems:
         raise DataError(*problems)
-    weights = {source.path: source.weight for source in settings.train_sources}
-    return TrainingData(train, validation, weights, tuple(touched), report)
+    return (train, validation), touched
 
 
 def render_rows(
@@ -99,10 +121,11 @@ def render_rows(
     """Render rows that are not trained on, and apply the length policy. Raises: DataError, as `render_data` does."""
     problems: list[str] = []
     touched: list[Touched] = []
-    rows = _render_all(conversations, renderer, settings, max_length, problems, touched)
+    rendered = _render_all(conversations, renderer, settings, max_length, problems, touched)
     if problems := problems + _overlength_problems(touched, max_length):
         raise DataError(*problems)
-    return rows, tuple(touched)
+    pairs = zip(conversations, rendered, strict=True)
+    return tuple(Row(conversation, tuple(examples)) for conversation, examples in pairs if examples), tuple(touched)
 
 
 def _render_all(
@@ -112,20 +135,21 @@ def _render_all(
     max_length: int,
     problems: list[str],
     touched: list[Touched],
-) -> tuple[Row, ...]:
-    rows = []
+) -> list[list[Example]]:
+    """The examples of each conversation, none where it is left out."""
+    rendered: list[list[Example]] = []
     for conversation in conversations:
+        examples: list[Example] = []
         try:
             examples = renderer.render(conversation)
             examples, note = apply_policy(conversation, examples, renderer, max_length, settings.on_overlength)
         except RenderingError as error:
             problems.append(f"{conversation.place}: TEMPLATE: {error}")
-            continue
+            note = None
         if note is not None:
             touched.append(note)
-        if examples:
-            rows.append(Row(conversation, tuple(examples)))
-    return tuple(rows)
+        rendered.append(examples)
+    return rendered
 
 
 def _overlength_problems(touched: Sequence[Touched], max_length: int) -> list[str]:

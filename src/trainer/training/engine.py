@@ -10,6 +10,7 @@ from trainer.data.packing import Pack, make_packs
 from trainer.data.rendering import IGNORE_INDEX, Example
 from trainer.model import tree_attention
 from trainer.model.lora_linear import use_lora_linear
+from trainer.model.recompute import recomputable, recompute
 from trainer.model.sharing import UNSHARED, sharing_of
 from trainer.training.loss import Sums, find_head, head_sums, logit_sums
 
@@ -35,6 +36,14 @@ class Engine:
         self.model.eval()
         self._probe()
         self.model.train(training)
+
+    @property
+    def num_recomputable(self) -> int:
+        return len(recomputable(self.model))
+
+    def recompute(self, num_layers: int) -> None:
+        """Keep nothing of the first `num_layers` layers for the backward pass, which then computes them again."""
+        recompute(self.model, num_layers)
 
     def packs(self, examples: Sequence[Example], token_budget: int) -> list[Pack]:
         """Cut the examples of a step into packs."""

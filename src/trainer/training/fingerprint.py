@@ -20,7 +20,7 @@ FREE = frozenset(
     {
         "model.base", "model.revision", "model.chat_template", "data.train", "data.validation", "data.allow_leak",
         "training.learning_rate_multiplier", "training.save_steps", "training.save_total_limit",
-        "training.save_permanent_steps", "training.on_non_finite",
+        "training.save_permanent_steps", "training.on_non_finite", "memory.limit_gb",
     }
 )  # fmt: skip
 FREE_SECTIONS = ("run", "tracking", "backend", "azureml", "openai", "evaluation")
@@ -28,7 +28,8 @@ FREE_SECTIONS = ("run", "tracking", "backend", "azureml", "openai", "evaluation"
 # What a checkpoint can take on. All else shapes the adapter, or the order in which rows have been seen.
 CHANGEABLE = frozenset(
     {
-        "data.train", "data.validation", "memory.token_budget", "training.n_epochs", "training.learning_rate",
+        "data.train", "data.validation", "memory.token_budget", "memory.recompute_layers", "training.n_epochs",
+        "training.learning_rate",
         "training.lr_scheduler_type", "training.warmup_ratio", "training.weight_decay", "training.adam_beta1",
         "training.adam_beta2", "training.adam_epsilon", "training.max_grad_norm", "training.deterministic",
         "training.logging_steps", "training.eval_steps", "training.eval_rows", "training.early_stopping_patience",

@@ -25,6 +25,7 @@ from trainer.runs.run import now
 from trainer.training.interrupt import Interruption
 from trainer.training.prepare import Prepared
 from trainer.training.progress import make_display
+from trainer.training.ranks import is_lost
 from trainer.training.start import Start, find_start
 
 if TYPE_CHECKING:
@@ -174,6 +175,11 @@ def _as_told(error: Exception, run: Run) -> TrainerError:
         return TrainingError(
             f"{error.filename or run.path}: {error.strerror or error}; put it right and go on with: "
             f"train --resume {run.path}"
+        )
+    if is_lost(error):
+        return TrainingError(
+            "another process of this run has ended, expected all of them to last; "
+            f"go on with: train --resume {run.path}"
         )
     if isinstance(error, torch.OutOfMemoryError):
         return TrainingError("out of memory; lower memory.token_budget, or set model.quantization to nf4")

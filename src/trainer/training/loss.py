@@ -87,19 +87,10 @@ class _FrozenHead(torch.autograd.Function):
         num_correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for part in head.chunks(len(hidden)):
-            logits, wanted, times = head.logits(hidden[part]), target[part, None], weight[part, None]
-            highest, predicted = logits.max(dim=-1, keepdim=True)
-            scored = logits.gather(1, wanted)
-            slope = 1 - (logits / head.softcap) ** 2 if head.softcap is not None and gradient is not None else None
-            exponential = logits.sub_(highest).exp_()
-            total = exponential.sum(dim=-1, keepdim=True)
-            nll += ((total.log() + highest - scored) * times).sum()
-            num_correct += ((predicted == wanted) * times).sum()
-            if gradient is not None:
-                pull = times * head.scale
-                exponential.mul_(pull / total).scatter_add_(1, wanted, -pull.to(exponential.dtype))
-                pulled = exponential if slope is None else exponential.mul_(slope)
-                gradient[part] = pulled.to(hidden.dtype) @ head.weight
+            slot = None if gradient is None else gradient[part]
+            part_nll, part_correct = _score(head, hidden[part], target[part, None], weight[part, None], slot)
+            nll += part_nll
+            num_correct += part_correct
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(num_correct)
         return nll, num_correct
@@ -108,6 +99,25 @@ class _FrozenHead(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return (_wide(gradient) * gradients[0]).to(gradient.dtype), None, None, None
+
+
+def _score(
+    head: Head, hidden: Tensor, target: Tensor, weight: Tensor, gradient: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Sums over one chunk; the gradient of its hidden states goes to `gradient`. Its logits are gone at the end."""
+    logits = head.logits(hidden)
+    highest, predicted = logits.max(dim=-1, keepdim=True)
+    scored = logits.gather(1, target)
+    slope = 1 - (logits / head.softcap) ** 2 if head.softcap is not None and gradient is not None else None
+    exponential = logits.sub_(highest).exp_()
+    total = exponential.sum(dim=-1, keepdim=True)
+    sums = ((total.log() + highest - scored) * weight).sum(), ((predicted == target) * weight).sum()
+    if gradient is not None:
+        pull = weight * head.scale
+        exponential.mul_(pull / total).scatter_add_(1, target, -pull.to(exponential.dtype))
+        pulled = exponential if slope is None else exponential.mul_(slope)
+        torch.mm(pulled.to(hidden.dtype), head.weight, out=gradient)
+    return sums
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -1,45 +1,48 @@
-"""How much memory a run needs, and from it how many tokens go through the model at a time."""
+"""The plan of a run's memory: how many tokens go through the model at a time, and which layers are computed again.
 
+Small packs repeat what conversations share, and computing a layer again costs a forward pass of it. Which of the two
+costs less depends on the rows, so each way that fits is weighed on some steps of the run itself.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from random import Random
 
-from trainer.config.schema import RunConfig
-from trainer.model.adapter import linear_modules
-from trainer.model.base import Base
+from trainer.config.schema import MemoryConfig
+from trainer.data.packing import Sharing, make_packs
+from trainer.data.rendering import Example
+from trainer.training.dataset import TrainingData
+from trainer.training.footprint import Footprint
 
-if TYPE_CHECKING:
-    import torch
-
-BYTES_PER_WEIGHT = {"nf4": 0.56, "int8": 1.03}  # with their scales: 4 + 0.5 bits, and one row scale
-ADAPTER_BYTES = 16  # float32 weight, gradient and AdamW's two moments
-USABLE = 0.85  # of the free memory; the rest is fragmentation and the libraries' own
-HEAD_BYTES = 2**28  # a chunk of logits as the head computes it, and what is made from it
-CPU_USABLE = 0.5  # a CPU shares its memory with everything else
+USABLE = {"cpu": 0.5, "cuda": 0.85}  # of the free memory: a CPU shares it, a GPU's is in pieces
 MAX_BUDGET = {"cpu": 4096, "cuda": 32_768}  # beyond this more tokens at a time bring no speed
+PACK_TOKENS = {"cpu": 32, "cuda": 512}  # that one more pack costs as much as; of a GPU not measured
+RECOMPUTE_COST = 0.35  # of a step without its head; measured on a CPU: 0.24 in float32, 0.35 in bfloat16
+SAMPLED_STEPS = 4
+FINER = 2**0.5  # between two budgets that are weighed
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryEstimate:
-    """Bytes, estimated from the model's shape. Not measured."""
+class MemoryPlan:
+    """A way to fit, and the peak that it is expected to have."""
 
-    free_bytes: int
-    weights_bytes: int
-    adapter_bytes: int
-    bytes_per_token: int
+    footprint: Footprint
+    free_bytes: int  # or `memory.limit_gb`, where that is less
     token_budget: int
-
-    @property
-    def peak_bytes(self) -> int:
-        return self.weights_bytes + self.adapter_bytes + HEAD_BYTES + self.token_budget * self.bytes_per_token
+    recompute_layers: int
+    peak_bytes: int
 
     def problem(self, longest: int) -> str | None:
-        """Why the run does not fit, or None."""
-        if self.weights_bytes + self.adapter_bytes > self.free_bytes:
+        """Why the run does not fit or cannot be as it was set, or None."""
+        most = self.footprint.num_recomputable
+        if self.recompute_layers > most:
+            return f"memory.recompute_layers: is {self.recompute_layers}, expected at most {most} for this model"
+        if self.footprint.fixed > self.free_bytes:
             return (
-                f"model.base: the weights need about {gib(self.weights_bytes)}, and {gib(self.free_bytes)} are free; "
-                "set model.quantization to nf4 or choose a smaller base"
+                f"model.base: the weights need about {gib(self.footprint.fixed)}, and {gib(self.free_bytes)} are "
+                "free; set model.quantization to nf4 or choose a smaller base"
             )
-        needed = self.weights_bytes + self.adapter_bytes + HEAD_BYTES + longest * self.bytes_per_token
+        needed = self.footprint.peak(longest, longest, most)
         if needed > self.free_bytes:
             return (
                 f"data.max_length: the longest row ({longest:,} tokens) needs about {gib(needed)}, and "
@@ -48,59 +51,73 @@ class MemoryEstimate:
         return None
 
 
-def estimate(
-    config: RunConfig, base: Base, dtype: "torch.dtype", device: "torch.device", free_bytes: int, longest: int
-) -> MemoryEstimate:
-    """Estimate for this base on a device with `free_bytes` to give.
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run will compute, as far as its memory depends on it."""
 
-    `auto` takes the largest budget that fits, at least the longest row, at most what still brings speed.
+    longest: int  # tokens of the longest row
+    largest_step: int  # tokens of the most that a step can hold
+    most_supervised: int  # tokens of a step
+    steps: Sequence[Sequence[Example]]  # some of them, to weigh what sharing saves
+    sharing: Sharing
+
+
+def find_work(data: TrainingData, batch_size: int, sharing: Sharing) -> Work:
+    """The work of steps of `batch_size` rows; rows stand in a file in no order that a step would have."""
+    largest, supervised = (
+        sum(sorted((getattr(row, name) for row in data.train), reverse=True)[:batch_size])
+        for name in ("num_tokens", "num_supervised")
+    )
+    rows = Random(0).sample(data.train, min(len(data.train), SAMPLED_STEPS * batch_size))
+    steps = [
+        [example for row in rows[start : start + batch_size] for example in row.examples]
+        for start in range(0, len(rows), batch_size)
+    ]
+    return Work(data.longest, largest, supervised, steps, sharing)
+
+
+def plan_memory(footprint: Footprint, settings: MemoryConfig, kind: str, free_bytes: int, work: Work) -> MemoryPlan:
+    """The way that computes least, of those that fit on a device of this `kind`; else the one that needs least.
+
+    For each budget, no more layers are computed again than must be. What `settings` fix stays as it is.
     """
-    weights, linear = _count_parameters(base)
-    per_weight = BYTES_PER_WEIGHT.get(config.model.quantization, dtype.itemsize)
-    weights_bytes = int(linear * per_weight + (weights - linear) * dtype.itemsize)
-    adapter_bytes = _adapter_parameters(base, config.lora.r) * ADAPTER_BYTES
-    bytes_per_token = activation_bytes(base, config, dtype, longest)
-    share = CPU_USABLE if device.type == "cpu" else USABLE
-    room = int(free_bytes * share) - weights_bytes - adapter_bytes - HEAD_BYTES
-    largest = max(longest, min(MAX_BUDGET[device.type], room // bytes_per_token))
-    budget = largest if config.memory.token_budget == "auto" else config.memory.token_budget
-    return MemoryEstimate(free_bytes, weights_bytes, adapter_bytes, bytes_per_token, budget)
+    limit = free_bytes if settings.limit_gb is None else min(free_bytes, int(settings.limit_gb * 2**30))
+    usable = min(int(free_bytes * USABLE[kind]), limit)
+
+    def peak(budget: int, layers: int) -> int:
+        trained = max(work.longest, min(budget, work.largest_step))
+        scored = min(trained, work.most_supervised)
+        return max(footprint.peak(trained, scored, layers), footprint.evaluating(max(work.longest, budget)))
+
+    def cost(budget: int, layers: int) -> float:
+        packs = [pack for step in work.steps for pack in make_packs(step, budget, work.sharing)]
+        tokens = sum(len(pack.input_ids) for pack in packs) + len(packs) * PACK_TOKENS[kind]
+        return tokens * (1 + RECOMPUTE_COST * layers / footprint.num_layers)
+
+    budgets, counts = _budgets(settings, kind, work.longest), _counts(settings, footprint)
+    fewest = {budget: next((n for n in counts if peak(budget, n) <= usable), None) for budget in budgets}
+    ways = [(budget, layers) for budget, layers in fewest.items() if layers is not None]
+    way = min(ways, key=lambda way: cost(*way)) if ways else (budgets[-1], counts[-1])
+    return MemoryPlan(footprint, limit, *way, peak(*way))
+
+
+def _budgets(settings: MemoryConfig, kind: str, longest: int) -> list[int]:
+    """From the largest to the smallest; a row longer than a budget is a pack of its own, so none is smaller."""
+    if settings.token_budget != "auto":
+        return [settings.token_budget]
+    budgets = [max(longest, MAX_BUDGET[kind])]
+    while budgets[-1] > longest:
+        budgets.append(max(longest, int(budgets[-1] / FINER)))
+    return budgets
+
+
+def _counts(settings: MemoryConfig, footprint: Footprint) -> Sequence[int]:
+    """How many layers can be computed again, from the fewest on."""
+    if settings.recompute_layers != "auto":
+        return [settings.recompute_layers]
+    return range(footprint.num_recomputable + 1)
 
 
 def gib(num_bytes: float) -> str:
     """Bytes for people."""
     return f"{num_bytes / 2**30:,.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:,.0f} MiB"
-
-
-def _count_parameters(base: Base) -> tuple[int, int]:
-    """All parameters, and those of linear layers, which are the ones that are quantised."""
-    linear = sum(weight.numel() for _, weight in linear_modules(base.skeleton))
-    return sum(parameter.numel() for parameter in base.skeleton.parameters()), linear
-
-
-def _adapter_parameters(base: Base, rank: int) -> int:
-    """Weights of an adapter on every linear layer."""
-    return sum(rank * sum(weight.shape) for _, weight in linear_modules(base.skeleton))
-
-
-def activation_bytes(base: Base, config: RunConfig, dtype: "torch.dtype", longest: int) -> int:
-    """Saved for the backward pass, per token; the test holds it against what is saved.
-
-    Counted for a Llama block. In the compute type: the inputs of its linear layers, query, key, value and what
-    attention makes of them, four MLP-sized tensors and the adapters' images. In float32: the inputs of two norms. On a
-    CPU also the probabilities of attention, as far as they are kept.
-    """
-    from trainer.model.segments import KEPT_KEYS
-
-    shape = base.config.get_text_config()
-    hidden, heads = shape.hidden_size, shape.num_attention_heads
-    width = heads * (getattr(shape, "head_dim", None) or hidden // heads)
-    key_width = width * (getattr(shape, "num_key_value_heads", None) or heads) // heads
-    mlp = getattr(shape, "intermediate_size", None) or 4 * hidden
-    kept_keys = min(longest, KEPT_KEYS) // 2
-    block = dtype.itemsize * (2 * hidden + 3 * width + 2 * key_width + 4 * mlp + 7 * config.lora.r + heads * kept_keys)
-    block += 4 * 2 * hidden
-    is_peft = config.model.quantization != "none" or config.lora.use_dora or config.lora.lora_dropout
-    copies = bool(is_peft) + bool(config.lora.lora_dropout)  # PEFT's own layer casts its input; dropout keeps its mask
-    block += copies * 4 * (5 * hidden + width + mlp)
-    return int(shape.num_hidden_layers * block)

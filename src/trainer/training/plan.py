@@ -20,6 +20,7 @@ MAX_AUTO_EPOCHS = 25
 DEFAULT_SEED = 42
 MAX_AUTO_BATCH_SIZE = 16
 CURVE_POINTS = 100
+MEMORY = ("token_budget", "recompute_layers")
 LONG_EPOCH = 40  # steps; a longer epoch is also evaluated inside
 
 
@@ -36,16 +37,19 @@ class Plan:
     seed: int
     max_length: int
     token_budget: int
+    recompute_layers: int
     logging_steps: int
     eval_steps: int
     save_steps: int
 
 
-def make_plan(config: RunConfig, rows_per_epoch: int, max_length: int, token_budget: int) -> Plan:
+def make_plan(
+    config: RunConfig, rows_per_epoch: int, max_length: int, token_budget: int, recompute_layers: int = 0
+) -> Plan:
     """Resolve every `auto` for an epoch of `rows_per_epoch` conversations."""
     training = config.training
-    n_epochs = _or(training.n_epochs, _auto_epochs(rows_per_epoch))
-    batch_size = _or(training.batch_size, max(1, min(MAX_AUTO_BATCH_SIZE, rows_per_epoch // 20)))
+    n_epochs = _or(training.n_epochs, auto_epochs(rows_per_epoch))
+    batch_size = find_batch_size(config, rows_per_epoch)
     steps_per_epoch = math.ceil(rows_per_epoch / batch_size)
     total_steps = n_epochs * steps_per_epoch
     multiplier = _or(training.learning_rate_multiplier, 1.0)
@@ -59,10 +63,16 @@ def make_plan(config: RunConfig, rows_per_epoch: int, max_length: int, token_bud
         seed=_or(training.seed, DEFAULT_SEED),
         max_length=max_length,
         token_budget=token_budget,
+        recompute_layers=recompute_layers,
         logging_steps=_or(training.logging_steps, max(1, min(10, total_steps // CURVE_POINTS))),
         eval_steps=_or(training.eval_steps, steps_per_epoch // 4 if steps_per_epoch >= LONG_EPOCH else steps_per_epoch),
         save_steps=_or(training.save_steps, max(10, math.ceil(total_steps / 10))),
     )
+
+
+def find_batch_size(config: RunConfig, rows_per_epoch: int) -> int:
+    """Conversations of a step."""
+    return _or(config.training.batch_size, max(1, min(MAX_AUTO_BATCH_SIZE, rows_per_epoch // 20)))
 
 
 def resolve(config: RunConfig, plan: Plan, dtype: str, validation: Sequence["Row"] = ()) -> RunConfig:
@@ -78,7 +88,7 @@ def resolve(config: RunConfig, plan: Plan, dtype: str, validation: Sequence["Row
             "model": config.model.model_copy(update={"dtype": dtype}),
             "data": config.data.model_copy(update={"max_length": plan.max_length}),
             "training": config.training.model_copy(update=training),
-            "memory": config.memory.model_copy(update={"token_budget": plan.token_budget}),
+            "memory": config.memory.model_copy(update={name: getattr(plan, name) for name in MEMORY}),
             "evaluation": resolve_limits(config.evaluation, validation),
         }
     )
@@ -88,7 +98,7 @@ def _or(value: "T | Auto", default: T) -> T:
     return default if value == "auto" else value
 
 
-def _auto_epochs(rows: int) -> int:
+def auto_epochs(rows: int) -> int:
     """3, but at least 100 rows seen in all, and no more than 25,000."""
     fewest, most = TARGET_ROWS
     if rows * DEFAULT_EPOCHS < fewest:

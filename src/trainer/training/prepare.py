@@ -11,10 +11,12 @@ from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
 from trainer.model.lineage import Parent, find_parent, inherit
+from trainer.model.sharing import sharing_of
 from trainer.training.dataset import TrainingData, check_data, render_data
-from trainer.training.memory import MemoryEstimate, estimate
+from trainer.training.footprint import footprint
+from trainer.training.memory import MemoryPlan, find_work, plan_memory
 from trainer.training.order import rows_per_epoch
-from trainer.training.plan import Plan, make_plan, resolve
+from trainer.training.plan import Plan, find_batch_size, make_plan, resolve
 from trainer.training.ranks import Ranks, join
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Prepared:
     parent: Parent | None
     tokenizer: "PreTrainedTokenizerBase"
     data: TrainingData
-    memory: MemoryEstimate
+    memory: MemoryPlan
     device: "torch.device"
     dtype: "torch.dtype"
     ranks: Ranks
@@ -65,16 +67,24 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
         report("developer messages are rendered as system: this model's chat template has no such role")
     device = pick_device()
     dtype = pick_dtype(config.model, device)
-    memory = estimate(config, base, dtype, device, free_memory_bytes(device), data.longest)
-    if problem := memory.problem(data.longest):
-        raise ConfigError(problem)
     counts: dict[str, int] = {}
     for row in data.train:
         counts[row.conversation.file] = counts.get(row.conversation.file, 0) + 1
-    plan = make_plan(config, rows_per_epoch(counts, data.weights), reading.max_length, memory.token_budget)
-    plan = ranks.first(lambda: plan)  # the others may have other memory left
+    num_rows = rows_per_epoch(counts, data.weights)
+    shape = footprint(config, base, dtype, device, data.longest)
+    work = find_work(data, find_batch_size(config, num_rows), sharing_of(base.skeleton)[0])
+    memory = plan_memory(shape, config.memory, device.type, _free_bytes(device, ranks), work)
+    if problem := memory.problem(data.longest):
+        raise ConfigError(problem)
+    plan = make_plan(config, num_rows, reading.max_length, memory.token_budget, memory.recompute_layers)
     resolved = resolve(config, plan, str(dtype).removeprefix("torch."), data.validation)
     return Prepared(resolved, plan, base, parent, reading.renderer.tokenizer, data, memory, device, dtype, ranks)
+
+
+def _free_bytes(device: "torch.device", ranks: Ranks) -> int:
+    """What each process can take: all plan with the least, and on a CPU they share it."""
+    least = min(ranks.gather(free_memory_bytes(device)))
+    return least // ranks.size if device.type == "cpu" else least
 
 
 def find_reading(config: RunConfig, report: Callable[[str], None]) -> Reading:

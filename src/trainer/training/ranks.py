@@ -6,7 +6,9 @@ or packs another has, and the update is that of a single process. transformers a
 """
 
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from torch import distributed
 
 from trainer.errors import TrainerError
 from trainer.runs import Run
+from trainer.training.launch import PARENT
 
 T = TypeVar("T")
 
@@ -74,16 +77,6 @@ class Ranks:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.view_as(tensor))
 
-    def share(self, items: Sequence[T], weight: Callable[[T], int]) -> list[T]:
-        """The part of `items` that is this process's, in their order; all parts weigh about the same."""
-        parts: list[list[int]] = [[] for _ in range(self.size)]
-        loads = [0] * self.size
-        for number in sorted(range(len(items)), key=lambda number: -weight(items[number])):
-            lightest = loads.index(min(loads))
-            parts[lightest].append(number)
-            loads[lightest] += weight(items[number])
-        return [items[number] for number in sorted(parts[self.rank])]
-
     @contextmanager
     def own(self, run: Run) -> Iterator[Run]:
         """The run to write: the first process has the real one, the others one that is thrown away."""
@@ -95,10 +88,11 @@ class Ranks:
 
 
 def join() -> Ranks:
-    """Join the processes that torchrun started beside this one; alone without torchrun."""
+    """Join the processes that were started beside this one, by `train` itself or by torchrun; alone without them."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Ranks()
+    _end_with_parent()
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if not distributed.is_initialized():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
@@ -109,3 +103,21 @@ def join() -> Ranks:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
     return Ranks(rank, size)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the error says that another process is gone; gloo and NCCL have no kind of their own for it."""
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "closed by peer"))
+
+
+def _end_with_parent() -> None:
+    """Where `train` started the processes: when it is gone, end at a checkpoint, as with SIGTERM."""
+    pipe = os.environ.pop(PARENT, None)
+    if pipe is None:
+        return
+
+    def wait() -> None:
+        os.read(int(pipe), 1)  # nothing is ever written
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

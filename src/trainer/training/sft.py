@@ -8,10 +8,10 @@ masks and drops nothing: it is given ready examples and told to leave them alone
 import dataclasses
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from datasets import Dataset
@@ -24,10 +24,13 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
 from trainer.config.schema import RunConfig
+from trainer.data.balancing import balanced
+from trainer.data.packing import Pack
 from trainer.data.rendering import Example
 from trainer.errors import TrainingError
 from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, trainable
 from trainer.model.device import peak_memory_bytes
+from trainer.model.sharing import UNSHARED
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint, rotate
 from trainer.runs.lock import Lock
@@ -40,11 +43,14 @@ from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
 from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
-from trainer.training.plan import Plan
+from trainer.training.plan import MEMORY, Plan
 from trainer.training.progress import Display
 from trainer.training.ranks import Ranks
+from trainer.training.room import Room
 from trainer.training.snapshot import optimizer_tensors, restore_optimizer, restore_rng, rng_state
 from trainer.training.writer import CheckpointWriter, Snapshot
+
+T = TypeVar("T")
 
 ADAPTER, OPTIMIZER = "adapter_model.safetensors", "optimizer.safetensors"
 ASKED_SECONDS = 1.0  # between two looks for a request to stop: on a network mount each takes milliseconds
@@ -106,7 +112,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.optimizer = self._torch_optimizer = make_optimizer(config, plan, model)  # accelerate wraps the former
         self.guard = FiniteGuard(self.args.device, config.training.on_non_finite, loss_is_scaled=self.args.fp16)
         self.curve = Curve(config.training.early_stopping_patience, config.training.early_stopping_threshold)
-        self.token_budget = plan.token_budget
+        self.room = Room(plan, ranks)
         self.writer = CheckpointWriter(run.checkpoints, self._written)
         self.interrupted = False
         self.request: Request | None = None
@@ -149,19 +155,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     ) -> torch.Tensor:
         """Forward and backward of one optimizer step; returns its loss, still on the device."""
         model.train()
-        while True:
-            rng = rng_state() if self.settings.lora.lora_dropout else None
-            try:
-                return self._step(model, rows)
-            except torch.OutOfMemoryError:
-                self._cut_finer(model, rows)
-                if rng is not None:
-                    restore_rng(rng)
+        return self._step(model, rows)
 
     @cached_property
     def engine(self) -> Engine:
         """Packs examples and computes their sums; says once what the model does not allow."""
         engine = Engine(self.model, self.args.device)
+        engine.recompute(self.room.recompute_layers)
         for note in engine.notes:
             self._say(note)
         return engine
@@ -169,38 +169,42 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def _step(self, model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         examples = [example for row in rows for example in row.examples]
         num_supervised = sum(example.num_supervised for example in examples)
-        nll = torch.zeros((), device=self.args.device)
-        num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        for pack in self.engine.packs(self._share(examples), self.token_budget):
-            sums = self.engine.sums(pack)
-            self.accelerator.backward(sums.nll / num_supervised)
-            nll += sums.nll.detach()
-            num_correct += sums.num_correct
+        nll, num_correct = self._made_to_fit(examples, lambda: self._add_gradients(examples, num_supervised))
         if self.ranks.size > 1:
             self.ranks.add_up([*_gradients(model), nll, num_correct])
         self.guard.see_loss(nll)
         self._meter.add(nll, num_correct, num_supervised, sum(len(example.input_ids) for example in examples))
         return nll / num_supervised
 
-    def _share(self, examples: Sequence[Example]) -> Sequence[Example]:
-        """What this process computes of the examples that all of them compute together."""
-        return self.ranks.share(examples, lambda example: len(example.input_ids))
-
-    def _cut_finer(self, model: torch.nn.Module, rows: Sequence[Row]) -> None:
-        """After running out of memory: drop the step's gradients and halve the token budget.
+    def _made_to_fit(self, examples: Sequence[Example], compute: Callable[[], T]) -> T:
+        """What `compute` returns, after cutting finer and calling it again wherever memory ran out.
 
         Raises: TrainingError, when the longest example alone does not fit.
         """
-        model.zero_grad()
-        torch.cuda.empty_cache()
-        longest = max(len(example.input_ids) for row in rows for example in row.examples)
-        if self.token_budget <= longest:
-            raise TrainingError(
-                f"step {self.state.global_step + 1}: a row of {longest:,} tokens does not fit into the memory; "
-                "lower data.max_length, or set model.quantization to nf4"
-            )
-        self.token_budget = max(longest, self.token_budget // 2)
-        self._say(f"out of memory: the step is cut finer, to {self.token_budget:,} tokens at a time", level="warning")
+        while True:
+            rng = rng_state() if self.settings.lora.lora_dropout else None
+            if (result := self.room.tried(compute)) is not None:
+                return result
+            self.model.zero_grad()
+            self._say(self.room.cut_finer(self.engine, examples, self.state.global_step + 1), level="warning")
+            if rng is not None:
+                restore_rng(rng)
+
+    def _add_gradients(self, examples: Sequence[Example], num_supervised: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Forward and backward of this process's part of a step; returns its summed loss and its correct tokens."""
+        nll = torch.zeros((), device=self.args.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        for pack in self._own_packs(examples):
+            sums = self.engine.sums(pack)
+            self.accelerator.backward(sums.nll / num_supervised)
+            nll += sums.nll.detach()
+            num_correct += sums.num_correct
+        return nll, num_correct
+
+    def _own_packs(self, examples: Sequence[Example]) -> list[Pack]:
+        """What this process computes of the examples that all of them compute together."""
+        parts = balanced(examples, self.ranks.size, shared=self.engine.sharing != UNSHARED)
+        return self.engine.packs(parts[self.ranks.rank], self.room.token_budget)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         norm: torch.Tensor = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -274,13 +278,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def evaluate_rows(self, rows: Iterable[Row], prefix: str) -> dict[str, float]:
         """Mean loss and token accuracy over the supervised tokens of `rows`."""
         examples: list[Example] = [example for row in rows for example in row.examples]
-        nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
-        num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.model.eval()
-        for pack in self.engine.packs(self._share(examples), self.token_budget):
-            sums = self.engine.sums(pack)
-            nll += sums.nll
-            num_correct += sums.num_correct
+        nll, num_correct = self._made_to_fit(examples, lambda: self._read(examples))
         self.model.train()
         self.ranks.add_up([nll, num_correct])
         total = sum(example.num_supervised for example in examples)
@@ -291,6 +290,16 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
                 "the newest checkpoint before it is kept"
             )
         return {f"{prefix}_loss": loss, f"{prefix}_mean_token_accuracy": int(num_correct) / total}
+
+    def _read(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The summed loss of this process's part of the examples, and its correct tokens."""
+        nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        for pack in self._own_packs(examples):
+            sums = self.engine.sums(pack)
+            nll += sums.nll
+            num_correct += sums.num_correct
+        return nll, num_correct
 
     def _say(self, message: str, level: Any = "info") -> None:
         self.run.event(message, level=level)
@@ -309,7 +318,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         state = {
             "step": step,
             "fingerprint": self.fingerprint,
-            "plan": dataclasses.asdict(self.plan) | {"token_budget": self.token_budget},
+            "plan": dataclasses.asdict(self.plan) | self.room.state(),
             "schedule": self.lr_scheduler.last_epoch,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "rng": self.ranks.gather(rng_state()),
@@ -357,8 +366,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.curve.restore(saved["curve"])
         self._meter.restore(saved["meter"])
         self.guard.restore(saved["guard"])
-        if self.fingerprint["memory.token_budget"] == saved["fingerprint"]["memory.token_budget"]:
-            self.token_budget = saved["plan"]["token_budget"]
+        before = saved["fingerprint"]
+        if all(self.fingerprint[name] == before[name] for name in (f"memory.{part}" for part in MEMORY)):
+            self.room.restore(saved["plan"])
         if saved["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
 

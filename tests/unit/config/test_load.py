@@ -48,7 +48,10 @@ UNKNOWN_KEYS = {
     "a section": ("trainig: {}\n", "trainig: unknown field, did you mean training?"),
     "a section like no other": ("zzz: 1\n", f"zzz: unknown field, expected {SECTIONS}"),
     "a setting": ("training: {n_epoch: 1}\n", "training.n_epoch: unknown field, did you mean n_epochs?"),
-    "a setting like no other": ("memory: {zzz: 1}\n", "memory.zzz: unknown field, expected token_budget"),
+    "a setting like no other": (
+        "memory: {zzz: 1}\n",
+        "memory.zzz: unknown field, expected token_budget, recompute_layers, limit_gb",
+    ),
     "a setting of another section": (
         "lora: {learning_rate: 1}\n",
         "lora.learning_rate: unknown field, did you mean training.learning_rate?",
@@ -409,7 +412,7 @@ BAD_OVERRIDES = {
     "lora.=1": ": not understood, expected section.name=value",
     ".r=1": ": not understood, expected section.name=value",
     "lora..r=1": ": not understood, expected section.name=value",
-    "memory.zzz=1": ": memory.zzz: unknown field, expected token_budget",
+    "memory.zzz=1": ": memory.zzz: unknown field, expected token_budget, recompute_layers, limit_gb",
     "lora.r_=1": ": lora.r_: unknown field, did you mean r?",
     "x=1": f": x: unknown field, expected {SECTIONS}",
     "lr=1": ": lr: unknown field, it is called training.learning_rate here",

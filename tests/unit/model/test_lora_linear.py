@@ -21,10 +21,27 @@ class Base(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
-def adapted(dtype: torch.dtype = torch.float64, **settings: Any) -> PeftModel:
+def quantised(linear: nn.Linear, bits: int) -> nn.Linear:
+    import bitsandbytes
+
+    shape = (linear.in_features, linear.out_features, linear.bias is not None)
+    if bits == 4:
+        found = bitsandbytes.nn.Linear4bit(*shape, compute_dtype=linear.weight.dtype, quant_type="nf4")
+        found.support_avx512bf16_for_cpu = False  # as load_model does
+    else:
+        found = bitsandbytes.nn.Linear8bitLt(*shape, has_fp16_weights=False)
+    found.load_state_dict(linear.state_dict())
+    return found.to("cpu")
+
+
+def adapted(dtype: torch.dtype = torch.float64, bits: int | None = None, **settings: Any) -> PeftModel:
     torch.manual_seed(0)
     config = LoraConfig(r=3, target_modules=["first", "second"], init_lora_weights=False, **settings)
-    model = get_peft_model(Base().to(dtype), config)
+    base = Base().to(dtype)
+    if bits is not None:
+        base.first, base.second = quantised(base.first, bits), quantised(base.second, bits)
+        setattr(base, f"is_loaded_in_{bits}bit", True)  # PEFT asks the model
+    model = get_peft_model(base, config)
     for parameter in model.parameters():
         if parameter.requires_grad and dtype == torch.bfloat16:
             parameter.data = parameter.data.float()
@@ -32,6 +49,7 @@ def adapted(dtype: torch.dtype = torch.float64, **settings: Any) -> PeftModel:
 
 
 def outcome(model: PeftModel, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)  # for dropout
     x = x.clone().requires_grad_()
     output = model(x)
     output.sin().sum().backward()
@@ -42,7 +60,10 @@ def outcome(model: PeftModel, x: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"lora_alpha": 1}])
+KINDS = [{}, {"use_rslora": True}, {"lora_alpha": 1}, {"lora_dropout": 0.3}, {"use_dora": True}]
+
+
+@pytest.mark.parametrize("settings", KINDS)
 def test_output_and_every_gradient_are_those_of_peft(settings: dict[str, Any]) -> None:
     theirs = adapted(**settings)
     mine = copy.deepcopy(theirs)
@@ -55,9 +76,23 @@ def test_output_and_every_gradient_are_those_of_peft(settings: dict[str, Any]) -
         assert torch.allclose(found[name], expected[name], rtol=1e-12, atol=1e-12), name
 
 
-def test_a_16_bit_base_keeps_its_format_and_the_adapter_its_own() -> None:
-    model = adapted(torch.bfloat16)
-    exact = adapted().float()
+@pytest.mark.parametrize("settings", [{}, {"lora_dropout": 0.3}])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_on_a_quantised_base_too(bits: int, settings: dict[str, Any]) -> None:
+    theirs, mine = (adapted(torch.float32, bits=bits, **settings) for _ in range(2))
+    use_lora_linear(mine)
+    x = torch.randn(2, 5, 24)
+    found, expected = outcome(mine, x), outcome(theirs, x)
+    assert sum(isinstance(module, LoraLinear) for module in mine.modules()) == 2
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert (found[name] - expected[name]).norm() <= 1e-6 * expected[name].norm(), name
+
+
+@pytest.mark.parametrize("settings", [{}, {"use_dora": True}])
+def test_a_16_bit_base_keeps_its_format_and_the_adapter_its_own(settings: dict[str, Any]) -> None:
+    model = adapted(torch.bfloat16, **settings)
+    exact = adapted(**settings).float()
     exact.load_state_dict(model.state_dict())
     use_lora_linear(model)
     x = torch.randn(200, 24)
@@ -68,7 +103,7 @@ def test_a_16_bit_base_keeps_its_format_and_the_adapter_its_own() -> None:
         assert (found[name] - expected[name]).norm() <= 0.02 * expected[name].norm(), name
 
 
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True}])
+@pytest.mark.parametrize("settings", [{"use_dora": True, "lora_dropout": 0.1}, {"lora_bias": True}])
 def test_other_kinds_stay_with_peft(settings: dict[str, Any]) -> None:
     model = adapted(**settings)
     use_lora_linear(model)
@@ -89,6 +124,15 @@ def test_the_adapter_can_be_switched_off_and_saved_as_before() -> None:
 def _base_output(model: PeftModel, x: torch.Tensor) -> torch.Tensor:
     base = model.get_base_model()
     return base.second.base_layer(torch.tanh(base.first.base_layer(x)))
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_a_model_may_add_to_the_output_in_place(settings: dict[str, Any]) -> None:
+    model = adapted(**settings)
+    use_lora_linear(model)
+    output = model.get_base_model().first(torch.randn(2, 5, 24, dtype=torch.float64))
+    output += 1
+    output.sum().backward()
 
 
 def test_an_input_that_needs_no_gradient_gets_none() -> None:

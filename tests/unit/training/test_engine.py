@@ -69,13 +69,15 @@ UNSHARED_MODELS = {
 }
 
 
-def build(name: str, dtype: torch.dtype = torch.float64, **changes: object) -> PeftModel:
+def build(name: str, dtype: torch.dtype = torch.float64, dropout: float = 0.0, **changes: object) -> PeftModel:
     """A random model with a random adapter: at B = 0 every gradient of A would be zero."""
     torch.manual_seed(0)
     values = SHAPE | MODELS.get(name, UNSHARED_MODELS.get(name, {})) | changes
     config: PreTrainedConfig = getattr(transformers, f"{name}Config")(**values)
     model = AutoModelForCausalLM.from_config(config)
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    adapted = get_peft_model(
+        model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", lora_dropout=dropout)
+    )
     for parameter_name, parameter in adapted.named_parameters():
         if "lora_B" in parameter_name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -153,6 +155,21 @@ def test_sharing_changes_neither_loss_nor_gradient(name: str, dtype: torch.dtype
     assert all(pack.shared for pack in engine.packs(rows, 10_000))
     for token_budget in (1, 90, 10_000):
         assert_same(packed(model, engine, rows, token_budget), expected, bound)
+
+
+@pytest.mark.parametrize(("name", "dropout"), [*((name, 0.2) for name in MODELS), *((n, 0.0) for n in UNSHARED_MODELS)])
+def test_computing_layers_again_changes_no_bit(name: str, dropout: float) -> None:
+    model, rows = build(name, torch.float32, dropout=dropout).train(), random_rows()
+    engine, outcomes = Engine(model, CPU), []
+    assert engine.num_recomputable == 2
+    for num_layers in range(3):
+        engine.recompute(num_layers)
+        torch.manual_seed(3)
+        outcomes.append(packed(model, engine, rows, 100))
+    (loss, expected), *others = outcomes
+    for other_loss, found in others:
+        assert other_loss == loss
+        assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
 
 
 @pytest.mark.parametrize("name", UNSHARED_MODELS)

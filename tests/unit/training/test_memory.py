@@ -1,65 +1,187 @@
-"""The memory that is planned is the memory that a pack keeps for its backward pass."""
+"""The memory that is planned is the memory that a step takes, and the plan is the one that computes least."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from trainer.config import RunConfig
+from trainer.config.schema import MemoryConfig
+from trainer.data.packing import Sharing, make_packs
 from trainer.data.rendering import Example
-from trainer.model.adapter import add_adapter
+from trainer.model.adapter import add_adapter, keep_float32, trainable
 from trainer.model.base import find_base, load_model
+from trainer.model.tiny import tiny_base
 from trainer.training.engine import Engine
-from trainer.training.memory import activation_bytes, estimate
+from trainer.training.footprint import Footprint, footprint
+from trainer.training.memory import Work, plan_memory
+
+CPU = torch.device("cpu")
+LOWEST, HIGHEST = 0.7, 1.05  # measured / estimated; below 0.84 only where a tiny model is computed again as a whole
 
 
-@pytest.mark.parametrize("changes", [{}, {"lora__lora_dropout": 0.1}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("length", [120, 700])
-def test_a_token_keeps_what_is_estimated(
-    settings: Callable[..., RunConfig], dtype: torch.dtype, length: int, changes: dict[str, float]
-) -> None:
-    config = settings(**changes)
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random model of 13 million parameters, with the vocabulary of no small one."""
+    folder = tmp_path_factory.mktemp("larger")
+    shape = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 4}
+    config = LlamaConfig(vocab_size=32_000, intermediate_size=688, tie_word_embeddings=True, **shape)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_base()).save_pretrained(folder)
+    return str(folder)
+
+
+def allocated(work: Callable[[], Any]) -> int:
+    """The most that torch held at once for `work`, beyond what it held before, in bytes."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = highest = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        highest = max(highest, now)
+    return highest
+
+
+def measured_and_estimated(
+    config: RunConfig, dtype: torch.dtype, length: int, num_supervised: int, share: float
+) -> tuple[int, int]:
+    """Of one step with one row, a `share` of the layers computed again."""
     base = find_base(config.model)
-    model = add_adapter(load_model(base, config.model, torch.device("cpu"), dtype), config.lora)
-    engine = Engine(model, torch.device("cpu"))
-    row = Example(tuple(range(length)), (-100,) * (length - 1) + (1,))
+    model = add_adapter(load_model(base, config.model, CPU, dtype), config.lora)
+    keep_float32(model)
+    engine = Engine(model, CPU)
+    layers = int(share * engine.num_recomputable)
+    engine.recompute(layers)
+    row = Example(tuple(range(length)), (-100,) * (length - num_supervised) + tuple(range(num_supervised)))
     (pack,) = engine.packs([row], 10_000)
-    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     model.train()
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        nll = engine.sums(pack).nll
-    found = (sum(kept.values()) + probabilities_bytes(nll)) / len(pack.input_ids)
-    assert found == pytest.approx(activation_bytes(base, config, dtype, length), rel=0.2)
+    optimizer = torch.optim.AdamW(trainable(model).values(), fused=True)
+
+    def step() -> None:
+        engine.sums(pack).nll.backward()
+        optimizer.step()
+
+    shape = footprint(config, base, dtype, CPU, length)
+    adapter = sum(parameter.numel() for parameter in trainable(model).values())
+    held = shape.weights + adapter * (4 + 12)  # weights, and what a checkpoint is written from
+    return allocated(step) + held, shape.peak(len(pack.input_ids), num_supervised, layers)
 
 
-def probabilities_bytes(nll: torch.Tensor) -> int:
-    """Attention keeps its probabilities on the graph itself, where hooks do not see them."""
-    total, todo, seen = 0, [nll.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        total += sum(part.untyped_storage().nbytes() for part in getattr(node, "kept", []) if part is not None)
-        todo += [parent for parent, _ in node.next_functions]
-    return total
+SHAPES = [(700, 700, 0.0), (700, 60, 0.0), (700, 300, 0.5), (700, 300, 1.0), (200, 150, 0.0)]
 
 
-def test_the_budget_is_what_fits_but_never_less_than_the_longest_row(settings: Callable[..., RunConfig]) -> None:
-    config = settings()
-    base, cpu = find_base(config.model), torch.device("cpu")
-    large, small = (estimate(config, base, torch.float32, cpu, free, 100) for free in (2**36, 2**29))
-    assert large.token_budget == 4096
-    assert small.token_budget == 100
-    assert large.peak_bytes > large.weights_bytes + large.adapter_bytes + 4096 * large.bytes_per_token
-    assert large.problem(100) is None
-    assert "data.max_length: the longest row (5,000 tokens) needs about" in str(small.problem(5000))
+@pytest.mark.parametrize(("length", "num_supervised", "share"), SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["tiny", "larger"])
+def test_a_step_takes_what_is_estimated(
+    settings: Callable[..., RunConfig], larger: str, name: str, dtype: torch.dtype, length: int, num_supervised: int,
+    share: float,
+) -> None:  # fmt: skip
+    config = settings(model__base=larger) if name == "larger" else settings()
+    measured, estimated = measured_and_estimated(config, dtype, length, num_supervised, share)
+    assert LOWEST * estimated <= measured <= HIGHEST * estimated
+
+
+@pytest.mark.parametrize(
+    "changes", [{"lora__lora_dropout": 0.1}, {"lora__use_dora": True}, {"model__quantization": "nf4"}]
+)
+def test_other_kinds_of_layers_too(settings: Callable[..., RunConfig], larger: str, changes: dict[str, Any]) -> None:
+    config = settings(model__base=larger, **changes)
+    measured, estimated = measured_and_estimated(config, torch.float32, 700, 300, 0.0)
+    assert LOWEST * estimated <= measured <= HIGHEST * estimated
+
+
+MIB = 2**20
+SHAPE = Footprint(
+    num_layers=10, num_recomputable=10, weights=100 * MIB, adapter=MIB, kept=40_000, kept_per_pair=0, between=1000,
+    around=4000, passing=6000, head_row=100_000, head_rows=600, scores=MIB,
+)  # fmt: skip
+
+
+def rows_behind_a_prompt(prompt: int, rest: int) -> list[Example]:
+    """16 rows of a step: what they share, and what each has of its own."""
+    rows = [[7] * prompt + [100 + number] * rest for number in range(16)]
+    return [Example(tuple(row), (-100,) * (len(row) - 10) + tuple(row[-10:])) for row in rows]
+
+
+def plan(rows: list[Example], free_mib: int, **settings: Any) -> Any:
+    most = sum(len(row.input_ids) for row in rows)
+    work = Work(max(len(row.input_ids) for row in rows), most, 160, [rows], Sharing())
+    return plan_memory(SHAPE, MemoryConfig(**settings), "cpu", free_mib * MIB, work)
+
+
+SHARED, APART = rows_behind_a_prompt(400, 30), rows_behind_a_prompt(0, 200)
+
+
+@pytest.mark.parametrize("rows", [SHARED, APART])
+def test_nothing_is_computed_again_where_it_fits(rows: list[Example]) -> None:
+    found = plan(rows, 8000)
+    assert (found.token_budget, found.recompute_layers, found.problem(430)) == (4096, 0, None)
+
+
+def test_rows_that_share_much_are_kept_together_by_computing_layers_again() -> None:
+    assert len(make_packs(SHARED, 1000)) == 1, "the step as one pack needs 880 tokens"
+    found = plan(SHARED, 500)
+    assert found.recompute_layers > 0
+    assert len(make_packs(SHARED, found.token_budget)) == 1
+    fewer = SHAPE.peak(found.token_budget, 160, found.recompute_layers - 1)
+    assert found.peak_bytes <= 250 * MIB < fewer
+
+
+def test_rows_with_nothing_in_common_are_cut_finer_first() -> None:
+    found = plan(APART, 700)
+    assert found.recompute_layers == 0
+    assert 200 <= found.token_budget < 4096
+    assert found.peak_bytes <= 350 * MIB
+
+
+@pytest.mark.parametrize("rows", [SHARED, APART])
+def test_less_memory_never_computes_less_and_never_takes_more_than_is_usable(rows: list[Example]) -> None:
+    plans = [plan(rows, free) for free in range(300, 3000, 100)]
+    for found, free in zip(plans, range(300, 3000, 100), strict=True):
+        if found.problem(430) is None and found.recompute_layers < 10:
+            assert found.peak_bytes <= free / 2 * MIB
+    costs = [
+        sum(len(pack.input_ids) + 32 for pack in make_packs(rows, found.token_budget))
+        * (1 + 0.35 * found.recompute_layers / 10)
+        for found in plans
+    ]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_a_limit_is_all_the_memory_there_is() -> None:
+    limited = plan(SHARED, 64_000, limit_gb=250 / 1024)
+    assert limited.free_bytes == 250 * MIB
+    unlimited = plan(SHARED, 500)
+    assert (limited.token_budget, limited.recompute_layers) == (unlimited.token_budget, unlimited.recompute_layers)
+    assert plan(SHARED, 500, limit_gb=100.0) == unlimited
+
+
+def test_what_is_set_stays() -> None:
+    assert plan(SHARED, 500, token_budget=500).token_budget == 500
+    assert plan(SHARED, 500, recompute_layers=10).recompute_layers == 10
+    fixed = plan(SHARED, 90, token_budget=500, recompute_layers=3)
+    assert (fixed.token_budget, fixed.recompute_layers) == (500, 3)
+
+
+def test_what_does_not_fit_is_said_before_it_starts() -> None:
+    assert "model.base: the weights need about 101 MiB, and 90 MiB are free" in str(plan(SHARED, 90).problem(430))
+    found = plan(SHARED, 120)
+    assert (found.token_budget, found.recompute_layers) == (430, 10)
+    assert "data.max_length: the longest row (430 tokens) needs about" in str(found.problem(430))
+    too_many = plan(SHARED, 8000, recompute_layers=11).problem(430)
+    assert too_many == "memory.recompute_layers: is 11, expected at most 10 for this model"
+
+
+def test_a_whole_run_plans_with_its_limit_and_stores_the_plan(settings: Callable[..., RunConfig]) -> None:
+    from trainer.training.prepare import prepare
+
+    roomy, tight = prepare(settings(), print), prepare(settings(memory__limit_gb=0.017), print)
+    assert (roomy.plan.token_budget, roomy.plan.recompute_layers) == (4096, 0)
+    stored = tight.config.memory
+    assert (stored.token_budget, stored.recompute_layers) == (tight.plan.token_budget, tight.plan.recompute_layers)
+    assert tight.plan.token_budget < 4096
+    assert tight.memory.peak_bytes <= 0.017 * 2**30

@@ -25,11 +25,12 @@ def make_verdict(outcomes: Sequence[Outcome], found: Sequence[Difference]) -> Ve
     """The sentence for the rows' outcomes and the differences over all of them."""
     better, same, worse = (outcomes.count(kind) for kind in ("better", "same", "worse"))
     measured = {difference.key: difference for difference in found}
-    score, loss = measured["score"], measured["loss"]
+    score, loss = measured["score"], measured.get("loss")  # a service that keeps its model tells no loss of a row
     kind: Literal["better", "worse", "unclear"] = "unclear"
     if len(outcomes) >= ROWS_NEEDED and score.is_clear:
         kind = "better" if score.change > 0 else "worse"
-    sentence = f"{_counted(kind, better, worse, len(outcomes))}, loss {loss.base:.2f} to {loss.tuned:.2f}"
+    losses = "" if loss is None else f", loss {loss.base:.2f} to {loss.tuned:.2f}"
+    sentence = _counted(kind, better, worse, len(outcomes)) + losses
     return Verdict(kind, sentence, better, same, worse)
 
 

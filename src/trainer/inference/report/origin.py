@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from trainer.config.schema import RunConfig
 from trainer.runs import Run
 from trainer.training.curve import Curve
 
@@ -29,17 +30,12 @@ def learning(run: Run) -> str:
 def origin(run: Run, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Model, data, settings and time, each with its name."""
     manifest, config = run.manifest(), run.config()
-    base, rows, training = manifest["base"], manifest["rows"], config.training
+    base, rows = manifest["base"], manifest["rows"]
     pinned = base["revision"] or base["weights_sha256"]
-    weights = "" if config.model.quantization == "none" else f", base weights in {config.model.quantization}"
-    plan = (
-        f"{training.n_epochs} epochs, {run.status().get('total_steps', 0):,} steps of {training.batch_size} "
-        f"conversations, learning rate {training.learning_rate:g}, seed {manifest['seed']}"
-    )
     facts = [
         ("Base model", f"{base['name']} ({pinned})" if pinned else base["name"]),
-        ("Method", f"LoRA of rank {config.lora.r}, alpha {config.lora.lora_alpha}, in {manifest['dtype']}{weights}"),
-        ("Training", plan),
+        ("Method", _method(config, manifest)),
+        ("Training", _training(run, config, manifest)),
         ("Rows", f"{rows['train']:,} trained, {rows['validation']:,} held out"),
         ("Tokens", f"{manifest['num_tokens']:,}, of which {manifest['num_supervised_tokens']:,} supervised"),
         *((f"Data, {file['role']}", f"{file['path']} (sha256 {file['sha256'][:16]}…)") for file in manifest["data"]),
@@ -57,6 +53,22 @@ def origin(run: Run, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     if manifest.get("git_revision"):
         facts.append(("Git revision", manifest["git_revision"]))
     return facts
+
+
+def _method(config: RunConfig, manifest: Mapping[str, Any]) -> str:
+    if config.backend.kind == "openai":
+        return "supervised fine-tuning by the service, in its own way"
+    weights = "" if config.model.quantization == "none" else f", base weights in {config.model.quantization}"
+    return f"LoRA of rank {config.lora.r}, alpha {config.lora.lora_alpha}, in {manifest['dtype']}{weights}"
+
+
+def _training(run: Run, config: RunConfig, manifest: Mapping[str, Any]) -> str:
+    training = config.training
+    rate, seed = f"learning rate multiplier {training.learning_rate_multiplier}", training.seed
+    if training.learning_rate is not None:
+        rate, seed = f"learning rate {training.learning_rate:g}", manifest["seed"]
+    steps = run.status().get("total_steps") or run.status().get("step") or 0
+    return f"{training.n_epochs} epochs, {steps:,} steps of {training.batch_size} conversations, {rate}, seed {seed}"
 
 
 def commands(run: Run, result: Mapping[str, Any]) -> str:

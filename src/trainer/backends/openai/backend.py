@@ -1,0 +1,161 @@
+"""The verbs of this backend; each one is told by the file it leads to."""
+
+import time
+from collections.abc import Sequence
+
+from trainer.backends.http import Say
+from trainer.backends.openai import preflight
+from trainer.backends.openai.cap import end_above_cap
+from trainer.backends.openai.chat import chat_with
+from trainer.backends.openai.client import Record, Service
+from trainer.backends.openai.deployment_plan import plan_deployment
+from trainer.backends.openai.deployments import deploy, endpoints
+from trainer.backends.openai.finish import compare, outcome_of
+from trainer.backends.openai.jobs import order
+from trainer.backends.openai.launching import continue_launch, job_of, start
+from trainer.backends.openai.leaving import teardown
+from trainer.backends.openai.mirror import bring_home
+from trainer.backends.openai.statuses import ENDED
+from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Plan
+from trainer.config.schema import RunConfig
+from trainer.errors import BackendError, ConfigError
+from trainer.inference.client import ChatClient
+from trainer.runs import Run
+from trainer.runs.lock import locked
+from trainer.runs.outcome import Outcome
+
+UNDER_WAY = ("pausing", "cancelling")  # asked for before: the second asking is refused
+FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, GROWTH = 1.0, 60.0, 1.25
+
+
+class OpenAIService:
+    """Fine-tuning by OpenAI or Azure OpenAI."""
+
+    def check(self, config: RunConfig, say: Say) -> Plan:
+        return preflight.check(config, say)
+
+    def launch(self, plan: Plan, run: Run, say: Say) -> None:
+        with locked(run.path, say):
+            start(plan, run, say)
+
+    def follow(self, run: Run, say: Say) -> Outcome:
+        service, wait = Service(run.config().openai), FIRST_WAIT_SECONDS
+        while True:
+            try:
+                fresh = _bring_home(service, run, say)
+            except ConfigError:  # another command holds the run's lock: it brings the files up to date as well
+                fresh = []
+            for event in fresh:
+                say(str(event["message"]))
+            end_above_cap(service, run, say)
+            if run.state in ENDED or run.state == "paused":
+                break
+            wait = FIRST_WAIT_SECONDS if fresh else min(wait * GROWTH, MOST_WAIT_SECONDS)
+            time.sleep(wait)
+        if run.state == "succeeded" and run.manifest().get("comparison_quoted"):
+            compare(run, None, say)
+        return outcome_of(run)
+
+    def refresh(self, run: Run, say: Say) -> None:
+        _bring_home(Service(run.config().openai), run, say)
+
+    def pause(self, run: Run, say: Say) -> None:
+        self._order(run, "pause", "paused", say)
+
+    def resume(self, run: Run, say: Say) -> None:
+        service = Service(run.config().openai)
+        job = job_of(service, run, say)
+        if job is None:
+            self._launch_again(run, say)
+            return
+        _bring_home(service, run, say)
+        match run.state:
+            case "failed" | "cancelled":
+                raise ConfigError(
+                    f"run {run.name!r}: its job is {run.state}, expected an unfinished one; start a new run"
+                )
+            case "paused":
+                if refused := order(service, job, "resume", say):
+                    raise BackendError(f"run {run.name!r}: the service does not resume its job: {refused}; try again")
+                _bring_home(service, run, say)
+
+    def cancel(self, run: Run, say: Say) -> None:
+        self._order(run, "cancel", "cancelled", say)
+
+    def delete(self, run: Run, say: Say) -> None:
+        teardown(run, everything=True, say=say)
+
+    def register(self, run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
+        model = run.status().get("fine_tuned_model")
+        if run.backend != "openai" or not model:
+            raise ConfigError(
+                f"run {run.name!r}: has no model of the service, expected a run of the openai backend that has "
+                "succeeded; no adapter of one's own can be registered there"
+            )
+        return f"{model} (kept by the service since the run has succeeded)"
+
+    def plan_deployment(self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
+        return plan_deployment(run, settings, options, say)
+
+    def deploy(self, plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
+        with locked(run.path, say):
+            endpoint = deploy(plan, run, say)
+            if named := plan.details[1].openai.base_deployment:
+                run.set_status(run.state, base_deployment=named)
+        if plan.details[0].compares:
+            compare(run, endpoint.name, say)
+        return endpoint
+
+    def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]:
+        return list(endpoints(run, say))
+
+    def teardown(self, run: Run, everything: bool, say: Say) -> None:
+        with locked(run.path, say):
+            teardown(run, everything, say)
+
+    def client(self, run: Run, endpoint: str | None, base: bool) -> ChatClient:
+        return chat_with(run, endpoint, base)
+
+    def _launch_again(self, run: Run, say: Say) -> None:
+        """Go on with a launch that was interrupted, from where it was."""
+        if run.state == "cancelled":
+            raise ConfigError(f"run {run.name!r}: is cancelled, expected an unfinished run; start a new run")
+        with locked(run.path, say):
+            if run.manifest():
+                continue_launch(run, say)
+            else:
+                start(self.check(run.config(), say), run, say)
+
+    def _order(self, run: Run, verb: str, aim: str, say: Say) -> None:
+        """Ask the service to bring the job to the state `aim`, where it is not there already."""
+        service = Service(run.config().openai)
+        job = job_of(service, run, say)
+        if job is None:
+            if verb == "cancel":
+                with locked(run.path, say):
+                    run.set_status("cancelled")
+                say(f"{run.name}: is cancelled; it had no job yet")
+                return
+            raise ConfigError(
+                f"run {run.name!r}: has no job yet, expected a running one; go on with: train --resume {run.path}"
+            )
+        _bring_home(service, run, say)
+        if run.state == aim:
+            say(f"{run.name}: is {aim} already")
+            return
+        if run.state in ENDED:
+            raise ConfigError(f"run {run.name!r}: is {run.state}, expected one that has not ended")
+        refused = order(service, job, verb, say)
+        _bring_home(service, run, say)
+        if refused and run.state not in (aim, *ENDED) and run.status()["service_status"] not in UNDER_WAY:
+            raise BackendError(
+                f"run {run.name!r}: the service does not {verb} its job now: {refused}; wait, and try again"
+            )
+        say(f"{run.name}: the service was asked to {verb}; its job is {run.status().get('service_status')}")
+
+
+def _bring_home(service: Service, run: Run, say: Say) -> list[Record]:
+    """Bring the run's files up to date once; a run without a job has nothing to bring."""
+    with locked(run.path, say):
+        job = job_of(service, run, say)
+        return [] if job is None else bring_home(service, run, job, say)

@@ -1,0 +1,160 @@
+"""The real `openai` client for the service a config names, and answers read by hand.
+
+The SDK hands on whatever a service answers: a page as a string, an object without its fields as a model with None in
+them. So every answer is taken raw, and counts only when it is a JSON object that has what is asked for. Nothing is
+repeated here but what the service has refused for a worn-out token.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from trainer.backends.http import patiently, timeout_seconds
+from trainer.config.openai import OpenAIConfig
+from trainer.errors import ConfigError, MissingDependency
+
+if TYPE_CHECKING:
+    import httpx2
+    from openai import OpenAI
+    from openai._types import RequestOptions
+
+Record = dict[str, Any]
+
+OPENAI_URL = "https://api.openai.com/v1"
+TOKEN_SCOPE = "https://cognitiveservices.azure.com/.default"
+GOVERNMENT_SCOPE = "https://cognitiveservices.azure.us/.default"
+BEARER: "RequestOptions" = {"security": {"bearer_auth": True}}  # requests that the SDK has no method for
+PAGE_SIZE = 100
+MOST_PAGES = 1000  # a service that ignores the cursor would be read for ever
+
+
+class Service:
+    """One fine-tuning service. `ask` makes a single call; what may be repeated goes through `patiently`."""
+
+    def __init__(self, settings: OpenAIConfig) -> None:
+        """Raises: ConfigError, MissingDependency."""
+        self.settings = settings
+        self.url = address(settings)
+        self.place = str(urlsplit(self.url).netloc)
+        self.timeout = timeout_seconds()
+        self._client = self._connected()
+
+    @property
+    def is_azure(self) -> bool:
+        return self.settings.service == "azure"
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether an older, dated version of Azure's API is spoken."""
+        return self.settings.api_version is not None
+
+    def ask(self, call: "Callable[[OpenAI], httpx2.Response]", *fields: str) -> Record:
+        """What one call answers, an object that has `fields`. A service's refusal is raised as the SDK raises it."""
+        return as_record(self.raw(call), *fields)
+
+    def raw(self, call: "Callable[[OpenAI], httpx2.Response]") -> "httpx2.Response":
+        """The answer of one call; it is made again once with a fresh token, which a 401 says has not been executed."""
+        from openai import AuthenticationError
+
+        try:
+            return call(self._client)
+        except AuthenticationError:
+            self._client = self._connected()
+            return call(self._client)
+
+    def listed(
+        self, page: "Callable[[OpenAI, Mapping[str, Any]], httpx2.Response]", doing: str, num: int = PAGE_SIZE
+    ) -> Iterator[Record]:
+        """Every object of a list that comes in pages. `page` gets the query that leads to the next one."""
+        query: dict[str, Any] = {"limit": num}
+        seen: set[str] = set()
+        for _ in range(MOST_PAGES):
+            answer = patiently(lambda: self.ask(lambda client: page(client, query), "data"), doing)  # noqa: B023
+            found = [item for item in answer["data"] or [] if isinstance(item, dict)]
+            fresh = [item for item in found if str(item.get("id")) not in seen]
+            yield from fresh
+            seen |= {str(item.get("id")) for item in fresh}
+            if not answer.get("has_more") or not fresh:
+                return
+            query = {"limit": num, "after": str(fresh[-1].get("id"))}
+
+    def streaming(self) -> "OpenAI":
+        """The client itself, for answers that come in pieces."""
+        return self._client
+
+    def _connected(self) -> "OpenAI":
+        try:
+            from openai import AzureOpenAI, OpenAI
+        except ImportError as error:
+            raise MissingDependency(
+                "the openai backend needs openai, which is not installed; run: pip install 'azure-llm-trainer[openai]'"
+            ) from error
+        common: dict[str, Any] = {"max_retries": 0, "timeout": self.timeout}
+        if not self.is_azure:
+            return OpenAI(base_url=self.url, api_key=openai_key(), **common)
+        credential = azure_credential(self.url)
+        if self.settings.api_version is None:
+            return OpenAI(base_url=self.url, api_key=credential, **common)
+        dated: dict[str, Any] = {"base_url": self.url, "api_version": self.settings.api_version} | common
+        if isinstance(credential, str) and os.environ.get("AZURE_OPENAI_API_KEY"):
+            return AzureOpenAI(api_key=credential, **dated)
+        if isinstance(credential, str):
+            return AzureOpenAI(azure_ad_token=credential, **dated)
+        return AzureOpenAI(azure_ad_token_provider=credential, **dated)
+
+
+def address(settings: OpenAIConfig) -> str:
+    """Where the API is, with the path that its version has. Raises: ConfigError."""
+    if settings.service == "openai":
+        return (settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
+    given = settings.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    if not given:
+        raise ConfigError(
+            "openai.base_url: is missing, expected the resource's endpoint, such as "
+            "https://NAME.openai.azure.com; set it, or AZURE_OPENAI_ENDPOINT"
+        )
+    if not urlsplit(given).netloc:
+        raise ConfigError(f"openai.base_url: is {given!r}, expected an address that begins with https://; correct it")
+    root = given.rstrip("/").removesuffix("/v1").removesuffix("/openai")
+    return f"{root}/openai" if settings.api_version else f"{root}/openai/v1"
+
+
+def openai_key() -> str:
+    """The key of the environment. Raises: ConfigError."""
+    key = os.environ.get("OPENAI_API_KEY")
+    if not key:
+        raise ConfigError("OPENAI_API_KEY: is not set, expected a key of the service; set it in the environment")
+    return key
+
+
+def azure_credential(url: str) -> str | Callable[[], str]:
+    """A key or token of the environment, else a provider of tokens of Microsoft Entra ID.
+
+    Raises: MissingDependency.
+    """
+    if fixed := os.environ.get("AZURE_OPENAI_API_KEY") or os.environ.get("AZURE_OPENAI_AD_TOKEN"):
+        return fixed
+    try:
+        from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+    except ImportError as error:
+        raise MissingDependency(
+            "signing in to Azure needs azure-identity, which is not installed; "
+            "run: pip install 'azure-llm-trainer[openai]', or set AZURE_OPENAI_API_KEY"
+        ) from error
+    scope = GOVERNMENT_SCOPE if str(urlsplit(url).hostname).endswith(".azure.us") else TOKEN_SCOPE
+    provider: Callable[[], str] = get_bearer_token_provider(DefaultAzureCredential(), scope)
+    return provider
+
+
+def as_record(response: "httpx2.Response", *fields: str) -> Record:
+    """The JSON object of an answer.
+
+    Raises: json.JSONDecodeError, as for any text that is no answer of the service, when a field is absent.
+    """
+    text = response.content.decode("utf-8-sig", errors="replace")
+    value = json.loads(text)
+    if not isinstance(value, dict) or any(value.get(field) is None for field in fields):
+        raise json.JSONDecodeError(f"expected an object with {', '.join(fields) or 'fields'}", text[:200], 0)
+    return value

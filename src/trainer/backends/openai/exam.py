@@ -1,0 +1,33 @@
+"""The held-out rows of a run that exists: those that were quoted, drawn again."""
+
+from pathlib import Path
+
+from trainer.backends.openai.limits import Exam, plan_exam
+from trainer.config.schema import RunConfig
+from trainer.data.checks import check_files
+from trainer.errors import ConfigError, DataError
+from trainer.runs import Run
+from trainer.training.dataset import sha256_of
+
+
+def find_exam(run: Run, config: RunConfig) -> Exam:
+    """The rows that were quoted. Raises: ConfigError, DataError, when there are none, or others now."""
+    manifest = run.manifest()
+    recorded = {entry["path"]: entry["sha256"] for entry in manifest["data"] if entry["role"] == "validation"}
+    for path, digest in recorded.items():
+        if not Path(path).is_file() or sha256_of(path) != digest:
+            raise DataError(f"{path}: has changed since the run was made, expected the same rows; bring them back")
+    report = check_files([], [Path(path) for path in recorded], backend="openai", allow_leak=True)
+    training = config.training.model_copy(update={"seed": seed_at_start(run)})
+    exam = plan_exam(config.model_copy(update={"training": training}), report.validation, str(manifest["family"]))
+    if exam is None:
+        raise ConfigError(
+            f"run {run.name!r}: has nothing to compare with, expected data.validation and evaluation.enabled; "
+            "start a new run with held-out rows"
+        )
+    return exam
+
+
+def seed_at_start(run: Run) -> int:
+    """The seed by which the rows were drawn; the service's own comes later."""
+    return int(run.manifest()["seed"])

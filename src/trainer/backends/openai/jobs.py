@@ -1,0 +1,177 @@
+"""The job: its body, its one creation, and what can be asked of it."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
+from trainer.backends.once import create_once
+from trainer.backends.openai.client import BEARER, Record, Service
+from trainer.backends.openai.data import Role
+from trainer.backends.openai.names import TOKEN_KEY, job_thing, token_of
+from trainer.config.schema import RunConfig
+from trainer.errors import BackendError
+from trainer.runs import Run
+from trainer.runs.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import httpx2
+    from openai import OpenAI
+
+NUMBERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+FILES = ("training_file", "validation_file")
+
+
+def job_body(config: RunConfig, model: str, files: "Mapping[Role, str]", marks: "Mapping[str, str]") -> Record:
+    """What is sent. `files` holds the ids of `train` and `validation`."""
+    settings, training = config.openai, config.training
+    is_dated = settings.api_version is not None
+    numbers = {name: getattr(training, name) for name in NUMBERS}
+    body: Record = {"model": model, "training_file": files["train"]}
+    if "validation" in files:
+        body["validation_file"] = files["validation"]
+    if config.run.suffix:
+        body["suffix"] = config.run.suffix
+    if training.seed != "auto":
+        body["seed"] = training.seed
+    if is_dated:  # numbers only, in a place of their own, and no marks
+        body["hyperparameters"] = {name: value for name, value in numbers.items() if value != "auto"}
+    else:
+        body["method"] = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
+        body["metadata"] = dict(marks)
+    if settings.training_type is not None:
+        body["trainingType"] = settings.training_type
+    return body
+
+
+def ensure_job(service: Service, run: Run, body: Record, bills: str, say: Say) -> Record:
+    """The run's job, which is created unless it is there. Raises: BackendError, with the refusal explained."""
+    ledger, thing = Ledger(run.path), job_thing(run, service.place, bills)
+    sent = dict(body)
+    extra = {"trainingType": sent.pop("trainingType")} if "trainingType" in sent else None
+    try:
+        return create_once(
+            ledger,
+            thing,
+            look_up=lambda: find_job(service, run, body["training_file"]),
+            create=lambda: service.ask(
+                lambda client: client.fine_tuning.jobs.with_raw_response.create(**sent, extra_body=extra).http_response,
+                "id",
+            ),
+            facts_of=lambda made: {"id": made["id"]},
+            say=say,
+        )
+    except BackendError as error:
+        raise _explained(error, service) from error.__cause__
+
+
+def find_job(service: Service, run: Run, training_file: str | None) -> Record | None:
+    """The run's job among all: the one that trains on its file, which no other has, or that bears its token."""
+
+    def page(client: "OpenAI", query: "Mapping[str, Any]") -> "httpx2.Response":
+        return client.fine_tuning.jobs.with_raw_response.list(extra_query=dict(query)).http_response
+
+    token = token_of(run)
+    for job in service.listed(page, "reading the list of jobs"):
+        marks = job.get("metadata")
+        marked = isinstance(marks, dict) and marks.get(TOKEN_KEY) == token
+        if marked or (training_file is not None and job.get("training_file") == training_file):
+            return job
+    return None
+
+
+def read_jobs(service: Service, say: Say) -> None:
+    """Read one job, whichever it is. Raises: BackendError, where the service or the identity has no fine-tuning."""
+    patiently(
+        lambda: service.ask(
+            lambda client: client.fine_tuning.jobs.with_raw_response.list(extra_query={"limit": 1}).http_response,
+            "data",
+        ),
+        "reading the list of fine-tuning jobs",
+        say,
+    )
+
+
+def get_job(service: Service, job_id: str) -> Record:
+    """The job as the service describes it."""
+    return service.ask(lambda client: client.fine_tuning.jobs.with_raw_response.retrieve(job_id).http_response, "id")
+
+
+def order(service: Service, job_id: str, verb: str, say: Say) -> str:
+    """Ask the job to `pause`, `resume` or `cancel`; the service's reason where its state does not allow that.
+
+    Raises: BackendError.
+    """
+
+    def ask() -> str:
+        try:
+            service.ask(
+                lambda client: getattr(client.fine_tuning.jobs.with_raw_response, verb)(job_id).http_response, "id"
+            )
+        except Exception as error:
+            if not is_failure(error) or failure_of(error).status not in (400, 409):
+                raise
+            return str(failure_of(error))
+        return ""
+
+    return patiently(ask, f"asking the job {job_id} to {verb}", say)
+
+
+def delete_job(service: Service, job_id: str) -> None:
+    """Remove the record of a job, which Azure can."""
+    import httpx2
+
+    service.raw(lambda client: client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=httpx2.Response, options=BEARER))
+
+
+def hyperparameters(job: Record) -> dict[str, float]:
+    """The numbers that the service has chosen, or was given; empty as long as it says none."""
+    method = job.get("method") or {}
+    supervised = method.get("supervised") if isinstance(method, dict) else None
+    places = [supervised.get("hyperparameters") if isinstance(supervised, dict) else None, job.get("hyperparameters")]
+    found: dict[str, float] = {}
+    for place in places:
+        for name in NUMBERS:
+            value = place.get(name) if isinstance(place, dict) else None
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+                found.setdefault(name, value)
+    return found
+
+
+def shown(body: Record) -> str:
+    """The body for people, before anything is created."""
+    return json.dumps(body, indent=2, ensure_ascii=False)
+
+
+CLOSING = (
+    "self-serve fine-tuning is closing: api.openai.com takes jobs only of organizations that use a tuned model, and "
+    "none from 2027-01-06; Azure OpenAI goes on for existing customers; other backends do without it"
+)
+HINTS = (
+    (
+        ("does not support fine-tuning", "not support fine tuning", "trainingtype"),
+        "the model is not tuned in this region or as this openai.training_type; see: trainer models",
+    ),
+    (
+        ("quota", "too many", "limit", "maximum number"),
+        "the resource is full: 3 jobs run at a time, 100 exist; wait, or delete old jobs",
+    ),
+    (("not available", "no longer", "deprecat", "not allowed", "not authorized", "not supported for your"), CLOSING),
+)
+
+
+def _explained(error: BackendError, service: Service) -> BackendError:
+    """The refusal with what is behind it, where its words tell."""
+    cause = error.__cause__
+    if not isinstance(cause, Exception):
+        return error
+    failure = failure_of(cause)
+    if failure.status == 403 and service.is_azure:
+        hint = "training needs the role Cognitive Services OpenAI Contributor or Foundry User on the resource"
+        return refusal(failure, "creating the job", hint)
+    text = f"{failure.code} {failure.message}".lower()
+    for words, hint in HINTS:
+        if failure.status in (400, 403, 404, 429) and any(word in text for word in words):
+            return refusal(failure, "creating the job", hint)
+    return error

@@ -1,0 +1,75 @@
+"""From a checked run to its job: files, then the job. Each step is found again if it was taken before."""
+
+from trainer.backends.http import Say, patiently
+from trainer.backends.openai.client import Record, Service
+from trainer.backends.openai.jobs import ensure_job, find_job, job_body
+from trainer.backends.openai.manifest import uploads_in
+from trainer.backends.openai.mirror import note_job
+from trainer.backends.openai.names import fact, file_name, job_thing, metadata
+from trainer.backends.openai.upload import ensure_file, wait_until_processed
+from trainer.backends.remote import Plan
+from trainer.errors import BackendError, DataError
+from trainer.runs import Run
+from trainer.runs.ledger import Ledger
+
+
+def start(plan: Plan, run: Run, say: Say) -> None:
+    """Write down what the run is made from, and go on from there; the caller holds the run's lock."""
+    if not run.manifest():
+        amount = "" if plan.quote.total is None else f", quoted at {plan.quote.total:,.2f} {plan.quote.currency}"
+        run.write_manifest(plan.details.manifest | {"bills": f"by the trained token until it ends{amount}"})
+    continue_launch(run, say)
+
+
+def continue_launch(run: Run, say: Say) -> None:
+    """Upload what is not uploaded, and create the job if it does not exist.
+
+    Raises: BackendError, DataError; a run whose job certainly does not exist is then failed.
+    """
+    config, manifest = run.config(), run.manifest()
+    service = Service(config.openai)
+    try:
+        files = {}
+        for upload in uploads_in(run):
+            files[upload.role] = ensure_file(service, run, config, upload, say)
+        for upload in uploads_in(run):
+            wait_until_processed(service, config, upload, files[upload.role], say)
+        body = job_body(config, manifest["base"]["name"], files, metadata(run))
+        job = ensure_job(service, run, body, manifest["bills"], say)
+    except (BackendError, DataError) as error:
+        if not _may_exist(service, run):
+            run.set_status("failed", error=str(error))
+        raise
+    note_job(run, job)
+    say(f"job {job['id']}: {job.get('status')}")
+
+
+def job_of(service: Service, run: Run, say: Say) -> str | None:
+    """The id of the run's job, None where there is none: of one that was being created the service is asked."""
+    key = _key(service, run)
+    if key is None:
+        return None
+    known = fact(run, "job", key, "id")
+    if known is not None or not _may_exist(service, run):
+        return None if known is None else str(known)
+    training_file = fact(run, "file", file_name(run, "train"), "id")
+    found = patiently(lambda: find_job(service, run, training_file), "looking for the run's job", say)
+    return None if found is None else _known(service, run, found)
+
+
+def _known(service: Service, run: Run, job: Record) -> str:
+    """Write down the job that an interrupted launch has created."""
+    thing = job_thing(run, service.place, str(run.manifest().get("bills", "")))
+    Ledger(run.path).write(thing, "exists", id=job["id"])
+    return str(job["id"])
+
+
+def _may_exist(service: Service, run: Run) -> bool:
+    key = _key(service, run)
+    entry = None if key is None else Ledger(run.path).find("job", key)
+    return entry is not None and entry.is_open
+
+
+def _key(service: Service, run: Run) -> str | None:
+    """The job's key; None of a run that was stopped before it had a manifest."""
+    return job_thing(run, service.place, "").key if run.manifest() else None

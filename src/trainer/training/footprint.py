@@ -1,0 +1,132 @@
+"""What training holds in memory, in bytes, from the model's shape: a sum of what is held at its fullest moments."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainer.config.schema import LoraSettings, RunConfig
+from trainer.model.adapter import linear_modules
+from trainer.model.base import Base
+from trainer.model.recompute import recomputable
+
+if TYPE_CHECKING:
+    import torch
+
+BYTES_PER_WEIGHT = {"nf4": 0.56, "int8": 1.03}  # with their scales: 4 + 0.5 bits, and one row scale
+# In float32 the adapter's weight, gradient, AdamW's two moments, and the vector in which processes add up gradients;
+# a CPU also holds what a checkpoint is written from: the weight and the moments once more.
+ADAPTER_BYTES = {"cuda": 20, "cpu": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Estimated, not measured; the tests hold it against what is allocated. All but counts is in bytes."""
+
+    num_layers: int
+    num_recomputable: int  # layers that can be computed again
+    weights: int
+    adapter: int
+    kept: int  # of one layer for the backward pass, per token
+    kept_per_pair: int  # the same per pair of tokens, where attention keeps its scores
+    between: int  # the hidden state between two layers, per token: what a layer leaves that is computed again
+    around: int  # before the first and after the last layer, per token
+    passing: int  # the gradients of the one layer that is in the backward pass, per token
+    head_row: int  # logits of one token and what is made of them
+    head_rows: int  # that many at a time
+    scores: int  # of the one block of queries whose attention is computed
+
+    def peak(self, tokens: int, scored: int, recomputed: int = 0) -> int:
+        """While `tokens` tokens are trained, `scored` of them, and the first `recomputed` layers are computed again."""
+        layer = tokens * self.kept + tokens * tokens * self.kept_per_pair
+        left = tokens * (self.around + recomputed * self.between)
+        before = left + (self.num_layers - recomputed) * layer
+        one = max(tokens * self.passing, self.scores)
+        again = left + layer + one if recomputed else 0
+        return self.fixed + max(before + self._head(scored), before + one, again)
+
+    def evaluating(self, tokens: int) -> int:
+        """While `tokens` tokens are only read."""
+        return self.fixed + tokens * self.around + max(tokens * self.passing, self.scores, self._head(tokens))
+
+    @property
+    def fixed(self) -> int:
+        """What is held all the time."""
+        return self.weights + self.adapter
+
+    def _head(self, tokens: int) -> int:
+        return min(tokens, self.head_rows) * self.head_row
+
+
+def footprint(config: RunConfig, base: Base, dtype: "torch.dtype", device: "torch.device", longest: int) -> Footprint:
+    """The footprint of this base on this kind of device, for rows of up to `longest` tokens.
+
+    Counted for a Llama block; others are close, since their linear layers and norms are the same.
+    """
+    from trainer.model.tree_attention import BLOCK, kind_for
+    from trainer.training.loss import CHUNK_BYTES
+
+    kind = kind_for(base.skeleton, device)
+    shape, size = base.config.get_text_config(), dtype.itemsize
+    hidden, heads, mlp = shape.hidden_size, shape.num_attention_heads, _mlp_width(shape)
+    pairs = {"eager": heads * (2 * size + 4)}.get(kind, 0)
+    vocabulary = shape.vocab_size
+    wide = 4 + (size if size < 4 else 0) + (4 if getattr(shape, "final_logit_softcapping", None) else 0)
+    return Footprint(
+        num_layers=shape.num_hidden_layers,
+        num_recomputable=min(len(recomputable(base.skeleton)), shape.num_hidden_layers),
+        weights=_weights_bytes(base, config, dtype),
+        adapter=_adapter_parameters(base, config.lora) * ADAPTER_BYTES[device.type],
+        kept=_kept(shape, config, size, longest if kind == "segments" else 0),
+        kept_per_pair=pairs,
+        between=hidden * size,
+        around=hidden * (3 * size + 4),
+        passing=2 * mlp * size + 8 * hidden,
+        head_row=vocabulary * wide + 3 * hidden * size,
+        head_rows=max(16, CHUNK_BYTES // (4 * vocabulary)),
+        scores=3 * 4 * heads * BLOCK * longest if kind == "segments" else 0,
+    )
+
+
+def _kept(shape: Any, config: RunConfig, size: int, longest: int) -> int:
+    """What a layer keeps of a token.
+
+    In the compute type: the inputs of its linear layers, query, key, value and what attention makes of them, four
+    MLP-sized tensors and the adapters' images. In float32: the inputs of two norms. Segment attention also keeps its
+    probabilities, where rows are not too long. Dropout keeps what it lets through and which it was, DoRA the product
+    before its length is set, and PEFT's own layers their inputs and products in float32.
+    """
+    from trainer.model.segments import KEPT_KEYS
+
+    hidden, heads, mlp = shape.hidden_size, shape.num_attention_heads, _mlp_width(shape)
+    width = heads * (getattr(shape, "head_dim", None) or hidden // heads)
+    key_width = width * (getattr(shape, "num_key_value_heads", None) or heads) // heads
+    probabilities = heads * (min(longest, KEPT_KEYS) // 2)
+    kept = size * (2 * hidden + 3 * width + 2 * key_width + 4 * mlp + 7 * config.lora.r + probabilities) + 8 * hidden
+    inputs, outputs = 5 * hidden + width + mlp, 2 * hidden + width + 2 * key_width + 2 * mlp
+    dropout, dora = bool(config.lora.lora_dropout), config.lora.use_dora
+    if dora and (dropout or config.model.quantization != "none"):
+        return int(kept + 4 * (2 * inputs + 3 * outputs))
+    return int(kept + dropout * (size + 1) * inputs + dora * size * outputs)
+
+
+def _mlp_width(shape: Any) -> int:
+    return int(getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size)
+
+
+def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype") -> int:
+    """Linear layers are what is quantised; a product then restores one of them at a time."""
+    linear: list[int] = [weight.numel() for _, weight in linear_modules(base.skeleton)]
+    others = sum(parameter.numel() for parameter in base.skeleton.parameters()) - sum(linear)
+    if config.model.quantization == "none":
+        return int((sum(linear) + others) * dtype.itemsize)
+    quantised = sum(linear) * BYTES_PER_WEIGHT[config.model.quantization]
+    return int(quantised + (others + max(linear)) * dtype.itemsize)
+
+
+def _adapter_parameters(base: Base, settings: LoraSettings) -> int:
+    """Weights of an adapter on every layer that the settings name."""
+    targets = settings.target_modules
+    return sum(
+        settings.r * sum(weight.shape)
+        for name, weight in linear_modules(base.skeleton)
+        if targets == "all-linear" or any(f".{name}".endswith(f".{target}") for target in targets)
+    )

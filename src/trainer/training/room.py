@@ -1,0 +1,58 @@
+"""Running out of memory is no end: the step is cut finer in all processes, and computed again with the same result."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from trainer.data.rendering import Example
+from trainer.errors import TrainingError
+from trainer.training.engine import Engine
+from trainer.training.plan import MEMORY, Plan
+from trainer.training.ranks import Ranks
+
+T = TypeVar("T")
+
+
+class Room:
+    """The plan's token budget and recomputed layers, and what became of them when memory ran out."""
+
+    def __init__(self, plan: Plan, ranks: Ranks) -> None:
+        self.token_budget, self.recompute_layers, self.ranks = plan.token_budget, plan.recompute_layers, ranks
+
+    def tried(self, compute: Callable[[], T]) -> T | None:
+        """What `compute` returns, or None in all processes where one ran out of memory; nothing is held of it then.
+
+        It must not wait for other processes: one that ran out would not come.
+        """
+        result: T | None = None
+        with contextlib.suppress(torch.OutOfMemoryError):
+            result = compute()
+        return None if self.ranks.any(result is None) else result
+
+    def cut_finer(self, engine: Engine, examples: Sequence[Example], step: int) -> str:
+        """Halve the budget, or where it holds but the longest row, compute all layers again; returns it in words.
+
+        Raises: TrainingError, when nothing is left to do.
+        """
+        torch.cuda.empty_cache()
+        longest = max(len(example.input_ids) for example in examples)
+        if self.token_budget > longest:
+            self.token_budget = max(longest, self.token_budget // 2)
+            return f"out of memory: the step is cut finer, to {self.token_budget:,} tokens at a time"
+        if self.recompute_layers < engine.num_recomputable:
+            self.recompute_layers = engine.num_recomputable
+            engine.recompute(self.recompute_layers)
+            return "out of memory: from here on all layers are computed again in the backward pass"
+        raise TrainingError(
+            f"step {step}: a row of {longest:,} tokens does not fit into the memory; lower data.max_length, or set "
+            "model.quantization to nf4"
+        )
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {name: getattr(self, name) for name in MEMORY}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.token_budget, self.recompute_layers = (state[name] for name in MEMORY)

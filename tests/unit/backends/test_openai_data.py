@@ -1,0 +1,68 @@
+"""The rows that are uploaded, and those that would be cut off."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainer.backends.openai.data import check_data, notes_on_length, prepared
+from trainer.backends.openai.places import place_in_files
+from trainer.config.load import load_config
+from trainer.config.schema import RunConfig
+from trainer.errors import DataError
+
+
+def load(folder: Path, *overrides: str) -> RunConfig:
+    (folder / "config.yaml").write_text(
+        f"model: {{base: m}}\ndata: {{train: ['{folder}/a.jsonl', '{folder}/b.jsonl']}}\nbackend: {{kind: openai}}\n"
+    )
+    return load_config(folder / "config.yaml", overrides)
+
+
+def row(number: int, words: int = 3) -> str:
+    said = [("user", f"question {number}"), ("assistant", f"answer {number} " + "word " * words)]
+    return json.dumps({"messages": [{"role": role, "content": content} for role, content in said]})
+
+
+def write(folder: Path, count: int = 6, words: int = 3) -> None:
+    (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(row(n) for n in range(count)).encode())
+    (folder / "b.jsonl").write_text("\n" + "\n\n".join(row(n + 100, words) for n in range(count)) + "\n\n")
+
+
+def test_files_become_one_without_marks_blank_lines_and_carriage_returns(tmp_path: Path) -> None:
+    write(tmp_path)
+    with prepared(load(tmp_path), "train") as file:
+        lines = file.read().decode().splitlines()
+    assert lines == [row(n) for n in (*range(6), *range(100, 106))]
+
+
+def test_a_line_of_the_upload_has_its_place(tmp_path: Path) -> None:
+    write(tmp_path)
+    paths = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    assert place_in_files(paths, 1) == f"{paths[0]}:1"
+    assert place_in_files(paths, 8) == f"{paths[1]}:4"
+    assert place_in_files(paths, 13) == ""
+
+
+def test_fewer_than_ten_rows_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, count=4)
+    with pytest.raises(DataError, match="TOO_FEW_ROWS"):
+        check_data(load(tmp_path), "gpt-4.1")
+
+
+def test_a_row_that_would_be_cut_off_is_refused_where_it_can_be_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, words=30)
+    config = load(tmp_path, "data.max_length=100")
+    assert len(notes_on_length(check_data(config, "gpt-4.1"))) == 6  # bounds prove nothing
+    monkeypatch.setattr("trainer.backends.openai.tokens.encoding_for", lambda family: ("o200k_base", len))
+    with pytest.raises(DataError, match=r"b\.jsonl:2: LENGTH: has \d+ tokens, expected at most 100") as refused:
+        check_data(config, "gpt-4.1")
+    assert len(refused.value.problems) == 6
+
+
+def test_nano_reads_half_as_much(tmp_path: Path) -> None:
+    write(tmp_path)
+    limits = {family: check_data(load(tmp_path), family).max_length for family in ("gpt-4.1", "gpt-4.1-nano")}
+    assert limits == {"gpt-4.1": 65_536, "gpt-4.1-nano": 32_768}

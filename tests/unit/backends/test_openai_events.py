@@ -1,0 +1,25 @@
+"""Figures in the text of an event, for services that put them nowhere else."""
+
+import pytest
+
+from trainer.backends.openai.events import _figures, time_of
+
+
+@pytest.mark.parametrize(
+    ("message", "figures"),
+    [
+        ("Step 31/40: training loss=0.07, validation loss=0.61, full validation loss=0.53",
+         {"step": 31, "total_steps": 40, "train_loss": 0.07, "valid_loss": 0.61, "full_valid_loss": 0.53}),
+        ("Step 10: training loss=3.6e-2", {"step": 10, "train_loss": 0.036}),
+        ("Step 3/4: training loss=1.5.", {"step": 3, "total_steps": 4, "train_loss": 1.5}),
+        ("Job started.", {}),
+        ("Checkpoint created at step 5", {}),
+    ],
+)  # fmt: skip
+def test_figures(message: str, figures: dict[str, float]) -> None:
+    assert _figures(message) == figures
+
+
+def test_a_time_that_is_none_is_no_failure() -> None:
+    assert time_of(1_700_000_000) == "2023-11-14T22:13:20.000+00:00"
+    assert time_of(None) == time_of(1e30) == time_of("soon") == "1970-01-01T00:00:00.000+00:00"

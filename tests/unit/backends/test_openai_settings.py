@@ -1,0 +1,79 @@
+"""Settings that the fine-tuning service cannot honour, and who can still use it."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from trainer.backends.openai.settings import refuse_settings, resolve_service, who_can_use_it
+from trainer.config.load import dump_config, load_config
+from trainer.config.schema import RunConfig
+from trainer.errors import ConfigError
+
+FOREIGN = {
+    "lora.r=8": "lora.r: is set, but the service chooses how it tunes; remove it, or use another backend",
+    "model.quantization=nf4": "model.quantization: is set, but the service keeps its model itself",
+    "memory.token_budget=1000": "memory.token_budget: is set",
+    "tracking.report_to=[mlflow]": "tracking.report_to: is set",
+    "training.learning_rate=1e-4": "training.learning_rate: is set, but the service has no such setting; use "
+    "learning_rate_multiplier",
+    "training.warmup_ratio=0.1": "training.warmup_ratio: is set",
+    "training.n_epochs=51": "training.n_epochs: is 51, expected at most 50",
+    "training.batch_size=257": "training.batch_size: is 257, expected at most 256",
+    "training.seed=2147483648": "training.seed: is 2,147,483,648, expected at most",
+    "data.on_overlength=drop": "data.on_overlength: is 'drop', expected 'error'",
+    "data.train=[{path: a, weight: 2}]": "data.train: 'a' has weight 2, expected 1",
+    "openai.train_url_variable=NOT_SET": "openai.train_url_variable: 'NOT_SET' is not set in the environment",
+}
+
+
+def load(folder: Path, *overrides: str) -> RunConfig:
+    file = folder / "config.yaml"
+    file.write_text("model: {base: m}\ndata: {train: rows.jsonl}\nbackend: {kind: openai}\n")
+    return load_config(file, overrides)
+
+
+@pytest.mark.parametrize("override", FOREIGN)
+def test_a_setting_that_is_not_honoured_is_refused(override: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        refuse_settings(load(tmp_path, override))
+    [problem] = refused.value.problems
+    assert problem.startswith(FOREIGN[override])
+
+
+def test_all_are_told_at_once(tmp_path: Path) -> None:
+    given = ["lora.r=8", "memory.token_budget=1000", "training.n_epochs=51"]
+    with pytest.raises(ConfigError) as refused:
+        refuse_settings(load(tmp_path, *given))
+    assert len(refused.value.problems) == 3
+
+
+def test_a_run_s_own_config_can_be_run_again(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(resolve_service(load(tmp_path))))
+    refuse_settings(load_config(tmp_path / "config.yaml"))
+
+
+@pytest.mark.parametrize(
+    "name", ["api_version=2024-10-21", "training_type=Standard", "base_deployment=x", "subscription=x", "account=x"]
+)
+def test_openai_has_nothing_of_azure(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="only Azure has it"):
+        refuse_settings(load(tmp_path, "openai.service=openai", f"openai.{name}"))
+
+
+def test_a_date_in_yaml_is_a_version(tmp_path: Path) -> None:
+    assert load(tmp_path, "openai.api_version=2024-10-21").openai.api_version == "2024-10-21"
+    with pytest.raises(ConfigError, match="api_version"):
+        load(tmp_path, "openai.api_version=latest")
+
+
+def test_no_field_takes_a_url_as_the_name_of_a_variable(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="train_url_variable"):
+        load(tmp_path, "openai.train_url_variable=https://a.blob.core.windows.net/f?sig=x")
+
+
+def test_who_can_use_it_depends_on_the_day(tmp_path: Path) -> None:
+    config = load(tmp_path, "openai.service=openai")
+    assert "takes new jobs until 2027-01-06" in who_can_use_it(config, date(2026, 11, 24))
+    assert "has taken no new jobs since 2027-01-06" in who_can_use_it(config, date(2027, 1, 6))
+    assert "until at least April 2027" in who_can_use_it(load(tmp_path), date(2026, 11, 24))
