@@ -7,6 +7,7 @@ to do, and the same command once more reaches the end.
 import argparse
 import json
 import logging
+import re
 import sys
 import tempfile
 import time
@@ -87,10 +88,12 @@ def _told(done: Done) -> list[str]:
 def cells(world: World, only: str, faults: Sequence[Fault]) -> Iterator[Cell]:
     stages = Stages(world)
     for operation in OPERATIONS:
-        if only in operation.name:
+        if re.search(only, operation.name):
             print(operation.name, file=sys.stderr, flush=True)
             for fault in faults:
-                yield run_cell(world, stages, operation, fault)
+                yield (cell := run_cell(world, stages, operation, fault))
+                for problem in cell.problems:
+                    print(f"  {fault.name}: {problem}", file=sys.stderr, flush=True)
 
 
 def table(found: Sequence[Cell]) -> str:
@@ -121,11 +124,11 @@ def main() -> int:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, help="where the cells are written as JSON")
-    parser.add_argument("--only", default="", help="operations whose name holds this")
-    parser.add_argument("--fault", default="", help="faults whose name holds this")
+    parser.add_argument("--only", default="", help="operations whose name holds this pattern")
+    parser.add_argument("--fault", default="", help="faults whose name holds this pattern")
     given = parser.parse_args()
     begun, found = time.perf_counter(), list[Cell]()
-    faults = [fault for fault in FAULTS if given.fault in fault.name]
+    faults = [fault for fault in FAULTS if re.search(given.fault, fault.name)]
     try:
         with tempfile.TemporaryDirectory() as folder, twin(Path(folder) / "twin") as made:
             found += cells(World(made, Path(folder) / "user"), given.only, faults)

@@ -89,7 +89,7 @@ def _with_memory(amounts: Amounts, base: "Base", machine: Machine, data: "Traini
     dtype = getattr(torch, ("bfloat16" if machine.gpu.has_bfloat16 else "float16") if name == "auto" else name)
     free = int(machine.gpu.memory_bytes * USABLE_GPU)
     config = amounts.config
-    shape = footprint(config, base, dtype, torch.device("cuda"), data.longest)
+    shape = footprint(config, base, dtype, torch.device("cuda"), data.longest, machine.gpu.has_bfloat16)
     work = find_work(data, find_batch_size(config, len(data.train)), sharing_of(base.skeleton)[0])
     memory = plan_memory(shape, config.memory, "cuda", free, work)
     problem = memory.problem(data.longest)
