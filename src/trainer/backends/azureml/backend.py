@@ -231,7 +231,7 @@ def _what_is_left(run: Run, plan: JobPlan) -> JobPlan:
 
 
 def _used_seconds(entry: Entry) -> float:
-    """How long a job ran; where the service does not say, from its creation until its end was seen, waiting included."""
+    """How long a job ran; where the service does not say, from its creation until its end was seen, with the wait."""
     known = entry.facts.get("seconds")
     if known is not None:
         return float(known)
