@@ -10,7 +10,7 @@ RUN := runs/demo
 .DEFAULT_GOAL := help
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed; name one with make PYTHON=python3.12")'
@@ -29,6 +29,9 @@ demo: setup ## Check data, preview, train, and ask base and tuned model
 	$(BIN)/trainer show $(RUN)
 	$(BIN)/trainer chat $(RUN) --compare --questions data/questions.txt
 	@echo "did it get better? open $(RUN)/report/report.html in a browser"
+
+demo-azureml: setup ## A run's life on Azure ML, on a twin of it on this machine; needs npm, some minutes
+	$(BIN)/python -m tests.integration.azure_twin.demo
 
 demo-openai: setup ## The journey on Azure OpenAI without an account: against a service on this machine
 	$(BIN)/python -m tests.openai_service.demo
@@ -49,8 +52,8 @@ chaos: setup ## Kill runs at 330 points, ours and transformers' own, and let eac
 	$(BIN)/python -m tests.chaos --trainer ours --points 330 --output benchmarks/results/kills.json
 	$(BIN)/python -m tests.chaos --trainer stock --points 330 --output benchmarks/results/kills-transformers.json
 
-openai-faults: setup ## Every fault in every call to the fine-tuning service, ours and the plain SDK's; minutes
-	$(BIN)/python -m tests.openai_service.matrix --output benchmarks/results/openai-faults.json
+faults-openai: setup ## Every fault in every call to the fine-tuning service, ours and the plain SDK's; minutes
+	$(BIN)/python -m tests.openai_service.matrix --output benchmarks/results/faults-openai.json
 
 bench-checkpoints: setup ## How long training waits for a checkpoint
 	$(BIN)/python benchmarks/checkpoints.py --output benchmarks/results/checkpoints.json
@@ -64,6 +67,9 @@ bench: setup ## This trainer against TRL on a CPU, one thread, about an hour; TR
 bench-serve: setup ## Speed, overload and memory of trainer serve; a few minutes
 	$(BIN)/python benchmarks/serve.py
 
+faults-azureml: setup ## Every fault in every operation of Azure ML, against its twin; needs npm, half an hour
+	$(BIN)/python -m tests.integration.azure_twin.matrix --output benchmarks/results/azureml-faults.json
+
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
@@ -72,4 +78,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo demo-openai lint test test-full chaos openai-faults bench bench-checkpoints bench-data bench-serve docs clean
+.PHONY: help setup demo demo-azureml demo-openai lint test test-full chaos faults-openai faults-azureml bench bench-checkpoints bench-data bench-serve docs clean

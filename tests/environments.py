@@ -21,20 +21,23 @@ def cache() -> Path:
     return Path(os.environ.get("TRAINER_CACHE") or Path.home() / ".cache" / "azure-llm-trainer")
 
 
-def environment(name: str, packages: Sequence[str], constraints: Path | None = None, alone: bool = False) -> Path:
-    """The interpreter of an environment with these packages, and unless `alone` with everything of ours below them.
+def environment(
+    name: str, packages: Sequence[str], constraints: Path | None = None, hidden: Sequence[str] | None = ()
+) -> Path:
+    """The interpreter of an environment with these packages, and below them all of ours but the `hidden` ones.
+
+    `hidden`: how the names of what would get in the way begin; None hides everything.
 
     Raises: CannotInstall.
     """
     pins = constraints.read_bytes() if constraints else b""
-    stated = "\n".join([*packages, str(alone), sys.version, sys.prefix]).encode()
+    stated = "\n".join([*packages, str(hidden), sys.version, sys.prefix]).encode()
     folder = cache() / f"{name}-{hashlib.sha256(pins + stated).hexdigest()[:16]}"
     if not (folder / "ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        if not alone:
-            site = next(folder.glob("lib/python*/site-packages"))
-            (site / "parent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+        if hidden is not None:
+            _show_ours(folder, tuple(hidden))
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
         pip += ["--constraint", constraints] if constraints else []
         done = subprocess.run([*pip, *packages], capture_output=True, text=True, timeout=500)
@@ -44,7 +47,20 @@ def environment(name: str, packages: Sequence[str], constraints: Path | None = N
     return folder / "bin" / "python"
 
 
+def _show_ours(folder: Path, hidden: tuple[str, ...]) -> None:
+    """Links to our packages, beside the environment: what is within it, pip would uninstall."""
+    ours = folder.with_name(f"{folder.name}-ours")
+    shutil.rmtree(ours, ignore_errors=True)
+    ours.mkdir()
+    for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
+        if path.suffix != ".pth" and not path.name.lower().startswith(hidden):
+            (ours / path.name).symlink_to(path)
+    site = next(folder.glob("lib/python*/site-packages"))
+    (site / "ours.pth").write_text(f"{ours}\n")
+
+
 def scoring_python() -> Path:
     """The interpreter with Azure ML's inference server, whose pins conflict with ours (pydantic 2.12)."""
     pins = REPOSITORY / "azureml" / "serving" / "requirements.txt"
-    return environment("azureml-serving", ["azureml-inference-server-http"], pins)
+    hidden = ("azure", "opentelemetry", "pydantic")  # ours are newer, and parts of one would be mixed with the other
+    return environment("azureml-serving", ["azureml-inference-server-http"], pins, hidden)

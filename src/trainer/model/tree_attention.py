@@ -47,8 +47,8 @@ class Tree:
     mask: "Tensor | BlockMask | None" = None  # [1, 1, U, U], bool, or for `eager` what is added to the scores
 
 
-def kind_for(model: "PreTrainedModel", device: torch.device) -> Kind:
-    """The fastest kind that the model and the device allow."""
+def kind_for(model: "PreTrainedModel", device: torch.device, has_flex: bool | None = None) -> Kind:
+    """The fastest kind that the model and the device allow. `has_flex`: of a GPU that is not in this machine."""
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "attn_logit_softcapping", None):
         return "eager"  # only the model's own code caps its scores
@@ -56,7 +56,8 @@ def kind_for(model: "PreTrainedModel", device: torch.device) -> Kind:
         return "dense"
     if device.type == "cpu":
         return "segments"
-    has_flex = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    if has_flex is None:
+        has_flex = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
     return "flex" if has_flex else "dense"
 
 

@@ -56,15 +56,23 @@ class Footprint:
         return min(tokens, self.head_rows) * self.head_row
 
 
-def footprint(config: RunConfig, base: Base, dtype: "torch.dtype", device: "torch.device", longest: int) -> Footprint:
+def footprint(
+    config: RunConfig,
+    base: Base,
+    dtype: "torch.dtype",
+    device: "torch.device",
+    longest: int,
+    has_flex: bool | None = None,
+) -> Footprint:
     """The footprint of this base on this kind of device, for rows of up to `longest` tokens.
 
+    `has_flex`: whether FlexAttention runs on a GPU that is not in this machine; None for one that is.
     Counted for a Llama block; others are close, since their linear layers and norms are the same.
     """
     from trainer.model.tree_attention import BLOCK, kind_for
     from trainer.training.loss import CHUNK_BYTES
 
-    kind = kind_for(base.skeleton, device)
+    kind = kind_for(base.skeleton, device, has_flex)
     shape, size = base.config.get_text_config(), dtype.itemsize
     hidden, heads, mlp = shape.hidden_size, shape.num_attention_heads, _mlp_width(shape)
     pairs = {"eager": heads * (2 * size + 4)}.get(kind, 0)

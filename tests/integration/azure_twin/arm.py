@@ -32,6 +32,7 @@ from tests.loopback import Request, Response
 Body = dict[str, Any]
 AUDIENCES = ("https://management.azure.com", "https://management.core.windows.net")
 VERSIONED = ("codes", "environments", "data", "models")
+CHANGEABLE = frozenset({"isArchived", "tags", "description", "displayName"})
 FINAL = ("Completed", "Failed", "Canceled")
 OPERATIONS = f"{SUBSCRIPTION_ID}/providers/{PROVIDER}/locations/{REGION}/mfeOperations"
 
@@ -200,11 +201,9 @@ class Arm:
             names = sorted({name.split("/")[1] for name in self.resources if name.startswith(f"{path}/")})
             paths = [f"{path}/{name}" for name in names]
             found = [resources.container(one, _kind(one), self._versions(one)) for one in paths]
-        if wanted := request.query.get("hash"):
-            hashes = [
-                body["properties"].get("properties", {}).get(name) for body in found for name in ("hash_sha256", "hash")
-            ]
-            found = found if wanted in hashes else []
+        if wanted := request.query.get("hash"):  # of the whole workspace: the name that is asked for is a new one
+            found = [body for name, body in self.resources.items() if name.startswith(path.split("/")[0] + "/")]
+            found = [body for body in found if body["properties"]["properties"].get("hash_sha256") == wanted]
         if request.query.get("$orderby", request.query.get("$orderBy", "")).endswith("desc"):
             found = found[::-1]
         if top := request.query.get("$top"):
@@ -278,6 +277,10 @@ class Arm:
             made["systemData"] = before["systemData"]
             if kind == "workspaces/jobs" or _is_version(path):
                 made = before
+                for name in CHANGEABLE & body["properties"].keys():
+                    made["properties"][name] = body["properties"][name]
+            else:
+                made["properties"]["provisioningState"] = "Updating"
         else:
             self.created.append(path)
         self.resources[path] = made

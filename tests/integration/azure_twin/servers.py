@@ -21,7 +21,7 @@ START_SECONDS = 120
 
 def job_python() -> Path:
     """What a job's image has: everything of ours, and Azure ML's MLflow. Raises: Missing."""
-    return _installed("azureml-job", [PLUGIN], alone=False)
+    return _installed("azureml-job", [PLUGIN], hidden=())
 
 
 def free_port() -> int:
@@ -32,7 +32,7 @@ def free_port() -> int:
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[Tracking]:
     """A real tracking server until the block is left. Raises: Missing."""
-    python, port = _installed("mlflow", [MLFLOW], alone=True), free_port()
+    python, port = _installed("mlflow", [MLFLOW], hidden=None), free_port()
     folder.mkdir(parents=True, exist_ok=True)
     options = [
         "--host",
@@ -72,9 +72,9 @@ def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
         time.sleep(0.2)
 
 
-def _installed(name: str, packages: list[str], alone: bool) -> Path:
+def _installed(name: str, packages: list[str], hidden: tuple[str, ...] | None) -> Path:
     try:
-        return environment(name, packages, alone=alone)
+        return environment(name, packages, hidden=hidden)
     except CannotInstall as error:
         raise Missing(str(error)) from error
 

@@ -14,8 +14,9 @@ from typing import Any
 
 REQUIRED, READ_ONLY, WRITE_ONLY = 1, 2, 4
 ENVELOPE = frozenset({"id", "name", "type", "apiVersion", "systemData"})  # the service's, around every resource
-# Two quirks of the types: a hash's version is sent as a number, and every number is an integer.
-LENIENT = re.compile(r"(hash_version|hashVersion|slackFactor)$")
+# Three quirks of the types: a hash's version is sent as a number, every number is an integer, and the path of a
+# container's route has to hold a letter, although Azure's own examples give "/".
+LENIENT = re.compile(r"(hash_version|hashVersion|slackFactor|Route\.path)$")
 PREFIX = "Microsoft.MachineLearningServices/"
 
 

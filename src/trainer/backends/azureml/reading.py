@@ -14,7 +14,8 @@ from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from trainer.model.base import Base
-    from trainer.training.memory import MemoryEstimate
+    from trainer.training.dataset import TrainingData
+    from trainer.training.memory import MemoryPlan
 
 CHARACTERS_A_TOKEN = 3.0  # of English it is about 4; fewer means more tokens, so that a quote is rather too high
 USABLE_GPU = 0.95  # of a GPU's memory; the rest is the driver's
@@ -31,7 +32,7 @@ class Amounts:
     num_parameters: float | None
     basis: str  # where these numbers are from
     config: RunConfig  # with what an earlier run passes on
-    memory: "MemoryEstimate | None" = None
+    memory: "MemoryPlan | None" = None
     problems: tuple[str, ...] = ()
     unverified: tuple[str, ...] = ()
 
@@ -72,20 +73,26 @@ def _measured(config: RunConfig, report: DataReport, machine: Machine | None, sa
         len(data.train), len(data.validation), data.num_tokens, float(parameters),
         "counted with the base's own tokenizer and shape", reading.config,
     )  # fmt: skip
-    return amounts if machine is None else _with_memory(amounts, reading.base, machine, data.longest)
+    return amounts if machine is None else _with_memory(amounts, reading.base, machine, data)
 
 
-def _with_memory(amounts: Amounts, base: "Base", machine: Machine, longest: int) -> Amounts:
+def _with_memory(amounts: Amounts, base: "Base", machine: Machine, data: "TrainingData") -> Amounts:
     """Whether weights and longest row fit into a GPU of the machine."""
     import torch
 
-    from trainer.training.memory import estimate
+    from trainer.model.sharing import sharing_of
+    from trainer.training.footprint import footprint
+    from trainer.training.memory import find_work, plan_memory
+    from trainer.training.plan import find_batch_size
 
     name = amounts.config.model.dtype
     dtype = getattr(torch, ("bfloat16" if machine.gpu.has_bfloat16 else "float16") if name == "auto" else name)
     free = int(machine.gpu.memory_bytes * USABLE_GPU)
-    memory = estimate(amounts.config, base, dtype, torch.device("cuda"), free, longest)
-    problem = memory.problem(longest)
+    config = amounts.config
+    shape = footprint(config, base, dtype, torch.device("cuda"), data.longest, machine.gpu.has_bfloat16)
+    work = find_work(data, find_batch_size(config, len(data.train)), sharing_of(base.skeleton)[0])
+    memory = plan_memory(shape, config.memory, "cuda", free, work)
+    problem = memory.problem(data.longest)
     return replace(amounts, memory=memory, problems=(f"{problem} ({machine})",) if problem else ())
 
 

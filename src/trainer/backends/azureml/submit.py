@@ -1,7 +1,5 @@
 """Creating a job: uploads named by their content, and a job named by the run, so that asking twice makes one."""
 
-import contextlib
-import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +9,7 @@ from trainer.backends.azureml.files import own_files
 from trainer.backends.azureml.job import JobPlan, job_yaml, load
 from trainer.backends.azureml.record import BACKEND, job_thing
 from trainer.backends.azureml.snapshot import Snapshot, content_hash, stage
-from trainer.backends.azureml.workspace import Place
+from trainer.backends.azureml.workspace import Place, quietly
 from trainer.backends.http import Say, failure_of, is_failure
 from trainer.backends.once import create_once
 from trainer.config.schema import RunConfig
@@ -150,7 +148,7 @@ def _checked(create: Callable[[], T], what: str) -> T:
     from azure.core.exceptions import AzureError
 
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # it prints color codes, and advice for its own developers
+        with quietly():
             return create()
     except MlException as error:
         if isinstance(error.__cause__ or error.__context__, AzureError):  # the service's answer in other words

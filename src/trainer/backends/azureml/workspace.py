@@ -6,8 +6,10 @@ environment, a `config.json` as the studio offers it for download (in this folde
 """
 
 import configparser
+import contextlib
 import functools
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -106,13 +108,20 @@ def connect(place: Place) -> "MLClient":
         place.subscription,
         place.resource_group,
         place.workspace,
-        show_progress=False,
+        show_progress=True,  # without it an upload that fails is waited for until the end of days
         enable_telemetry=False,
         retry_total=0,
         polling_interval=float(os.environ.get("TRAINER_POLLING_SECONDS", POLLING_SECONDS)),
         connection_timeout=timeout_seconds(),
         read_timeout=timeout_seconds(),
     )
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep the SDK's progress bars, dots, color codes and advice for its own developers from the terminal."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def check_packages() -> None:

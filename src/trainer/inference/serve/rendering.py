@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import trainer
 from trainer.errors import ConfigError
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.render_worker import MAX_SECONDS
 from trainer.inference.serve.tool_calls import CallForm
 
 ANSWER_BYTES = 64 * 1024**2  # of one line: the ids of a prompt
+OWN_ROOT = str(Path(trainer.__file__).parents[1])
 SECRETS = ("TRAINER_API_KEY", "HF_TOKEN")  # a template has no use for them
 
 
@@ -30,6 +32,8 @@ class PromptRenderer:
     async def start(self) -> None:
         """Raises: ConfigError, when the tokenizer cannot be read or its template is too slow."""
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        # This package may lie beside a scoring script and not be installed: the new process has to find it too.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [OWN_ROOT, environment.get("PYTHONPATH")]))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -77,7 +81,9 @@ class PromptRenderer:
             self._process = None
             raise
         if not line:
-            await process.wait()
+            code = await process.wait()
+            if code > 0:  # it ended by itself: nothing was rendered
+                return {"error": f"the process that renders it ended with exit code {code}"}
             return {"error": f"the chat template did not finish these messages within {MAX_SECONDS:g} seconds"}
         answer: dict[str, Any] = json.loads(line)
         return answer

@@ -9,7 +9,7 @@ from trainer.backends.azureml.deploy.service import ensure, found
 from trainer.backends.azureml.files import own_files
 from trainer.backends.azureml.record import BACKEND
 from trainer.backends.azureml.snapshot import content_hash, copy_package
-from trainer.backends.azureml.workspace import Place
+from trainer.backends.azureml.workspace import Place, quietly
 from trainer.backends.http import Say
 from trainer.runs.ledger import Ledger, Thing
 
@@ -68,7 +68,8 @@ def register_environment(ml: "MLClient", place: Place, mode: str, ledger: Ledger
             stage_context(mode, Path(folder) / mode)
             context = BuildContext(path=str(Path(folder) / mode), dockerfile_path="Dockerfile")
             made = Environment(name=name, version=version, build=context, inference_config=routes(mode))
-            return str(ml.environments.create_or_update(made).id)
+            with quietly():
+                return str(ml.environments.create_or_update(made).id)
 
     ensure(ledger, thing, look_up, create, {}, say)
     return f"azureml:{name}:{version}"

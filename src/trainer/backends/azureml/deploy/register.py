@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer.backends.azureml.deploy.names import model_name, model_version
 from trainer.backends.azureml.deploy.service import ensure, found
-from trainer.backends.azureml.workspace import Place, connect, find_place
+from trainer.backends.azureml.workspace import Place, connect, find_place, quietly
 from trainer.backends.http import Say
 from trainer.config.schema import RunConfig
 from trainer.inference.bundle import Bundle, write_bundle
@@ -66,7 +66,8 @@ def register_bundle(ml: "MLClient", place: Place, run: Run, bundle: Bundle, name
 
     def create() -> str:
         say(f"uploading the model {made}")
-        return str(ml.models.create_or_update(_entity(run, bundle, made)).id)
+        with quietly():
+            return str(ml.models.create_or_update(_entity(run, bundle, made)).id)
 
     ensure(Ledger(run.path), thing, look_up, create, {"sha256": bundle.sha256}, say)
     run.event(f"registered as the model {made} in {place}", kind="register", model=str(made))

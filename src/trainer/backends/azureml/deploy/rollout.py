@@ -12,26 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.backends.azureml.deploy.body import deployment_entity, endpoint_entity
 from trainer.backends.azureml.deploy.client import chat_endpoint
-from trainer.backends.azureml.deploy.environment import register_environment, stage_code
+from trainer.backends.azureml.deploy.environment import code_version, register_environment, stage_code
 from trainer.backends.azureml.deploy.names import model_name
 from trainer.backends.azureml.deploy.register import FOLDER, register_bundle
 from trainer.backends.azureml.deploy.service import (
     container_logs,
     ensure,
     found,
+    last_lines,
     progress_of,
     wait_until_ended,
 )
 from trainer.backends.azureml.deploy.smoke import smoke_test
 from trainer.backends.azureml.deploy.things import Target, delete_deployment, shift_traffic
-from trainer.backends.azureml.workspace import connect
+from trainer.backends.azureml.record import BACKEND
+from trainer.backends.azureml.workspace import connect, quietly
 from trainer.backends.http import Say, failure_of, patiently
 from trainer.backends.once import delete_once
 from trainer.backends.remote import DeploymentPlan, Endpoint
 from trainer.errors import BackendError, ParityError
 from trainer.inference.bundle import write_bundle
 from trainer.runs import Run
-from trainer.runs.ledger import Ledger
+from trainer.runs.ledger import Ledger, Thing
 from trainer.runs.lock import locked
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ class _Rollout:
             self._delete()
         if known is not None and progress_of(known) == "Deleting":
             raise BackendError(f"the deployment {self.address}: is being deleted; wait a minute and deploy again")
+        code = self._code()
         ensure(
             self.ledger,
             self.target.deployment_thing(),
@@ -120,6 +123,18 @@ class _Rollout:
             },
             self.say,
         )
+        if code is not None:
+            made = self._read_deployment().code_configuration
+            self.ledger.write(code, "exists", id=str(made.code) if made is not None else "")
+
+    def _code(self) -> Thing | None:
+        """The scoring script with this package, which is uploaded with the deployment; written down before it is."""
+        if self.target.settings.mode != "score":
+            return None
+        code = Thing(BACKEND, "code", code_version(), self.target.place.arm_id)
+        if (known := self.ledger.find(code.kind, code.key)) is None or not known.is_open:
+            self.ledger.write(code, "intended")
+        return code
 
     def wait_until_ready(self) -> None:
         """Raises: BackendError, with the containers' last words, when it has failed; it is then deleted."""
@@ -134,7 +149,7 @@ class _Rollout:
             reason = self._reason()
             logs = container_logs(self.ml, self.target.endpoint, self.target.deployment)
             self.run.event(f"{what} has failed: {reason}", level="error", kind="deploy", log=logs)
-            raise BackendError(f"{what}: has failed: {reason}; {self._clean_up()}", *logs)
+            raise BackendError(f"{what}: has failed: {reason}; {self._clean_up()}", *last_lines(logs))
 
     def try_it(self) -> None:
         """Raises: BackendError, ParityError; a deployment that is certainly another model is deleted."""
@@ -143,7 +158,7 @@ class _Rollout:
             result = smoke_test(self.run, client, self.target.settings.mode, self.details.checkpoint, self.say)
         except ParityError as error:
             logs = container_logs(self.ml, self.target.endpoint, self.target.deployment)
-            raise ParityError(*error.problems, f"it gets no traffic; {self._clean_up()}", *logs) from error
+            raise ParityError(*error.problems, f"it gets no traffic; {self._clean_up()}", *last_lines(logs)) from error
         except BackendError as error:
             raise BackendError(
                 f"{error}",
@@ -210,11 +225,13 @@ class _Rollout:
                 stage_code(code)
             entity = deployment_entity(target, self.run, model, environment, code, self.details.vault)
             self.say(f"creating the deployment {self.address}; it bills from now on, and takes 10 to 30 minutes")
-            self.poller = self.ml.online_deployments.begin_create_or_update(entity, skip_script_validation=True)
+            with quietly():
+                self.poller = self.ml.online_deployments.begin_create_or_update(entity, skip_script_validation=True)
         return f"{target.place.arm_id}/onlineEndpoints/{target.endpoint}/deployments/{target.deployment}"
 
     def _begin_endpoint(self, endpoint: Any) -> str:
-        self.ml.online_endpoints.begin_create_or_update(endpoint)
+        with quietly():
+            self.ml.online_endpoints.begin_create_or_update(endpoint)
         return f"{self.target.place.arm_id}/onlineEndpoints/{endpoint.name}"
 
     def _settle_endpoint(self) -> Any:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.backends.azureml.states import word_of
@@ -20,6 +20,7 @@ T = TypeVar("T")
 ENDED = ("Succeeded", "Failed", "Canceled")
 LONGEST_HOURS = 3.0  # an image is built, a machine is found, a model is loaded
 LOG_LINES = 60
+SHOWN_LINES = 8
 CONTAINERS = ("inference-server", "storage-initializer")
 
 
@@ -100,3 +101,15 @@ def container_logs(ml: "MLClient", endpoint: str, deployment: str) -> list[str]:
         lines = [line for line in text.splitlines() if line.strip()][-LOG_LINES:]
         told += [f"log of {container}:", *(f"  {line}" for line in lines)] if lines else []
     return told
+
+
+def last_lines(logs: Sequence[str]) -> list[str]:
+    """Of each log its heading and its end, where the reason stands."""
+    shown, lines = list[str](), list[str]()
+    for line in [*logs, ""]:
+        if line.startswith("  "):
+            lines.append(line)
+            continue
+        shown += [*lines[-SHOWN_LINES:], *([line] if line else [])]
+        lines = []
+    return shown
