@@ -57,7 +57,6 @@ def whole_life(twin: Twin, journey: Journey) -> None:
     assert arm.billing() == []
     assert Ledger(run.path).open() == []
     assert f"computes/{CLUSTER}" in arm.resources, "what others made stays"
-    assert twin.blobs.names(arm.containers["workspaceblobstore"], f"trainer/{NAME}") == []
     assert twin.proxy.refused == []
     assert arm.types.findings == []
     if os.environ.get("TRAINER_SPECS"):
@@ -65,6 +64,10 @@ def whole_life(twin: Twin, journey: Journey) -> None:
     for path in run.path.rglob("*"):
         if path.is_file():
             assert not [secret for secret in SECRETS if secret.encode() in path.read_bytes()], path
+
+    journey.delete()
+    assert not run.path.exists()
+    assert twin.blobs.names(arm.containers["workspaceblobstore"], f"trainer/{NAME}") == []
 
 
 def unledgered(twin: Twin, journey: Journey) -> set[str]:
