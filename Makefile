@@ -33,6 +33,9 @@ demo: setup ## Check data, preview, train, and ask base and tuned model
 demo-azureml: setup ## A run's life on Azure ML, on a twin of it on this machine; needs npm, some minutes
 	$(BIN)/python -m tests.integration.azure_twin.demo
 
+demo-openai: setup ## The journey on Azure OpenAI without an account: against a service on this machine
+	$(BIN)/python -m tests.openai_service.demo
+
 lint: setup ## Formatting, types, import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -48,6 +51,9 @@ test-full: lint ## All tests, also those that take minutes
 chaos: setup ## Kill runs at 330 points, ours and transformers' own, and let each go on
 	$(BIN)/python -m tests.chaos --trainer ours --points 330 --output benchmarks/results/kills.json
 	$(BIN)/python -m tests.chaos --trainer stock --points 330 --output benchmarks/results/kills-transformers.json
+
+faults-openai: setup ## Every fault in every call to the fine-tuning service, ours and the plain SDK's; minutes
+	$(BIN)/python -m tests.openai_service.matrix --output benchmarks/results/faults-openai.json
 
 bench-checkpoints: setup ## How long training waits for a checkpoint
 	$(BIN)/python benchmarks/checkpoints.py --output benchmarks/results/checkpoints.json
@@ -72,4 +78,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo demo-azureml lint test test-full chaos bench bench-checkpoints bench-data bench-serve faults-azureml docs clean
+.PHONY: help setup demo demo-azureml demo-openai lint test test-full chaos faults-openai faults-azureml bench bench-checkpoints bench-data bench-serve docs clean

@@ -108,6 +108,8 @@ class _Server(ThreadingTCPServer):
 
 def _handler_of(proxy: Proxy) -> type[StreamRequestHandler]:
     class Handling(StreamRequestHandler):
+        disable_nagle_algorithm = True
+
         def handle(self) -> None:
             method, _, rest = self.rfile.readline().decode("latin-1").partition(" ")
             target = rest.split(" ")[0]
@@ -120,6 +122,7 @@ def _handler_of(proxy: Proxy) -> type[StreamRequestHandler]:
                 return
             try:
                 with socket.create_connection((HOST, port), timeout=10) as onward:
+                    onward.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
                     _pump(self.connection, onward)
             except OSError:

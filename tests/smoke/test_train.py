@@ -205,8 +205,13 @@ def test_a_run_in_the_background_is_followed_paused_refused_resumed_and_cancelle
     assert paused.stderr == f"short is paused; go on with: trainer resume {run.path}\n"
     again = run_command("trainer", "pause", run.path)
     assert (again.returncode, again.stderr) == (2, "error: run 'short': is paused, expected a running run\n")
+    back = run_command("train", "--resume", run.path, "--detach")
+    assert back.returncode == 0
+    wait_for(run, "running")
     cancelled = run_command("trainer", "cancel", run.path)
     assert (cancelled.returncode, run.state) == (0, "cancelled")
+    ended = run_command("train", "--resume", run.path, "--detach")
+    assert (ended.returncode, "is cancelled, expected an unfinished run" in ended.stderr) == (2, True)
     assert "interrupted; go on with: train --resume" in (run.path / "output.log").read_text()
 
 

@@ -17,7 +17,15 @@ from trainer.errors import ExitCode
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "trainer"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/guide.md", "docs/openai.md", "docs/packing.md"]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/azureml.md",
+    "docs/guide.md",
+    "docs/openai.md",
+    "docs/packing.md",
+]
 PROGRAMS: dict[str, Any] = {
     "train": typer.main.get_command(train_app),
     "trainer": typer.main.get_command(trainer_app),

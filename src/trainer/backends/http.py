@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from trainer.errors import BackendError, quoted
+from trainer.errors import BackendError, TrainerError, quoted
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -73,7 +73,12 @@ def failure_of(error: Exception) -> Failure:
 
 
 def is_failure(error: Exception) -> bool:
-    """Whether the exception comes from a call to a service, and not from a mistake of ours."""
+    """Whether the exception comes from a call to a service, and not from a mistake of ours.
+
+    What has been read and told once, a refusal that `patiently` ends in, is no call any more: nothing repeats it.
+    """
+    if isinstance(error, TrainerError):
+        return False
     kinds = [kind for link in _chain(error) for kind in type(link).__mro__]
     return any(
         kind.__module__.partition(".")[0] in CLIENTS or kind in (ConnectionError, TimeoutError) for kind in kinds

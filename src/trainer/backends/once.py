@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from trainer.backends.http import FIRST_WAIT_SECONDS, Say, failure_of, is_failure, patiently, refusal
+from trainer.errors import BackendError
 from trainer.runs.ledger import Ledger, Thing
 
 T = TypeVar("T")
 
 TRIES = 4
-LOOK_UPS = 3  # after a lost answer: a service may list later what it has just made
+LOOK_UPS = 3  # after a lost answer: a service may know later of what it has just made
+LISTED_LOOK_UPS = 7  # half a minute, where it can only be found in a list
 
 
 def create_once(
@@ -20,11 +22,13 @@ def create_once(
     create: Callable[[], T],
     facts_of: Callable[[T], Mapping[str, Any]],
     say: Say = lambda message: None,
+    look_ups: int = LOOK_UPS,
 ) -> T:
     """The thing, made now or by an earlier try.
 
     The ledger knows of it before the service does. `look_up` asks the service by the key of our choosing, before each
-    try that follows another, in this process or an earlier one. `create` makes one call, without the SDK's retries.
+    try that follows another, in this process or an earlier one, `look_ups` times with a wait that doubles. `create`
+    makes one call, without the SDK's retries.
 
     Raises: BackendError; the ledger then says `refused`, or `intended` where it may exist.
     """
@@ -33,7 +37,7 @@ def create_once(
     may_exist = entry is not None and entry.is_open
 
     def existing() -> T | None:
-        found = _look(look_up, thing)
+        found = look_for(look_up, thing, look_ups)
         if found is not None:
             ledger.write(thing, "exists", **facts_of(found))
         return found
@@ -64,19 +68,31 @@ def create_once(
     raise AssertionError("the last try returns or raises")
 
 
-def _look(look_up: Callable[[], T | None], thing: Thing) -> T | None:
-    """Ask several times: what was made a moment ago may not be listed yet."""
-    for number in range(LOOK_UPS):
+def look_for(look_up: Callable[[], T | None], thing: Thing, times: int = LISTED_LOOK_UPS) -> T | None:
+    """Ask several times: what was made a moment ago may not be listed yet. Raises: BackendError."""
+    for number in range(times):
         found = patiently(look_up, f"looking for the {thing.kind} {thing.key!r}")
         if found is not None:
             return found
-        if number < LOOK_UPS - 1:
+        if number < times - 1:
             time.sleep(FIRST_WAIT_SECONDS * 2**number)
     return None
 
 
-def delete_once(ledger: Ledger, thing: Thing, delete: Callable[[], object], say: Say = lambda message: None) -> None:
-    """Delete what may be gone already, and write down that it is. Raises: BackendError."""
+def delete_once(
+    ledger: Ledger,
+    thing: Thing,
+    delete: Callable[[], object],
+    say: Say = lambda message: None,
+    is_there: Callable[[], bool] = lambda: False,
+) -> None:
+    """Delete what may be gone already, and write down that it is.
+
+    `is_there` asks the service afterwards: on the word of one 404 something that bills would be forgotten.
+
+    Raises: BackendError.
+    """
+    doing = f"deleting the {thing.kind} {thing.key!r}"
 
     def gone() -> None:
         try:
@@ -85,5 +101,10 @@ def delete_once(ledger: Ledger, thing: Thing, delete: Callable[[], object], say:
             if not is_failure(error) or failure_of(error).status not in (404, 410):
                 raise
 
-    patiently(gone, f"deleting the {thing.kind} {thing.key!r}", say)
-    ledger.write(thing, "deleted")
+    for number in range(TRIES):
+        patiently(gone, doing, say)
+        if not patiently(is_there, f"looking whether the {thing.kind} {thing.key!r} is gone", say):
+            ledger.write(thing, "deleted")
+            return
+        time.sleep(FIRST_WAIT_SECONDS * 2**number)
+    raise BackendError(f"{doing}: it is still there, expected it to be gone; run the same command again")

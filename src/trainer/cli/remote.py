@@ -13,7 +13,7 @@ from trainer.errors import BackendError, ConfigError, ExitCode
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trainer.backends.quote import Quote
     from trainer.backends.remote import RemoteBackend
@@ -42,8 +42,7 @@ def train_remotely(config: "RunConfig", check: bool, detach: bool, auto_resume: 
     agree(f"start this run on {config.backend.kind}?", yes)
     run = create_run(plan.config)
     say(f"run {run.path}")
-    backend.launch(plan, run, say)
-    return _follow(backend, run, detach)
+    return _begun(backend, run, detach, lambda: backend.launch(plan, run, say))
 
 
 def go_on(run: Run, detach: bool = False) -> int:
@@ -51,8 +50,22 @@ def go_on(run: Run, detach: bool = False) -> int:
     from trainer.backends.remote import remote_backend
 
     backend = remote_backend(run.backend)
-    backend.resume(run, say)
-    return _follow(backend, run, detach)
+    return _begun(backend, run, detach, lambda: backend.resume(run, say))
+
+
+def _begun(backend: "RemoteBackend", run: Run, detach: bool, begin: "Callable[[], None]") -> int:
+    """Begin and follow. Ctrl-C may come when something bills already: what to do about it is said."""
+    from trainer.runs.ledger import Ledger
+
+    try:
+        begin()
+        return _follow(backend, run, detach)
+    except KeyboardInterrupt:
+        if Ledger(run.path).billing():
+            say(f"the job goes on; follow it: trainer logs {run.path} --follow\nend it: trainer cancel {run.path}")
+        else:
+            say(f"nothing bills; go on: train --resume {run.path}\nremove what is there: trainer delete {run.path}")
+        return ExitCode.INTERRUPTED
 
 
 def _follow(backend: "RemoteBackend", run: Run, detach: bool) -> int:
@@ -60,14 +73,11 @@ def _follow(backend: "RemoteBackend", run: Run, detach: bool) -> int:
         say(f"the job runs on without this terminal\nfollow it: trainer logs {run.path} --follow")
         say(f"end it:    trainer cancel {run.path}")
         return 0
-    try:
-        outcome = backend.follow(run, say)
-    except KeyboardInterrupt:
-        say(f"the job goes on; follow it: trainer logs {run.path} --follow\nend it: trainer cancel {run.path}")
-        return ExitCode.INTERRUPTED
+    outcome = backend.follow(run, say)
     say(outcome.summary)
     if outcome.exit_code == 0:
-        say(f"look at it: trainer show {run.path}\ntry it:     trainer chat {run.path}")
+        try_it = outcome.try_it or f"trainer chat {run.path}"
+        say(f"look at it: trainer show {run.path}\ntry it:     {try_it}")
     return outcome.exit_code
 
 

@@ -41,7 +41,7 @@ class ModelConfig(Section):
     """How the frozen base weights are stored: `nf4` (4 bit, QLoRA) and `int8` need a fraction of the memory."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the base weights and the computation. `auto`: bfloat16 where the GPU has it, else float16 on a GPU and float32 on a CPU; `bfloat16` is up to twice as fast on a CPU that has units for it (AMX, AVX512-BF16). Adapter weights are always float32."""
+    """Number format of the base weights and the computation. `auto`: bfloat16 where the GPU has it, else float16; on a CPU bfloat16 where it has units for it (AMX, AVX512-BF16) and the base, unquantized, has 50 million parameters or more, else float32. Adapter weights are always float32."""
 
     chat_template: Text | None = None
     """A Jinja file used instead of the tokenizer's own chat template; needed for bases that have none."""

@@ -7,7 +7,8 @@ from trainer.errors import ExitCode
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A code for the shell and a sentence for people."""
+    """A code for the shell, a sentence for people, and how to try the model if not by talking to it at once."""
 
     exit_code: ExitCode
     summary: str
+    try_it: str = ""  # a command

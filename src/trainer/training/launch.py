@@ -29,8 +29,10 @@ def in_processes(arguments: Sequence[str], say: Callable[[str], None]) -> int | 
 
     Raises: ConfigError, when more processes are asked for than there are GPUs.
     """
+    if "WORLD_SIZE" in os.environ:  # this is one of them; and torch must not count GPUs before it has one to itself
+        return None
     size = num_processes(os.environ)
-    return None if size == 1 or "WORLD_SIZE" in os.environ else _run(arguments, size, say)
+    return None if size == 1 else _run(arguments, size, say)
 
 
 def num_processes(environment: Mapping[str, str]) -> int:
@@ -45,9 +47,9 @@ def num_processes(environment: Mapping[str, str]) -> int:
 
 
 def _num_gpus() -> int:
-    """Asks torch, which takes seconds to load, only where there is something to ask about."""
-    if not any(Path("/dev").glob("nvidia[0-9]*")) and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        return 0
+    """Asks torch, which takes seconds to load, only where there may be several."""
+    if (num_devices := len(list(Path("/dev").glob("nvidia[0-9]*")))) < 2:
+        return num_devices
     import torch
 
     return torch.cuda.device_count()

@@ -66,7 +66,7 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     if data.has_role("developer") and not reading.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
     device = pick_device()
-    dtype = pick_dtype(config.model, device)
+    dtype = pick_dtype(config.model, device, sum(parameter.numel() for parameter in base.skeleton.parameters()))
     counts: dict[str, int] = {}
     for row in data.train:
         counts[row.conversation.file] = counts.get(row.conversation.file, 0) + 1

@@ -8,7 +8,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
 
 from trainer.backends import http, once
-from trainer.backends.once import create_once, delete_once
+from trainer.backends.once import LISTED_LOOK_UPS, create_once, delete_once
 from trainer.errors import BackendError
 from trainer.runs.ledger import Ledger, Thing
 
@@ -77,6 +77,30 @@ def test_what_is_listed_late_is_still_found(tmp_path: Path) -> None:
     service.hidden = 2
     create(service, tmp_path)
     assert len(service.made) == 1
+
+
+def test_a_list_is_looked_at_for_longer(tmp_path: Path) -> None:
+    service = Service(("after", answered(504)))
+    service.hidden = LISTED_LOOK_UPS - 1
+    ledger = Ledger(tmp_path)
+    create_once(ledger, THING, service.look_up, service.create, lambda made: {"id": made}, look_ups=LISTED_LOOK_UPS)
+    assert len(service.made) == 1
+
+
+def test_a_refusal_of_the_look_up_is_told_once_and_makes_nothing(tmp_path: Path) -> None:
+    service, looks = Service(("after", answered(504))), []
+
+    def refused() -> str:
+        looks.append(1)
+        return http.patiently(lambda: raising(answered(403)), "reading the list")
+
+    with pytest.raises(BackendError, match=r"^reading the list: the service answered 403"):
+        create_once(Ledger(tmp_path), THING, refused, service.create, lambda made: {"id": made})
+    assert (len(looks), len(service.made), step(tmp_path)) == (1, 1, ("intended", None))
+
+
+def raising(error: Exception) -> str:
+    raise error
 
 
 @pytest.mark.parametrize("error", [answered(429), ServiceRequestError("refused")], ids=str)
@@ -153,6 +177,27 @@ def test_what_is_deleted_or_gone_is_written_down(errors: tuple[Exception, ...], 
     ledger.write(THING, "exists", id="id-1")
     delete_once(ledger, THING, deleting(*errors))
     assert ledger.open() == []
+
+
+def test_a_404_about_something_that_is_there_does_not_forget_it(tmp_path: Path) -> None:
+    ledger, answers, there = Ledger(tmp_path), [answered(404)], [1]
+    ledger.write(THING, "exists", id="id-1")
+
+    def delete() -> None:
+        if answers:
+            raise answers.pop()
+        there.clear()
+
+    delete_once(ledger, THING, delete, is_there=lambda: bool(there))
+    assert (there, step(tmp_path)[0]) == ([], "deleted")
+
+
+def test_what_does_not_go_stays_in_the_ledger(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(THING, "exists", id="id-1")
+    with pytest.raises(BackendError, match="still there"):
+        delete_once(ledger, THING, lambda: None, is_there=lambda: True)
+    assert step(tmp_path)[0] == "exists"
 
 
 def test_what_could_not_be_deleted_stays_open(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A verb connects, holds the run's lock where it writes into its folder, and calls
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from trainer.backends.azureml import follow, record
@@ -21,7 +22,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, TrainerError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
-from trainer.runs.ledger import Ledger
+from trainer.runs.ledger import Entry, Ledger
 from trainer.runs.lock import holder, locked
 from trainer.runs.outcome import Outcome
 
@@ -219,9 +220,7 @@ def _what_is_left(run: Run, plan: JobPlan) -> JobPlan:
 
     Raises: ConfigError, when nothing is left.
     """
-    used = sum(
-        float(entry.facts.get("seconds") or 0) for entry in Ledger(run.path).entries() if entry.thing.kind == "job"
-    )
+    used = sum(_used_seconds(entry) for entry in Ledger(run.path).entries() if entry.thing.kind == "job")
     left = int(plan.timeout_seconds - used)
     if left < 60:
         raise ConfigError(
@@ -229,3 +228,12 @@ def _what_is_left(run: Run, plan: JobPlan) -> JobPlan:
             f"expected time to be left; start a new run with model.base={run.path} and a higher azureml.max_hours"
         )
     return replace(plan, timeout_seconds=left)
+
+
+def _used_seconds(entry: Entry) -> float:
+    """How long a job ran; where the service does not say, from its creation until its end was seen, with the wait."""
+    known = entry.facts.get("seconds")
+    if known is not None:
+        return float(known)
+    begun, seen = map(datetime.fromisoformat, (entry.created_at, entry.updated_at))
+    return (seen - begun).total_seconds() if "id" in entry.facts else 0.0

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from trainer.backends.http import Say
+from trainer.backends.once import LISTED_LOOK_UPS
 from trainer.backends.openai import preflight
 from trainer.backends.openai.cap import end_above_cap
 from trainer.backends.openai.chat import chat_with
@@ -64,7 +65,7 @@ class OpenAIService:
 
     def resume(self, run: Run, say: Say) -> None:
         service = Service(run.config().openai)
-        job = job_of(service, run, say)
+        job = job_of(service, run)
         if job is None:
             self._launch_again(run, say)
             return
@@ -129,7 +130,7 @@ class OpenAIService:
     def _order(self, run: Run, verb: str, aim: str, say: Say) -> None:
         """Ask the service to bring the job to the state `aim`, where it is not there already."""
         service = Service(run.config().openai)
-        job = job_of(service, run, say)
+        job = job_of(service, run, times=LISTED_LOOK_UPS)
         if job is None:
             if verb == "cancel":
                 with locked(run.path, say):
@@ -157,5 +158,5 @@ class OpenAIService:
 def _bring_home(service: Service, run: Run, say: Say) -> list[Record]:
     """Bring the run's files up to date once; a run without a job has nothing to bring."""
     with locked(run.path, say):
-        job = job_of(service, run, say)
+        job = job_of(service, run)
         return [] if job is None else bring_home(service, run, job, say)

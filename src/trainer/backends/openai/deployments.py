@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
-from trainer.backends.once import create_once, delete_once
+from trainer.backends.once import LOOK_UPS, create_once, delete_once, look_for
 from trainer.backends.openai.client import address
 from trainer.backends.openai.deployment_plan import DEVELOPER_HOURS, IDLE_DAYS, SKUS, Deployment, find_deployment
 from trainer.backends.openai.management import PROVIDER, account_at, connect, or_none
@@ -55,7 +55,7 @@ def endpoints(run: Run, say: Say) -> Iterator[Endpoint]:
     settings = run.config()
     for entry in _open(run):
         account = account_at(entry.thing.place)
-        found = patiently(lambda: find_deployment(settings, account, entry.thing.key), "looking at a deployment", say)  # noqa: B023
+        found = look_for(lambda: find_deployment(settings, account, entry.thing.key), entry.thing, LOOK_UPS)  # noqa: B023
         if found is None:
             if entry.step == "exists":
                 say(f"deployment {entry.thing.key}: is gone; Azure deletes idle ones by itself")
@@ -72,7 +72,10 @@ def remove_deployments(run: Run, say: Say) -> None:
         deployments = connect(settings.openai, account).deployments
         place = (account.resource_group, account.name, name)
 
-        delete_once(Ledger(run.path), entry.thing, lambda: _delete(deployments, place, say), say)  # noqa: B023
+        def is_there() -> bool:
+            return or_none(lambda: deployments.get(*place)) is not None  # noqa: B023
+
+        delete_once(Ledger(run.path), entry.thing, lambda: _delete(deployments, place, say), say, is_there)  # noqa: B023
         say(f"deployment {name}: deleted; it bills no more")
 
 

@@ -13,7 +13,9 @@ def outcome_of(run: Run) -> Outcome:
     match status["state"]:
         case "succeeded":
             sentence = run.comparison().get("verdict", {}).get("sentence")
-            return Outcome(ExitCode.DONE, "; ".join(filter(None, [status.get("summary"), sentence])))
+            deploys = run.config().openai.service == "azure"
+            try_it = f"trainer deploy {run.path}, and then trainer chat {run.path}" if deploys else ""
+            return Outcome(ExitCode.DONE, "; ".join(filter(None, [status.get("summary"), sentence])), try_it)
         case "paused":
             return Outcome(ExitCode.RESUMABLE, f"run {run.name!r} is paused; go on with: train --resume {run.path}")
         case "cancelled":

@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
-from trainer.backends.once import create_once
+from trainer.backends.once import LISTED_LOOK_UPS, create_once
 from trainer.backends.openai.client import BEARER, Record, Service
 from trainer.backends.openai.data import Role
 from trainer.backends.openai.names import TOKEN_KEY, job_thing, token_of
@@ -61,6 +61,7 @@ def ensure_job(service: Service, run: Run, body: Record, bills: str, say: Say) -
             ),
             facts_of=lambda made: {"id": made["id"]},
             say=say,
+            look_ups=LISTED_LOOK_UPS,
         )
     except BackendError as error:
         raise _explained(error, service) from error.__cause__

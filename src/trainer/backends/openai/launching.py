@@ -1,6 +1,7 @@
 """From a checked run to its job: files, then the job. Each step is found again if it was taken before."""
 
-from trainer.backends.http import Say, patiently
+from trainer.backends.http import Say
+from trainer.backends.once import look_for
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.jobs import ensure_job, find_job, job_body
 from trainer.backends.openai.manifest import uploads_in
@@ -44,8 +45,11 @@ def continue_launch(run: Run, say: Say) -> None:
     say(f"job {job['id']}: {job.get('status')}")
 
 
-def job_of(service: Service, run: Run, say: Say) -> str | None:
-    """The id of the run's job, None where there is none: of one that was being created the service is asked."""
+def job_of(service: Service, run: Run, times: int = 1) -> str | None:
+    """The id of the run's job, None where there is none: of one that was being created the service is asked.
+
+    `times`: how often, as it may list late what it has made. Once is enough only where nothing depends on a None.
+    """
     key = _key(service, run)
     if key is None:
         return None
@@ -53,7 +57,7 @@ def job_of(service: Service, run: Run, say: Say) -> str | None:
     if known is not None or not _may_exist(service, run):
         return None if known is None else str(known)
     training_file = fact(run, "file", file_name(run, "train"), "id")
-    found = patiently(lambda: find_job(service, run, training_file), "looking for the run's job", say)
+    found = look_for(lambda: find_job(service, run, training_file), job_thing(run, service.place, ""), times)
     return None if found is None else _known(service, run, found)
 
 

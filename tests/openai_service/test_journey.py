@@ -1,0 +1,236 @@
+"""The commands against the whole service: what a user does, and what a user is told when the service says no."""
+
+import dataclasses
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.loopback import Fault, Loopback, Request, Response, status
+from tests.openai_service.deviations import unexplained
+from tests.openai_service.operations import ASK, DEPLOY, FOLLOW, LOST_JOB, START, TEARDOWN, UNDEPLOY, state_of
+from tests.openai_service.service import OLD_VERSION
+from tests.openai_service.training import HARMFUL
+from tests.openai_service.world import MODEL, RUN, Done, World, one_message, world
+
+TRAIN = ("train", "--config", "config.yaml", "--yes")
+
+
+@pytest.fixture(params=["openai", "azure"])
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path, request.param) as found:
+        yield found
+        assert unexplained(found.flavour, found.contract.findings) == []
+
+
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[World]:
+    with world(tmp_path, "azure") as found:
+        yield found
+        assert unexplained("azure", found.contract.findings) == []
+
+
+def well(done: Done) -> str:
+    assert done.code == 0, done.err
+    assert done.errors == []
+    return done.out + done.err
+
+
+def test_from_check_to_teardown(made: World) -> None:
+    well(made.command("train", "--config", "config.yaml", "--check"))
+    assert made.inventory() == []
+    told = well(made.command(*TRAIN))
+    assert made.run.state == "succeeded"
+    first = "trainer deploy" if made.flavour == "azure" else "trainer chat"
+    assert f"try it:     {first} runs/{RUN}" in told, "the command that is named works"
+    assert [kind for kind, _ in made.inventory()] == ["file", "file", "job", "model"]
+    assert made.difference() == ""
+    assert [point["step"] for point in _metrics(made)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    if made.flavour == "azure":
+        assert "trainer deploy" in one_message(made.command(*ASK))
+        well(made.command(*DEPLOY))
+        assert "glossary-one" in well(made.command("endpoints"))
+    assert "Term 3 of train is a word for a test." in well(made.command(*ASK))
+    well(made.command(*TEARDOWN))
+    assert [kind for kind, _ in made.inventory()] == ([] if made.flavour == "azure" else ["job"])
+    assert made.ledger() == []
+    assert "nothing is deployed" in well(made.command("endpoints"))
+
+
+def _metrics(made: World) -> list[dict[str, Any]]:
+    import csv
+
+    with (made.run.path / "results.csv").open(encoding="utf-8") as file:
+        return [{"step": float(row["step"])} for row in csv.DictReader(file)]
+
+
+def test_a_paused_job_goes_on_and_ends_once(made: World) -> None:
+    well(made.command(*START))
+    while state_of(made) != "running" or not next(iter(made.service.state.jobs.values())).step:
+        made.service.advance(1)
+    well(made.command("pause", RUN))
+    made.service.advance(100)
+    assert "paused" in well(made.command("runs"))
+    well(made.command(*FOLLOW))
+    assert (made.run.state, len(made.service.state.jobs), made.difference()) == ("succeeded", 1, "")
+
+
+def test_training_goes_on_from_a_run_and_from_its_checkpoint(made: World) -> None:
+    well(made.command(*TRAIN))
+    tuned = next(iter(made.service.state.jobs.values())).fine_tuned_model
+    for base, model in ((f"runs/{RUN}", tuned), (f"runs/{RUN}@3", f"{tuned}:ckpt-step-3")):
+        name = f"again-{len(made.service.state.jobs)}"
+        well(made.command(*TRAIN, "--detach", f"model.base={base}", f"run.name={name}"))
+        assert [*made.service.state.jobs.values()][-1].model == model
+
+
+REFUSALS: dict[str, tuple[Callable[[World], None], str]] = {
+    "closed": (lambda made: setattr(made.service.jobs, "is_closed", True), ""),
+    "full": (lambda made: setattr(made.service.jobs, "quota", 0), "wait, or delete old jobs"),
+    "wrong key": (lambda made: setattr(made.service, "accepts_keys", False), "correct the key"),
+    "retired": (lambda made: made.service.models.base.pop(MODEL) and None, "model.base"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_is_one_message_with_a_way_out(name: str, made: World) -> None:
+    if name == "wrong key" and made.flavour == "azure":
+        pytest.skip("signs in with tokens here")
+    refuse, words = REFUSALS[name]
+    refuse(made)
+    message = one_message(made.command(*TRAIN))
+    assert words in message
+    assert [kind for kind, _ in made.inventory() if kind == "job"] == []
+
+
+def test_harm_in_the_rows_ends_the_run_with_the_services_words(made: World) -> None:
+    rows = made.folder / "train.jsonl"
+    rows.write_text(rows.read_text(encoding="utf-8").replace("a word for a test", HARMFUL), encoding="utf-8")
+    done = made.command(*TRAIN)
+    assert (done.code, made.run.state) == (1, "failed")
+    assert "failed RAI checks for harm types: [hate_fairness]" in done.err
+    assert made.difference() == ""
+
+
+def test_a_row_that_processing_rejects_is_named_in_the_data_file(azure: World) -> None:
+    azure.service.files.disliked = "train term 4"
+    message = one_message(azure.command(*TRAIN))
+    assert "train.jsonl:5" in message
+    assert [kind for kind, _ in azure.inventory()] == ["file", "file"]
+    assert azure.difference() == ""
+    well(azure.command(*TEARDOWN))
+    assert azure.inventory() == azure.ledger() == []
+
+
+def test_a_failed_or_forbidden_deployment_is_told_and_leaves_nothing_unsaid(azure: World) -> None:
+    well(azure.command(*TRAIN))
+    azure.service.arm.may_deploy = False
+    assert "deployments/write" in one_message(azure.command(*DEPLOY))
+    assert azure.difference() == ""
+    azure.service.arm.may_deploy, azure.service.arm.fails_with = True, "715-123420"
+    assert "trainer teardown" in one_message(azure.command(*DEPLOY))
+    assert azure.difference() == "", "a failed deployment is there, and may bill"
+    well(azure.command(*UNDEPLOY))
+    assert azure.service.state.deployments == {}
+
+
+def test_a_dated_api_finds_its_job_by_the_file_where_it_keeps_no_marks(azure: World) -> None:
+    azure.config(openai={"api_version": OLD_VERSION})
+    azure.loopback.faults = [LOST_JOB.fresh(LOST_JOB.match)]
+    well(azure.command(*TRAIN))
+    assert (len(azure.service.state.jobs), azure.difference()) == (1, "")
+    sent = next(iter(azure.service.state.jobs.values())).asked
+    assert sent["hyperparameters"] == {"n_epochs": 2, "batch_size": 4}
+    well(azure.command(*TEARDOWN))
+    assert azure.inventory() == azure.ledger() == []
+
+
+def test_a_job_that_is_listed_late_is_found_and_not_made_again(made: World) -> None:
+    made.service.jobs.lists_after_seconds = 30.0
+    made.loopback.faults = [LOST_JOB.fresh(LOST_JOB.match)]
+    well(made.command(*TRAIN))
+    assert (len(made.service.state.jobs), made.difference()) == (1, "")
+
+
+def test_a_byte_order_mark_is_sent_where_it_is_asked_for(azure: World) -> None:
+    azure.config(openai={"file_bom": True})
+    well(azure.command(*START))
+    assert {file.content[:3] for file in azure.service.state.files.values()} == {b"\xef\xbb\xbf"}
+
+
+def test_a_file_behind_an_address_is_checked_here_and_fetched_by_the_service(azure: World) -> None:
+    content = (azure.folder / "train.jsonl").read_bytes()
+    with Loopback(lambda request: Response(200, content)) as blob:
+        azure.environment["TRAIN_URL"] = f"{blob.url}/train.jsonl?sig=canary-signature"
+        azure.config(openai={"train_url_variable": "TRAIN_URL"}, data={"train": "fetched.jsonl"})
+        told = well(azure.command(*TRAIN))
+        assert [request.path for request in blob.requests] == ["/train.jsonl"] * 2
+    assert "canary-signature" not in told + "".join(
+        path.read_text(encoding="utf-8", errors="replace") for path in azure.run.path.rglob("*") if path.is_file()
+    )
+    assert azure.difference() == ""
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_follow_or_end_it(made: World) -> None:
+    made.service.state.clock.a_request = 1.0  # until the job is there; then time stands still
+    process = made.start(*TRAIN)
+    hear(process, "job ")
+    made.service.state.clock.a_request = 0.0
+    told = interrupted(process)
+    assert "trainer logs" in told
+    assert "trainer cancel" in told
+    assert [job.state not in ("cancelled", "failed") for job in made.service.state.jobs.values()] == [True]
+
+
+def test_ctrl_c_before_there_is_a_job_says_that_nothing_bills(azure: World) -> None:
+    process = azure.start(*TRAIN)  # its files are never processed, as time stands still
+    hear(process, "waiting until")
+    told = interrupted(process)
+    assert "nothing bills" in told
+    assert f"train --resume runs/{RUN}" in told
+    well(azure.command(*FOLLOW))
+    assert (len(azure.service.state.jobs), azure.difference()) == (1, "")
+
+
+def hear(process: "subprocess.Popen[str]", words: str) -> None:
+    """Wait for the line that begins with the words."""
+    assert process.stderr is not None
+    while not (line := process.stderr.readline()).startswith(words):
+        assert line, "the command has ended"
+
+
+def interrupted(process: "subprocess.Popen[str]") -> str:
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    return err
+
+
+def test_nothing_is_asked_of_a_service_whose_quote_nobody_agreed_to(made: World) -> None:
+    message = one_message(made.command("train", "--config", "config.yaml"))
+    assert "--yes" in message
+    assert [request for request in made.loopback.requests if _creates(request)] == []
+
+
+def _creates(request: Request) -> bool:
+    return request.method != "GET"
+
+
+def test_a_job_that_is_listed_late_is_cancelled_and_not_forgotten(made: World) -> None:
+    made.config(training={"n_epochs": 50})
+    made.service.jobs.lists_after_seconds = 10.0
+    lost = dataclasses.replace(LOST_JOB, answer=None, broken="reset", times=1)
+
+    def looks(request: Request) -> bool:
+        return bool(made.service.state.jobs) and request.path.endswith("/fine_tuning/jobs")
+
+    gone = Fault("gone", looks, answer=status(403))
+    made.loopback.faults = [lost, gone]
+    assert "answered 403" in one_message(made.command(*START))
+    made.loopback.faults = []
+    well(made.command("cancel", RUN))
+    assert [job.state for job in made.service.state.jobs.values()] == ["cancelled"]
+    assert made.difference() == ""
