@@ -8,17 +8,40 @@ import pytest
 pytest.importorskip("azure.ai.ml")
 
 from tests.integration.azure_twin.blobs import Missing
-from tests.integration.azure_twin.journey import CLUSTER, ENDPOINT, NAME, Journey
+from tests.integration.azure_twin.journey import CLUSTER, ENDPOINT, NAME, WAIT_SECONDS, Journey
 from tests.integration.azure_twin.twin import Twin, working_twin
 from trainer.runs.ledger import Ledger
 
 SECRETS = ("canary-client-secret", "key-")
 
 
+@pytest.mark.timeout(1500)  # the first time, environments are installed
 def test_a_run_goes_from_a_config_to_an_answer_and_leaves_nothing(tmp_path: Path) -> None:
     try:
         with working_twin(tmp_path / "twin") as made:
             whole_life(made, Journey(made, tmp_path / "user", print))
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_a_job_that_is_started_again_on_another_machine_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    try:
+        with working_twin(tmp_path / "twin") as made:
+            journey = Journey(made, tmp_path / "user", print)
+            process = journey.begin("train", "--config", "azure.yaml", "--yes")
+            journey.wait_until(journey.stored_checkpoints, "a checkpoint")
+            assert made.nodes is not None
+            node = journey.node()
+            made.nodes.preempt(node.name, restart=True)
+            output, _ = process.communicate(timeout=WAIT_SECONDS)
+            assert (process.returncode, journey.run.state) == (0, "succeeded"), output
+            assert node.attempts == 2
+            assert [path for path in made.arm.created if path.startswith("jobs/")] == [f"jobs/{node.name}"]
+            assert any("resuming" in line for line in output.splitlines())
+            steps = [int(row["step"]) for row in journey.run.results()]
+            assert steps == sorted(set(steps))
     except Missing as missing:
         pytest.skip(str(missing))
 
@@ -57,7 +80,6 @@ def whole_life(twin: Twin, journey: Journey) -> None:
     assert arm.billing() == []
     assert Ledger(run.path).open() == []
     assert f"computes/{CLUSTER}" in arm.resources, "what others made stays"
-    assert twin.blobs.names(arm.containers["workspaceblobstore"], f"trainer/{NAME}") == []
     assert twin.proxy.refused == []
     assert arm.types.findings == []
     if os.environ.get("TRAINER_SPECS"):
@@ -65,6 +87,10 @@ def whole_life(twin: Twin, journey: Journey) -> None:
     for path in run.path.rglob("*"):
         if path.is_file():
             assert not [secret for secret in SECRETS if secret.encode() in path.read_bytes()], path
+
+    journey.delete()
+    assert not run.path.exists()
+    assert twin.blobs.names(arm.containers["workspaceblobstore"], f"trainer/{NAME}") == []
 
 
 def unledgered(twin: Twin, journey: Journey) -> set[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import trainer
 from tests.conftest import CHATML, REPOSITORY, make_tokenizer
 from trainer.data.conversations import read_conversations
 from trainer.data.rendering import Renderer
@@ -167,3 +169,19 @@ def test_a_template_that_cannot_be_used_is_told_at_the_start(run: Runner, tmp_pa
         ConfigError, match="the chat template cannot be used: the chat template ends an assistant message"
     ):
         run(started.start())
+
+
+def test_its_process_finds_the_package_where_it_is_not_installed(
+    run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a deployment of Azure ML, where the package lies beside the scoring script."""
+    seen: dict[str, str] = {}
+
+    async def start(*words: object, env: dict[str, str], **others: object) -> None:
+        seen.update(env)
+        raise OSError("not started")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    with pytest.raises(OSError, match="not started"):
+        run(PromptRenderer(tmp_path).start())
+    assert seen["PYTHONPATH"].split(os.pathsep)[0] == str(Path(trainer.__file__).parents[1])

@@ -63,7 +63,7 @@ def train(
     settings = load_config(config, overrides or [])
     if auto_resume and settings.run.name is None:
         raise ConfigError("--auto-resume: the run has no name, expected one that stays the same; set run.name")
-    if auto_resume and detach:
+    if auto_resume and detach and settings.backend.kind == "local":  # elsewhere it is how a script submits once
         raise ConfigError("--auto-resume: is given with --detach, expected one of them; remove one")
 
     if settings.backend.kind != "local":

@@ -53,6 +53,7 @@ def travel(journey: Journey) -> None:
     journey.deploy()
     journey.chat()
     journey.tear_down()
+    journey.delete()
     journey.account()
 
 

@@ -129,8 +129,12 @@ class Journey:
         return self.trainer("chat", f"runs/{NAME}", "--endpoint", ENDPOINT, QUESTION)
 
     def tear_down(self) -> str:
-        self.show("\n# Remove everything.")
+        self.show("\n# Remove what bills, and the models, files and code that were uploaded.")
         return self.trainer("teardown", f"runs/{NAME}", "--everything", "--yes")
+
+    def delete(self) -> str:
+        self.show("\n# Remove the run: its folder here, and its checkpoints in the workspace's storage.")
+        return self.trainer("delete", f"runs/{NAME}", "--yes")
 
     def account(self) -> None:
         arm = self.twin.arm
