@@ -23,7 +23,7 @@ class Arm:
     def __init__(self, state: State, models: Models) -> None:
         self.state, self.models = state, models
         self.fails_with: str | None = None
-        self.may_deploy, self.is_reachable, self.local_keys = True, True, True
+        self.may_deploy, self.may_train, self.is_reachable, self.local_keys = True, True, True, True
         self.limit, self.num_operations = 250, 0
         self.operations: dict[str, tuple[str, str]] = {}  # operation -> (deployment, "create" or "delete")
 
@@ -97,7 +97,12 @@ class Arm:
     def permissions(self, request: Request, account: str, **place: str) -> Response:
         self._known(account)
         actions = ["*"] if self.may_deploy else ["*/read"]
-        own = {"actions": actions, "notActions": [], "dataActions": ["*"], "notDataActions": []}
+        own = {
+            "actions": actions,
+            "notActions": [],
+            "dataActions": ["*"] if self.may_train else [],
+            "notDataActions": [],
+        }
         return Response(200, {"value": [own]})
 
     def list(self, request: Request, account: str, **place: str) -> Response:

@@ -87,6 +87,28 @@ def test_training_goes_on_from_a_run_and_from_its_checkpoint(made: World) -> Non
         assert [*made.service.state.jobs.values()][-1].model == model
 
 
+def test_a_check_says_where_the_resource_is_and_what_one_may_do_there(azure: World) -> None:
+    told = well(azure.command("train", "--config", "config.yaml", "--check"))
+    assert "demo-openai (OpenAI) in swedencentral; you may train and deploy" in told
+    azure.service.arm.may_deploy = False
+    told = well(azure.command("train", "--config", "config.yaml", "--check"))
+    assert "you may train and not deploy, which takes a role with" in told
+    azure.config(openai={"subscription": None, "resource_group": None})
+    told = well(azure.command("train", "--config", "config.yaml", "--check"))
+    assert "region and rights not verified" in told
+
+
+def test_who_may_not_train_hears_it_before_anything_is_created(azure: World) -> None:
+    azure.service.arm.may_train = False
+    message = one_message(azure.command(*TRAIN))
+    assert message == (
+        "error: 'demo-openai': you may not train there, expected a role with "
+        "Microsoft.CognitiveServices/accounts/OpenAI/fine-tunes/write; "
+        "ask for Cognitive Services OpenAI Contributor or Foundry User"
+    )
+    assert azure.inventory() == []
+
+
 REFUSALS: dict[str, tuple[Callable[[World], None], str]] = {
     "closed": (lambda made: setattr(made.service.jobs, "is_closed", True), ""),
     "full": (lambda made: setattr(made.service.jobs, "quota", 0), "wait, or delete old jobs"),

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.azureml.arm import read_list
+from trainer.backends.arm import read_list
 from trainer.backends.azureml.rights import missing_rights
 from trainer.backends.azureml.skus import Machine, find_machine
 from trainer.backends.azureml.states import word_of
 from trainer.backends.azureml.submit import found_or_none
-from trainer.backends.azureml.workspace import Place
+from trainer.backends.azureml.workspace import Place, credential
 from trainer.backends.http import Say, patiently
 from trainer.config.azureml import AzureMLConfig
 from trainer.errors import BackendError, similar
@@ -125,7 +125,7 @@ def _look_at_machine(settings: AzureMLConfig, site: Site, place: Place, say: Say
             )
     with site.looking_at("machine and quota"):
         region = f"/subscriptions/{place.subscription}/providers/{PROVIDER}/locations/{site.region}"
-        sizes = read_list(f"{region}/vmSizes", VERSION, "listing machine sizes", say)
+        sizes = read_list(f"{region}/vmSizes", VERSION, "listing machine sizes", credential(), say)
         found = next((size for size in sizes if str(size.get("name")).lower() == name.lower()), None)
         if found is None:
             known = [str(size.get("name")) for size in sizes]
@@ -134,7 +134,9 @@ def _look_at_machine(settings: AzureMLConfig, site: Site, place: Place, say: Say
         site.num_gpus = int(found.get("gpus") or 0)
         if site.machine is None:
             site.unverified.append(f"{name} is not in the table of GPU machines: its GPU, memory and speed are unknown")
-        _look_at_quota(settings, site, found, read_list(f"{region}/usages", VERSION, "reading quotas", say))
+        _look_at_quota(
+            settings, site, found, read_list(f"{region}/usages", VERSION, "reading quotas", credential(), say)
+        )
 
 
 def _look_at_quota(settings: AzureMLConfig, site: Site, size: dict[str, Any], usages: list[dict[str, Any]]) -> None:

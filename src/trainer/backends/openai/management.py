@@ -47,6 +47,14 @@ def account_of(settings: OpenAIConfig) -> Account:
     return Account(str(subscription), str(settings.resource_group), name)
 
 
+def known_account(settings: OpenAIConfig) -> Account | None:
+    """The resource of a config that says where it is; others can train and not deploy."""
+    try:
+        return account_of(settings)
+    except ConfigError:
+        return None
+
+
 def account_at(place: str) -> Account:
     """The resource that a ledger names."""
     _, _, subscription, _, group, _, _, _, name = place.split("/")

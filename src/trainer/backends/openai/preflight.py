@@ -13,9 +13,11 @@ from trainer.backends.openai.limits import Exam, plan_exam
 from trainer.backends.openai.manifest import build_manifest
 from trainer.backends.openai.models import Model, find_model, list_models
 from trainer.backends.openai.quoting import epochs_of, quote_run
+from trainer.backends.openai.resource import look_at_resource
 from trainer.backends.openai.settings import refuse_settings, residency, resolve_service, who_can_use_it
 from trainer.backends.remote import Plan
 from trainer.config.schema import RunConfig
+from trainer.errors import ConfigError
 
 SHOWN_FINDINGS = 5
 
@@ -35,6 +37,9 @@ def check(config: RunConfig, say: Say) -> Plan:
     base, service = find_base(config.model.base), Service(config.openai)
     fetch_files(config, say)
     checked = check_data(config, base.family)
+    resource = look_at_resource(config.openai, say) if config.openai.service == "azure" else None
+    if resource and resource.problems:
+        raise ConfigError(*resource.problems)
     read_jobs(service, say)
     model, notes = find_model(list_models(service), base)
     exam = plan_exam(config, checked.report.validation, base.family)
@@ -45,6 +50,8 @@ def check(config: RunConfig, say: Say) -> Plan:
     )  # on Azure there is nothing to ask before a deployment
     quote = quote_run(config, base, checked, at_once)
     rows = _rows(config, base, checked, model, service, notes)
+    if resource:
+        rows.insert(2, ("resource", resource.told))
     files = {upload.role: f"file-id-of-{upload.role}" for upload in checked.uploads}
     body = job_body(config, base.model, files, {"trainer_run": "…", "trainer_token": "…"})
     manifest = build_manifest(config, base, checked, service) | {"comparison_quoted": at_once is not None}

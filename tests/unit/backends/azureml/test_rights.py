@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from trainer.backends.azureml.rights import NEEDED, allows
+from trainer.backends.arm import allows
+from trainer.backends.azureml.rights import NEEDED
 from trainer.backends.azureml.skus import MACHINES, find_machine
 
 WRITE = "Microsoft.MachineLearningServices/workspaces/jobs/write"

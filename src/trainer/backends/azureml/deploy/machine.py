@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from trainer.backends.azureml.arm import read_list
+from trainer.backends.arm import read_list
 from trainer.backends.azureml.prices import Price, price_of
 from trainer.backends.azureml.site import PROVIDER, VERSION, usage_of
 from trainer.backends.azureml.skus import GIB, Machine, find_machine
-from trainer.backends.azureml.workspace import Place
+from trainer.backends.azureml.workspace import Place, credential
 from trainer.backends.http import Say
 from trainer.config.deployment import DeploymentConfig
 from trainer.config.schema import RunConfig
@@ -74,7 +74,7 @@ def _table_problems(name: str, machine: Machine | None) -> Iterator[str]:
 
 def _size(place: Place, region: str, name: str, say: Say) -> dict[str, Any] | str:
     """The service's own description, or what is wrong."""
-    sizes = read_list(_location(place, region, "vmSizes"), VERSION, "listing machine sizes", say)
+    sizes = read_list(_location(place, region, "vmSizes"), VERSION, "listing machine sizes", credential(), say)
     found = next((size for size in sizes if str(size.get("name")).lower() == name.lower()), None)
     known = similar(name, [str(size.get("name")) for size in sizes])
     return found or f"azureml.deployment.instance_type: {name} is not offered in {region}{known}"
@@ -89,7 +89,7 @@ def _quota_problems(
     unverified: list[str],
     say: Say,
 ) -> Iterator[str]:
-    usages = read_list(_location(place, region, "usages"), VERSION, "reading quotas", say)
+    usages = read_list(_location(place, region, "usages"), VERSION, "reading quotas", credential(), say)
     usage = usage_of(str(size.get("family")), usages)
     if usage is None:
         unverified.append(f"quota: the service lists none for {size.get('family')}")
