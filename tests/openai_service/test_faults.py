@@ -38,7 +38,7 @@ def test_a_fault_of_each_class_in_each_operation(place: Place, operation: Operat
     made, _ = place
     if made.flavour == "openai" and "azure" in operation.flavours:
         pytest.skip("is the same on Azure; the whole matrix has both")
-    for fault in SHORT:
+    for fault in SHORT[:2] if operation.stage == "started" else SHORT:  # following a job to its end takes longest
         check(place, operation, fault)
 
 

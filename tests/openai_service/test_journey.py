@@ -219,6 +219,16 @@ def _creates(request: Request) -> bool:
     return request.method != "GET"
 
 
+def test_a_job_that_ended_before_it_was_found_brings_its_files_home(made: World) -> None:
+    made.service.jobs.lists_after_seconds = 30.0
+    made.loopback.faults = [LOST_JOB.fresh(LOST_JOB.match)]
+    well(made.command(*START))
+    assert state_of(made) == "succeeded"
+    well(made.command("runs"))
+    assert (made.run.state, made.difference()) == ("succeeded", "")
+    assert made.run.status()["fine_tuned_model"]
+
+
 def test_a_job_that_is_listed_late_is_cancelled_and_not_forgotten(made: World) -> None:
     made.config(training={"n_epochs": 50})
     made.service.jobs.lists_after_seconds = 10.0

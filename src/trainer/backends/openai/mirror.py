@@ -46,9 +46,10 @@ def bring_home(service: Service, run: Run, job_id: str, say: Say) -> list[Record
 
 
 def note_job(run: Run, job: Record) -> None:
-    """The first thing that is known of a job."""
+    """The first thing that is known of a job. Found late it may have ended: the run has once its files are here."""
     run.event(f"job {job['id']} was created", job=str(job["id"]))
-    run.set_status(state_of(job.get("status")) or "queued", job=str(job["id"]), error=None)
+    state = state_of(job.get("status")) or "queued"
+    run.set_status("running" if state in ENDED else state, job=str(job["id"]), error=None)
 
 
 def _checkpoints(service: Service, job_id: str) -> dict[int, Record]:
