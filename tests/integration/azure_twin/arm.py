@@ -179,6 +179,9 @@ class Arm:
         return _refusal(405, "MethodNotAllowed", request.method)
 
     def _get(self, request: Request, path: str) -> Response:
+        for operation in list(self.operations.values()):
+            if operation.path == path:
+                operation.poll()  # it goes on, whoever looks
         body = self.resources.get(path)
         named = path.split("/")[0] in VERSIONED and path.count("/") == 1
         if named and (versions := self._versions(path)):
@@ -242,9 +245,8 @@ class Arm:
 
     def _start_upload(self, parent: str) -> Response:
         """A container for what will be uploaded, and a signature for it; asked again, the same one."""
-        container = re.sub(r"[^a-z0-9-]", "-", f"{self.workspace_identity[:8]}-{parent.split('/')[1]}".lower())[
-            :63
-        ].rstrip("-")
+        name = f"{self.workspace_identity[:8]}-{parent.split('/')[1]}".lower()
+        container = re.sub(r"[^a-z0-9-]", "-", name)[:63].rstrip("-")
         self.blobs.make_container(container)
         uri = f"https://{ACCOUNT}.blob.core.windows.net/{container}"
         credential = {"credentialType": "SAS", "sasUri": f"{uri}?{self.blobs.signature(container)}"}

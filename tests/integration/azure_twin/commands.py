@@ -87,6 +87,7 @@ class World:
         arm = self.twin.arm
         arm.resources, arm.keys = copy.deepcopy(snapshot.resources), copy.deepcopy(snapshot.keys)
         arm.created = list(snapshot.created)
+        arm.operations.clear()
         for service in (self.twin.service, self.twin.door, self.twin.endpoints):
             service.faults, service.kills = [], []
             service.requests.clear()

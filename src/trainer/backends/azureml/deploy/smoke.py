@@ -137,9 +137,11 @@ def _model_here(run: Run) -> "ChatClient | None":
     """The run's model, where it is on this machine and a quarter of the free memory holds it."""
     import psutil
 
+    from trainer.backends.local import be_quiet
     from trainer.inference.local import TunedModel
     from trainer.inference.trained import trained_base
 
+    be_quiet()
     try:
         base = trained_base(run)
     except ConfigError:
