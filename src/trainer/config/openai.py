@@ -42,10 +42,10 @@ class OpenAIConfig(Section):
     """The same for `data.validation`."""
 
     subscription: Text | None = None
-    """For deployments on Azure: the subscription's id. Default: AZURE_SUBSCRIPTION_ID."""
+    """For deployments on Azure, and to verify region and rights before a run: the subscription's id. Default: AZURE_SUBSCRIPTION_ID."""
 
     resource_group: Text | None = None
-    """For deployments on Azure: the resource group of the resource."""
+    """For deployments on Azure, and to verify region and rights before a run: the resource group of the resource."""
 
     account: Text | None = None
     """For deployments on Azure: the resource's name. Default: the first part of the host in `base_url`."""
