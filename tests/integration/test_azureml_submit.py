@@ -118,7 +118,7 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Azu
     hosts = (ARM, LOGIN, BLOB, PRICES)
     loopback = Loopback(service, authority.context(*hosts))
     with loopback, Proxy(authority, dict.fromkeys(hosts, loopback.port)) as proxy:
-        variables = {"TRAINER_PATIENCE_SECONDS": "2", "TRAINER_TIMEOUT_SECONDS": "3"}
+        variables = {"TRAINER_PATIENCE_SECONDS": "5", "TRAINER_TIMEOUT_SECONDS": "30"}
         for name, value in (proxy.environment() | CREDENTIAL | variables).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 0.01)

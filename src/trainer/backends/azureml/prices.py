@@ -62,7 +62,8 @@ def _items(machine: str, region: str, currency: str) -> Iterator[dict[str, Any]]
     for _ in range(MOST_PAGES):
         if not address or not address.startswith("https://prices.azure.com"):
             return
-        with urllib.request.urlopen(address, timeout=timeout_seconds()) as answer:  # noqa: S310  # https, above
+        # urlopen would keep the proxies of its first call for good.
+        with urllib.request.build_opener().open(address, timeout=timeout_seconds()) as answer:
             page = json.load(answer)
         yield from page["Items"]
         address = page.get("NextPageLink")
