@@ -24,6 +24,7 @@ SHORT = (
     ("environment", "403"),
     ("get", "truncated body"),
     ("cancel", "503 after"),
+    ("delete deployment", "404"),  # a wrong word, on which something that bills would be forgotten
 )
 FAULT = {fault.name: fault for fault in FAULTS}
 OPERATION = {operation.name: operation for operation in OPERATIONS}

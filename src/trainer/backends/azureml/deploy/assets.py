@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.azureml.deploy.service import found
+from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import Place, credential
 from trainer.backends.http import Say, timeout_seconds
 from trainer.errors import ConfigError
@@ -26,16 +27,27 @@ IN_CONTAINER = re.compile(r"https://[^/]+/[^/]+/(?P<path>.+)")
 
 def delete_version(place: Place, entry: Entry) -> None:
     """One DELETE. Raises: ConfigError, when its id is not known."""
+    _ask("DELETE", place, entry)
+
+
+def version_is_there(place: Place, entry: Entry) -> bool:
+    """Whether the service knows the version. Raises: ConfigError, when its id is not known."""
+    return found_or_none(lambda: _ask("GET", place, entry)) is not None
+
+
+def _ask(method: str, place: Place, entry: Entry) -> bool:
+    """One request for the version; True for any good answer."""
     from azure.core import PipelineClient
     from azure.core.pipeline.policies import BearerTokenCredentialPolicy
     from azure.core.rest import HttpRequest
 
     policy = BearerTokenCredentialPolicy(credential(), f"{RESOURCE_MANAGER}/.default")
     client: PipelineClient[Any, Any] = PipelineClient(RESOURCE_MANAGER, policies=[policy])
-    request = HttpRequest("DELETE", RESOURCE_MANAGER + _id(place, entry), params={"api-version": API_VERSION})
+    request = HttpRequest(method, RESOURCE_MANAGER + _id(place, entry), params={"api-version": API_VERSION})
     timeouts = {"connection_timeout": timeout_seconds(), "read_timeout": timeout_seconds()}
     with client:
         client.send_request(request, **timeouts).raise_for_status()
+    return True
 
 
 def files_of(ml: "MLClient", entry: Entry, say: Say) -> tuple[str, str] | None:

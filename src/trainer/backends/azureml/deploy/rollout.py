@@ -26,6 +26,7 @@ from trainer.backends.azureml.deploy.service import (
 from trainer.backends.azureml.deploy.smoke import smoke_test
 from trainer.backends.azureml.deploy.things import Target, delete_deployment, shift_traffic
 from trainer.backends.azureml.record import BACKEND
+from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import connect, quietly
 from trainer.backends.http import Say, failure_of, patiently
 from trainer.backends.once import delete_once
@@ -286,4 +287,5 @@ def remove_deployment(ml: "MLClient", ledger: Ledger, target: Target, say: Say) 
         target.deployment_thing(),
         lambda: ml.online_deployments.begin_delete(target.deployment, target.endpoint).wait(),
         say,
+        lambda: found_or_none(lambda: ml.online_deployments.get(target.deployment, target.endpoint)) is not None,
     )

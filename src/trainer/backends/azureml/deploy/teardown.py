@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.azureml.datastore import open_datastore
-from trainer.backends.azureml.deploy.assets import delete_version, files_of, used_by_another
+from trainer.backends.azureml.deploy.assets import delete_version, files_of, used_by_another, version_is_there
 from trainer.backends.azureml.deploy.service import found, place_of, wait_until_ended
 from trainer.backends.azureml.record import BACKEND
 from trainer.backends.azureml.states import is_final, word_of
+from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import Place, connect
 from trainer.backends.http import Say, patiently
 from trainer.backends.once import delete_once
@@ -76,16 +77,17 @@ class _Remover:
             case "endpoint":
                 self._endpoint(key)
             case "compute":
-                self._once(lambda: self.ml.compute.begin_delete(key).wait())
+                self._once(lambda: self.ml.compute.begin_delete(key).wait(), lambda: self.ml.compute.get(key))
             case "model" | "environment" | "data" | "code":
                 self._version()
             case "job":
                 self._job(key)
 
-    def _once(self, delete: Callable[[], object]) -> None:
+    def _once(self, delete: Callable[[], object], get: Callable[[], object] = lambda: None) -> None:
+        """Delete it; `get` asks for it afterwards, and finds nothing once it is gone."""
         thing = self.entry.thing
         self.say(f"deleting the {thing.kind} {thing.key}")
-        delete_once(self.ledger, thing, delete, self.say)
+        delete_once(self.ledger, thing, delete, self.say, lambda: bool(found_or_none(get)))
 
     def _deployment(self, endpoint: str, deployment: str) -> None:
         """Azure ML refuses to delete one that has traffic."""
@@ -100,7 +102,10 @@ class _Remover:
                     f"the endpoint {endpoint} has no deployment with traffic now; give one all of it: "
                     f'az ml online-endpoint update -n {endpoint} --traffic "NAME=100" {self.place.options}'
                 )
-        self._once(lambda: self.ml.online_deployments.begin_delete(deployment, endpoint).wait())
+        deployments = self.ml.online_deployments
+        self._once(
+            lambda: deployments.begin_delete(deployment, endpoint).wait(), lambda: deployments.get(deployment, endpoint)
+        )
 
     def _update(self, endpoint: Any) -> None:
         self.ml.online_endpoints.begin_create_or_update(endpoint)
@@ -111,7 +116,8 @@ class _Remover:
         if known is not None and known.traffic:
             self.say(f"the endpoint {name} stays: it still has {', '.join(sorted(known.traffic))}")
             return
-        self._once(lambda: self.ml.online_endpoints.begin_delete(name).wait())
+        endpoints = self.ml.online_endpoints
+        self._once(lambda: endpoints.begin_delete(name).wait(), lambda: endpoints.get(name))
 
     def _known_endpoint(self, name: str) -> Any:
         return found(lambda: self.ml.online_endpoints.get(name), f"the endpoint {name}", self.say)
@@ -131,7 +137,7 @@ class _Remover:
             self.ledger.write(thing, "deleted", kept_for=other)
             return
         files = files_of(self.ml, self.entry, self.say)
-        self._once(lambda: delete_version(self.place, self.entry))
+        self._once(lambda: delete_version(self.place, self.entry), lambda: version_is_there(self.place, self.entry))
         if files is not None:
             count = open_datastore(self.ml, *files, self.say).delete_all()
             self.say(f"{count} uploaded files of the {thing.kind} {thing.key} are deleted")
