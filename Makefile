@@ -68,7 +68,7 @@ bench-serve: setup ## Speed, overload and memory of trainer serve; a few minutes
 	$(BIN)/python benchmarks/serve.py
 
 faults-azureml: setup ## Every fault in every operation of Azure ML, against its twin; needs npm, half an hour
-	$(BIN)/python -m tests.integration.azure_twin.matrix --output benchmarks/results/azureml-faults.json
+	$(BIN)/python -m tests.integration.azure_twin.matrix --output benchmarks/results/faults-azureml.json
 
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
