@@ -14,6 +14,10 @@ import typer.main
 from trainer.cli.main import train_app, trainer_app
 
 BIN = Path(sys.executable).parent
+SLOW = {
+    "torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy", "jsonschema", "jinja2", "azure",
+    "openai", "tiktoken", "matplotlib", "starlette", "uvicorn",
+}  # fmt: skip
 HELP_SECONDS = 0.3  # of processor time: a command that loads torch to explain itself needs seconds
 
 
@@ -77,6 +81,21 @@ def test_all_commands_are_walked():
     }
 
 
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_explains_itself_without_what_is_slow_to_load(words):
+    program, *arguments = words
+    done = subprocess.run(
+        [BIN / program, *arguments, "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"},
+    )
+    imports = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert "trainer.cli.main" in imports
+    assert {name.partition(".")[0] for name in imports} & SLOW == set()
+
+
+@pytest.mark.long  # a busy machine makes it red
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_command_explains_itself_at_once(words):
     seconds = []
