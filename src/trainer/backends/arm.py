@@ -7,6 +7,7 @@ names. What a caller may do has no operation in either SDK.
 import fnmatch
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.backends.http import Say, patiently, timeout_seconds
@@ -24,12 +25,12 @@ def read_list(
 ) -> list[dict[str, Any]]:
     """All entries of a list, page by page. Raises: BackendError."""
     found: list[dict[str, Any]] = []
-    address: str | None = f"{arm}{path}?api-version={version}"
+    address = f"{arm}{path}?api-version={version}"
     for _ in range(MOST_PAGES):
-        page = patiently(lambda address=address: _get(str(address), credential, arm), doing, say)  # type: ignore[misc]
+        page = patiently(partial(_page, address, credential, arm), doing, say)
         found += page.get("value") or []
-        address = page.get("nextLink")
-        if not address or not address.startswith(f"{arm}/"):
+        address = str(page.get("nextLink") or "")
+        if not address.startswith(f"{arm}/"):
             break
     return found
 
@@ -54,7 +55,13 @@ def _matches(patterns: list[str] | None, action: str) -> bool:
     return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns or [])
 
 
-def _get(address: str, credential: "TokenCredential", arm: str) -> dict[str, Any]:
+def _page(address: str, credential: "TokenCredential", arm: str) -> dict[str, Any]:
+    page: dict[str, Any] = json.loads(ask("GET", address, credential, arm))
+    return page
+
+
+def ask(method: str, address: str, credential: "TokenCredential", arm: str = ARM) -> bytes:
+    """One request, whose failure is azure-core's; the body of a good answer."""
     from azure.core import PipelineClient
     from azure.core.pipeline.policies import BearerTokenCredentialPolicy
     from azure.core.rest import HttpRequest
@@ -62,7 +69,8 @@ def _get(address: str, credential: "TokenCredential", arm: str) -> dict[str, Any
     policy = BearerTokenCredentialPolicy(credential, f"{arm}/.default")
     timeouts = {"connection_timeout": timeout_seconds(), "read_timeout": timeout_seconds()}
     client: Any = PipelineClient(arm, policies=[policy], **timeouts)
-    response = client.send_request(HttpRequest("GET", address))
-    response.raise_for_status()
-    found: dict[str, Any] = json.loads(response.content)
-    return found
+    with client:
+        response = client.send_request(HttpRequest(method, address))
+        response.raise_for_status()
+        content: bytes = response.content
+    return content

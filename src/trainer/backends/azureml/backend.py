@@ -6,6 +6,7 @@ A verb connects, holds the run's lock where it writes into its folder, and calls
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trainer.backends.azureml import follow, record
@@ -121,8 +122,7 @@ class AzureML:
             say(f"{store.delete_all()} files of {run.name} are deleted from {place.workspace}")
             for entry in ledger.open():
                 if entry.thing.kind == "job":
-                    name = entry.thing.key
-                    delete_once(ledger, entry.thing, lambda name=name: client.jobs.archive(name), say)  # type: ignore[misc]
+                    delete_once(ledger, entry.thing, partial(client.jobs.archive, entry.thing.key), say)
 
     def register(self, run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
         """Keep the run's adapter as a model of the workspace; its name and version."""

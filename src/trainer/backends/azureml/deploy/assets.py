@@ -6,10 +6,11 @@ The SDK can archive them only; Azure's resource manager deletes them.
 import re
 from typing import TYPE_CHECKING, Any
 
+from trainer.backends.arm import ARM, ask
 from trainer.backends.azureml.deploy.service import found
 from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import Place, credential
-from trainer.backends.http import Say, timeout_seconds
+from trainer.backends.http import Say
 from trainer.errors import ConfigError
 from trainer.runs import Run, list_runs
 from trainer.runs.ledger import Entry, Ledger
@@ -17,7 +18,6 @@ from trainer.runs.ledger import Entry, Ledger
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
-RESOURCE_MANAGER = "https://management.azure.com"
 API_VERSION = "2023-04-01"
 PLURALS = {"model": "models", "environment": "environments", "data": "data", "code": "codes"}
 UPLOADED = "LocalUpload/"  # where the SDK puts what it uploads, below a hash of the content
@@ -35,19 +35,8 @@ def version_is_there(place: Place, entry: Entry) -> bool:
     return found_or_none(lambda: _ask("GET", place, entry)) is not None
 
 
-def _ask(method: str, place: Place, entry: Entry) -> bool:
-    """One request for the version; True for any good answer."""
-    from azure.core import PipelineClient
-    from azure.core.pipeline.policies import BearerTokenCredentialPolicy
-    from azure.core.rest import HttpRequest
-
-    policy = BearerTokenCredentialPolicy(credential(), f"{RESOURCE_MANAGER}/.default")
-    client: PipelineClient[Any, Any] = PipelineClient(RESOURCE_MANAGER, policies=[policy])
-    request = HttpRequest(method, RESOURCE_MANAGER + _id(place, entry), params={"api-version": API_VERSION})
-    timeouts = {"connection_timeout": timeout_seconds(), "read_timeout": timeout_seconds()}
-    with client:
-        client.send_request(request, **timeouts).raise_for_status()
-    return True
+def _ask(method: str, place: Place, entry: Entry) -> bytes:
+    return ask(method, f"{ARM}{_id(place, entry)}?api-version={API_VERSION}", credential())
 
 
 def files_of(ml: "MLClient", entry: Entry, say: Say) -> tuple[str, str] | None:

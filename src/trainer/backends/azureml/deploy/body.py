@@ -10,6 +10,7 @@ from trainer.runs import Run
 if TYPE_CHECKING:
     from azure.ai.ml.entities import ManagedOnlineDeployment, ManagedOnlineEndpoint, OnlineRequestSettings
 
+HUB_CACHE = "/tmp/huggingface"  # noqa: S108  # a container's own disk: nobody else writes there, and home may be read-only
 ANSWER_MS = 180_000  # the most that Azure ML takes; its default of 5,000 cuts long answers off
 ANSWER_SECONDS = 170  # of the scoring script, which must give up before the endpoint does
 LOADING_SECONDS = 600  # before a container that does not answer yet counts as dead: the base is loaded
@@ -61,7 +62,7 @@ def _score_variables(target: Target) -> dict[str, str]:
         "TRAINER_MAX_TOKENS": str(target.settings.max_tokens),
         "TRAINER_MAX_SECONDS": str(ANSWER_SECONDS),
         "WORKER_COUNT": "1",  # each would load the model once more
-        "HF_HOME": "/tmp/huggingface",  # noqa: S108  # on the node's disk
+        "HF_HOME": HUB_CACHE,
     }
 
 
@@ -70,7 +71,7 @@ def _vllm_variables(target: Target) -> dict[str, str]:
     given = {
         "TRAINER_MAX_REQUESTS": str(settings.max_requests),
         "TRAINER_GPUS": str(target.num_gpus),
-        "HF_HOME": "/tmp/huggingface",  # noqa: S108
+        "HF_HOME": HUB_CACHE,
         "VLLM_NO_USAGE_STATS": "1",
     }
     if settings.max_length is not None:
