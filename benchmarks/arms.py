@@ -172,6 +172,8 @@ class Answers:
 def work(arm: str, shape: str, rows: int, layers: int, gate_rows: int, folder: Path) -> None:
     """Answer `gate` with loss and gradient of the first rows, then each `step` with what an optimizer step took."""
     torch.set_num_threads(1)
+    # Read at the first tensor; importing this trainer sets it, and the rows come through it in all arms.
+    os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(arm == "ours"))
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     examples = step_of(shape, rows).examples
     gradient = folder / f"{arm}.safetensors"

@@ -28,48 +28,84 @@ class _SegmentAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, blocks: "Sequence[Block]", scaling: float
     ) -> Tensor:
-        grouped = query.reshape(key.shape[0], -1, *query.shape[1:])  # [key heads, group, U, d]
-        output = query.new_empty(*grouped.shape[:3], value.shape[-1])
-        wide_query, wide_key = _wide(grouped) * scaling, _wide(key)
+        group = query.shape[0] // key.shape[0]
+        rows = _grouped(query, group)
+        output = rows.new_empty(*rows.shape[:2], value.shape[-1])
+        scores = _Scores(rows, key, group, scaling)
         kept = []
         for block in blocks:
-            probabilities = _probabilities(wide_query, wide_key, block).to(value.dtype)
-            product = torch.bmm(probabilities, _seen(value, block))
-            output[:, :, block.begin : block.end] = product.view(*grouped.shape[:2], -1, value.shape[-1])
+            probabilities = scores.probabilities(block)
+            _own(output, block, group).copy_(torch.bmm(probabilities, _seen(value, block)))
             kept.append(probabilities if any(ctx.needs_input_grad) and _is_kept(probabilities) else None)
-        ctx.save_for_backward(query, key, value, output, *kept)
-        ctx.blocks, ctx.scaling = blocks, scaling
-        return output.view(*query.shape[:2], value.shape[-1])
+        ctx.save_for_backward(rows, key, value, output, *kept)
+        ctx.blocks, ctx.group, ctx.scaling = blocks, group, scaling
+        return _ungrouped(output, group)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, output, *all_kept = ctx.saved_tensors
-        gradient = gradients[0].reshape(output.shape)
-        grouped = query.reshape(key.shape[0], -1, *query.shape[1:])
-        wide_query, wide_key = _wide(grouped) * ctx.scaling, _wide(key)
-        drift = (_wide(gradient) * output).sum(-1, keepdim=True).to(value.dtype)  # [key heads, group, U, 1]
-        query_gradient = torch.empty_like(grouped)
-        key_gradient, value_gradient = torch.zeros_like(wide_key), torch.zeros_like(_wide(value))
+        rows, key, value, output, *all_kept = ctx.saved_tensors
+        gradient = _grouped(gradients[0], ctx.group)
+        scores = _Scores(rows, key, ctx.group, ctx.scaling)
+        drift = (_wide(gradient) * output).sum(-1, keepdim=True).to(value.dtype)  # [key heads, U * group, 1]
+        query_gradient = torch.empty_like(rows)
+        key_gradient, value_gradient = torch.zeros_like(_wide(key)), torch.zeros_like(_wide(value))
         for block, kept in zip(ctx.blocks, all_kept, strict=True):
-            probabilities = kept if kept is not None else _probabilities(wide_query, wide_key, block).to(value.dtype)
-            received = _rows(gradient, block)
+            probabilities = kept if kept is not None else scores.probabilities(block)
+            received = _own(gradient, block, ctx.group)
             _add(value_gradient, block, torch.bmm(probabilities.transpose(1, 2), received))
-            score_gradient = torch.bmm(received, _seen(value, block).transpose(1, 2))
-            score_gradient.sub_(_rows(drift, block)).mul_(probabilities).mul_(ctx.scaling)
-            product = torch.bmm(score_gradient, _seen(key, block))
-            query_gradient[:, :, block.begin : block.end] = product.view(*grouped.shape[:2], -1, key.shape[-1])
-            _add(key_gradient, block, torch.bmm(score_gradient.transpose(1, 2), _rows(grouped, block)))
+            pulled = torch.bmm(received, _seen(value, block).transpose(1, 2))
+            pulled.sub_(_own(drift, block, ctx.group)).mul_(probabilities)
+            _own(query_gradient, block, ctx.group).copy_(torch.bmm(pulled, _seen(key, block)))
+            _add(key_gradient, block, torch.bmm(pulled.transpose(1, 2), _own(rows, block, ctx.group)))
         return (
-            query_gradient.view(query.shape),
-            key_gradient.to(key.dtype),
+            _ungrouped(query_gradient.mul_(ctx.scaling), ctx.group),
+            key_gradient.mul_(ctx.scaling).to(key.dtype),
             value_gradient.to(value.dtype),
             None,
             None,
         )
 
 
+class _Scores:
+    """Scores of one block after the other, at least in float32: 16 bits are wrong by percents after the exponential.
+
+    They are written over each other: memory that is new for each block would cost more time than a pass over it.
+    """
+
+    def __init__(self, rows: Tensor, key: Tensor, group: int, scaling: float) -> None:
+        self.rows, self.key, self.group, self.dtype = _wide(rows) * scaling, _wide(key), group, key.dtype
+        self.space = self.rows.new_empty(0)
+
+    def probabilities(self, block: "Block") -> Tensor:
+        """Their softmax [key heads, queries * group, keys]; the last keys are the queries themselves, in order."""
+        queries = block.end - block.begin
+        rows, seen = _own(self.rows, block, self.group), _seen(self.key, block)
+        scores = self._room(rows.shape[0], rows.shape[1], seen.shape[1])
+        torch.bmm(rows, seen.transpose(1, 2), out=scores)
+        own = scores.view(scores.shape[0], queries, self.group, -1)[..., -queries:]
+        hidden = torch.ones(queries, queries, dtype=torch.bool, device=scores.device).triu_(1)
+        own.masked_fill_(hidden[:, None], -torch.inf)
+        return torch.softmax(scores, dim=-1, out=scores).to(self.dtype, copy=True)
+
+    def _room(self, *shape: int) -> Tensor:
+        size = shape[0] * shape[1] * shape[2]
+        if self.space.numel() < size:
+            self.space = self.space.new_empty(size)
+        return self.space[:size].view(shape)
+
+
+def _grouped(tensor: Tensor, group: int) -> Tensor:
+    """Heads that share a key beside each other [heads, U, d] -> [key heads, U * group, d]: a block is one piece."""
+    heads, num_tokens, width = tensor.shape
+    return tensor.view(-1, group, num_tokens, width).transpose(1, 2).reshape(heads // group, -1, width)
+
+
+def _ungrouped(rows: Tensor, group: int) -> Tensor:
+    """The reverse of `_grouped`."""
+    return rows.view(rows.shape[0], -1, group, rows.shape[-1]).transpose(1, 2).flatten(0, 1)
+
+
 def _wide(tensor: Tensor) -> Tensor:
-    """At least float32: scores in 16 bits would be wrong by percents after the exponential."""
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
@@ -77,19 +113,9 @@ def _is_kept(probabilities: Tensor) -> bool:
     return probabilities.shape[-1] <= KEPT_KEYS
 
 
-def _probabilities(query: Tensor, key: Tensor, block: "Block") -> Tensor:
-    """Softmax of the scores [key heads, group * queries, keys]; the last keys are the queries themselves, in order."""
-    queries = block.end - block.begin
-    scores = torch.bmm(_rows(query, block), _seen(key, block).transpose(1, 2))
-    own = scores.view(scores.shape[0], -1, queries, scores.shape[-1])[..., -queries:]
-    hidden = torch.ones(queries, queries, dtype=torch.bool, device=scores.device).triu_(1)
-    own.masked_fill_(hidden, -torch.inf)
-    return torch.softmax(scores, dim=-1)
-
-
-def _rows(grouped: Tensor, block: "Block") -> Tensor:
-    """The block's queries [key heads, group * queries, d]."""
-    return grouped[:, :, block.begin : block.end].reshape(grouped.shape[0], -1, grouped.shape[-1])
+def _own(rows: Tensor, block: "Block", group: int) -> Tensor:
+    """What belongs to the block's queries [key heads, queries * group, ...]; a view."""
+    return rows[:, block.begin * group : block.end * group]
 
 
 def _seen(tensor: Tensor, block: "Block") -> Tensor:

@@ -30,8 +30,10 @@ class Footprint:
     between: int  # the hidden state between two layers, per token: what a layer leaves that is computed again
     around: int  # before the first and after the last layer, per token
     passing: int  # the gradients of the one layer that is in the backward pass, per token
-    head_row: int  # logits of one token and what is made of them
+    head_row: int  # logits of one token as the head computes them, and its hidden state
     head_rows: int  # that many at a time
+    softmax_row: int  # what is made of the logits of one token
+    softmax_rows: int  # that many at a time
     scores: int  # of the one block of queries whose attention is computed
 
     def peak(self, tokens: int, scored: int, recomputed: int = 0) -> int:
@@ -53,7 +55,7 @@ class Footprint:
         return self.weights + self.adapter
 
     def _head(self, tokens: int) -> int:
-        return min(tokens, self.head_rows) * self.head_row
+        return min(tokens, self.head_rows) * self.head_row + min(tokens, self.softmax_rows) * self.softmax_row
 
 
 def footprint(
@@ -70,14 +72,14 @@ def footprint(
     Counted for a Llama block; others are close, since their linear layers and norms are the same.
     """
     from trainer.model.tree_attention import BLOCK, kind_for
-    from trainer.training.loss import CHUNK_BYTES
+    from trainer.training.loss import LOGIT_BYTES, SOFTMAX_BYTES, rows_within
 
     kind = kind_for(base.skeleton, device, has_flex)
     shape, size = base.config.get_text_config(), dtype.itemsize
     hidden, heads, mlp = shape.hidden_size, shape.num_attention_heads, _mlp_width(shape)
     pairs = {"eager": heads * (2 * size + 4)}.get(kind, 0)
     vocabulary = shape.vocab_size
-    wide = 4 + (size if size < 4 else 0) + (4 if getattr(shape, "final_logit_softcapping", None) else 0)
+    softmax = (8 if size < 4 else 4) + (8 if getattr(shape, "final_logit_softcapping", None) else 0)  # in float32
     return Footprint(
         num_layers=shape.num_hidden_layers,
         num_recomputable=min(len(recomputable(base.skeleton)), shape.num_hidden_layers),
@@ -88,8 +90,10 @@ def footprint(
         between=hidden * size,
         around=hidden * (3 * size + 4),
         passing=2 * mlp * size + 8 * hidden,
-        head_row=vocabulary * wide + 3 * hidden * size,
-        head_rows=max(16, CHUNK_BYTES // (4 * vocabulary)),
+        head_row=vocabulary * size + 3 * hidden * size,
+        head_rows=rows_within(LOGIT_BYTES[device.type], vocabulary * size),
+        softmax_row=vocabulary * softmax,
+        softmax_rows=rows_within(SOFTMAX_BYTES[device.type], 4 * vocabulary),
         scores=3 * 4 * heads * BLOCK * longest if kind == "segments" else 0,
     )
 

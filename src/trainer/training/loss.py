@@ -17,7 +17,10 @@ from trainer.data.rendering import IGNORE_INDEX, Example
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK_BYTES = 2**26  # of float32 logits at a time
+# At a time: of logits as the head computes them, and of the softmax made of them, in float32. A CPU holds the latter in
+# its cache; for a GPU large products count, and what it gains by them was not measured.
+LOGIT_BYTES = {"cpu": 2**25, "cuda": 2**27}
+SOFTMAX_BYTES = {"cpu": 2**22, "cuda": 2**28}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +42,17 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden [S, H] to logits [S, V], at least float32."""
-        logits = _wide(functional.linear(hidden, self.weight, self.bias))
-        if self.scale != 1.0:
-            logits.mul_(self.scale)
-        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return self.scaled(self.product(hidden))
 
-    def chunks(self, rows: int) -> Iterator[slice]:
-        size = max(16, CHUNK_BYTES // (4 * self.weight.shape[0]))
-        return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    def product(self, hidden: Tensor) -> Tensor:
+        """What is scaled and capped to logits, in the head's own number format."""
+        return functional.linear(hidden, self.weight, self.bias)
+
+    def scaled(self, product: Tensor) -> Tensor:
+        logits = _wide(product)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.softcap is None else (logits / self.softcap).tanh_().mul_(self.softcap)
 
 
 def find_head(model: "PreTrainedModel") -> Head | None:
@@ -86,7 +92,8 @@ class _FrozenHead(torch.autograd.Function):
         nll = torch.zeros((), dtype=_wide(hidden[:0]).dtype, device=hidden.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        for part in head.chunks(len(hidden)):
+        size = rows_within(LOGIT_BYTES[hidden.device.type], head.weight.shape[0] * hidden.element_size())
+        for part in _parts(len(hidden), size):
             slot = None if gradient is None else gradient[part]
             part_nll, part_correct = _score(head, hidden[part], target[part, None], weight[part, None], slot)
             nll += part_nll
@@ -105,19 +112,42 @@ def _score(
     head: Head, hidden: Tensor, target: Tensor, weight: Tensor, gradient: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Sums over one chunk; the gradient of its hidden states goes to `gradient`. Its logits are gone at the end."""
-    logits = head.logits(hidden)
-    highest, predicted = logits.max(dim=-1, keepdim=True)
-    scored = logits.gather(1, target)
-    slope = 1 - (logits / head.softcap) ** 2 if head.softcap is not None and gradient is not None else None
-    exponential = logits.sub_(highest).exp_()
-    total = exponential.sum(dim=-1, keepdim=True)
-    sums = ((total.log() + highest - scored) * weight).sum(), ((predicted == target) * weight).sum()
+    product = head.product(hidden)
+    nll, num_correct = hidden.new_zeros((), dtype=_wide(hidden[:0]).dtype), weight.new_zeros(())
+    for part in _parts(len(product), rows_within(SOFTMAX_BYTES[product.device.type], 4 * product.shape[1])):
+        likelihood, predicted = _to_gradient(head, product[part], target[part])
+        nll -= (likelihood * weight[part]).sum()
+        num_correct += ((predicted == target[part]) * weight[part]).sum()
     if gradient is not None:
-        pull = weight * head.scale
-        exponential.mul_(pull / total).scatter_add_(1, target, -pull.to(exponential.dtype))
-        pulled = exponential if slope is None else exponential.mul_(slope)
-        torch.mm(pulled.to(hidden.dtype), head.weight, out=gradient)
-    return sums
+        torch.mm(product, head.weight, out=gradient)
+        gradient.mul_(weight * head.scale)
+    return nll, num_correct
+
+
+def _to_gradient(head: Head, product: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-likelihood and prediction of each row [S, 1]; `product` [S, V] becomes the gradient of one row's loss.
+
+    All of it is made of one softmax. The probability of a target may be too small for a number, that of a prediction
+    never is, and their logits tell how far they are apart.
+    """
+    logits = head.scaled(product)
+    probability = torch.softmax(logits, dim=-1)
+    highest, predicted = probability.max(dim=-1, keepdim=True)
+    likelihood = highest.log() + logits.gather(1, target) - logits.gather(1, predicted)
+    probability.scatter_add_(1, target, torch.full_like(highest, -1.0))
+    if head.softcap is not None:
+        probability.mul_(1 - (logits / head.softcap) ** 2)
+    product.copy_(probability)
+    return likelihood, predicted
+
+
+def rows_within(num_bytes: int, row_bytes: int) -> int:
+    """As many rows as have `num_bytes`; fewer than 16 would be slow."""
+    return max(16, num_bytes // row_bytes)
+
+
+def _parts(rows: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -32,12 +32,13 @@ def plain(head: Head, hidden: torch.Tensor) -> torch.Tensor:
     return logits if head.softcap is None else torch.tanh(logits / head.softcap) * head.softcap
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 10_000, 10**9])
+@pytest.mark.parametrize(("logit_bytes", "softmax_bytes"), [(1, 1), (10_000, 5_000), (10**9, 7_000), (10**9, 10**9)])
 @pytest.mark.parametrize("values", HEADS)
 def test_loss_gradient_and_accuracy_are_those_of_plain_logits(
-    monkeypatch: pytest.MonkeyPatch, values: dict[str, float], chunk_bytes: int
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, float], logit_bytes: int, softmax_bytes: int
 ) -> None:
-    monkeypatch.setattr(loss, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setitem(loss.LOGIT_BYTES, "cpu", logit_bytes)
+    monkeypatch.setitem(loss.SOFTMAX_BYTES, "cpu", softmax_bytes)
     head, hidden, target, weight = make(torch.float64, **values)  # type: ignore[arg-type]
     logits = plain(head, hidden)
     expected = (functional.cross_entropy(logits, target, reduction="none") * weight).sum()

@@ -97,7 +97,7 @@ def test_other_kinds_of_layers_too(settings: Callable[..., RunConfig], larger: s
 MIB = 2**20
 SHAPE = Footprint(
     num_layers=10, num_recomputable=10, weights=100 * MIB, adapter=MIB, kept=40_000, kept_per_pair=0, between=1000,
-    around=4000, passing=6000, head_row=100_000, head_rows=600, scores=MIB,
+    around=4000, passing=6000, head_row=100_000, head_rows=600, softmax_row=0, softmax_rows=0, scores=MIB,
 )  # fmt: skip
 
 
