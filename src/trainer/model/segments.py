@@ -5,7 +5,8 @@ computing what it hides. Here every product is a batched matrix product over wha
 key sharing its product too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +32,7 @@ class _SegmentAttention(torch.autograd.Function):
         group = query.shape[0] // key.shape[0]
         rows = _grouped(query, group)
         output = rows.new_empty(*rows.shape[:2], value.shape[-1])
-        scores = _Scores(rows, key, group, scaling)
+        scores = _Scores(rows, key, blocks, scaling)
         kept = []
         for block in blocks:
             probabilities = scores.probabilities(block)
@@ -45,7 +46,7 @@ class _SegmentAttention(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         rows, key, value, output, *all_kept = ctx.saved_tensors
         gradient = _grouped(gradients[0], ctx.group)
-        scores = _Scores(rows, key, ctx.group, ctx.scaling)
+        scores = _Scores(rows, key, ctx.blocks, ctx.scaling)
         drift = (_wide(gradient) * output).sum(-1, keepdim=True).to(value.dtype)  # [key heads, U * group, 1]
         query_gradient = torch.empty_like(rows)
         key_gradient, value_gradient = torch.zeros_like(_wide(key)), torch.zeros_like(_wide(value))
@@ -72,8 +73,11 @@ class _Scores:
     They are written over each other: memory that is new for each block would cost more time than a pass over it.
     """
 
-    def __init__(self, rows: Tensor, key: Tensor, group: int, scaling: float) -> None:
-        self.rows, self.key, self.group, self.dtype = _wide(rows) * scaling, _wide(key), group, key.dtype
+    def __init__(self, rows: Tensor, key: Tensor, blocks: "Sequence[Block]", scaling: float) -> None:
+        self.rows, self.key, self.dtype, self.scaling = _wide(rows), _wide(key), key.dtype, scaling
+        self.group = rows.shape[1] // key.shape[1]
+        longest = max(block.end - block.begin for block in blocks)
+        self.hidden = self.rows.new_full((longest, longest), -torch.inf).triu_(1)[:, None]  # later queries
         self.space = self.rows.new_empty(0)
 
     def probabilities(self, block: "Block") -> Tensor:
@@ -81,10 +85,10 @@ class _Scores:
         queries = block.end - block.begin
         rows, seen = _own(self.rows, block, self.group), _seen(self.key, block)
         scores = self._room(rows.shape[0], rows.shape[1], seen.shape[1])
-        torch.bmm(rows, seen.transpose(1, 2), out=scores)
+        with _products_of(self.dtype):
+            torch.baddbmm(scores, rows, seen.transpose(1, 2), beta=0, alpha=self.scaling, out=scores)
         own = scores.view(scores.shape[0], queries, self.group, -1)[..., -queries:]
-        hidden = torch.ones(queries, queries, dtype=torch.bool, device=scores.device).triu_(1)
-        own.masked_fill_(hidden[:, None], -torch.inf)
+        own.add_(self.hidden[:queries, :, :queries])
         return torch.softmax(scores, dim=-1, out=scores).to(self.dtype, copy=True)
 
     def _room(self, *shape: int) -> Tensor:
@@ -92,6 +96,19 @@ class _Scores:
         if self.space.numel() < size:
             self.space = self.space.new_empty(size)
         return self.space[:size].view(shape)
+
+
+@contextmanager
+def _products_of(dtype: torch.dtype) -> Iterator[None]:
+    """Float32 products of what was bfloat16: multiplied as that, which loses nothing, and added up in float32."""
+    setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made when torch is imported
+    before = setting.fp32_precision
+    if dtype == torch.bfloat16:
+        setting.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        setting.fp32_precision = before
 
 
 def _grouped(tensor: Tensor, group: int) -> Tensor:

@@ -78,6 +78,8 @@ def test_16_bits_round_the_result_and_not_the_scores() -> None:
     pack = pack_of(5)
     query, key = (torch.randn(2, len(pack.input_ids), 64).bfloat16() for _ in range(2))
     value = torch.randn(2, len(pack.input_ids), 64).bfloat16()
+    before = torch.backends.mkldnn.matmul.fp32_precision
     found = segment_attention(query * 5, key, value, find_blocks(pack), 1.0)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before  # other float32 products stay as they were
     expected = segment_attention((query * 5).double(), key.double(), value.double(), find_blocks(pack), 1.0)
     assert (found - expected).norm() <= 0.01 * expected.norm()
