@@ -11,6 +11,7 @@ from trainer.data.rendering import IGNORE_INDEX, Example
 from trainer.model import tree_attention
 from trainer.model.lora_linear import use_lora_linear
 from trainer.model.recompute import recomputable, recompute
+from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharing import UNSHARED, sharing_of
 from trainer.training.loss import Sums, find_head, head_sums, logit_sums
 
@@ -28,6 +29,7 @@ class Engine:
         self.model, self.device = model.get_base_model(), device
         self.decoder = self.model.base_model
         use_lora_linear(model)
+        use_lean_norms(self.model)
         self.kind = tree_attention.kind_for(self.model, device)
         self.head = find_head(self.model)
         self.sharing, note = sharing_of(self.model)

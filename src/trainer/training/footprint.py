@@ -85,7 +85,7 @@ def footprint(
         num_recomputable=min(len(recomputable(base.skeleton)), shape.num_hidden_layers),
         weights=_weights_bytes(base, config, dtype),
         adapter=_adapter_parameters(base, config.lora) * ADAPTER_BYTES[device.type],
-        kept=_kept(shape, config, size, longest if kind == "segments" else 0),
+        kept=_kept(base, config, size, longest if kind == "segments" else 0),
         kept_per_pair=pairs,
         between=hidden * size,
         around=hidden * (3 * size + 4),
@@ -98,21 +98,25 @@ def footprint(
     )
 
 
-def _kept(shape: Any, config: RunConfig, size: int, longest: int) -> int:
+def _kept(base: Base, config: RunConfig, size: int, longest: int) -> int:
     """What a layer keeps of a token.
 
     In the compute type: the inputs of its linear layers, query, key, value and what attention makes of them, four
-    MLP-sized tensors and the adapters' images. In float32: the inputs of two norms. Segment attention also keeps its
-    probabilities, where rows are not too long. Dropout keeps what it lets through and which it was, DoRA the product
-    before its length is set, and PEFT's own layers their inputs and products in float32.
+    MLP-sized tensors, the adapters' images and the inputs of two norms, which are kept in float32 where they are the
+    model's own. Segment attention also keeps its probabilities, where rows are not too long. Dropout keeps what it lets
+    through and which it was, DoRA the product before its length is set, and PEFT's own layers their inputs and products
+    in float32.
     """
+    from trainer.model.rms_norm import has_lean_norms
     from trainer.model.segments import KEPT_KEYS
 
+    shape = base.config.get_text_config()
     hidden, heads, mlp = shape.hidden_size, shape.num_attention_heads, _mlp_width(shape)
     width = heads * (getattr(shape, "head_dim", None) or hidden // heads)
     key_width = width * (getattr(shape, "num_key_value_heads", None) or heads) // heads
     probabilities = heads * (min(longest, KEPT_KEYS) // 2)
-    kept = size * (2 * hidden + 3 * width + 2 * key_width + 4 * mlp + 7 * config.lora.r + probabilities) + 8 * hidden
+    normalized = 2 * hidden * (size if has_lean_norms(base.skeleton) else 4)
+    kept = size * (2 * hidden + 3 * width + 2 * key_width + 4 * mlp + 7 * config.lora.r + probabilities) + normalized
     inputs, outputs = 5 * hidden + width + mlp, 2 * hidden + width + 2 * key_width + 2 * mlp
     dropout, dora = bool(config.lora.lora_dropout), config.lora.use_dora
     if dora and (dropout or config.model.quantization != "none"):
