@@ -44,7 +44,7 @@ class Tree:
 
     blocks: tuple[Block, ...] = ()
     layout: flex.Layout = ()
-    mask: Tensor | None = None  # [1, 1, U, U], bool, or for `eager` what is added to the scores
+    mask: Tensor | None = None  # [1, 1, U, U], what is added to the scores
 
 
 def kind_for(model: "PreTrainedModel", device: torch.device, has_flex: bool | None = None) -> Kind:
@@ -73,10 +73,7 @@ def make_tree(pack: Pack, kind: Kind, device: torch.device, dtype: torch.dtype) 
         return Tree(blocks=tuple(find_blocks(pack)))
     if kind == "flex" and len(pack.subtree_end) > flex.BLOCK:
         return Tree(layout=flex.find_layout(pack.subtree_end, device))
-    visible = dense_mask(send(pack.subtree_end, device))
-    if kind != "eager":
-        return Tree(mask=visible)
-    return Tree(mask=torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min))
+    return Tree(mask=_added_mask(dense_mask(send(pack.subtree_end, device)), dtype))
 
 
 def dense_mask(subtree_end: Tensor) -> Tensor:
@@ -84,6 +81,16 @@ def dense_mask(subtree_end: Tensor) -> Tensor:
     number = torch.arange(len(subtree_end), device=subtree_end.device)
     query, key = number[:, None], number[None, :]
     return ((key <= query) & (query < subtree_end[None, :]))[None, None]
+
+
+def _added_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as what is added to the scores, in a form that SDPA's kernel takes as it is.
+
+    Of a bool mask, and of rows that do not begin at multiples of eight, each layer would keep a copy of its own.
+    """
+    size = visible.shape[-1]
+    mask = torch.zeros(1, 1, size, size + -size % 8, dtype=dtype, device=visible.device)[..., :size]
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)
 
 
 def find_blocks(pack: Pack) -> Sequence[Block]:

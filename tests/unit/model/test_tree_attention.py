@@ -12,7 +12,7 @@ from trainer.data.packing import Pack, make_packs
 from trainer.data.rendering import Example
 from trainer.model import segments
 from trainer.model.segments import segment_attention
-from trainer.model.tree_attention import dense_mask, find_blocks, kind_for
+from trainer.model.tree_attention import dense_mask, find_blocks, kind_for, make_tree
 
 
 def pack_of(seed: int, longest: int = 300, count: int = 9) -> Pack:
@@ -94,3 +94,13 @@ def test_the_kind_of_attention_on_a_gpu(changes: dict[str, Any], has_flex: bool,
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     assert kind_for(model, CUDA, has_flex) == kind
+
+
+@pytest.mark.parametrize("kind", ["dense", "eager"])
+def test_a_mask_begins_each_row_where_a_kernel_can_read_it(kind: Any) -> None:
+    pack = pack_of(0, longest=20, count=5)
+    mask = make_tree(pack, kind, torch.device("cpu"), torch.float16).mask
+    assert mask is not None
+    assert torch.equal(mask == 0, dense_mask(pack.subtree_end))
+    assert mask.shape[-1] % 8  # which is why it matters
+    assert all(stride % 8 == 0 for stride in mask.stride()[:-1])
