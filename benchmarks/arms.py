@@ -25,6 +25,7 @@ Backward = Callable[[], float]  # adds the step's gradient and returns its loss
 LEARNING_RATE = 2e-4
 MOST_MEMORY = 12 * 2**30  # on a CPU an arm that wants more ends, and not the machine it shares with others
 OUT_OF_MEMORY = 77  # exit code
+GPU_BATCH = 8
 
 
 def reference(model: Any, examples: list[Example], job: Job, way: tuple[int, int]) -> Backward:
@@ -203,9 +204,10 @@ def work(job: Job, gate_rows: int) -> None:
 
 
 def _model(job: Job) -> Any:
-    """TRL's defaults hold the weights in float32, and so does what all arms are held against."""
+    """TRL's defaults hold weights that are not quantized in float32, and so does what all arms are held against."""
     device = torch.device(job.device)
-    dtype = torch.float32 if job.arm in ("reference", "trl") else torch.bfloat16
+    wide = job.arm == "reference" or (job.arm == "trl" and job.quantization == "none")
+    dtype = torch.float32 if wide else torch.bfloat16
     if job.arm == "unsloth":
         return _unsloth_model(job, device)
     model = adapted_model(job.shape, dtype, device, job.quantization)
@@ -238,8 +240,10 @@ def _unsloth_model(job: Job, device: torch.device) -> Any:
 
 
 def _trl_settings(job: Job) -> dict[str, Any]:
-    """The arm's own; checkpointing only where it did not fit without."""
+    """The arm's own; a GPU wants larger micro-batches, and checkpointing only where they did not fit without."""
     settings = TRL_ARMS[job.arm] | {"use_cpu": job.device == "cpu"}
+    if job.device == "cuda":
+        settings |= {"per_device_train_batch_size": GPU_BATCH}
     if job.checkpointing and "gradient_checkpointing" in settings:
         settings |= {"gradient_checkpointing": True}
     return settings

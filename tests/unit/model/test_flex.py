@@ -11,8 +11,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tests.traced_flex import traced_flex
 from tests.unit.model.test_tree_attention import pack_of
-from trainer.data.packing import make_packs
-from trainer.data.rendering import Example
 from trainer.model import flex
 from trainer.model.tree_attention import dense_mask
 
@@ -43,13 +41,13 @@ def test_the_lists_are_those_that_torch_finds_by_computing_the_rule(seed: int) -
         assert mine.dtype == theirs.dtype
 
 
-@pytest.mark.parametrize("size", [129, 255, 256, 257, 384])
-def test_edges_of_blocks(size: int) -> None:
-    rows = [Example(tuple(range(begin, begin + length)), (-100,) * (length - 1) + (1,)) for begin, length in
-            ((0, 129), (1000, size - 127), (5000, 1))]  # fmt: skip
-    ends = make_packs(rows, 10_000)[0].subtree_end
+@pytest.mark.parametrize("size", [300, 383, 384, 385])
+@pytest.mark.parametrize("end", [127, 128, 129, 255, 256, 257])
+def test_a_row_that_ends_at_the_edge_of_a_block(end: int, size: int) -> None:
+    """The last query of a block sees the row's last block of keys, or is the first that does not."""
+    ends = torch.tensor([end] * end + [size] * (size - end))
     found = mask_of(ends)
-    expected = create_block_mask(found.mask_mod, None, None, len(ends), len(ends), device="cpu")
+    expected = create_block_mask(found.mask_mod, None, None, size, size, device="cpu")
     assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in flex.LISTS)
 
 
