@@ -64,6 +64,9 @@ bench-data: setup ## Measure checking (a million rows) and rendering; a few minu
 bench: setup ## This trainer against TRL on a CPU, one thread, about an hour; TRAINER_SAMPLE_DATA adds real rows
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
 
+bench-gpu: setup ## The same on a GPU: 1B and 8B shapes, bfloat16 and NF4, Unsloth too where installed; hours
+	$(BIN)/python benchmarks/engine.py --device cuda
+
 bench-serve: setup ## Speed, overload and memory of trainer serve; a few minutes
 	$(BIN)/python benchmarks/serve.py
 
@@ -78,4 +81,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo demo-azureml demo-openai lint test test-full chaos faults-openai faults-azureml bench bench-checkpoints bench-data bench-serve docs clean
+.PHONY: help setup demo demo-azureml demo-openai lint test test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-serve docs clean

@@ -14,55 +14,30 @@ START = time.time()
 
 # The clock starts before what is slow to import: the first step has to wait for it.
 import torch  # noqa: E402
-from shapes import HEAD, HEADS, HIDDEN, KEY_HEADS, MLP, RANK, VOCAB, step_of  # noqa: E402
+from models import adapted_model, config_of, fill_adapter, random_base  # noqa: E402
+from shapes import RANK, Job  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from trainer.data.rendering import Example  # noqa: E402
+from trainer.training.memory import MAX_BUDGET  # noqa: E402
 
 Backward = Callable[[], float]  # adds the step's gradient and returns its loss
 LEARNING_RATE = 2e-4
-MOST_MEMORY = 12 * 2**30  # an arm that wants more ends, and not the machine it shares with others
+MOST_MEMORY = 12 * 2**30  # on a CPU an arm that wants more ends, and not the machine it shares with others
+OUT_OF_MEMORY = 77  # exit code
+GPU_BATCH = 8
 
 
-def adapted_model(layers: int, dtype: torch.dtype) -> Any:
-    """Random weights, the same in each arm; B is not zero, or A would get no gradient. The adapter is float32."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=HIDDEN,
-        intermediate_size=MLP,
-        num_hidden_layers=layers,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
-        head_dim=HEAD,
-        tie_word_embeddings=True,
-        max_position_embeddings=8192,
-        pad_token_id=0,
-    )
-    lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    model = get_peft_model(LlamaForCausalLM(config), lora)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    adapter = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
-    model.to(dtype)
-    for name, parameter in model.named_parameters():
-        if name in adapter:
-            parameter.data = adapter[name]
-    return model
-
-
-def reference(model: Any, examples: list[Example]) -> Backward:
+def reference(model: Any, examples: list[Example], job: Job, way: tuple[int, int]) -> Backward:
     """One conversation at a time, the model's own logits."""
+    device = torch.device(job.device)
 
     def backward() -> float:
         total, loss = _num_supervised(examples), 0.0
         for example in examples:
-            logits = model(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
-            nll = torch.nn.functional.cross_entropy(logits, torch.tensor(example.labels[1:]), reduction="sum") / total
+            logits = model(input_ids=torch.tensor([example.input_ids], device=device)).logits[0, :-1]
+            labels = torch.tensor(example.labels[1:], device=device)
+            nll = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / total
             nll.backward()
             loss += nll.item()
         return loss
@@ -70,15 +45,20 @@ def reference(model: Any, examples: list[Example]) -> Backward:
     return backward
 
 
-def ours(model: Any, examples: list[Example]) -> Backward:
+def ours(model: Any, examples: list[Example], job: Job, way: tuple[int, int]) -> Backward:
+    """Packs of a token budget, some layers computed again."""
     from trainer.training.engine import Engine
-    from trainer.training.memory import MAX_BUDGET
 
-    engine = Engine(model, torch.device("cpu"))
+    device = torch.device(job.device)
+    engine = Engine(model, device)
+    for note in engine.notes:
+        print(note, file=sys.stderr)
+    budget, layers = way
+    engine.recompute(layers)
 
     def backward() -> float:
-        packs = engine.packs(examples, MAX_BUDGET["cpu"])
-        total, loss = sum(pack.num_supervised for pack in packs), torch.zeros(())
+        packs = engine.packs(examples, budget)
+        total, loss = sum(pack.num_supervised for pack in packs), torch.zeros((), device=device)
         for pack in packs:
             nll = engine.sums(pack).nll / total
             nll.backward()
@@ -86,6 +66,27 @@ def ours(model: Any, examples: list[Example]) -> Backward:
         return loss.item()
 
     return backward
+
+
+def plan(job: Job) -> tuple[int, int]:
+    """Token budget and layers to recompute that a run would plan. Called while the memory is still free."""
+    from trainer.config import RunConfig
+    from trainer.data.packing import Sharing
+    from trainer.model.base import Base
+    from trainer.model.device import free_memory_bytes
+    from trainer.training.footprint import footprint
+    from trainer.training.memory import Work, plan_memory
+
+    device, step = torch.device(job.device), job.step
+    values: dict[str, Any] = {"model": {"base": "random", "quantization": job.quantization}}
+    values |= {"data": {"train": "rows.jsonl"}, "backend": {"kind": "local"}, "lora": {"r": RANK}}
+    config = RunConfig.model_validate(values)
+    base = Base("random", "random", None, config_of(job.shape), {})
+    longest = max(len(example.input_ids) for example in step.examples)
+    work = Work(longest, step.num_tokens, step.num_supervised, [step.examples], Sharing())
+    shape = footprint(config, base, torch.bfloat16, device, longest)
+    found = plan_memory(shape, config.memory, device.type, free_memory_bytes(device), work)
+    return found.token_budget, found.recompute_layers
 
 
 class TrlSteps(TrainerCallback):
@@ -136,7 +137,6 @@ def _trl_trainer(model: Any, examples: list[Example], settings: dict[str, Any]) 
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
-        use_cpu=True,
         **settings,  # 8 rows a micro-batch by default
     )
     tokenizer = AutoTokenizer.from_pretrained(tiny_base())
@@ -146,14 +146,21 @@ def _trl_trainer(model: Any, examples: list[Example], settings: dict[str, Any]) 
 
 # What makes TRL fast on a CPU: weights in bfloat16, nothing computed twice, small micro-batches with little padding.
 BEST: dict[str, Any] = {"gradient_checkpointing": False, "per_device_train_batch_size": 2}
-TRL_ARMS: dict[str, dict[str, Any]] = {"trl": {}, "trl-packed": BEST | {"packing": True}, "trl-padded": BEST}
+TRL_ARMS: dict[str, dict[str, Any]] = {
+    "trl": {},
+    "trl-packed": BEST | {"packing": True},
+    "trl-padded": BEST,
+    "trl-flex": BEST | {"packing": True},
+    "unsloth": BEST | {"packing": True},
+}
 ARMS = ("reference", "ours", *TRL_ARMS)
 
 
 class Answers:
     """Reads questions, and prints what a step took."""
 
-    def __init__(self, make_ready: Callable[[], Any]) -> None:
+    def __init__(self, make_ready: Callable[[], Any], device: str) -> None:
+        self.on_gpu = device == "cuda"
         self.made = make_ready()
         self.ready = {"ready_cpu_seconds": time.process_time(), "ready_wall_seconds": time.time() - START}
 
@@ -161,40 +168,96 @@ class Answers:
         return sys.stdin.readline().strip()
 
     def start(self) -> None:
+        self._finish()
         self.wall, self.cpu = time.time(), time.process_time()
 
     def stop(self) -> None:
+        self._finish()
         took = {"cpu_seconds": time.process_time() - self.cpu, "wall_seconds": time.time() - self.wall}
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps(took | self.ready | {"peak_memory_bytes": peak}), flush=True)
+        print(json.dumps(took | self.ready | {"peak_memory_bytes": self._peak()}), flush=True)
+
+    def _finish(self) -> None:
+        if self.on_gpu:
+            torch.cuda.synchronize()
+
+    def _peak(self) -> int:
+        if self.on_gpu:
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def work(arm: str, shape: str, rows: int, layers: int, gate_rows: int, folder: Path) -> None:
+def work(job: Job, gate_rows: int) -> None:
     """Answer `gate` with loss and gradient of the first rows, then each `step` with what an optimizer step took."""
-    torch.set_num_threads(1)
-    # Read at the first tensor; importing this trainer sets it, and the rows come through it in all arms.
-    os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(arm == "ours"))
-    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
-    examples = step_of(shape, rows).examples
-    gradient = folder / f"{arm}.safetensors"
-    if arm in TRL_ARMS:
-        model = adapted_model(layers, torch.float32 if arm == "trl" else torch.bfloat16)
-        _work_trl(model, examples, gate_rows, TRL_ARMS[arm], gradient)
-    else:
-        model = adapted_model(layers, torch.float32 if arm == "reference" else torch.bfloat16)
-        _work_plain(model, examples, gate_rows, reference if arm == "reference" else ours, gradient)
+    if job.device == "cpu":
+        torch.set_num_threads(1)
+        # Read at the first tensor; importing this trainer sets it, and the rows come through it in all arms.
+        os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(job.arm == "ours"))
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    try:
+        if job.arm in TRL_ARMS:
+            _work_trl(_model(job), job, gate_rows)
+        else:
+            way = plan(job) if job.device == "cuda" else (MAX_BUDGET["cpu"], 0)
+            _work_plain(_model(job), job, gate_rows, way)
+    except torch.OutOfMemoryError:
+        sys.exit(OUT_OF_MEMORY)
 
 
-def _work_plain(
-    model: Any, examples: list[Example], gate_rows: int, make: Callable[[Any, list[Example]], Backward], gradient: Path
-) -> None:
-    answers = Answers(lambda: make(model, examples))
+def _model(job: Job) -> Any:
+    """TRL's defaults hold weights that are not quantized in float32, and so does what all arms are held against."""
+    device = torch.device(job.device)
+    wide = job.arm == "reference" or (job.arm == "trl" and job.quantization == "none")
+    dtype = torch.float32 if wide else torch.bfloat16
+    if job.arm == "unsloth":
+        return _unsloth_model(job, device)
+    model = adapted_model(job.shape, dtype, device, job.quantization)
+    if job.arm == "trl-flex":
+        model.set_attn_implementation("flex_attention")
+    return model
+
+
+def _unsloth_model(job: Job, device: torch.device) -> Any:
+    """Unsloth loads from a folder only. Written after its documentation: it is not installed where this was."""
+    from transformers import AutoTokenizer
+    from unsloth import FastLanguageModel
+
+    from trainer.model.tiny import tiny_base
+
+    folder = Path(job.folder) / "base"
+    if not folder.exists():
+        random_base(job.shape, torch.bfloat16, device).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tiny_base()).save_pretrained(folder)
+    model, _ = FastLanguageModel.from_pretrained(
+        str(folder), max_seq_length=8192, dtype=torch.bfloat16, load_in_4bit=job.quantization == "nf4"
+    )
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    checkpointing = "unsloth" if job.checkpointing else False
+    model = FastLanguageModel.get_peft_model(
+        model, r=RANK, lora_alpha=2 * RANK, target_modules=names, use_gradient_checkpointing=checkpointing
+    )
+    fill_adapter(model)
+    return model
+
+
+def _trl_settings(job: Job) -> dict[str, Any]:
+    """The arm's own; a GPU wants larger micro-batches, and checkpointing only where they did not fit without."""
+    settings = TRL_ARMS[job.arm] | {"use_cpu": job.device == "cpu"}
+    if job.device == "cuda":
+        settings |= {"per_device_train_batch_size": GPU_BATCH}
+    if job.checkpointing and "gradient_checkpointing" in settings:
+        settings |= {"gradient_checkpointing": True}
+    return settings
+
+
+def _work_plain(model: Any, job: Job, gate_rows: int, way: tuple[int, int]) -> None:
+    make, examples = (reference if job.arm == "reference" else ours), job.step.examples
+    answers = Answers(lambda: make(model, examples, job, way), job.device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
     while question := answers.wait():
         if question == "gate":
-            loss = make(model, examples[:gate_rows])()
-            _store_gradient(model, gradient)
+            loss = make(model, examples[:gate_rows], job, way)()
+            _store_gradient(model, _gradient_of(job))
             print(json.dumps({"loss": loss}), flush=True)
         else:
             answers.start()
@@ -205,22 +268,27 @@ def _work_plain(
         optimizer.zero_grad()
 
 
-def _work_trl(model: Any, examples: list[Example], gate_rows: int, settings: dict[str, Any], gradient: Path) -> None:
-    answers = Answers(lambda: _trl_trainer(model, examples, settings))
+def _work_trl(model: Any, job: Job, gate_rows: int) -> None:
+    examples, settings = job.step.examples, _trl_settings(job)
+    answers = Answers(lambda: _trl_trainer(model, examples, settings), job.device)
     answers.wait()  # the gate: a step that changes nothing
     still = settings | {"max_steps": 1, "learning_rate": 0.0, "max_grad_norm": 0.0, "logging_steps": 1}
-    trainer = trl_trainer(model, examples[:gate_rows], still, TrlGradient(gradient))
+    trainer = trl_trainer(model, examples[:gate_rows], still, TrlGradient(_gradient_of(job)))
     trainer.train()
     print(json.dumps({"loss": next(row["loss"] for row in trainer.state.log_history if "loss" in row)}), flush=True)
     forever = settings | {"max_steps": 1000, "learning_rate": LEARNING_RATE, "logging_strategy": "no"}
     trl_trainer(model, examples, forever, TrlSteps(answers)).train()
 
 
+def _gradient_of(job: Job) -> Path:
+    return Path(job.folder) / f"{job.arm}.safetensors"
+
+
 def _store_gradient(model: Any, path: Path) -> None:
     from safetensors.torch import save_file
 
-    names = {name: p.grad.float().contiguous() for name, p in model.named_parameters() if p.grad is not None}
-    save_file({name.replace("module.", ""): gradient for name, gradient in names.items()}, path)
+    parts = {name: p.grad.float().cpu().contiguous() for name, p in model.named_parameters() if p.grad is not None}
+    save_file({name.replace("module.", ""): gradient for name, gradient in parts.items()}, path)
 
 
 def _num_supervised(examples: list[Example]) -> int:

@@ -1,46 +1,58 @@
-"""This trainer against TRL's SFTTrainer on the same rows: `make bench`, or `python benchmarks/engine.py --help`.
+"""This trainer against TRL's SFTTrainer on the same rows: `make bench`, `make bench-gpu`, or `--help`.
 
 Each arm is a process of its own and steps when told to, so that arms are interleaved on a noisy machine and each has
 its own peak memory. Before anything is timed, loss and gradient of each arm are held against one conversation at a
-time in float32. Times are CPU times of the process with one thread; wall times stand beside them.
+time in float32. On a CPU times are CPU times of the process with one thread; wall times stand beside them. On a GPU
+they are wall times from one moment at which nothing is queued to the next, and an arm has the GPU to itself: its
+process is started again for each round.
 """
 
 import argparse
+import importlib.util
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from importlib import metadata
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from arms import ARMS, work
-from shapes import SHAPES, Step, step_of
+if __name__ == "__main__" and '"arm": "unsloth"' in sys.argv[-1]:
+    import unsloth  # noqa: F401  # it replaces parts of what is imported after it
+
+from arms import ARMS, OUT_OF_MEMORY, TRL_ARMS, work
+from ceiling import gemm_rate, machine
+from shapes import MODELS, SHAPES, Job
+from table import measured, table
 
 GATE_ROWS = 2
 COSINE, NORM, LOSS = 0.999, 0.02, 2e-3  # a 16-bit arm must come this near to the reference
 RESULTS = Path(__file__).parent / "results"
-NAMES = {
-    "ours": "this trainer",
-    "trl": "TRL, defaults",
-    "trl-packed": "TRL, bf16 packed",
-    "trl-padded": "TRL, bf16 padded",
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {"models": ["135M"], "quantizations": ["none"], "rows": 16, "arms": list(ARMS[1:5])},
+    "cuda": {"models": ["1B", "8B"], "quantizations": ["none", "nf4"], "rows": 64, "arms": list(ARMS[1:])},
 }
+WARM = 2  # steps of a process that is alone after its first one, before it is timed
+
+
+class ArmEnded(Exception):
+    """The arm's process ended before it answered."""
+
+    def __init__(self, arm: str, code: int) -> None:
+        super().__init__("out of memory" if code == OUT_OF_MEMORY else f"ended with {code}")
+        self.out_of_memory = code == OUT_OF_MEMORY
 
 
 class Worker:
     """An arm's process: it answers each line with a JSON object."""
 
-    def __init__(self, arm: str, options: argparse.Namespace, shape: str, folder: Path) -> None:
-        self.arm = arm
-        command = [sys.executable, __file__, "--worker", arm, "--shapes", shape, "--folder", str(folder)]
-        command += ["--rows", str(options.rows), "--layers", str(options.layers)]
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, what: str) -> dict[str, Any]:
@@ -52,7 +64,7 @@ class Worker:
             if line.startswith('{"'):  # TRL prints dictionaries of its own
                 answer: dict[str, Any] = json.loads(line)
                 return answer
-        raise SystemExit(f"the arm {self.arm!r} ended with {self.process.wait()}")
+        raise ArmEnded(self.job.arm, self.process.wait())
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -60,141 +72,138 @@ class Worker:
         self.process.wait()
 
 
-def compare(shape: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Gate, first step, then `repeats` rounds of one step of each arm."""
-    step = step_of(shape, options.rows)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        reference = Worker("reference", options, shape, folder)
+def compare(job: Job, arms: list[str], repeats: int, rate: float, apart: bool) -> dict[str, Any]:
+    """Gate, first step, then `repeats` rounds of each arm."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = replace(job, folder=folder)
+        reference = Worker(replace(job, arm="reference"))
         expected = reference.ask("gate")["loss"]
         reference.close()
-        workers = [Worker(arm, options, shape, folder) for arm in options.arms]
-        parity = {worker.arm: _gate(worker, expected, folder) for worker in workers}
-        first = {worker.arm: worker.ask("step") for worker in workers}
-        rounds: dict[str, list[dict[str, Any]]] = {arm: [] for arm in first}
-        for _ in range(options.repeats):
-            for worker in workers:
-                rounds[worker.arm].append(worker.ask("step"))
+        rounds = (_apart if apart else _together)(job, arms, repeats, expected)
+    rows = {arm: measured(steps, job, arm, rate) for arm, steps in rounds.items()}
+    return {"step": job.step.describe(), "arms": rows}
+
+
+Rounds = dict[str, list[dict[str, Any]]]  # of each arm the gate and the first step in one, then what is timed
+
+
+def _together(job: Job, arms: list[str], repeats: int, expected: float) -> Rounds:
+    """All processes at once, one step of each in turn."""
+    workers = [Worker(replace(job, arm=arm)) for arm in arms]
+    parity = {worker.job.arm: _gate(worker, expected) for worker in workers}
+    rounds = {worker.job.arm: [parity[worker.job.arm] | worker.ask("step")] for worker in workers}
+    for _ in range(repeats):
         for worker in workers:
-            worker.close()
-    rate = options.gemm
-    rows = {arm: _measured(first[arm], rounds[arm], step, options.layers, arm, rate) | parity[arm] for arm in rounds}
-    return {"step": step.describe(), "arms": rows}
+            rounds[worker.job.arm].append(worker.ask("step"))
+    for worker in workers:
+        worker.close()
+    return rounds
 
 
-def _gate(worker: Worker, expected: float, folder: Path) -> dict[str, float]:
+def _apart(job: Job, arms: list[str], repeats: int, expected: float) -> Rounds:
+    """One process at a time, each anew in each round; without checkpointing where that fits."""
+    jobs, rounds = [replace(job, arm=arm) for arm in arms], Rounds()
+    for _ in range(max(1, repeats)):
+        for number, own in enumerate(jobs):
+            try:
+                steps = _alone(own, expected)
+            except ArmEnded as ended:
+                if not ended.out_of_memory or own.checkpointing or "gradient_checkpointing" not in TRL_ARMS[own.arm]:
+                    print(f"{own.arm}: {ended}", flush=True)
+                    continue
+                jobs[number] = replace(own, checkpointing=True)
+                steps = _alone(jobs[number], expected)
+            rounds.setdefault(own.arm, steps[:1]).extend(steps[1:])
+    return rounds
+
+
+def _alone(job: Job, expected: float) -> list[dict[str, Any]]:
+    worker = Worker(job)
+    first = _gate(worker, expected) | worker.ask("step") | {"checkpointing": job.checkpointing}
+    steps = [worker.ask("step") for _ in range(WARM + 1)]
+    worker.close()
+    return [first, steps[-1]]
+
+
+def _gate(worker: Worker, expected: float) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    loss = worker.ask("gate")["loss"]
-    mine, theirs = load_file(folder / f"{worker.arm}.safetensors"), load_file(folder / "reference.safetensors")
+    loss, folder = worker.ask("gate")["loss"], Path(worker.job.folder)
+    mine, theirs = (load_file(folder / f"{arm}.safetensors") for arm in (worker.job.arm, "reference"))
     assert mine.keys() == theirs.keys()
     a, b = (torch.cat([tensors[key].flatten().double() for key in sorted(tensors)]) for tensors in (mine, theirs))
     cosine, norm = float(a @ b / a.norm() / b.norm()), abs(float(a.norm() / b.norm()) - 1)
     off = abs(loss / expected - 1)
     if cosine < COSINE or norm > NORM or off > LOSS:
-        raise SystemExit(f"{worker.arm}: fails the gate, cosine {cosine:.5f}, norm off {norm:.4f}, loss off {off:.5f}")
+        found = f"cosine {cosine:.5f}, norm off {norm:.4f}, loss off {off:.5f}"
+        raise SystemExit(f"{worker.job.arm}: fails the gate, {found}")
     return {"gradient_cosine": cosine, "gradient_norm_off": norm, "loss_off": off}
 
 
-def _measured(
-    first: dict[str, Any], rounds: list[dict[str, Any]], step: Step, layers: int, arm: str, rate: float
-) -> dict[str, float]:
-    rounds = rounds or [first]
-    cpu = statistics.median(row["cpu_seconds"] for row in rounds)
-    wall = statistics.median(row["wall_seconds"] for row in rounds)
-    hardware = step.flops(layers, deduplicated=arm == "ours")
-    return {
-        "cpu_seconds": cpu,
-        "cpu_seconds_least": min(row["cpu_seconds"] for row in rounds),
-        "wall_seconds": wall,
-        "supervised_tokens_per_cpu_second": step.num_supervised / cpu,
-        "supervised_tokens_per_wall_second": step.num_supervised / wall,
-        "hardware_mfu": hardware / cpu / rate,
-        "useful_mfu": step.flops(layers, deduplicated=False) / cpu / rate,
-        "peak_memory_bytes": rounds[-1]["peak_memory_bytes"],
-        "first_step_cpu_seconds": first["ready_cpu_seconds"] + first["cpu_seconds"],
-        "first_step_wall_seconds": first["ready_wall_seconds"] + first["wall_seconds"],
-    }
+def _arms(options: argparse.Namespace) -> list[str]:
+    """Those that can run here."""
+    if "unsloth" in options.arms and importlib.util.find_spec("unsloth") is None:
+        print("unsloth: is not installed, so not compared")
+        return [arm for arm in options.arms if arm != "unsloth"]
+    return list(options.arms)
 
 
-def gemm_rate() -> float:
-    """FLOP per CPU second of one thread, the best of several large bfloat16 products."""
-    import torch
-
-    torch.set_num_threads(1)
-    a, b = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
-    best = float("inf")
-    for _ in range(7):
-        start = time.process_time()
-        torch.mm(a, b)
-        best = min(best, time.process_time() - start)
-    return 2 * 2048**3 / best
-
-
-def table(results: dict[str, Any]) -> str:
-    lines = [
-        (
-            "| rows | arm | supervised tokens / CPU s | this trainer is | hardware MFU | useful MFU | peak GB "
-            "| first step CPU s | gradient cosine |"
-        ),
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for shape, result in results.items():
-        ours = result["arms"]["ours"]["cpu_seconds"]
-        for arm, row in result["arms"].items():
-            ratio = "" if arm == "ours" else f"{row['cpu_seconds'] / ours:.1f}x faster"
-            lines.append(
-                f"| {shape} | {NAMES[arm]} | {row['supervised_tokens_per_cpu_second']:.1f} | {ratio} "
-                f"| {row['hardware_mfu']:.0%} | {row['useful_mfu']:.0%} | {row['peak_memory_bytes'] / 1e9:.1f} "
-                f"| {row['first_step_cpu_seconds']:.0f} | {row['gradient_cosine']:.5f} |"
-            )
-    return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "peft", "trl", "accelerate")}
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "threads": 1,
-        "python": platform.python_version(),
-    } | versions
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--arms", nargs="+", choices=list(NAMES), default=list(NAMES))
-    parser.add_argument("--rows", type=int, default=16, help="conversations per optimizer step")
-    parser.add_argument("--layers", type=int, default=30, help="30 is the 135M shape; fewer for a quick look")
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="timed steps of each arm after a first; 0 takes the first"
-    )
-    parser.add_argument("--worker", choices=list(ARMS), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        work(options.worker, options.shapes[0], options.rows, options.layers, GATE_ROWS, options.folder)
-        return
-    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    results: dict[str, Any] = {}
-    load = os.getloadavg()[0]
-    for shape in options.shapes:
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    jobs = []
+    for model, quantization, shape in product(options.models, options.quantizations, options.shapes):
         if SHAPES[shape] is not None and "TRAINER_SAMPLE_DATA" not in os.environ:
             print(f"{shape}: skipped, TRAINER_SAMPLE_DATA is not set")
             continue
-        options.gemm = gemm_rate()
-        results[shape] = compare(shape, options) | {"gemm_flop_per_second": options.gemm}
-        print(table({shape: results[shape]}), flush=True)
-        settings = {"rows": options.rows, "layers": options.layers, "repeats": options.repeats, "load_average": load}
-        found = {"machine": machine(), "settings": settings, "shape": shape} | results[shape]
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"engine-cpu-{shape.replace(' ', '-').lower()}-{options.rows}-rows.json"
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        print(f"written to {path.relative_to(RESULTS.parent.parent)}", flush=True)
+        layers = options.layers or MODELS[model].layers
+        jobs.append(Job(options.device, model, layers, quantization, shape, options.rows))
+    return jobs
+
+
+def _file(job: Job) -> str:
+    """On a CPU there is one model."""
+    what = "" if job.device == "cpu" else f"{job.model}-{job.quantization}-"
+    device = "cpu" if job.device == "cpu" else "gpu"
+    return f"engine-{device}-{what}{job.rows_like.replace(' ', '-')}-{job.rows}-rows.json".lower()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=DEFAULTS, default="cpu")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="by their shapes; weights are random")
+    parser.add_argument("--quantizations", nargs="+", choices=["none", "nf4"])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--arms", nargs="+", choices=ARMS[1:])
+    parser.add_argument("--rows", type=int, help="conversations per optimizer step")
+    parser.add_argument("--layers", type=int, help="fewer than the model has, for a quick look")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds; 0 takes the first step")
+    parser.add_argument("--apart", action="store_true", help="one process at a time, as on a GPU")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    for name, value in DEFAULTS[options.device].items():
+        setattr(options, name, getattr(options, name) or value)
+    return options
+
+
+def main() -> None:
+    options = _options()
+    if options.worker:
+        work(Job(**json.loads(options.worker)), GATE_ROWS)
+        return
+    os.environ |= {"TOKENIZERS_PARALLELISM": "false"} | ({"OMP_NUM_THREADS": "1"} if options.device == "cpu" else {})
+    load, arms = os.getloadavg()[0], _arms(options)
+    options.results.mkdir(exist_ok=True)
+    for job in _jobs(options):
+        rate = gemm_rate(job.device)
+        apart = options.apart or job.device == "cuda"
+        result = compare(job, arms, options.repeats, rate, apart) | {"gemm_flop_per_second": rate}
+        print(table(result, job), flush=True)
+        settings = asdict(job) | {"repeats": options.repeats, "load_average": load}
+        settings = {key: value for key, value in settings.items() if key not in ("arm", "folder", "checkpointing")}
+        path = options.results / _file(job)
+        path.write_text(json.dumps({"machine": machine(job.device), "settings": settings} | result, indent=1) + "\n")
+        print(f"written to {path}", flush=True)
 
 
 if __name__ == "__main__":

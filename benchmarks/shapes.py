@@ -2,15 +2,68 @@
 
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from trainer.data.packing import make_packs
 from trainer.data.rendering import IGNORE_INDEX, Example
 
-VOCAB, HIDDEN, MLP, HEADS, KEY_HEADS, HEAD = 49_152, 576, 1536, 9, 3, 64
 RANK = 16
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Llama by its shape; its weights are random."""
+
+    vocab: int
+    hidden: int
+    mlp: int
+    heads: int
+    key_heads: int
+    head: int
+    layers: int
+    tied: bool = True
+
+    def linear(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of a layer's products; the first three read the same."""
+        width, key_width = self.heads * self.head, self.key_heads * self.head
+        attention = [(self.hidden, width), (self.hidden, key_width), (self.hidden, key_width), (width, self.hidden)]
+        return [*attention, (self.hidden, self.mlp), (self.hidden, self.mlp), (self.mlp, self.hidden)]
+
+
+MODELS = {
+    "tiny": Model(49_152, 64, 128, 4, 2, 16, 2),
+    "135M": Model(49_152, 576, 1536, 9, 3, 64, 30),
+    "1B": Model(128_256, 2048, 8192, 32, 8, 64, 16),
+    "8B": Model(128_256, 4096, 14_336, 32, 8, 128, 32, tied=False),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process of the benchmark is to do."""
+
+    device: str
+    model: str
+    layers: int
+    quantization: str
+    rows_like: str
+    rows: int
+    folder: str = ""  # where gradients are left
+    arm: str = ""
+    checkpointing: bool = False  # in arms that do without where they can
+
+    @property
+    def shape(self) -> Model:
+        return replace(MODELS[self.model], layers=self.layers)
+
+    @property
+    def step(self) -> "Step":
+        return step_of(self.rows_like, self.rows)
+
+
+VOCAB = 49_152  # of the random rows: each model knows them
 
 # A sample file below TRAINER_SAMPLE_DATA, or None for random tokens of published lengths.
 SHAPES = {
@@ -35,19 +88,18 @@ class Step:
     def num_tokens(self) -> int:
         return sum(len(example.input_ids) for example in self.examples)
 
-    def flops(self, layers: int, deduplicated: bool) -> float:
+    def flops(self, model: Model, deduplicated: bool) -> float:
         """Least work of LoRA on every linear layer: no padding, nothing twice, the head on supervised tokens only."""
         packs = make_packs(self.examples, 10**9)
         lengths = [len(example.input_ids) for example in self.examples]
         tokens = sum(len(pack.input_ids) for pack in packs) if deduplicated else sum(lengths)
         nominal = sum(length * (length + 1) // 2 for length in lengths)
         pairs = sum(int((pack.position_ids + 1).sum()) for pack in packs) if deduplicated else nominal
-        width, key_width = HEADS * HEAD, KEY_HEADS * HEAD
-        shapes = [(HIDDEN, width), (HIDDEN, key_width), (HIDDEN, key_width), (width, HIDDEN)]
-        shapes += [(HIDDEN, MLP), (HIDDEN, MLP), (MLP, HIDDEN)]
+        shapes, layers = model.linear(), model.layers
         linear, adapter = sum(a * b for a, b in shapes), sum(RANK * (a + b) for a, b in shapes)
-        per_token = layers * (4 * linear + 6 * adapter) - 2 * HIDDEN * (width + 2 * key_width)
-        return per_token * tokens + 12 * width * layers * pairs + 4 * HIDDEN * VOCAB * self.num_supervised
+        per_token = layers * (4 * linear + 6 * adapter) - 2 * sum(a * b for a, b in shapes[:3])
+        attention = 12 * model.heads * model.head * layers * pairs
+        return per_token * tokens + attention + 4 * model.hidden * model.vocab * self.num_supervised
 
     def describe(self) -> dict[str, Any]:
         computed = sum(len(pack.input_ids) for pack in make_packs(self.examples, 10**9))

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -16,3 +18,24 @@ def test_the_data_benchmark_writes_its_results(tmp_path: Path) -> None:
     kept = json.loads((ROOT / "benchmarks" / "results" / "data.json").read_text(encoding="utf-8"))
     assert results.keys() == kept.keys() == {"check", "render", "versions"}
     assert (results["check"]["rows"], kept["check"]["rows"]) == (300, 1_000_000)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("quantization", "how"), [("none", []), ("nf4", ["--apart"])])
+def test_the_engine_benchmark_gates_times_and_writes(tmp_path: Path, quantization: str, how: list[str]) -> None:
+    """All of an arm's life, at once as on a CPU and one process after the other as on a GPU."""
+    command = [sys.executable, "benchmarks/engine.py", "--models", "tiny", "--rows", "4", "--repeats", "1", *how]
+    command += ["--shapes", "short answers", "--arms", "ours", "trl-packed", "--quantizations", quantization]
+    run = subprocess.run(
+        [*command, "--results", str(tmp_path)], cwd=ROOT, check=True, capture_output=True, text=True, timeout=500
+    )
+    assert "| short answers | TRL, bf16 packed |" in run.stdout
+    (file,) = tmp_path.glob("*.json")
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert result["settings"]["quantization"] == quantization
+    assert result["arms"].keys() == {"ours", "trl-packed"}
+    for arm in result["arms"].values():
+        assert arm["gradient_cosine"] > 0.999
+        assert arm["supervised_tokens_per_wall_second"] > 0
+        assert arm["peak_memory_bytes"] > 0
+        assert arm["first_step_wall_seconds"] > 0

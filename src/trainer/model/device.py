@@ -38,6 +38,12 @@ def _has_bf16(capabilities: "Mapping[str, object]") -> bool:
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
+def send(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """The host's tensor on the device, without waiting for it: only pinned memory is copied beside what is computed."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
 def free_memory_bytes(device: "torch.device") -> int:
     """Memory that new tensors can take."""
     import psutil

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from trainer.data.packing import Pack
-from trainer.model.device import BF16_CAPABILITY
+from trainer.model import flex
+from trainer.model.device import BF16_CAPABILITY, send
 from trainer.model.segments import segment_attention
 
 if TYPE_CHECKING:
@@ -41,10 +40,11 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A pack's structure in the form that one kind of attention wants; one of the two is set."""
+    """A pack's structure in the form that one kind of attention wants; one of the three is set."""
 
     blocks: tuple[Block, ...] = ()
-    mask: "Tensor | BlockMask | None" = None  # [1, 1, U, U], bool, or for `eager` what is added to the scores
+    layout: flex.Layout = ()
+    mask: Tensor | None = None  # [1, 1, U, U], what is added to the scores
 
 
 def kind_for(model: "PreTrainedModel", device: torch.device, has_flex: bool | None = None) -> Kind:
@@ -58,7 +58,8 @@ def kind_for(model: "PreTrainedModel", device: torch.device, has_flex: bool | No
         return "segments"
     if has_flex is None:
         has_flex = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
-    return "flex" if has_flex else "dense"
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return "flex" if has_flex and head_dim >= flex.MIN_HEAD_DIM else "dense"
 
 
 def implementation(kind: Kind) -> str:
@@ -70,15 +71,9 @@ def make_tree(pack: Pack, kind: Kind, device: torch.device, dtype: torch.dtype) 
     """The structure of `pack`, whose tensors are still in the computer's own memory."""
     if kind == "segments":
         return Tree(blocks=tuple(find_blocks(pack)))
-    subtree_end = pack.subtree_end.to(device, non_blocking=True)
-    match kind:
-        case "flex":
-            return Tree(mask=_block_mask(subtree_end))
-        case "dense":
-            return Tree(mask=dense_mask(subtree_end))
-        case "eager":
-            hidden = ~dense_mask(subtree_end)
-            return Tree(mask=torch.zeros_like(hidden, dtype=dtype).masked_fill_(hidden, torch.finfo(dtype).min))
+    if kind == "flex" and len(pack.subtree_end) > flex.BLOCK:
+        return Tree(layout=flex.find_layout(pack.subtree_end, device))
+    return Tree(mask=_added_mask(dense_mask(send(pack.subtree_end, device)), dtype))
 
 
 def dense_mask(subtree_end: Tensor) -> Tensor:
@@ -88,12 +83,14 @@ def dense_mask(subtree_end: Tensor) -> Tensor:
     return ((key <= query) & (query < subtree_end[None, :]))[None, None]
 
 
-def _block_mask(subtree_end: Tensor) -> BlockMask:
-    def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query) & (query < subtree_end[key])
+def _added_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as what is added to the scores, in a form that SDPA's kernel takes as it is.
 
-    size = len(subtree_end)
-    return create_block_mask(visible, B=None, H=None, Q_LEN=size, KV_LEN=size, device=str(subtree_end.device))
+    Of a bool mask, and of rows that do not begin at multiples of eight, each layer would keep a copy of its own.
+    """
+    size = visible.shape[-1]
+    mask = torch.zeros(1, 1, size, size + -size % 8, dtype=dtype, device=visible.device)[..., :size]
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)
 
 
 def find_blocks(pack: Pack) -> Sequence[Block]:
@@ -135,11 +132,11 @@ def tree_attention(
     """Transformers' signature: query [B, heads, U, d] to [B, U, heads, d]. Without a tree it is plain SDPA."""
     if tree is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)  # type: ignore[no-any-return]
-    if isinstance(tree.mask, BlockMask):
-        return flex_attention_forward(module, query, key, value, tree.mask, **settings)  # type: ignore[no-any-return]
     if tree.mask is not None:
         return sdpa_attention_forward(module, query, key, value, tree.mask, **settings)  # type: ignore[no-any-return]
     scaling = settings.get("scaling") or query.shape[-1] ** -0.5
+    if tree.layout:
+        return flex.attend(query, key, value, tree.layout, scaling).transpose(1, 2), None
     output = segment_attention(query[0], key[0], value[0], tree.blocks, scaling)
     return output.transpose(0, 1).unsqueeze(0), None
 

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from trainer.data.packing import Pack, make_packs
 from trainer.data.rendering import IGNORE_INDEX, Example
-from trainer.model import tree_attention
+from trainer.errors import quoted
+from trainer.model import flex, tree_attention
+from trainer.model.adapter import trainable
+from trainer.model.device import send
 from trainer.model.lora_linear import use_lora_linear
 from trainer.model.recompute import recomputable, recompute
 from trainer.model.rms_norm import use_lean_norms
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4}  # of a probe; 16 bits round by more
 TOLERANCE_16_BITS = 0.05
+PROBE_TOKENS, PROBE_REST = 24, 11  # what two of its rows share, and the most that a row has beside that
 
 
 class Engine:
@@ -91,25 +95,53 @@ class Engine:
         return {"input_ids": self._here(ids), "attention_mask": self._here(mask)}
 
     def _here(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)
+        return send(tensor, self.device)
 
-    @torch.no_grad()
     def _probe(self) -> None:
         """Compare our head with the model's, and a small trie with its rows alone: what differs is not used."""
-        examples = _probe_examples()
-        rows = make_packs(examples, 1, UNSHARED)
+        length = 2 * flex.BLOCK if self.kind == "flex" else PROBE_TOKENS  # a smaller trie would not reach its kernels
+        examples = _probe_examples(min(length, (self.sharing.longest or length + PROBE_REST) - PROBE_REST))
+        rows, trie = make_packs(examples, 1, UNSHARED), make_packs(examples, 10_000)
         alone = torch.cat([self._hidden(pack) for pack in rows])
         logits = torch.cat([self._model_logits(pack) for pack in rows])
-        if self.head is not None and not _agree(self.head.logits(alone), logits):
+        if self.head is not None and not self._agree(self.head.logits(alone), logits):
             self.head = None
         if self.sharing == UNSHARED:
             return
         own_attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(tree_attention.implementation(self.kind))
-        if not _agree(torch.cat([self._hidden(pack) for pack in make_packs(examples, 10_000)]), alone):
+        if self.kind == "flex" and (problem := self._flex_problem(trie, rows)):
+            self.kind = "dense"
+            self.notes.append(f"attention goes through a dense mask, which is slower: FlexAttention {problem}")
+        if not self._agree(torch.cat([self._hidden(pack) for pack in trie]), alone):
             self.model.set_attn_implementation(own_attention)
             self.sharing = UNSHARED
             self.notes.append("rows share no tokens: this model computes something else from shared ones")
+
+    def _flex_problem(self, trie: Sequence[Pack], rows: Sequence[Pack]) -> str | None:
+        """Build its kernels in both directions: whether they can be, and have the gradient of the rows alone."""
+        try:
+            found = self._gradient(trie)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # no compiler on this machine, or a shape that no kernel fits
+            return f"does not run here ({quoted(str(error), 200)})"
+        return None if self._agree(found, self._gradient(rows)) else "has another gradient here"
+
+    def _gradient(self, packs: Sequence[Pack]) -> Tensor:
+        """The adapter's gradient [1, parameters] of the summed loss of `packs`; nothing of it is left."""
+        parameters = list(trainable(self.model).values())
+        nll = sum((self.sums(pack).nll for pack in packs), torch.zeros((), device=self.device))
+        if not nll.requires_grad:
+            return nll[None, None]
+        return torch.cat([part.flatten() for part in torch.autograd.grad(nll, parameters, materialize_grads=True)])[
+            None
+        ]
+
+    def _agree(self, found: Tensor, expected: Tensor) -> bool:
+        """Whether every row is the same up to the rounding of the model's number format."""
+        difference = (found - expected).double().norm(dim=-1) / expected.double().norm(dim=-1)
+        return bool((difference <= TOLERANCE.get(self.model.dtype, TOLERANCE_16_BITS)).all())
 
 
 def _forget_lengths(model: torch.nn.Module) -> None:
@@ -127,14 +159,8 @@ def _places(pack: Pack) -> tuple[Tensor, Tensor]:
     return row[pack.position], pack.position_ids[pack.position]
 
 
-def _probe_examples() -> list[Example]:
-    """Two rows that share a beginning and one that does not; in order, and ever shorter."""
-    tokens = [3 + 7 * number % 89 for number in range(24)]
+def _probe_examples(length: int) -> list[Example]:
+    """Two rows that share `length` tokens and one that shares none; in order, and ever shorter."""
+    tokens = [3 + 7 * number % 89 for number in range(length)]
     rows = [[2, *tokens, 4, *tokens[:9]], [2, *tokens, 5, *tokens[5:11]], [3, *tokens[2:20]]]
     return [Example(tuple(row), (IGNORE_INDEX,) * (len(row) - 4) + tuple(row[-4:])) for row in rows]
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Whether every row is the same up to rounding."""
-    difference = (found - expected).double().norm(dim=-1) / expected.double().norm(dim=-1)
-    return bool((difference <= TOLERANCE.get(expected.dtype, TOLERANCE_16_BITS)).all())

@@ -27,6 +27,7 @@ class Footprint:
     adapter: int
     kept: int  # of one layer for the backward pass, per token
     kept_per_pair: int  # the same per pair of tokens, where attention keeps its scores
+    mask: int  # of all layers per pair of tokens, where what a token sees is a dense mask
     between: int  # the hidden state between two layers, per token: what a layer leaves that is computed again
     around: int  # before the first and after the last layer, per token
     passing: int  # the gradients of the one layer that is in the backward pass, per token
@@ -39,7 +40,7 @@ class Footprint:
     def peak(self, tokens: int, scored: int, recomputed: int = 0) -> int:
         """While `tokens` tokens are trained, `scored` of them, and the first `recomputed` layers are computed again."""
         layer = tokens * self.kept + tokens * tokens * self.kept_per_pair
-        left = tokens * (self.around + recomputed * self.between)
+        left = tokens * (self.around + recomputed * self.between) + tokens * tokens * self.mask
         before = left + (self.num_layers - recomputed) * layer
         one = max(tokens * self.passing, self.scores)
         again = left + layer + one if recomputed else 0
@@ -47,7 +48,8 @@ class Footprint:
 
     def evaluating(self, tokens: int) -> int:
         """While `tokens` tokens are only read."""
-        return self.fixed + tokens * self.around + max(tokens * self.passing, self.scores, self._head(tokens))
+        held = self.fixed + tokens * self.around + tokens * tokens * self.mask
+        return held + max(tokens * self.passing, self.scores, self._head(tokens))
 
     @property
     def fixed(self) -> int:
@@ -87,6 +89,7 @@ def footprint(
         adapter=_adapter_parameters(base, config.lora) * ADAPTER_BYTES[device.type],
         kept=_kept(base, config, size, longest if kind == "segments" else 0),
         kept_per_pair=pairs,
+        mask=size if kind in ("dense", "eager") else 0,
         between=hidden * size,
         around=hidden * (3 * size + 4),
         passing=2 * mlp * size + 8 * hidden,

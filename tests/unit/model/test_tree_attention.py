@@ -1,16 +1,18 @@
 """Each kind of attention over a pack is the dense rule, and the dense rule is each conversation alone."""
 
 from random import Random
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.data.packing import Pack, make_packs
 from trainer.data.rendering import Example
 from trainer.model import segments
 from trainer.model.segments import segment_attention
-from trainer.model.tree_attention import _block_mask, dense_mask, find_blocks
+from trainer.model.tree_attention import dense_mask, find_blocks, kind_for, make_tree
 
 
 def pack_of(seed: int, longest: int = 300, count: int = 9) -> Pack:
@@ -30,17 +32,6 @@ def test_the_dense_mask_is_the_rule_word_by_word() -> None:
     for query in range(len(ends)):
         for key in range(len(ends)):
             assert mask[query, key] == (key <= query < ends[key])
-
-
-def test_the_block_mask_of_a_gpu_is_the_dense_mask() -> None:
-    ends = pack_of(1).subtree_end
-    block_mask = _block_mask(ends)
-    number = torch.arange(len(ends))
-    visible = block_mask.mask_mod(torch.tensor(0), torch.tensor(0), number[:, None], number[None, :])
-    assert torch.equal(visible, dense_mask(ends)[0, 0])
-    kept = block_mask.to_dense()[0, 0].bool()  # [U / 128, U / 128]
-    for query, key in dense_mask(ends)[0, 0].nonzero()[::97].tolist():
-        assert kept[query // 128, key // 128]
 
 
 @pytest.mark.parametrize("kept_keys", [0, 1024])
@@ -83,3 +74,33 @@ def test_16_bits_round_the_result_and_not_the_scores() -> None:
     assert torch.backends.mkldnn.matmul.fp32_precision == before  # other float32 products stay as they were
     expected = segment_attention((query * 5).double(), key.double(), value.double(), find_blocks(pack), 1.0)
     assert (found - expected).norm() <= 0.01 * expected.norm()
+
+
+CUDA = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_flex", "kind"),
+    [
+        ({}, True, "flex"),
+        ({"head_dim": 80}, True, "flex"),
+        ({"head_dim": 8}, True, "dense"),  # no kernel of FlexAttention is that narrow
+        ({"attention_dropout": 0.1}, True, "dense"),
+        ({}, False, "dense"),  # before Ampere
+    ],
+)
+def test_the_kind_of_attention_on_a_gpu(changes: dict[str, Any], has_flex: bool, kind: str) -> None:
+    config = LlamaConfig(hidden_size=64, num_attention_heads=4, intermediate_size=8, num_hidden_layers=1, **changes)
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    assert kind_for(model, CUDA, has_flex) == kind
+
+
+@pytest.mark.parametrize("kind", ["dense", "eager"])
+def test_a_mask_begins_each_row_where_a_kernel_can_read_it(kind: Any) -> None:
+    pack = pack_of(0, longest=20, count=5)
+    mask = make_tree(pack, kind, torch.device("cpu"), torch.float16).mask
+    assert mask is not None
+    assert torch.equal(mask == 0, dense_mask(pack.subtree_end))
+    assert mask.shape[-1] % 8  # which is why it matters
+    assert all(stride % 8 == 0 for stride in mask.stride()[:-1])

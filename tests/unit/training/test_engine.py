@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from tests.traced_flex import traced_flex
 from trainer.data.conversations import Conversation, read_conversations
 from trainer.data.rendering import IGNORE_INDEX, Example
-from trainer.model import tree_attention
+from trainer.model import flex, tree_attention
 from trainer.training.engine import Engine
 
 CPU = torch.device("cpu")
@@ -203,6 +205,58 @@ def test_the_dense_mask_is_exact_too(monkeypatch: pytest.MonkeyPatch, name: str,
     model, rows = build(name), random_rows()
     expected = reference(model, rows)
     assert_same(packed(model, Engine(model, CPU), rows, 150), expected, 1e-6)
+
+
+@pytest.fixture
+def flex_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    monkeypatch.setattr(tree_attention, "kind_for", lambda model, device: "flex")
+    with traced_flex() as graphs:
+        yield graphs
+
+
+@pytest.mark.parametrize("name", ["Llama", "Gemma3Text", "Granite"])
+def test_flex_attention_is_exact_too(flex_graphs: list[Any], name: str) -> None:
+    model, rows = build(name), random_rows()
+    expected = reference(model, rows)
+    engine = Engine(model, CPU)
+    assert engine.kind == "flex"
+    assert engine.notes == [] or "window" in engine.notes[0]
+    for token_budget in (60, 150, 10_000):  # packs of one block have a dense mask
+        assert_same(packed(model, engine, rows, token_budget), expected, 1e-6)
+    assert len(flex_graphs) == 1
+
+
+def test_a_machine_that_cannot_build_flex_attention_gets_the_dense_mask(
+    flex_graphs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attend(*arguments: Any) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr(flex, "attend", attend)
+    model, rows = build("Llama"), random_rows()
+    engine = Engine(model, CPU)
+    assert engine.kind == "dense"
+    (note,) = engine.notes
+    assert "FlexAttention does not run here" in note
+    assert "Failed to find C compiler" in note
+    assert_same(packed(model, engine, rows, 10_000), reference(model, rows), 1e-6)
+
+
+def test_a_wrong_gradient_of_flex_attention_is_found_by_trying(
+    flex_graphs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its forward and backward kernels are not the same code; the loss alone would look right."""
+    right = flex.attend
+
+    def attend(query: torch.Tensor, *others: Any) -> torch.Tensor:
+        return right(2 * query.detach() - query, *others)  # the same value
+
+    monkeypatch.setattr(flex, "attend", attend)
+    model, rows = build("Llama"), random_rows()
+    engine = Engine(model, CPU)
+    assert engine.kind == "dense"
+    assert "another gradient" in engine.notes[0]
+    assert_same(packed(model, engine, rows, 10_000), reference(model, rows), 1e-6)
 
 
 @pytest.mark.parametrize("name", ["Mistral", "Gemma2", "Gemma3Text"])

@@ -96,8 +96,8 @@ def test_other_kinds_of_layers_too(settings: Callable[..., RunConfig], larger: s
 
 MIB = 2**20
 SHAPE = Footprint(
-    num_layers=10, num_recomputable=10, weights=100 * MIB, adapter=MIB, kept=40_000, kept_per_pair=0, between=1000,
-    around=4000, passing=6000, head_row=100_000, head_rows=600, softmax_row=0, softmax_rows=0, scores=MIB,
+    num_layers=10, num_recomputable=10, weights=100 * MIB, adapter=MIB, kept=40_000, kept_per_pair=0, mask=0,
+    between=1000, around=4000, passing=6000, head_row=100_000, head_rows=600, softmax_row=0, softmax_rows=0, scores=MIB,
 )  # fmt: skip
 
 
@@ -185,3 +185,13 @@ def test_a_whole_run_plans_with_its_limit_and_stores_the_plan(settings: Callable
     assert (stored.token_budget, stored.recompute_layers) == (tight.plan.token_budget, tight.plan.recompute_layers)
     assert tight.plan.token_budget < 4096
     assert tight.memory.peak_bytes <= 0.017 * 2**30
+
+
+def test_a_gpu_before_ampere_also_holds_a_mask_of_all_pairs(settings: Callable[..., RunConfig], larger: str) -> None:
+    config = settings(model__base=larger)
+    new, old = (
+        footprint(config, find_base(config.model), torch.float16, torch.device("cuda"), 500, has_flex)
+        for has_flex in (True, False)
+    )
+    assert old.peak(1000, 100) - new.peak(1000, 100) == 2 * 1000**2
+    assert old.evaluating(1000) - new.evaluating(1000) == 2 * 1000**2
