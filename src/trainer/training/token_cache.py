@@ -18,7 +18,7 @@ import numpy as np
 from trainer.config.schema import DataConfig
 from trainer.data.overlength import Touched
 from trainer.data.rendering import IGNORE_INDEX, Example, Renderer
-from trainer.model.tiny import _cache_root
+from trainer.model.cache_folder import cache_folder
 from trainer.runs.files import write_whole
 
 MIN_ROWS = 2000  # fewer are rendered in a second or two
@@ -102,7 +102,7 @@ def find_cache(files: Sequence[str], settings: DataConfig, renderer: Renderer, m
     )  # fmt: skip
     for value in inputs:
         digest.update(hashlib.sha256(str(value).encode()).digest())
-    return TokenCache(_cache_root() / "tokens" / f"{digest.hexdigest()[:32]}.arrow")
+    return TokenCache(cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.arrow")
 
 
 def _sources() -> Iterator[str]:

@@ -22,7 +22,7 @@ MAX_LENGTH = 200
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(token_cache, "MIN_ROWS", 1)
-    monkeypatch.setattr(token_cache, "_cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr(token_cache, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "tokens"
 
 
