@@ -15,6 +15,7 @@ from trainer.model.lineage import Parent, find_parent, inherit
 from trainer.model.sharing import sharing_of
 from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.footprint import footprint
+from trainer.training.garbage import all_stays
 from trainer.training.memory import MemoryPlan, find_work, plan_memory
 from trainer.training.order import rows_per_epoch
 from trainer.training.plan import Plan, find_batch_size, make_plan, resolve
@@ -58,7 +59,8 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     Raises: ConfigError, DataError.
     """
     ranks = join()
-    checked = check_data(config.data)
+    with all_stays():
+        checked = check_data(config.data)
     reading = find_reading(config, report)
     config, base, parent = reading.config, reading.base, reading.parent
     if parent is None:
