@@ -61,6 +61,9 @@ bench-checkpoints: setup ## How long training waits for a checkpoint
 bench-data: setup ## Measure checking (a million rows) and rendering; a few minutes
 	$(BIN)/python benchmarks/data.py
 
+bench-first-step: setup ## From the command to the first step, this trainer and TRL; a quarter of an hour
+	$(BIN)/python benchmarks/first_step.py
+
 bench: setup ## This trainer against TRL on a CPU, one thread, about an hour; TRAINER_SAMPLE_DATA adds real rows
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
 
@@ -81,4 +84,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo demo-azureml demo-openai lint test test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-serve docs clean
+.PHONY: help setup demo demo-azureml demo-openai lint test test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-first-step bench-serve docs clean

@@ -39,3 +39,15 @@ def test_the_engine_benchmark_gates_times_and_writes(tmp_path: Path, quantizatio
         assert arm["supervised_tokens_per_wall_second"] > 0
         assert arm["peak_memory_bytes"] > 0
         assert arm["first_step_wall_seconds"] > 0
+
+
+def test_the_first_step_benchmark_writes_its_results(tmp_path: Path) -> None:
+    out = tmp_path / "first-step.json"
+    command = [sys.executable, "benchmarks/first_step.py", "--rows", "20", "--steps", "--arms", "ours"]
+    subprocess.run(
+        [*command, "--layers", "1", "--out", str(out)], cwd=ROOT, check=True, capture_output=True, timeout=300
+    )
+    results = json.loads(out.read_text(encoding="utf-8"))
+    kept = json.loads((ROOT / "benchmarks" / "results" / "first-step.json").read_text(encoding="utf-8"))
+    assert results.keys() == kept.keys() == {"machine", "settings", "rows"}
+    assert results["rows"]["20"]["arms"].keys() == {"ours, cold", "ours, warm"} < kept["rows"]["2000"]["arms"].keys()

@@ -26,6 +26,7 @@ from trainer.runs.process import is_here
 from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
+from trainer.training.garbage import all_stays
 from trainer.training.plan import MEMORY
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 
@@ -265,7 +266,8 @@ def _check_packages(more: Sequence[str], config: RunConfig) -> None:
 
 def be_quiet() -> None:
     """The libraries' own bars and advice would drown what we say; their errors still come through."""
-    from transformers.utils import logging as transformers_logging
+    with all_stays():
+        from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -75,7 +75,10 @@ def train(
 
     if not (check or preview or detach) and (code := _in_processes()) is not None:
         return code
-    from trainer.backends import local  # torch and transformers: only once the config is right
+    from trainer.training.garbage import all_stays
+
+    with all_stays():
+        from trainer.backends import local  # torch and transformers: only once the config is right
 
     prepared = local.check(settings, say, may_exist=auto_resume)
     if preview is not None:
@@ -137,7 +140,10 @@ def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = F
         return _detach(run)
     if (code := _in_processes()) is not None:
         return code
-    from trainer.backends import local
+    from trainer.training.garbage import all_stays
+
+    with all_stays():
+        from trainer.backends import local
 
     return _finish(run, local.resume(run, err, say, overrides, allowed))
 

@@ -53,10 +53,13 @@ class Base:
 
     def identity(self) -> dict[str, str | None]:
         """What the manifest pins: a hub model by its commit, a folder by a digest of its weights."""
+        revision = Path(self.source).name if self.name == TINY else self.revision
+        return {"name": self.name, "revision": revision, "weights_sha256": self._weights_sha256}
+
+    @cached_property
+    def _weights_sha256(self) -> str | None:
         folder = Path(self.source)
-        digest = weights_digest(folder) if folder.is_dir() and self.name != TINY else None
-        revision = folder.name if self.name == TINY else self.revision
-        return {"name": self.name, "revision": revision, "weights_sha256": digest}
+        return weights_digest(folder) if folder.is_dir() and self.name != TINY else None
 
 
 def find_base(settings: ModelConfig, report: Callable[[str], None] = lambda message: None) -> Base:

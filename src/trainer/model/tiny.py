@@ -5,7 +5,6 @@ in about half a minute, and cached. It has learned what an answer looks like and
 """
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
+from trainer.model.cache_folder import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def tiny_base(report: Callable[[str], None] = lambda message: None) -> Path:
 
     Raises: ConfigError, when the cache folder cannot be written.
     """
-    folder = _cache_root() / f"tiny-{_fingerprint()}"
+    folder = cache_folder() / f"tiny-{_fingerprint()}"
     if (folder / "config.json").is_file():
         return folder
     report("building builtin:tiny once (about half a minute)")
@@ -51,12 +51,6 @@ def tiny_base(report: Callable[[str], None] = lambda message: None) -> Path:
             "set TRAINER_CACHE to a folder that can be written"
         ) from None
     return folder
-
-
-def _cache_root() -> Path:
-    if own := os.environ.get("TRAINER_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "azure-llm-trainer"
 
 
 def _fingerprint() -> str:

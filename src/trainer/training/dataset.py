@@ -3,16 +3,21 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import overload
+
+import numpy as np
 
 from trainer.config.schema import DataConfig
 from trainer.data.checks import DataReport, check_files
 from trainer.data.conversations import Conversation
-from trainer.data.overlength import Touched, apply_policy
-from trainer.data.rendering import Example, Renderer, RenderingError
+from trainer.data.overlength import Touched
+from trainer.data.rendering import Example, Renderer
 from trainer.errors import DataError
-from trainer.training import token_cache
-from trainer.training.token_cache import Tokens, find_cache
+from trainer.training.render import Rendering, num_workers, render
+from trainer.training.token_cache import MIN_ROWS, find_cache
+from trainer.training.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,33 +36,61 @@ class Row:
         return sum(example.num_supervised for example in self.examples)
 
 
+class Rows(Sequence[Row]):
+    """Rows that have an example, each made of `tokens` when it is asked for; the first conversation is row `first`."""
+
+    def __init__(self, conversations: Sequence[Conversation], tokens: Tokens, first: int) -> None:
+        counts = np.diff(tokens.firsts)[first : first + len(conversations)]
+        self._numbers = first + np.flatnonzero(counts)
+        self.tokens = tokens
+        self.conversations = tuple(conversations[number - first] for number in self._numbers.tolist())
+        self.num_tokens, self.num_supervised = tokens.num_tokens[self._numbers], tokens.num_supervised[self._numbers]
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, place: int | slice) -> Row | tuple[Row, ...]:
+        if isinstance(place, slice):
+            return tuple(self[number] for number in range(*place.indices(len(self))))
+        return Row(self.conversations[place], self.tokens.examples(int(self._numbers[place])))
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """Everything that a run trains and validates on."""
 
-    train: tuple[Row, ...]
-    validation: tuple[Row, ...]
+    train: Rows
+    validation: Rows
     weights: dict[str, float]  # how often an epoch uses each training file
     touched: tuple[Touched, ...]
     report: DataReport
+    files: tuple[str, ...]
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The sha256 of each file."""
+        return {path: sha256_of(path) for path in self.files}
 
     @property
     def num_supervised(self) -> int:
-        return sum(row.num_supervised for row in self.train)
+        return int(self.train.num_supervised.sum())
 
     @property
     def num_tokens(self) -> int:
-        return sum(row.num_tokens for row in self.train)
+        return int(self.train.num_tokens.sum())
 
     @property
     def longest(self) -> int:
-        rows = (*self.train, *self.validation)
-        return max(len(example.input_ids) for row in rows for example in row.examples)
+        return self.train.tokens.longest
 
     def has_role(self, role: str) -> bool:
         """Whether any message has `role`."""
-        rows = (*self.train, *self.validation)
-        return any(message.role == role for row in rows for message in row.conversation.messages)
+        rows = (*self.train.conversations, *self.validation.conversations)
+        return any(message.role == role for row in rows for message in row.messages)
 
 
 def check_data(settings: DataConfig) -> DataReport:
@@ -75,81 +108,48 @@ def check_data(settings: DataConfig) -> DataReport:
     return report
 
 
-def render_data(report: DataReport, settings: DataConfig, renderer: Renderer, max_length: int) -> TrainingData:
-    """Render all rows and apply the length policy.
+def render_data(
+    report: DataReport, settings: DataConfig, renderer: Renderer, max_length: int, shared_by: int = 1
+) -> TrainingData:
+    """Render all rows and apply the length policy, on a machine that `shared_by` processes of the run share.
 
     Raises: DataError, with every row that the model's template cannot render exactly or that is too long.
     """
     files = [*(source.path for source in settings.train_sources), *settings.validation_paths]
-    splits = report.conversations, report.validation
-    num_rows = len(splits[0]), len(splits[1])
-    cache = find_cache(files, settings, renderer, max_length) if sum(num_rows) >= token_cache.MIN_ROWS else None
-    if cache is not None and (found := cache.load(num_rows)) is not None:
-        tokens, touched = found
-    else:
-        tokens, touched = _render_both(splits, renderer, settings, max_length)
+    num_rows = len(report.conversations), len(report.validation)
+    cache = find_cache(files, settings, renderer, max_length) if sum(num_rows) >= MIN_ROWS else None
+    found = cache.load(num_rows) if cache is not None else None
+    if found is None:
+        found = _render_both(report, Rendering(renderer, max_length, settings.on_overlength), shared_by)
         if cache is not None:
-            cache.store(tokens, touched)
-    train, validation = (
-        tuple(Row(conversation, tuple(examples)) for conversation, examples in zip(*pair, strict=True) if examples)
-        for pair in zip(splits, tokens, strict=True)
-    )
+            cache.store(*found, num_rows)
+    tokens, touched = found
     weights = {source.path: source.weight for source in settings.train_sources}
-    return TrainingData(train, validation, weights, tuple(touched), report)
+    train, validation = Rows(report.conversations, tokens, 0), Rows(report.validation, tokens, num_rows[0])
+    return TrainingData(train, validation, weights, tuple(touched), report, tuple(files))
 
 
-def _render_both(
-    splits: Sequence[Sequence[Conversation]], renderer: Renderer, settings: DataConfig, max_length: int
-) -> tuple[Tokens, list[Touched]]:
-    """Raises: DataError, as `render_data` does."""
-    problems: list[str] = []
-    touched: list[Touched] = []
-    train, validation = (
-        _render_all(conversations, renderer, settings, max_length, problems, touched) for conversations in splits
-    )
-    problems += _overlength_problems(touched, max_length)
-    if not any(train) and not problems:
-        problems.append(f"data.train: no row is left after dropping those over max_length={max_length}; raise it")
+def _render_both(report: DataReport, rendering: Rendering, shared_by: int) -> tuple[Tokens, list[Touched]]:
+    """The rows to train on, then those to validate. Raises: DataError, as `render_data` does."""
+    conversations = [*report.conversations, *report.validation]
+    made = render(conversations, rendering, num_workers(len(conversations), shared_by))
+    problems = made.problems + _overlength_problems(made.touched, rendering.max_length)
+    if not made.tokens.firsts[len(report.conversations)] and not problems:
+        over = f"those over max_length={rendering.max_length}"
+        problems.append(f"data.train: no row is left after dropping {over}; raise it")
     if problems:
         raise DataError(*problems)
-    return (train, validation), touched
+    return made.tokens, made.touched
 
 
 def render_rows(
     conversations: Sequence[Conversation], settings: DataConfig, renderer: Renderer, max_length: int
 ) -> tuple[tuple[Row, ...], tuple[Touched, ...]]:
     """Render rows that are not trained on, and apply the length policy. Raises: DataError, as `render_data` does."""
-    problems: list[str] = []
-    touched: list[Touched] = []
-    rendered = _render_all(conversations, renderer, settings, max_length, problems, touched)
-    if problems := problems + _overlength_problems(touched, max_length):
+    made = render(conversations, Rendering(renderer, max_length, settings.on_overlength))
+    if problems := made.problems + _overlength_problems(made.touched, max_length):
         raise DataError(*problems)
-    pairs = zip(conversations, rendered, strict=True)
-    return tuple(Row(conversation, tuple(examples)) for conversation, examples in pairs if examples), tuple(touched)
-
-
-def _render_all(
-    conversations: Sequence[Conversation],
-    renderer: Renderer,
-    settings: DataConfig,
-    max_length: int,
-    problems: list[str],
-    touched: list[Touched],
-) -> list[list[Example]]:
-    """The examples of each conversation, none where it is left out."""
-    rendered: list[list[Example]] = []
-    for conversation in conversations:
-        examples: list[Example] = []
-        try:
-            examples = renderer.render(conversation)
-            examples, note = apply_policy(conversation, examples, renderer, max_length, settings.on_overlength)
-        except RenderingError as error:
-            problems.append(f"{conversation.place}: TEMPLATE: {error}")
-            note = None
-        if note is not None:
-            touched.append(note)
-        rendered.append(examples)
-    return rendered
+    return tuple(Rows(conversations, made.tokens, 0)), tuple(made.touched)
 
 
 def _overlength_problems(touched: Sequence[Touched], max_length: int) -> list[str]:

@@ -44,10 +44,13 @@ def fingerprint(prepared: "Prepared") -> Fingerprint:
     values = config.model_dump(mode="json")
     names = (name for name in field_names() if name not in FREE and name.split(".")[0] not in FREE_SECTIONS)
     settings = {name: values[name.split(".")[0]][name.split(".")[1]] for name in names}
-    tokenizer = prepared.tokenizer
+    tokenizer, digests = prepared.tokenizer, prepared.data.digests
     return settings | {
-        "data.train": [_file(source.path) | {"weight": source.weight} for source in config.data.train_sources],
-        "data.validation": [_file(path) for path in config.data.validation_paths],
+        "data.train": [
+            {"path": source.path, "sha256": digests[source.path], "weight": source.weight}
+            for source in config.data.train_sources
+        ],
+        "data.validation": [{"path": path, "sha256": digests[path]} for path in config.data.validation_paths],
         "the steps of an epoch": prepared.plan.steps_per_epoch,
         # A folder may be mounted elsewhere tomorrow: its weights count, and not its name.
         "the base model": identity["weights_sha256"] or f"{identity['name']} {identity['revision']}",
@@ -89,10 +92,6 @@ def _not_changeable(allowed: Collection[str], now: Fingerprint) -> Iterator[str]
             meant = similar(name, CHANGEABLE) if name not in now else ""
             accepted = meant or f", expected one of: {', '.join(sorted(CHANGEABLE))}"
             yield f"--allow-change {name}: cannot be allowed{accepted}"
-
-
-def _file(path: str) -> dict[str, Any]:
-    return {"path": path, "sha256": sha256_of(path)}
 
 
 def _what_counts(value: Any) -> Any:

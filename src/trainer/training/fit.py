@@ -22,6 +22,7 @@ from trainer.runs.checkpoint import Checkpoint, folder_of
 from trainer.runs.lock import Lock, locked
 from trainer.runs.outcome import Outcome
 from trainer.runs.run import now
+from trainer.training.garbage import all_stays
 from trainer.training.interrupt import Interruption
 from trainer.training.prepare import Prepared
 from trainer.training.progress import make_display
@@ -84,9 +85,10 @@ def _ending(
 def _train(
     prepared: Prepared, run: Run, lock: Lock, start: Start, interruption: Interruption, console: Console
 ) -> Outcome:
-    from transformers import set_seed
+    with all_stays():
+        from transformers import set_seed
 
-    from trainer.training.sft import Trainer
+        from trainer.training.sft import Trainer
 
     config, plan, data = prepared.config, prepared.plan, prepared.data
     set_seed(plan.seed)  # the same first weights in all processes

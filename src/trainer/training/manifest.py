@@ -8,7 +8,6 @@ from importlib import metadata
 from typing import Any
 
 from trainer.model.device import describe
-from trainer.training.dataset import sha256_of
 from trainer.training.prepare import Prepared
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes")
@@ -23,7 +22,7 @@ def build_manifest(prepared: Prepared) -> dict[str, Any]:
         "parent": None if prepared.parent is None else {"run": prepared.parent.run.name, "step": prepared.parent.step},
         "template_sha256": hashlib.sha256(str(prepared.tokenizer.chat_template).encode()).hexdigest(),
         "data": [
-            {"path": path, "role": role, "sha256": sha256_of(path)}
+            {"path": path, "role": role, "sha256": data.digests[path]}
             for role, paths in (
                 ("train", [source.path for source in config.data.train_sources]),
                 ("validation", config.data.validation_paths),
@@ -60,19 +59,17 @@ def other_versions(manifest: dict[str, Any], prepared: Prepared) -> list[str]:
 
 def _system_prompt(prepared: Prepared) -> str | None:
     """The most common system prompt of the training rows: what chatting with the result starts with."""
-    prompts = Counter(
-        message.content
-        for row in prepared.data.train
-        if (message := row.conversation.messages[0]).role in ("system", "developer")
-    )
-    return prompts.most_common(1)[0][0] if prompts.total() * 2 > len(prepared.data.train) else None
+    rows = prepared.data.train.conversations
+    prompts = Counter(message.content for row in rows if (message := row.messages[0]).role in ("system", "developer"))
+    return prompts.most_common(1)[0][0] if prompts.total() * 2 > len(rows) else None
 
 
 def _tools(prepared: Prepared) -> list[dict[str, Any]]:
     """The tools of most training rows, which chatting with the result offers."""
-    lists = {id(row.conversation.tools): row.conversation.tools for row in prepared.data.train}  # equal ones are one
-    usual, count = Counter(id(row.conversation.tools) for row in prepared.data.train).most_common(1)[0]
-    return [dict(tool) for tool in lists[usual]] if count * 2 > len(prepared.data.train) else []
+    rows = prepared.data.train.conversations
+    lists = {id(row.tools): row.tools for row in rows}  # equal ones are one
+    usual, count = Counter(id(row.tools) for row in rows).most_common(1)[0]
+    return [dict(tool) for tool in lists[usual]] if count * 2 > len(rows) else []
 
 
 def _version(package: str) -> str | None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
+
 from trainer.config.schema import MemoryConfig
 from trainer.data.packing import Sharing, make_packs
 from trainer.data.rendering import Example
@@ -65,8 +67,7 @@ class Work:
 def find_work(data: TrainingData, batch_size: int, sharing: Sharing) -> Work:
     """The work of steps of `batch_size` rows; rows stand in a file in no order that a step would have."""
     largest, supervised = (
-        sum(sorted((getattr(row, name) for row in data.train), reverse=True)[:batch_size])
-        for name in ("num_tokens", "num_supervised")
+        int(np.sort(counts)[-batch_size:].sum()) for counts in (data.train.num_tokens, data.train.num_supervised)
     )
     rows = Random(0).sample(data.train, min(len(data.train), SAMPLED_STEPS * batch_size))
     steps = [

@@ -1,5 +1,6 @@
 """Everything that can be verified without training, and every number that training needs."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from trainer.model.lineage import Parent, find_parent, inherit
 from trainer.model.sharing import sharing_of
 from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.footprint import footprint
+from trainer.training.garbage import all_stays
 from trainer.training.memory import MemoryPlan, find_work, plan_memory
 from trainer.training.order import rows_per_epoch
 from trainer.training.plan import Plan, find_batch_size, make_plan, resolve
@@ -57,19 +59,18 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     Raises: ConfigError, DataError.
     """
     ranks = join()
-    checked = check_data(config.data)
+    with all_stays():
+        checked = check_data(config.data)
     reading = find_reading(config, report)
     config, base, parent = reading.config, reading.base, reading.parent
     if parent is None:
         check_targets(base.skeleton, config.lora)
-    data = render_data(checked, config.data, reading.renderer, reading.max_length)
+    data = render_data(checked, config.data, reading.renderer, reading.max_length, ranks.size)
     if data.has_role("developer") and not reading.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
     device = pick_device()
     dtype = pick_dtype(config.model, device, sum(parameter.numel() for parameter in base.skeleton.parameters()))
-    counts: dict[str, int] = {}
-    for row in data.train:
-        counts[row.conversation.file] = counts.get(row.conversation.file, 0) + 1
+    counts = Counter(conversation.file for conversation in data.train.conversations)
     num_rows = rows_per_epoch(counts, data.weights)
     shape = footprint(config, base, dtype, device, data.longest)
     work = find_work(data, find_batch_size(config, num_rows), sharing_of(base.skeleton)[0])

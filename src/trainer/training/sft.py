@@ -37,7 +37,7 @@ from trainer.runs.lock import Lock
 from trainer.runs.run import Request
 from trainer.training.arguments import make_optimizer, tracker_callbacks, trl_arguments
 from trainer.training.curve import Curve
-from trainer.training.dataset import Row
+from trainer.training.dataset import Row, Rows
 from trainer.training.engine import Engine
 from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
@@ -85,8 +85,8 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         tokenizer: PreTrainedTokenizerBase,
         config: RunConfig,
         plan: Plan,
-        train: Sequence[Row],
-        validation: Sequence[Row],
+        train: Rows,
+        validation: Rows,
         weights: dict[str, float],
         run: Run,
         lock: Lock,
@@ -97,7 +97,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.settings, self.plan, self.run, self.display = config, plan, run, display
         self.lock, self.fingerprint, self.ranks = lock, fingerprint, ranks
         self.rows, self.validation = train, validation
-        self.order = StepOrder([row.conversation.file for row in train], weights, plan.batch_size, plan.seed)
+        self.order = StepOrder([row.file for row in train.conversations], weights, plan.batch_size, plan.seed)
         super().__init__(
             model=model,
             args=trl_arguments(config, plan, run, model),

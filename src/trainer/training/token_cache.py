@@ -17,17 +17,15 @@ import numpy as np
 
 from trainer.config.schema import DataConfig
 from trainer.data.overlength import Touched
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer
-from trainer.model.tiny import _cache_root
+from trainer.data.rendering import Renderer
+from trainer.model.cache_folder import cache_folder
 from trainer.runs.files import write_whole
+from trainer.training.tokens import Tokens
 
 MIN_ROWS = 2000  # fewer are rendered in a second or two
 KEPT_FILES = 8
-SPLIT, ROW, IDS, TRAINED = "split", "row", "input_ids", "trained"
+ROW, IDS, TRAINED = "row", "input_ids", "trained"
 NOTES = b"notes"
-
-# Examples of each conversation of the training files, then of the validation files; and the notes on long rows.
-Tokens = tuple[list[list[Example]], list[list[Example]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,54 +35,43 @@ class TokenCache:
     path: Path
 
     def load(self, num_rows: tuple[int, int]) -> tuple[Tokens, list[Touched]] | None:
-        """What was stored for that many conversations, or None."""
+        """What was stored for that many conversations to train on and to validate, or None."""
         import pyarrow as pa
 
         try:
-            with pa.memory_map(str(self.path)) as file:
-                table = pa.ipc.open_file(file).read_all()
-                notes = json.loads(table.schema.metadata[NOTES])
-                if notes["digest"] != _digest(table) or notes["num_rows"] != list(num_rows):
-                    return None
-                tokens: Tokens = ([[] for _ in range(num_rows[0])], [[] for _ in range(num_rows[1])])
-                for split, row, example in _examples(table):
-                    tokens[split][row].append(example)
+            table = pa.ipc.open_file(pa.py_buffer(self.path.read_bytes())).read_all()
+            notes = json.loads(table.schema.metadata[NOTES])
+            if notes["digest"] != _digest(table) or notes["num_rows"] != list(num_rows):
+                return None
+            ids, trained = table[IDS].combine_chunks(), table[TRAINED].combine_chunks()
+            counts = np.bincount(table[ROW].to_numpy(), minlength=sum(num_rows))
+            tokens = Tokens(
+                ids.values.to_numpy(), trained.values.to_numpy(), ids.offsets.to_numpy(), np.cumsum([0, *counts])
+            )
         except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError):
             return None
         return tokens, [Touched(**note) for note in notes["touched"]]
 
-    def store(self, tokens: Tokens, touched: Sequence[Touched]) -> None:
+    def store(self, tokens: Tokens, touched: Sequence[Touched], num_rows: tuple[int, int]) -> None:
         """Keep them, and no more than a few others. A cache that cannot be written is done without."""
         import pyarrow as pa
 
-        rows = [
-            (split, row, example)
-            for split, conversations in enumerate(tokens)
-            for row, examples in enumerate(conversations)
-            for example in examples
-        ]
-        ids = [np.asarray(example.input_ids, dtype=np.int32) for *_, example in rows]
-        trained = [np.asarray(example.labels, dtype=np.int64) != IGNORE_INDEX for *_, example in rows]
-        offsets = np.cumsum([0, *map(len, ids)])
+        rows = np.repeat(np.arange(len(tokens.firsts) - 1, dtype=np.int32), np.diff(tokens.firsts))
         table = pa.table(
             {
-                SPLIT: pa.array([split for split, *_ in rows], pa.int8()),
-                ROW: pa.array([row for _, row, _ in rows], pa.int32()),
-                IDS: pa.LargeListArray.from_arrays(offsets, np.concatenate(ids)),
-                TRAINED: pa.LargeListArray.from_arrays(offsets, np.concatenate(trained).view(np.int8)),
+                ROW: pa.array(rows),
+                IDS: pa.LargeListArray.from_arrays(tokens.starts, tokens.ids),
+                TRAINED: pa.LargeListArray.from_arrays(tokens.starts, tokens.trained),
             }
         )
-        notes = {
-            "digest": _digest(table), "num_rows": [len(part) for part in tokens],
-            "touched": [asdict(note) for note in touched],
-        }  # fmt: skip
+        notes = {"digest": _digest(table), "num_rows": num_rows, "touched": [asdict(note) for note in touched]}
         sink = pa.BufferOutputStream()
         table = table.replace_schema_metadata({NOTES: json.dumps(notes)})
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_whole(self.path, sink.getvalue().to_pybytes())
+            write_whole(self.path, memoryview(sink.getvalue()))
             _forget_old(self.path.parent)
 
 
@@ -102,7 +89,7 @@ def find_cache(files: Sequence[str], settings: DataConfig, renderer: Renderer, m
     )  # fmt: skip
     for value in inputs:
         digest.update(hashlib.sha256(str(value).encode()).digest())
-    return TokenCache(_cache_root() / "tokens" / f"{digest.hexdigest()[:32]}.arrow")
+    return TokenCache(cache_folder() / "tokens" / f"{digest.hexdigest()[:32]}.arrow")
 
 
 def _sources() -> Iterator[str]:
@@ -110,29 +97,18 @@ def _sources() -> Iterator[str]:
     for package in ("trainer.data", "trainer.training"):
         for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
             if file.name.endswith(".py") and (
-                package == "trainer.data" or file.name in ("dataset.py", "token_cache.py")
+                package == "trainer.data" or file.name in ("render.py", "tokens.py", "token_cache.py")
             ):
                 yield file.read_text(encoding="utf-8")
 
 
-def _examples(table: Any) -> Iterator[tuple[int, int, Example]]:
-    splits, rows = (table[name].to_pylist() for name in (SPLIT, ROW))
-    ids, trained = (table[name].combine_chunks() for name in (IDS, TRAINED))
-    offsets = ids.offsets.to_pylist()
-    all_ids = ids.values.to_numpy()
-    all_labels = np.where(trained.values.to_numpy() != 0, all_ids, IGNORE_INDEX)
-    for number, (split, row) in enumerate(zip(splits, rows, strict=True)):
-        begin, end = offsets[number], offsets[number + 1]
-        yield split, row, Example(tuple(all_ids[begin:end].tolist()), tuple(all_labels[begin:end].tolist()))
-
-
 def _digest(table: Any) -> str:
     digest = hashlib.sha256()
-    for name in (SPLIT, ROW, IDS, TRAINED):
+    for name in (ROW, IDS, TRAINED):
         column = table[name].combine_chunks()
         values = (column.offsets, column.values) if name in (IDS, TRAINED) else (column,)
         for part in values:
-            digest.update(np.ascontiguousarray(part.to_numpy()).tobytes())
+            digest.update(memoryview(part.to_numpy()))
     return digest.hexdigest()
 
 

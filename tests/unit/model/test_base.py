@@ -46,6 +46,14 @@ def test_a_folder_is_pinned_by_its_weights(folder: Path) -> None:
     assert find_base(settings).identity() != before
 
 
+def test_the_weights_of_a_folder_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = find_base(ModelConfig(base=str(folder)))
+    identity = base.identity()
+    assert identity["weights_sha256"] == weights_digest(folder)
+    monkeypatch.setattr("trainer.model.base.weights_digest", lambda folder: "read again")
+    assert base.identity() == identity
+
+
 def test_a_missing_pad_token_becomes_the_end_token_without_touching_labels(folder: Path) -> None:
     settings = ModelConfig(base=str(folder))
     assert load_tokenizer(find_base(settings), settings).pad_token == "<|im_end|>"

@@ -12,7 +12,7 @@ from trainer.config import RunConfig
 from trainer.data.rendering import Renderer
 from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
-from trainer.training import token_cache
+from trainer.training import dataset, token_cache
 from trainer.training.dataset import TrainingData, check_data, render_data
 
 LONG = {"messages": [{"role": role, "content": "word " * 60} for role in ("user", "assistant")] * 2}
@@ -21,8 +21,8 @@ MAX_LENGTH = 200
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(token_cache, "MIN_ROWS", 1)
-    monkeypatch.setattr(token_cache, "_cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr(dataset, "MIN_ROWS", 1)
+    monkeypatch.setattr(token_cache, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "tokens"
 
 
@@ -38,7 +38,11 @@ def rendered(config: RunConfig, max_length: int = MAX_LENGTH) -> TrainingData:
 
 
 def same(a: TrainingData, b: TrainingData) -> bool:
-    return (a.train, a.validation, a.weights, a.touched) == (b.train, b.validation, b.weights, b.touched)
+    return contents(a) == contents(b)
+
+
+def contents(data: TrainingData) -> tuple[Any, ...]:
+    return tuple(data.train), tuple(data.validation), data.weights, data.touched
 
 
 def refuse(*_: Any) -> Any:
@@ -48,10 +52,10 @@ def refuse(*_: Any) -> Any:
 def test_the_second_start_renders_nothing_and_has_the_same_rows(
     config: RunConfig, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_cache, "MIN_ROWS", 1000)
+    monkeypatch.setattr(dataset, "MIN_ROWS", 1000)
     plain = rendered(config)
     assert not cache.exists()
-    monkeypatch.setattr(token_cache, "MIN_ROWS", 1)
+    monkeypatch.setattr(dataset, "MIN_ROWS", 1)
     assert plain.touched
     assert same(rendered(config), plain)
     monkeypatch.setattr(Renderer, "render", refuse)
@@ -76,7 +80,7 @@ def test_anything_that_the_tokens_depend_on_makes_new_ones(
     changed = rendered(config)
     assert len(list(cache.iterdir())) == 5
     assert changed.train[0].conversation.messages[1].content == "It is 7."
-    monkeypatch.setattr(token_cache, "MIN_ROWS", 1000)
+    monkeypatch.setattr(dataset, "MIN_ROWS", 1000)
     assert same(changed, rendered(config))
 
 

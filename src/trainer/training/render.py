@@ -1,0 +1,156 @@
+"""Conversations as tokens under the length policy, with every row that cannot be; large files in several processes.
+
+Rendering is Python and the tokenizer's own code, so that only processes make it faster. Each takes a part of the rows
+when it has done the last one, and this process does as they do: what comes of it is the same, however many there are.
+"""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from threading import Thread
+
+import trainer
+from trainer.data.conversations import Conversation
+from trainer.data.overlength import Policy, Touched, apply_policy
+from trainer.data.rendering import Example, Renderer, RenderingError
+from trainer.training.tokens import Tokens
+
+PART_ROWS = 200
+ROWS_A_WORKER = 4000  # are worth the second in which another process starts
+MAX_WORKERS = 31
+OWN_ROOT = str(Path(trainer.__file__).parents[1])
+
+Parts = deque[tuple[int, Sequence[Conversation]]]  # with their place among all
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What became of some conversations, in their order."""
+
+    tokens: Tokens
+    problems: list[str]  # of the rows that this model's template cannot render exactly
+    touched: list[Touched]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How rows become tokens."""
+
+    renderer: Renderer
+    max_length: int
+    policy: Policy
+
+    def __call__(self, conversations: Sequence[Conversation]) -> Rendered:
+        """The examples of each conversation, none where it is left out."""
+        rows: list[list[Example]] = []
+        problems: list[str] = []
+        touched: list[Touched] = []
+        for conversation in conversations:
+            examples: list[Example] = []
+            try:
+                examples = self.renderer.render(conversation)
+                examples, note = apply_policy(conversation, examples, self.renderer, self.max_length, self.policy)
+            except RenderingError as error:
+                problems.append(f"{conversation.place}: TEMPLATE: {error}")
+                note = None
+            if note is not None:
+                touched.append(note)
+            rows.append(examples)
+        return Rendered(Tokens.of(rows), problems, touched)
+
+
+def num_workers(num_rows: int, shared_by: int = 1) -> int:
+    """Processes that help with so many rows, where `shared_by` processes of a run share the machine and all render."""
+    cores = len(os.sched_getaffinity(0)) // shared_by
+    return max(0, min(cores - 1, num_rows // ROWS_A_WORKER, MAX_WORKERS))
+
+
+def render(conversations: Sequence[Conversation], rendering: Rendering, workers: int = 0) -> Rendered:
+    """All of them, with the help of that many processes."""
+    starts = range(0, len(conversations), PART_ROWS)
+    parts: Parts = deque((start, conversations[start : start + PART_ROWS]) for start in starts)
+    done: dict[int, Rendered] = {}
+    with _helped(workers, rendering, parts, done):
+        _work(parts, done, rendering)
+    _work(parts, done, rendering)  # what a worker that has ended left behind
+    made = [done[start] for start in starts]
+    return Rendered(
+        Tokens.joined([part.tokens for part in made] or [Tokens.of([])]),
+        [problem for part in made for problem in part.problems],
+        [note for part in made for note in part.touched],
+    )
+
+
+def _work(parts: Parts, done: dict[int, Rendered], render: Callable[[Sequence[Conversation]], Rendered]) -> None:
+    """Take one part after the other, as several threads do, until none is left."""
+    while parts:
+        try:
+            start, part = parts.popleft()
+        except IndexError:  # another thread has just taken the last one
+            return
+        try:
+            done[start] = render(part)
+        except BaseException:
+            parts.append((start, part))
+            raise
+
+
+@contextmanager
+def _helped(workers: int, rendering: Rendering, parts: Parts, done: dict[int, Rendered]) -> Iterator[None]:
+    """That many workers take parts while the block does so too; all are gone at its end, however it ends."""
+    started = [_start() for _ in range(workers)]
+    threads = [Thread(target=_tell, args=(ours, rendering, parts, done)) for _, ours in started]
+    try:
+        for thread in threads:
+            thread.start()
+        yield
+        for thread in threads:
+            thread.join()
+    finally:
+        for process, _ in started:
+            process.kill()
+            process.wait()
+        for thread, (_, ours) in zip(threads, started, strict=True):
+            if thread.ident is not None:
+                thread.join()
+            ours.close()
+
+
+def _start() -> "tuple[subprocess.Popen[bytes], Connection]":
+    """A worker, and the connection to it: it ends when that does, so also when this process is killed."""
+    ours, theirs = multiprocessing.Pipe()
+    # This package may lie beside a script and not be installed: the new process has to find it too.
+    path = os.pathsep.join(filter(None, [OWN_ROOT, os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "trainer.training.render_worker", str(theirs.fileno())],
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for this process
+        env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+    )
+    theirs.close()
+    return process, ours
+
+
+def _tell(worker: Connection, rendering: Rendering, parts: Parts, done: dict[int, Rendered]) -> None:
+    """Give a worker one part after the other. If it fails, its part is done here: there a mistake is told."""
+
+    def asked(part: Sequence[Conversation]) -> Rendered:
+        worker.send(part)
+        answer: Rendered = worker.recv()
+        return answer
+
+    try:
+        worker.send(rendering)
+        _work(parts, done, asked)
+    except (EOFError, OSError):
+        return
