@@ -109,6 +109,45 @@ def test_who_may_not_train_hears_it_before_anything_is_created(azure: World) -> 
     assert azure.inventory() == []
 
 
+def test_all_that_is_wrong_is_told_at_once(made: World) -> None:
+    made.config(model={"base": "gpt-4o-minni"}, lora={"r": 8})
+    rows = made.folder / "train.jsonl"
+    rows.write_text(rows.read_text(encoding="utf-8").replace('"user"', '"human"', 1), encoding="utf-8")
+    made.service.arm.may_train = False
+    done = made.command("train", "--config", "config.yaml", "--check")
+    places = [line.removeprefix("error: ").partition(":")[0] for line in done.errors]
+    account = ["'demo-openai'"] if made.flavour == "azure" else []
+    assert (done.code, places) == (2, ["lora.r", *account, "model.base", "train.jsonl"]), done.err
+    assert made.inventory() == []
+
+
+def test_a_missing_key_hides_no_wrong_row_and_no_wrong_setting(tmp_path: Path) -> None:
+    with world(tmp_path, "openai") as made:
+        del made.environment["OPENAI_API_KEY"]
+        made.config(data={"validation": "nowhere.jsonl"}, training={"n_epochs": 51})
+        done = made.command("train", "--config", "config.yaml", "--check")
+        places = [line.removeprefix("error: ").partition(":")[0] for line in done.errors]
+        assert (done.code, places) == (2, ["training.n_epochs", "OPENAI_API_KEY", "nowhere.jsonl"]), done.err
+        assert made.loopback.requests == []
+
+
+def test_a_url_that_is_not_there_is_told_beside_the_rest_and_not_as_a_missing_file(azure: World) -> None:
+    azure.config(openai={"train_url_variable": "TRAIN_URL"}, data={"train": "fetched.jsonl"}, lora={"r": 8})
+    done = azure.command("train", "--config", "config.yaml", "--check")
+    assert [line.removeprefix("error: ") for line in done.errors] == [
+        "lora.r: is set, but the service chooses how it tunes; remove it, or use another backend",
+        "openai.train_url_variable: 'TRAIN_URL' is not set in the environment, expected the file's URL; set it",
+    ]
+
+
+def test_what_is_wrong_already_is_not_kept_waiting_for_a_service_that_is_away(made: World) -> None:
+    made.config(lora={"r": 8})
+    made.loopback.faults = [Fault("away", answer=status(503), times=10**6)]
+    done = made.command("train", "--config", "config.yaml", "--check")
+    assert len(done.errors) == 2, done.err
+    assert done.waited_seconds < 10
+
+
 REFUSALS: dict[str, tuple[Callable[[World], None], str]] = {
     "closed": (lambda made: setattr(made.service.jobs, "is_closed", True), ""),
     "full": (lambda made: setattr(made.service.jobs, "quota", 0), "wait, or delete old jobs"),

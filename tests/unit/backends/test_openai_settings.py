@@ -23,7 +23,6 @@ FOREIGN = {
     "training.seed=2147483648": "training.seed: is 2,147,483,648, expected at most",
     "data.on_overlength=drop": "data.on_overlength: is 'drop', expected 'error'",
     "data.train=[{path: a, weight: 2}]": "data.train: 'a' has weight 2, expected 1",
-    "openai.train_url_variable=NOT_SET": "openai.train_url_variable: 'NOT_SET' is not set in the environment",
 }
 
 

@@ -1,6 +1,5 @@
 """Settings that this backend cannot honour, each with what to do instead; and who can still use the service."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
@@ -22,7 +21,7 @@ AZURE_UNTIL = date(2027, 4, 1)
 
 def refuse_settings(config: RunConfig) -> None:
     """Raises: ConfigError, with every setting that the service has no word for."""
-    problems = [*_foreign(config), *_values(config), *_of_service(config), *_variables(config)]
+    problems = [*_foreign(config), *_values(config), *_of_service(config)]
     if problems:
         raise ConfigError(*problems)
 
@@ -73,24 +72,6 @@ def _of_service(config: RunConfig) -> Iterator[str]:
         for name in AZURE_ONLY:
             if getattr(settings, name) is not None:
                 yield f"openai.{name}: is set, but only Azure has it; remove it, or set openai.service to azure"
-
-
-def _variables(config: RunConfig) -> Iterator[str]:
-    settings = config.openai
-    for name, paths in (
-        ("train_url_variable", [source.path for source in config.data.train_sources]),
-        ("validation_url_variable", list(config.data.validation_paths)),
-    ):
-        variable = getattr(settings, name)
-        if variable is None:
-            continue
-        if not os.environ.get(variable):
-            yield f"openai.{name}: {variable!r} is not set in the environment, expected the file's URL; set it"
-        elif not os.environ[variable].startswith(("https://", "http://127.0.0.1", "http://localhost")):
-            yield f"openai.{name}: {variable!r} does not hold an https URL; correct its value"
-        if len(paths) != 1:
-            role = name.partition("_")[0]
-            yield f"openai.{name}: is set with {len(paths)} files in data.{role}, expected one to fetch it to; name one"
 
 
 def resolve_service(config: RunConfig) -> RunConfig:
