@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.loopback import FAULTS, Fault, Kill, Loopback, Request, status
 from tests.tuning import MODEL, Tuning
 from trainer.backends.openai.backend import OpenAIService
-from trainer.config.load import load_config
+from trainer.config.load import dump_config, load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, DataError
 from trainer.inference.client import Sampling
@@ -134,6 +135,37 @@ def test_a_run_ends_with_the_files_of_every_run(settings: Settings, tuning: Tuni
         "file": "exists", "job": "exists", "model": "exists",
     }  # fmt: skip
     assert Ledger(run.path).billing() == []
+
+
+FOREIGN = {"lora", "memory", "tracking", "azureml"}
+
+
+@pytest.mark.parametrize("service", ["openai", "azure"])
+@pytest.mark.parametrize("compared", ["true", "false"])
+def test_the_run_s_config_holds_what_means_something_to_the_service_and_no_auto(
+    service: str, compared: str, settings: Settings, tuning: Tuning
+) -> None:
+    tuning.azure = service == "azure"
+    run = run_to_end(settings(f"evaluation.enabled={compared}", service=service))
+    text = (run.path / "config.yaml").read_text()
+    assert "auto" not in text
+    written = yaml.safe_load(text)
+    assert set(written) == set(RunConfig.model_fields) - FOREIGN
+    assert set(written["model"]) == {"base"}
+    assert set(written["training"]) == {"method", "n_epochs", "batch_size", "learning_rate_multiplier", "seed"}
+    assert ("subscription" in written["openai"]) == (service == "azure")
+    assert written["data"]["max_length"] == 65_536
+
+
+def test_a_run_that_wrote_every_setting_down_is_read_and_brought_up_to_date(settings: Settings) -> None:
+    run = run_to_end(settings())
+    before, file = snapshot(run), run.path / "config.yaml"
+    everything = yaml.safe_dump(run.config().model_dump(mode="json"), sort_keys=False)
+    assert "lora:" in everything
+    file.write_text(everything)
+    OpenAIService().refresh(run, quiet)
+    assert snapshot(run) | {"config.yaml": b""} == before | {"config.yaml": b""}
+    assert dump_config(run.config()).encode() == before["config.yaml"]
 
 
 def test_a_second_refresh_changes_nothing(settings: Settings) -> None:

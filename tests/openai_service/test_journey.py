@@ -48,6 +48,9 @@ def test_from_check_to_teardown(made: World) -> None:
     assert f"try it:     {first} runs/{RUN}" in told, "the command that is named works"
     assert [kind for kind, _ in made.inventory()] == ["file", "file", "job", "model"]
     assert made.difference() == ""
+    shown = well(made.command("show", RUN))
+    assert "n_epochs: 2" in shown
+    assert [word for word in ("auto", "lora:", "quantization", "memory:", "azureml:", "warmup") if word in shown] == []
     assert [point["step"] for point in _metrics(made)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     if made.flavour == "azure":
         assert "trainer deploy" in one_message(made.command(*ASK))

@@ -10,13 +10,14 @@ from trainer.backends.openai.client import Service
 from trainer.backends.openai.data import Checked, check_data, notes_on_length
 from trainer.backends.openai.fetch import fetch_files
 from trainer.backends.openai.jobs import job_body, read_jobs, shown
-from trainer.backends.openai.limits import Exam, plan_exam
+from trainer.backends.openai.limits import Exam, plan_exam, resolve_limits
 from trainer.backends.openai.manifest import build_manifest
 from trainer.backends.openai.models import Model, find_model, list_models
 from trainer.backends.openai.prices import family_of
 from trainer.backends.openai.quoting import epochs_of, quote_run
 from trainer.backends.openai.resource import look_at_resource
 from trainer.backends.openai.settings import refuse_settings, residency, resolve_service, who_can_use_it
+from trainer.backends.openai.tokens import encoding_for
 from trainer.backends.remote import Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import Attempts, ConfigError
@@ -81,14 +82,21 @@ def _look_for(base: Base, service: Service) -> tuple[Model | None, list[str]]:
 
 def _plan(config: RunConfig, base: Base, checked: Checked, service: Service, rows: list[tuple[str, str]]) -> Plan:
     exam = plan_exam(config, checked.report.validation, base.family)
-    if exam is not None:
-        config = config.model_copy(update={"evaluation": exam.limits})
+    config = _resolved(config, checked, exam, base.family)
     at_once = exam if config.openai.service == "openai" else None  # on Azure nothing answers before a deployment
     quote = quote_run(config, base, checked, at_once)
     files = {upload.role: f"file-id-of-{upload.role}" for upload in checked.uploads}
     body = job_body(config, base.model, files, {"trainer_run": "…", "trainer_token": "…"})
     manifest = build_manifest(config, base, checked, service) | {"comparison_quoted": at_once is not None}
     return Plan(config, quote, rows, f"the job as it will be created:\n{shown(body)}", Details(manifest, exam))
+
+
+def _resolved(config: RunConfig, checked: Checked, exam: Exam | None, family: str) -> RunConfig:
+    """The config without `auto`, but for the numbers that the service chooses: those come with its job."""
+    _, measure = encoding_for(family)
+    limits = exam.limits if exam else resolve_limits(config.evaluation, checked.report.validation, measure)
+    data = config.data.model_copy(update={"max_length": checked.max_length})
+    return config.model_copy(update={"data": data, "evaluation": limits})
 
 
 def _rows(
