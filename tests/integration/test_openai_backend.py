@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.loopback import FAULTS, Fault, Kill, Loopback, Request, status
+from tests.loopback import FAULTS, Fault, Kill, Loopback, Request, Response, status
 from tests.tuning import MODEL, Tuning
 from trainer.backends.openai.backend import OpenAIService
 from trainer.config.load import dump_config, load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, DataError
 from trainer.inference.client import Sampling
+from trainer.inference.tool_calls import Call
 from trainer.runs import Run, create_run
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.ledger import Ledger
@@ -342,8 +343,6 @@ def test_a_url_is_fetched_checked_and_imported_and_never_shown(
     own = tuning.__call__
 
     def with_blob(request: Request) -> Any:
-        from tests.loopback import Response
-
         if request.path == "/blob/train.jsonl":
             return Response(200, content)
         if request.path.endswith("/files/import"):
@@ -481,25 +480,21 @@ def test_a_lost_completion_makes_no_second_file(
     assert len(tuning.files) == 2
 
 
-def test_tool_calls_arrive_in_pieces() -> None:
-    from types import SimpleNamespace as Piece
+def test_a_stream_of_text_and_tool_calls_comes_through_the_sdk(settings: Settings, loopback: Loopback) -> None:
+    client = OpenAIService().client(run_to_end(settings()), None, False)
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": "weather", "arguments": '{"city"'}}
+    deltas = [{"content": "Let me see."}, {"tool_calls": [call]},
+              {"tool_calls": [{"index": 0, "function": {"arguments": ': "Bern"}'}}]}]  # fmt: skip
+    chunks = [{"choices": []}, *({"choices": [{"index": 0, "delta": delta}]} for delta in deltas)]
+    stream = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+    answer = Response(200, stream, {"Content-Type": "text/event-stream"})
+    loopback.faults = [Fault("calls", match=is_post("/chat/completions"), answer=lambda own: answer)]
+    assert list(client.stream([], Sampling())) == ["Let me see.", Call("weather", {"city": "Bern"})]
 
-    from trainer.backends.openai.chat import Chat
-    from trainer.inference.tool_calls import Call
 
-    def piece(**delta: Any) -> Any:
-        return Piece(choices=[Piece(delta=Piece(**({"content": None, "refusal": None, "tool_calls": None} | delta)))])
-
-    def call(index: int, name: str | None, arguments: str) -> Any:
-        return Piece(index=index, function=Piece(name=name, arguments=arguments))
-
-    pieces = [
-        Piece(choices=[]),  # Azure's word on its content filter
-        piece(content="Let me see."),
-        piece(tool_calls=[call(0, "weather", '{"city"'), call(1, "time", "")]),
-        piece(tool_calls=[call(0, None, ': "Bern"}'), call(1, None, "no JSON")]),
-    ]
-    client = Piece(chat=Piece(completions=Piece(create=lambda **body: iter(pieces))))
-    chat: Any = Chat(Piece(is_dated=False, streaming=lambda: client), "m")  # type: ignore[arg-type]
-    found = list(chat.stream([], Sampling()))
-    assert found == ["Let me see.", Call("weather", {"city": "Bern"}), Call("time", {"": "no JSON"})]
+def test_an_answer_that_is_no_stream_is_told(settings: Settings, loopback: Loopback) -> None:
+    client = OpenAIService().client(run_to_end(settings()), None, False)
+    page = Response(200, b"<html></html>", {"Content-Type": "text/html"})
+    loopback.faults = [Fault("page", match=is_post("/chat/completions"), answer=lambda own: page)]
+    with pytest.raises(BackendError, match=r"the answer is no stream of pieces; check openai\.base_url"):
+        list(client.stream([], Sampling()))
