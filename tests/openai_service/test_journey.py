@@ -90,6 +90,27 @@ def test_training_goes_on_from_a_run_and_from_its_checkpoint(made: World) -> Non
         assert [*made.service.state.jobs.values()][-1].model == model
 
 
+def test_models_are_listed_with_whether_and_until_when_they_can_be_tuned(made: World) -> None:
+    done = made.command("models", "--config", "config.yaml")
+    rows = {line.split()[0]: line for line in done.out.splitlines()[1:]}
+    assert MODEL in rows
+    assert "text-embedding-3-small" not in rows
+    assert len(done.err.splitlines()) == 1, "who can use the service, in a line"
+    assert "text-embedding-3-small" in well(made.command("models", "--config", "config.yaml", "--all"))
+    made.service.models.base.clear()
+    assert well(made.command("models", "--config", "config.yaml")).startswith("no model is listed")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("azureml", "takes any model of the hub by its name"), ("local", "runs execute elsewhere")]
+)
+def test_a_backend_without_a_list_of_models_says_so(kind: str, words: str, made: World) -> None:
+    message = one_message(made.command("models", "--config", "config.yaml", f"backend.kind={kind}"))
+    assert message.startswith(f"error: backend.kind: is '{kind}', expected ")
+    assert words in message
+    assert made.loopback.requests == []
+
+
 def test_a_check_says_where_the_resource_is_and_what_one_may_do_there(azure: World) -> None:
     told = well(azure.command("train", "--config", "config.yaml", "--check"))
     assert "demo-openai (OpenAI) in swedencentral; you may train and deploy" in told

@@ -12,13 +12,13 @@ from trainer.backends.openai.fetch import fetch_files
 from trainer.backends.openai.jobs import job_body, read_jobs, shown
 from trainer.backends.openai.limits import Exam, plan_exam, resolve_limits
 from trainer.backends.openai.manifest import build_manifest
-from trainer.backends.openai.models import Model, find_model, list_models
+from trainer.backends.openai.models import find_model, list_models
 from trainer.backends.openai.prices import family_of
 from trainer.backends.openai.quoting import epochs_of, quote_run
 from trainer.backends.openai.resource import look_at_resource
 from trainer.backends.openai.settings import refuse_settings, residency, resolve_service, who_can_use_it
 from trainer.backends.openai.tokens import encoding_for
-from trainer.backends.remote import Plan
+from trainer.backends.remote import Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import Attempts, ConfigError
 
