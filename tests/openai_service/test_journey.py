@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.commands import Done
 from tests.loopback import Fault, Loopback, Request, Response, status
 from tests.openai_service.deviations import unexplained
 from tests.openai_service.operations import ASK, DEPLOY, FOLLOW, LOST_JOB, START, TEARDOWN, UNDEPLOY, state_of
 from tests.openai_service.service import OLD_VERSION
 from tests.openai_service.training import HARMFUL
-from tests.openai_service.world import MODEL, RUN, Done, World, one_message, world
+from tests.openai_service.world import MODEL, RUN, World, one_message, world
 
 TRAIN = ("train", "--config", "config.yaml", "--yes")
 
