@@ -111,7 +111,7 @@ class RemoteBackend(Protocol):
     def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]: ...
 
     def teardown(self, run: Run, everything: bool, say: Say) -> None:
-        """Delete the run's deployments; with `everything` also models, files, compute: all that the ledger holds."""
+        """Delete the run's deployments; with `everything` also models and files: all that the ledger holds."""
         ...
 
     def client(self, run: Run, endpoint: str | None, base: bool) -> ChatClient:
