@@ -18,8 +18,8 @@ from unittest import mock
 
 from tests import loopback
 from tests.commands import Done, performed
-from tests.integration.azure_twin.arm import FINAL
 from tests.integration.azure_twin.journey import CLUSTER, CONFIG, MACHINE, SERVER
+from tests.integration.azure_twin.refusals import FINAL
 from tests.integration.azure_twin.twin import Twin
 from trainer.runs import Run
 from trainer.runs.ledger import Entry, Ledger
