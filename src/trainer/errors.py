@@ -13,8 +13,12 @@ repr. One error carries every problem of its kind, so that a user corrects a fil
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SHOWN_PROBLEMS = 20
 
@@ -73,6 +77,32 @@ class TrainingError(TrainerError, RuntimeError):
 
 class ParityError(TrainerError, RuntimeError):
     """What would be exported or served is not what was trained; the message holds the numbers."""
+
+
+class Attempts:
+    """Steps that can be taken where others have failed, so that a user hears at once of all that is wrong."""
+
+    def __init__(self) -> None:
+        self.errors: list[TrainerError] = []
+
+    def make(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What the step returns; None where it fails, and its error is kept."""
+        try:
+            return step(*args, **kwargs)
+        except TrainerError as error:
+            self.errors.append(error)
+            return None
+
+    def end(self) -> None:
+        """Raises: the error, if one was kept, else one of all problems: a ConfigError where they differ in kind."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            kinds = {type(error) for error in self.errors}
+            kind = kinds.pop() if len(kinds) == 1 else ConfigError
+            # Rows may be wrong by the thousand, and only the first problems are shown.
+            ordered = sorted(self.errors, key=lambda error: isinstance(error, DataError))
+            raise kind(*(problem for error in ordered for problem in error.problems))
 
 
 def quoted(value: object, limit: int = 60) -> str:

@@ -373,10 +373,13 @@ def test_bodies_hold_to_the_published_schema(server: Serving) -> None:
 
 def test_answers_with_tool_calls_hold_to_the_published_schema() -> None:
     from trainer.inference.serve.answers import Answer, Usage, call_deltas
-    from trainer.inference.serve.tool_calls import Call
+    from trainer.inference.tool_calls import Call
 
-    answer, calls = Answer("m", "fp"), [Call("add", '{"a": 1}')]
-    check(answer.whole("", calls, "tool_calls", Usage(1, 2)), "CreateChatCompletionResponse")
+    answer, calls = Answer("m", "fp"), [Call("add", {"a": 1, "b": "Köln \ud800"})]
+    body = answer.whole("", calls, "tool_calls", Usage(1, 2))
+    check(body, "CreateChatCompletionResponse")
+    arguments = body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
+    assert arguments == '{"a": 1, "b": "Köln \\ud800"}'
     chunk = answer.chunk(call_deltas(calls)).removeprefix(b"data: ")
     check(json.loads(chunk), "CreateChatCompletionStreamResponse")
 

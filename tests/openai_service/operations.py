@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.commands import Done
 from tests.loopback import Fault, Request, status
 from tests.openai_service.state import Flavour
-from tests.openai_service.world import RUN, Done, Snapshot, World
+from tests.openai_service.world import RUN, Snapshot, World
 
 START = ("train", "--config", "config.yaml", "--yes", "--detach")
 LONG = ("training.n_epochs=50", "training.batch_size=1")  # longer than anybody is patient

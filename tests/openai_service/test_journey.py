@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.commands import Done
 from tests.loopback import Fault, Loopback, Request, Response, status
 from tests.openai_service.deviations import unexplained
 from tests.openai_service.operations import ASK, DEPLOY, FOLLOW, LOST_JOB, START, TEARDOWN, UNDEPLOY, state_of
 from tests.openai_service.service import OLD_VERSION
 from tests.openai_service.training import HARMFUL
-from tests.openai_service.world import MODEL, RUN, Done, World, one_message, world
+from tests.openai_service.world import MODEL, RUN, World, one_message, world
 
 TRAIN = ("train", "--config", "config.yaml", "--yes")
 
@@ -48,6 +49,9 @@ def test_from_check_to_teardown(made: World) -> None:
     assert f"try it:     {first} runs/{RUN}" in told, "the command that is named works"
     assert [kind for kind, _ in made.inventory()] == ["file", "file", "job", "model"]
     assert made.difference() == ""
+    shown = well(made.command("show", RUN))
+    assert "n_epochs: 2" in shown
+    assert [word for word in ("auto", "lora:", "quantization", "memory:", "azureml:", "warmup") if word in shown] == []
     assert [point["step"] for point in _metrics(made)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     if made.flavour == "azure":
         assert "trainer deploy" in one_message(made.command(*ASK))
@@ -87,6 +91,27 @@ def test_training_goes_on_from_a_run_and_from_its_checkpoint(made: World) -> Non
         assert [*made.service.state.jobs.values()][-1].model == model
 
 
+def test_models_are_listed_with_whether_and_until_when_they_can_be_tuned(made: World) -> None:
+    done = made.command("models", "--config", "config.yaml")
+    rows = {line.split()[0]: line for line in done.out.splitlines()[1:]}
+    assert MODEL in rows
+    assert "text-embedding-3-small" not in rows
+    assert len(done.err.splitlines()) == 1, "who can use the service, in a line"
+    assert "text-embedding-3-small" in well(made.command("models", "--config", "config.yaml", "--all"))
+    made.service.models.base.clear()
+    assert well(made.command("models", "--config", "config.yaml")).startswith("no model is listed")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("azureml", "takes any model of the hub by its name"), ("local", "runs execute elsewhere")]
+)
+def test_a_backend_without_a_list_of_models_says_so(kind: str, words: str, made: World) -> None:
+    message = one_message(made.command("models", "--config", "config.yaml", f"backend.kind={kind}"))
+    assert message.startswith(f"error: backend.kind: is '{kind}', expected ")
+    assert words in message
+    assert made.loopback.requests == []
+
+
 def test_a_check_says_where_the_resource_is_and_what_one_may_do_there(azure: World) -> None:
     told = well(azure.command("train", "--config", "config.yaml", "--check"))
     assert "demo-openai (OpenAI) in swedencentral; you may train and deploy" in told
@@ -107,6 +132,45 @@ def test_who_may_not_train_hears_it_before_anything_is_created(azure: World) -> 
         "ask for Cognitive Services OpenAI Contributor or Foundry User"
     )
     assert azure.inventory() == []
+
+
+def test_all_that_is_wrong_is_told_at_once(made: World) -> None:
+    made.config(model={"base": "gpt-4o-minni"}, lora={"r": 8})
+    rows = made.folder / "train.jsonl"
+    rows.write_text(rows.read_text(encoding="utf-8").replace('"user"', '"human"', 1), encoding="utf-8")
+    made.service.arm.may_train = False
+    done = made.command("train", "--config", "config.yaml", "--check")
+    places = [line.removeprefix("error: ").partition(":")[0] for line in done.errors]
+    account = ["'demo-openai'"] if made.flavour == "azure" else []
+    assert (done.code, places) == (2, ["lora.r", *account, "model.base", "train.jsonl"]), done.err
+    assert made.inventory() == []
+
+
+def test_a_missing_key_hides_no_wrong_row_and_no_wrong_setting(tmp_path: Path) -> None:
+    with world(tmp_path, "openai") as made:
+        del made.environment["OPENAI_API_KEY"]
+        made.config(data={"validation": "nowhere.jsonl"}, training={"n_epochs": 51})
+        done = made.command("train", "--config", "config.yaml", "--check")
+        places = [line.removeprefix("error: ").partition(":")[0] for line in done.errors]
+        assert (done.code, places) == (2, ["training.n_epochs", "OPENAI_API_KEY", "nowhere.jsonl"]), done.err
+        assert made.loopback.requests == []
+
+
+def test_a_url_that_is_not_there_is_told_beside_the_rest_and_not_as_a_missing_file(azure: World) -> None:
+    azure.config(openai={"train_url_variable": "TRAIN_URL"}, data={"train": "fetched.jsonl"}, lora={"r": 8})
+    done = azure.command("train", "--config", "config.yaml", "--check")
+    assert [line.removeprefix("error: ") for line in done.errors] == [
+        "lora.r: is set, but the service chooses how it tunes; remove it, or use another backend",
+        "openai.train_url_variable: 'TRAIN_URL' is not set in the environment, expected the file's URL; set it",
+    ]
+
+
+def test_what_is_wrong_already_is_not_kept_waiting_for_a_service_that_is_away(made: World) -> None:
+    made.config(lora={"r": 8})
+    made.loopback.faults = [Fault("away", answer=status(503), times=10**6)]
+    done = made.command("train", "--config", "config.yaml", "--check")
+    assert len(done.errors) == 2, done.err
+    assert done.waited_seconds < 10
 
 
 REFUSALS: dict[str, tuple[Callable[[World], None], str]] = {

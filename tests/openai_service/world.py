@@ -6,7 +6,6 @@ clock moves with it. So a command's patience is the real one, of minutes, and a 
 
 import contextlib
 import copy
-import io
 import json
 import os
 import re
@@ -15,9 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from unittest import mock
 
 import yaml
 
+from tests.commands import Done, performed
 from tests.entra import CREDENTIAL, LOGIN, Entra
 from tests.loopback import Loopback
 from tests.openai_service import arm
@@ -41,26 +39,6 @@ ENCODINGS = "openaipublic.blob.core.windows.net:443"  # tiktoken's; it is refuse
 TIMEOUT_SECONDS, HANG_SECONDS = 1.0, 1.2
 RUN = "glossary"
 SECRETS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN")
-
-
-@dataclass
-class Done:
-    """What a command has left: `waited_seconds` counts the waits that were not really waited."""
-
-    words: tuple[str, ...]
-    code: int
-    out: str
-    err: str
-    waited_seconds: float = 0.0
-    real_seconds: float = 0.0
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("error:")]
-
-    @property
-    def has_traceback(self) -> bool:
-        return "Traceback (most recent call last)" in self.out + self.err
 
 
 @dataclass
@@ -131,20 +109,7 @@ class World:
 
     def command(self, *words: str) -> Done:
         """Run a command in this process, in virtual time."""
-        from trainer.cli.main import train_app, trainer_app
-
-        app, arguments = (train_app, words[1:]) if words[0] == "train" else (trainer_app, words)
-        out, err, code, begun, waited = io.StringIO(), io.StringIO(), 0, time.perf_counter(), self.waited
-        with self._virtual_time(), self._surroundings(), redirect_stdout(out), redirect_stderr(err):
-            try:
-                app(args=list(arguments), standalone_mode=True)
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-            except BaseException:
-                code = 1
-                traceback.print_exc()
-        seconds = time.perf_counter() - begun
-        return Done(words, code, out.getvalue(), err.getvalue(), self.waited - waited, seconds)
+        return performed(words, lambda: self.waited, self._virtual_time(), self._surroundings())
 
     def start(self, *words: str, **more: str) -> "subprocess.Popen[str]":
         """Run a command as a process of its own, in real time."""

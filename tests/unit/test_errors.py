@@ -4,6 +4,7 @@ import pytest
 
 from trainer import errors
 from trainer.errors import (
+    Attempts,
     BackendError,
     ConfigError,
     DataError,
@@ -92,3 +93,44 @@ def test_other_words_than_the_nearest_can_be_shown():
 def test_the_module_docstring_shows_the_tree():
     for error in [TrainerError, *TREE]:
         assert error.__name__ in str(errors.__doc__)
+
+
+def test_attempts_that_succeed_raise_nothing_and_hand_on_what_they_return():
+    attempts = Attempts()
+    assert attempts.make(int, "7") == 7
+    attempts.end()
+
+
+def failing(error):
+    raise error
+
+
+def test_an_error_that_is_alone_is_raised_itself():
+    attempts, alone = Attempts(), BackendError("the service is away")
+    assert attempts.make(failing, alone) is None
+    with pytest.raises(BackendError) as raised:
+        attempts.end()
+    assert raised.value is alone
+
+
+MIXED = {  # what fails: what is raised, with its problems in order
+    "one kind": ([BackendError("a"), BackendError("b")], BackendError, ("a", "b")),
+    "several kinds": ([DataError("row 1", "row 2"), BackendError("b"), ConfigError("c")], ConfigError,
+                      ("b", "c", "row 1", "row 2")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_all_that_fails_is_raised_at_once_with_rows_last(name):
+    fails, kind, problems = MIXED[name]
+    attempts = Attempts()
+    for error in fails:
+        attempts.make(failing, error)
+    with pytest.raises(TrainerError) as raised:
+        attempts.end()
+    assert (type(raised.value), raised.value.problems) == (kind, problems)
+
+
+def test_a_mistake_of_ours_is_not_kept():
+    with pytest.raises(ZeroDivisionError):
+        Attempts().make(lambda: 1 // 0)

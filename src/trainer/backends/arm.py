@@ -9,29 +9,34 @@ import json
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from trainer.backends.http import Say, patiently, timeout_seconds
+from trainer.errors import BackendError, quoted
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
 ARM = "https://management.azure.com"
 PERMISSIONS = "2022-04-01"  # the version of Microsoft.Authorization
-MOST_PAGES = 20
+MOST_PAGES = 1000  # the longest lists, of sizes and quotas, have a handful
 
 
 def read_list(
     path: str, version: str, doing: str, credential: "TokenCredential", say: Say, arm: str = ARM
 ) -> list[dict[str, Any]]:
-    """All entries of a list, page by page. Raises: BackendError."""
+    """All entries of a list, page by page. Raises: BackendError, also where the list has no end."""
     found: list[dict[str, Any]] = []
-    address = f"{arm}{path}?api-version={version}"
-    for _ in range(MOST_PAGES):
+    address, seen = f"{arm}{path}?api-version={version}", set[str]()
+    while address:
+        if address in seen or len(seen) == MOST_PAGES:
+            raise BackendError(
+                f"{doing}: the list goes on after {len(seen):,} pages, expected its end; try again later"
+            )
+        seen.add(address)
         page = patiently(partial(_page, address, credential, arm), doing, say)
         found += page.get("value") or []
-        address = str(page.get("nextLink") or "")
-        if not address.startswith(f"{arm}/"):
-            break
+        address = _next(page, doing, arm)
     return found
 
 
@@ -53,6 +58,22 @@ def allows(
 
 def _matches(patterns: list[str] | None, action: str) -> bool:
     return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns or [])
+
+
+def _next(page: dict[str, Any], doing: str, arm: str) -> str:
+    """Where the list goes on, empty at its end. Raises: BackendError, where the token must not be sent."""
+    address = str(page.get("nextLink") or "")
+    if address and _place(address) != _place(arm):
+        raise BackendError(
+            f"{doing}: the list goes on at {quoted(address)}, expected {arm}; see what stands between here and Azure"
+        )
+    return address
+
+
+def _place(address: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port; Azure writes the port into some links and not into others."""
+    parts = urlsplit(address)
+    return parts.scheme, parts.hostname, parts.port or {"https": 443}.get(parts.scheme)
 
 
 def _page(address: str, credential: "TokenCredential", arm: str) -> dict[str, Any]:

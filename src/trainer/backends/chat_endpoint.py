@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.http import failure_of, is_failure, patiently, refusal, timeout_seconds
+from trainer.backends.chat_route import pieces_of, reply_of, request_body, told
+from trainer.backends.http import patiently, timeout_seconds
 from trainer.errors import BackendError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.tool_calls import Call
@@ -45,7 +46,7 @@ class ChatEndpoint:
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
     ) -> Iterator[str | Call]:
         """The answer in pieces, or whole where the endpoint does not stream. Raises: BackendError."""
-        body = self._body(messages, sampling, tools)
+        body = request_body(self.address.model, messages, sampling, tools)
         if not tools or self.reader is None:
             yield from self._pieces(body)
             return
@@ -67,27 +68,13 @@ class ChatEndpoint:
 
     def _pieces(self, body: dict[str, Any]) -> Iterator[str | Call]:
         if not self.address.streams:
-            yield from _whole(self.ask(body), self.name)
+            reply = reply_of(self.ask(body), self.name)
+            yield from ([reply.text] if reply.text else [])
+            yield from reply.calls
             return
-        try:
-            with self._opened(body | {"stream": True}, stream=True) as response:
-                _refuse(response)
-                yield from _streamed(response.iter_bytes())
-        except Exception as error:
-            if not is_failure(error):
-                raise
-            raise refusal(failure_of(error), f"asking {self.name}") from error
-
-    def _body(self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool]) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self.address.model,
-            "messages": [dict(message) for message in messages],
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
-        }
-        return body | {"tools": [dict(tool) for tool in tools]} if tools else body
+        with told(self.name), self._opened(body | {"stream": True}, stream=True) as response:
+            _refuse(response)
+            yield from pieces_of(_events(response.iter_bytes()))
 
     @contextmanager
     def _opened(self, body: Mapping[str, Any], stream: bool) -> Iterator[Any]:
@@ -122,37 +109,8 @@ def _object(text: str) -> dict[str, Any]:
     return found
 
 
-def _whole(answer: Mapping[str, Any], name: str) -> Iterator[str | Call]:
-    try:
-        message = answer["choices"][0]["message"]
-    except (KeyError, IndexError, TypeError):
-        raise BackendError(f"asking {name}: the answer has no choices, expected one of OpenAI's form") from None
-    if message.get("content"):
-        yield str(message["content"])
-    for call in message.get("tool_calls") or ():
-        yield _call(call["function"]["name"], call["function"]["arguments"])
-
-
-def _streamed(chunks: Iterable[bytes]) -> Iterator[str | Call]:
-    """Text as it comes; the calls at the end, when their arguments are whole."""
-    calls: dict[int, list[str]] = {}
-    for event in _events(chunks):
-        if "error" in event:
-            raise BackendError(f"the endpoint stopped answering: {event['error']}")
-        for choice in (event.get("choices") or [])[:1]:
-            delta = choice.get("delta") or {}
-            if delta.get("content"):
-                yield str(delta["content"])
-            for part in delta.get("tool_calls") or ():
-                known, function = calls.setdefault(int(part.get("index", 0)), ["", ""]), part.get("function") or {}
-                known[0] += function.get("name") or ""
-                known[1] += function.get("arguments") or ""
-    for name, arguments in calls.values():
-        yield _call(name, arguments)
-
-
 def _events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Server-sent events, however the network cuts them. Raises: BackendError, when they end before the last one."""
+    """Server-sent events, however the network cuts them. Raises: BackendError, for an error or an early end."""
     held = b""
     for chunk in chunks:
         *lines, held = (held + chunk).split(b"\n")
@@ -161,14 +119,8 @@ def _events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             if data == b"[DONE]":
                 return
             if data:
-                yield _object(data.decode())
+                event = _object(data.decode())
+                if "error" in event:
+                    raise BackendError(f"the endpoint stopped answering: {event['error']}")
+                yield event
     raise BackendError("the endpoint stopped answering before its end; ask again")
-
-
-def _call(name: str, arguments: str) -> Call:
-    """A call whose arguments are no JSON object is shown as it is."""
-    try:
-        found = json.loads(arguments)
-    except ValueError:
-        found = None
-    return Call(name, found if isinstance(found, dict) else {"arguments": arguments})

@@ -5,6 +5,7 @@ The run's folder is here as for every run: the backend writes into it what the s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Protocol
 
 from trainer.backends.http import Say
@@ -50,11 +51,27 @@ class Endpoint:
     url: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of the service. `can_tune` is None where the service does not say."""
+
+    name: str
+    can_tune: bool | None
+    tuning_until: date | None  # when new jobs end
+    inference_until: date | None
+    lifecycle: str
+    is_own: bool  # made by fine-tuning
+
+
 class RemoteBackend(Protocol):
     """Each verb raises ConfigError for a mistake of the user and BackendError where the service refuses or fails."""
 
     def check(self, config: RunConfig, say: Say) -> Plan:
         """Everything that can be verified without creating anything, all findings at once."""
+        ...
+
+    def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[Model]:
+        """What the service can tune, or with `every` all that it lists; who can use it is said."""
         ...
 
     def launch(self, plan: Plan, run: Run, say: Say) -> None:
@@ -94,7 +111,7 @@ class RemoteBackend(Protocol):
     def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]: ...
 
     def teardown(self, run: Run, everything: bool, say: Say) -> None:
-        """Delete the run's deployments; with `everything` also models, files, compute: all that the ledger holds."""
+        """Delete the run's deployments; with `everything` also models and files: all that the ledger holds."""
         ...
 
     def client(self, run: Run, endpoint: str | None, base: bool) -> ChatClient:

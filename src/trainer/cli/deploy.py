@@ -101,7 +101,7 @@ def teardown(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's name or folder.")] = None,
     every_run: Annotated[bool, typer.Option("--all", help="What every run below --root has deployed.")] = False,
     everything: Annotated[
-        bool, typer.Option("--everything", help="Also models, uploaded files and compute, not only deployments.")
+        bool, typer.Option("--everything", help="Also models and uploaded files, not only deployments.")
     ] = False,
     yes: Yes = False,
     root: Root = Path("runs"),

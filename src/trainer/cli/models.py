@@ -8,7 +8,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.console import Debug, command, out, say
-from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -24,30 +23,18 @@ def models(
     debug: Debug = False,
 ) -> None:
     """List the models that the fine-tuning service can tune, with the dates when they retire."""
+    from trainer.backends.remote import remote_backend
     from trainer.config.load import load_config
 
     settings = load_config(config, overrides or [])
-    if settings.backend.kind != "openai":
-        raise ConfigError(
-            f"backend.kind: is {settings.backend.kind!r}, expected 'openai', whose service has a list of models; "
-            "other backends take any model by its name"
-        )
-
-    from trainer.backends.openai.client import Service
-    from trainer.backends.openai.models import list_models, tunable
-    from trainer.backends.openai.settings import who_can_use_it
-
-    service = Service(settings.openai)
-    listed = list_models(service)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("model", "can be tuned", "tuned until", "answers until", "lifecycle"):
         table.add_column(column)
-    for model in listed if every else tunable(listed):
+    for model in remote_backend(settings.backend.kind).models(settings, every, say):
         can = {True: "yes", False: "no", None: "not said"}[model.can_tune]
         cells = (model.name, can, _day(model.tuning_until), _day(model.inference_until), model.lifecycle)
         table.add_row(*map(escape, cells))
-    out.print(table if table.row_count else f"{service.place} lists no model that can be fine-tuned")
-    say(who_can_use_it(settings))
+    out.print(table if table.row_count else "no model is listed that can be fine-tuned")
 
 
 def _day(day: "date | None") -> str:

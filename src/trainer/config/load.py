@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
+from trainer.config.service import foreign_settings, is_default
 from trainer.config.yaml_source import YamlSource, parse_yaml
 from trainer.errors import ConfigError, quoted, similar
 
@@ -34,8 +35,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """YAML that `load_config` reads back into an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """YAML that `load_config` reads back into an equal config; for a service without what means nothing to it."""
+    values = config.model_dump(mode="json")
+    if config.backend.kind == "openai":
+        for section, name in foreign_settings(config):
+            if is_default(config, section, name):
+                del values[section][name]
+    return yaml.safe_dump({section: fields for section, fields in values.items() if fields}, sort_keys=False)
 
 
 def _read(path: Path) -> str:

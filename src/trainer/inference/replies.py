@@ -7,7 +7,8 @@ from typing import Any
 
 from trainer.data.chat_template import PROBE, ChatMessages, RenderingError, Tools
 from trainer.data.rendering import Renderer
-from trainer.inference.tool_calls import Call, CallForm, call_form, generated_text, without_thinking
+from trainer.inference.call_forms import call_form, generated_text
+from trainer.inference.tool_calls import Call, CallForm, without_thinking
 
 THINKING_BEGINS, THINKING_ENDS = "<think>", "</think>"
 

@@ -1,22 +1,18 @@
-"""Tool calls in a model's own text, in the form in which its chat template writes them.
+"""Tool calls in a model's own text, in the form in which its chat template writes them (`call_forms.py`).
 
-The form is read off renderings of probe calls, never from a list of models, and used only when it reads the probes
-back. Nothing else counts as a call: that form is what was trained, and what the prompt shows the model.
+Nothing else counts as a call: that form is what was trained, and what the prompt shows the model.
 """
 
 import json
+import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import takewhile
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, Self
 
-from trainer.data.chat_template import ChatTemplate, RenderingError
+TEXT_TYPES = {"string", None}
 
-NAME = "probe_function"
-ARGUMENTS = {"first_key": "first text", "second_key": "second text"}
-
-_DECODER = json.JSONDecoder()
+_FUNCTION = re.compile(r"[\w.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ class Call:
 
 
 class Unit(Protocol):
-    """How one call is written between the brackets of all."""
+    """How one call is written between the brackets of all; a dataclass."""
 
     def read(self, text: str, position: int) -> tuple[list[Call], int] | None:
         """The calls that begin at `position`, and where they end; None where none does."""
@@ -53,8 +49,8 @@ class JsonUnit:
     arguments: tuple[str, ...]
 
     def read(self, text: str, position: int) -> tuple[list[Call], int] | None:
-        value, end = _json_at(text, position)
-        found = [_call(_at(item, self.name), _at(item, self.arguments)) for item in _as_list(value)]
+        value, end = json_at(text, position)
+        found = [_call(_at(item, self.name), _at(item, self.arguments)) for item in as_list(value)]
         calls = [call for call in found if call is not None]
         return (calls, end) if calls and len(calls) == len(found) else None
 
@@ -69,7 +65,7 @@ class NamedUnit:
         head = re.compile(rf"\s*(\S+?)\s*{_loose(self.between)}").match(text, position)
         if head is None:
             return None
-        value, end = _json_at(text, head.end())
+        value, end = json_at(text, head.end())
         call = _call(head[1], value)
         return None if call is None else ([call], end)
 
@@ -93,7 +89,11 @@ class FieldsUnit:
         pairs = [re.split(_loose(self.middle), field, maxsplit=1) for field in fields]
         if any(len(pair) != 2 for pair in pairs):
             return None
-        return [Call(found[1], {key.strip(): value.strip() for key, value in pairs})], found.end()
+        call = _call(found[1], {key.strip(): value.strip() for key, value in pairs})
+        return None if call is None else ([call], found.end())
+
+
+UNITS: tuple[type[JsonUnit | NamedUnit | FieldsUnit], ...] = (JsonUnit, NamedUnit, FieldsUnit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,24 @@ class CallForm:
 
     brackets: Brackets
     unit: Unit
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The form that `as_json` gave."""
+        kind = next(kind for kind in UNITS if kind.__name__ == value["kind"])
+        unit: dict[str, Any] = {
+            name: tuple(found) if isinstance(found, list) else found for name, found in value["unit"].items()
+        }
+        return cls(Brackets(**value["brackets"]), kind(**unit))
+
+    def as_json(self) -> dict[str, Any]:
+        """For another process."""
+        return {"kind": type(self.unit).__name__} | asdict(self)
+
+    @property
+    def opening(self) -> str:
+        """How calls begin; empty where they are the whole answer, and begin as JSON does."""
+        return self.brackets.opening.strip()
 
     def read(self, text: str) -> tuple[str, list[Call]]:
         """The text before the calls, and the calls. Without calls, or with broken ones, all of it is text."""
@@ -143,23 +161,29 @@ class CallForm:
             position = following.end()
 
 
-def call_form(template: ChatTemplate) -> CallForm | None:
-    """How `template` writes calls, or None where it does not, or in a way that cannot be read back."""
-    try:
-        bare, one = (_rendered(template, 1, arguments) for arguments in ({}, ARGUMENTS))
-    except RenderingError:
-        return None
-    try:
-        two: str | None = _rendered(template, 2, ARGUMENTS)
-    except RenderingError:  # Llama 3.1 refuses a second call
-        two = None
-    if two == one:  # gpt-oss writes only the first call
-        two = None
-    form = _json_form(one, two) or _fields_form(bare, one, two)
-    probes = [(one, 1), (two, 2)]
-    if form is None or any(text and form.read(text) != ("", [Call(NAME, ARGUMENTS)] * n) for text, n in probes):
-        return None
-    return form
+def before_call(text: str, opening: str) -> int:
+    """How many characters of `text` stand before anything that is, or may become, the opening of a call."""
+    if not opening:
+        return 0 if text.lstrip()[:1] in ("", "{", "[") else len(text)
+    if (at := text.find(opening)) >= 0:
+        return at
+    return len(text) - overlap(text, opening)
+
+
+def overlap(text: str, end: str) -> int:
+    """The length of the longest ending of `text` with which `end` begins."""
+    lengths = range(min(len(text), len(end) - 1), 0, -1)
+    return next((length for length in lengths if end.startswith(text[-length:])), 0)
+
+
+def typed(call: Call, tools: Sequence[Mapping[str, Any]]) -> Call:
+    """The call with the types that its tool declares, where the template's form writes every argument as text."""
+    for tool in tools:
+        if tool["function"]["name"] == call.name:
+            declared = tool["function"].get("parameters", {}).get("properties", {})
+            found = {key: _value(value, declared.get(key, {}).get("type")) for key, value in call.arguments.items()}
+            return Call(call.name, found)
+    return call
 
 
 def without_thinking(text: str) -> str:
@@ -167,76 +191,12 @@ def without_thinking(text: str) -> str:
     return text.rpartition("</think>")[2]
 
 
-def _rendered(template: ChatTemplate, count: int, arguments: Mapping[str, str]) -> str:
-    """What the model generates to make `count` probe calls, without its thinking and the token that ends it."""
-    function = {"name": NAME, "arguments": json.dumps(arguments)}
-    calls = [{"id": f"probe000{number}", "type": "function", "function": function} for number in range(count)]
-    answer = template.adapt({"role": "assistant", "content": "", "tool_calls": calls})
-    tool = {"name": NAME, "description": "A probe.", "parameters": {"type": "object", "properties": {}}}
-    question = {"role": "user", "content": "probe question"}
-    return without_thinking(generated_text(template, [question, answer], [{"type": "function", "function": tool}]))
-
-
-def generated_text(template: ChatTemplate, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
-    """What the model generates for the last of `messages`, without the token that ends it. Raises: RenderingError."""
-    prompt, row = template.text(messages[:-1], tools, prompt=True), template.text(messages, tools)
-    if not row.startswith(prompt):
-        raise RenderingError("the chat template rewrites what stands before the answer")
-    marker = str(template.tokenizer.convert_ids_to_tokens(template.end_marker(messages[-1])))
-    return row[len(prompt) :].partition(marker)[0]
-
-
-def _json_form(one: str, two: str | None) -> CallForm | None:
-    """Calls whose arguments are JSON, with the name in the same value or before it."""
-    for begin in (match.start() for match in re.finditer(r"[{\[]", one)):
-        value, end = _json_at(one, begin)
-        if value is None or ARGUMENTS["second_key"] not in one[begin:end]:
-            continue
-        item = _as_list(value)[0]
-        name, arguments = (
-            _path(item, lambda inner: inner == NAME),
-            _path(item, lambda inner: _object(inner) == ARGUMENTS),
-        )
-        at = one.find(NAME)
-        if name is not None and arguments is not None:
-            brackets = _brackets(one, None if isinstance(value, list) else two, begin, end)
-            return CallForm(brackets, JsonUnit(name, arguments))
-        if 0 <= at < begin and arguments == ():
-            return CallForm(_brackets(one, two, at, end), NamedUnit(one[at + len(NAME) : begin]))
-        return None
-    return None
-
-
-def _fields_form(bare: str, one: str, two: str | None) -> CallForm | None:
-    """Calls whose name and arguments stand between tags."""
-    words = (NAME, *(word for pair in ARGUMENTS.items() for word in pair))
-    found = re.search("(.*?)".join(map(re.escape, words)), one, re.DOTALL)
-    if found is None or found[2] != found[4] or not all(tag.strip() for tag in found.groups()):
-        return None
-    brackets = _brackets(one, two, found.start(), found.end())
-    after_name = bare.partition(NAME)[2].removesuffix(brackets.closing)
-    unit = FieldsUnit(found[1], found[2], found[3], brackets.tail, after_name)
-    return CallForm(replace(brackets, tail=""), unit)
-
-
-def _brackets(one: str, two: str | None, begin: int, end: int) -> Brackets:
-    """What stands around the unit that is at `begin` to `end` of the probe with one call."""
-    rest = one[end:]
-    second = two.rfind(one[begin:end]) if two is not None else -1
-    if two is None or second <= begin:
-        return Brackets(one[:begin], rest, None, "")
-    between = two[end:second]
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(rest, between, strict=False))
-    tail = "".join(char for char, _ in same)
-    return Brackets(one[:begin], tail, between[len(tail) :], rest[len(tail) :])
-
-
 def _loose(literal: str) -> str:
     """A pattern for `literal`, however much white space stands where it has some, and at its ends."""
     return r"\s*" + r"\s*".join(map(re.escape, literal.split())) + (r"\s*" if literal.split() else "")
 
 
-def _json_at(text: str, position: int) -> tuple[Any, int]:
+def json_at(text: str, position: int) -> tuple[Any, int]:
     """The JSON value that begins at `position`, and its end; None where there is none."""
     begin = position + len(text[position:]) - len(text[position:].lstrip())
     try:
@@ -245,18 +205,9 @@ def _json_at(text: str, position: int) -> tuple[Any, int]:
         return None, position
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """One value or several, as a list."""
     return value if isinstance(value, list) else [value]
-
-
-def _path(value: Any, wanted: Callable[[Any], bool]) -> tuple[str, ...] | None:
-    """The keys of nested objects that lead to what is wanted."""
-    if wanted(value):
-        return ()
-    for name, inner in value.items() if isinstance(value, dict) else ():
-        if (rest := _path(inner, wanted)) is not None:
-            return (name, *rest)
-    return None
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:
@@ -266,18 +217,39 @@ def _at(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def _call(name: Any, arguments: Any) -> Call | None:
-    found = _object(arguments)
-    return Call(name, found) if isinstance(name, str) and isinstance(found, dict) else None
+    found = as_object(arguments)
+    named = isinstance(name, str) and _FUNCTION.fullmatch(name)
+    return Call(name, found) if named and isinstance(found, dict) else None
 
 
-def _object(value: Any) -> Any:
+def as_object(value: Any) -> Any:
     """Arguments may be written as an object, or as a string that holds one."""
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return _DECODER.decode(value)
     except (ValueError, RecursionError):
         return None
+
+
+def _value(value: Any, declared: Any) -> Any:
+    if not isinstance(value, str) or isinstance(declared, list) or declared in TEXT_TYPES:
+        return value
+    try:
+        return _DECODER.decode(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _finite(number: str) -> float:
+    """JSON has no number that is not finite, and an answer must not hold one."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is not finite")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def _whole_numbers(value: Any) -> Any:

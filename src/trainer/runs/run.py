@@ -1,6 +1,6 @@
 """One run: a folder whose files are the interface between training, commands, dashboards and people.
 
-config.yaml      every setting, resolved (no `auto` left)       status.json     state, step, process, error
+config.yaml      the settings, resolved (no `auto` left)         status.json     state, step, process, error
 manifest.json    data, base model, versions, hardware;          events.jsonl    what happened, in words
                  every row that on_overlength touched
 results.csv      loss and token accuracy by step                metrics.jsonl   everything else that is measured

@@ -8,11 +8,22 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.entra import claims_of
 from tests.integration.azure_twin import catalog, resources
 from tests.integration.azure_twin.blobs import Blobs
+from tests.integration.azure_twin.pending import Operation
+from tests.integration.azure_twin.refusals import (
+    FINAL,
+    VERSIONED,
+    Body,
+    is_version,
+    kind_of,
+    missing,
+    reasons_against,
+    reasons_against_deleting,
+    refusal,
+)
 from tests.integration.azure_twin.types import Types
 from tests.integration.azure_twin.world import (
     ACCOUNT,
@@ -29,30 +40,9 @@ from tests.integration.azure_twin.world import (
 )
 from tests.loopback import Request, Response
 
-Body = dict[str, Any]
 AUDIENCES = ("https://management.azure.com", "https://management.core.windows.net")
-VERSIONED = ("codes", "environments", "data", "models")
 CHANGEABLE = frozenset({"isArchived", "tags", "description", "displayName"})
-FINAL = ("Completed", "Failed", "Canceled")
 OPERATIONS = f"{SUBSCRIPTION_ID}/providers/{PROVIDER}/locations/{REGION}/mfeOperations"
-
-
-@dataclass
-class Operation:
-    """What takes time: polled `polls` times while it is under way, unless `ends` says when it has ended."""
-
-    path: str
-    finish: Callable[[], None]
-    polls: int
-    ends: Callable[[], bool] = lambda: True
-    status: str = "InProgress"
-    error: Body | None = None
-
-    def poll(self) -> None:
-        self.polls -= 1
-        if self.status == "InProgress" and self.polls < 0 and self.ends():
-            self.status = "Succeeded"
-            self.finish()
 
 
 @dataclass
@@ -93,7 +83,7 @@ class Arm:
         """What costs by the hour: jobs that have not ended, deployments, computes that were made here."""
         found = []
         for path, body in self.resources.items():
-            kind = _kind(path)
+            kind = kind_of(path)
             running = kind == "workspaces/jobs" and body["properties"]["status"] not in FINAL
             ours = kind == "workspaces/computes" and path in self.created
             if running or ours or kind == "workspaces/onlineEndpoints/deployments":
@@ -123,9 +113,9 @@ class Arm:
             challenge = (
                 f'Bearer authorization_uri="https://login.microsoftonline.com/common", resource="https://{ARM_HOST}/"'
             )
-            return _refusal(401, "AuthenticationFailed", "Authentication failed.") | {"WWW-Authenticate": challenge}
+            return refusal(401, "AuthenticationFailed", "Authentication failed.") | {"WWW-Authenticate": challenge}
         if "api-version" not in request.query:
-            return _refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
+            return refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
         with self.lock:
             return self._answer(request)
 
@@ -148,7 +138,7 @@ class Arm:
         if path.lower() == WORKSPACE_ID.lower():
             return Response(200, self.workspace)
         if not path.lower().startswith(WORKSPACE_ID.lower() + "/"):
-            return _missing(path)
+            return missing(path)
         return self._below(request, path[len(WORKSPACE_ID) + 1 :])
 
     def _location(self, rest: str) -> Response:
@@ -159,7 +149,7 @@ class Arm:
                 return Response(200, catalog.quotas(self.limits))
             case "vmsizes":
                 return Response(200, catalog.vm_sizes())
-        return _missing(rest)
+        return missing(rest)
 
     def _below(self, request: Request, path: str) -> Response:
         parts = path.split("/")
@@ -176,7 +166,7 @@ class Arm:
                 return self._patch(request, path)
             case "DELETE":
                 return self._delete(path)
-        return _refusal(405, "MethodNotAllowed", request.method)
+        return refusal(405, "MethodNotAllowed", request.method)
 
     def _get(self, request: Request, path: str) -> Response:
         for operation in list(self.operations.values()):
@@ -185,10 +175,10 @@ class Arm:
         body = self.resources.get(path)
         named = path.split("/")[0] in VERSIONED and path.count("/") == 1
         if named and (versions := self._versions(path)):
-            body = resources.container(path, _kind(path), versions)
+            body = resources.container(path, kind_of(path), versions)
         if body is None:
-            return _missing(path)
-        self.types.check(_kind(path), request.query["api-version"], body, answer=True)
+            return missing(path)
+        self.types.check(kind_of(path), request.query["api-version"], body, answer=True)
         return Response(200, body)
 
     def _versions(self, path: str) -> list[Body]:
@@ -203,7 +193,7 @@ class Arm:
         if path in VERSIONED:
             names = sorted({name.split("/")[1] for name in self.resources if name.startswith(f"{path}/")})
             paths = [f"{path}/{name}" for name in names]
-            found = [resources.container(one, _kind(one), self._versions(one)) for one in paths]
+            found = [resources.container(one, kind_of(one), self._versions(one)) for one in paths]
         if wanted := request.query.get("hash"):  # of the whole workspace: the name that is asked for is a new one
             found = [body for name, body in self.resources.items() if name.startswith(path.split("/")[0] + "/")]
             found = [body for body in found if body["properties"]["properties"].get("hash_sha256") == wanted]
@@ -221,10 +211,10 @@ class Arm:
             default = request.query.get("isDefault", "").lower() == "true"
             return Response(200, {"value": [b for b in bodies.values() if not default or b["properties"]["isDefault"]]})
         if parts[1] not in bodies:
-            return _missing("/".join(parts))
+            return missing("/".join(parts))
         if parts[2:] == ["listSecrets"]:
             if self.identity_stores:
-                return _refusal(400, "UserError", "This datastore has no secrets.")
+                return refusal(400, "UserError", "This datastore has no secrets.")
             return Response(200, {"secretsType": "AccountKey", "key": self.blobs.key})
         return Response(200, bodies[parts[1]])
 
@@ -241,7 +231,7 @@ class Arm:
                 return Response(200, self.keys[parent] | {"accessToken": self.keys[parent]["primaryKey"]})
             case "getLogs" if parent in self.resources:
                 return Response(200, {"content": self.deployment_log(parent)})
-        return _missing(path)
+        return missing(path)
 
     def _start_upload(self, parent: str) -> Response:
         """A container for what will be uploaded, and a signature for it; asked again, the same one."""
@@ -257,7 +247,7 @@ class Arm:
 
     def _cancel(self, path: str) -> Response:
         if path not in self.resources:
-            return _missing(path)
+            return missing(path)
         body = self.resources[path]["properties"]
         if body["status"] in FINAL:
             return Response(200)
@@ -269,15 +259,15 @@ class Arm:
         return self._accepted(Operation(path, lambda: None, self.polls))
 
     def _put(self, request: Request, path: str) -> Response:
-        body, kind, version = request.json(), _kind(path), request.query["api-version"]
+        body, kind, version = request.json(), kind_of(path), request.query["api-version"]
         self.types.check(kind, version, body, answer=False)
         before = self.resources.get(path)
-        if refusal := self._reasons_against(path, body, before):
-            return refusal
+        if refused := reasons_against(self.resources, path, body, before):
+            return refused
         made = _maker(kind)(path, body)
         if before is not None:  # the same again, or a change
             made["systemData"] = before["systemData"]
-            if kind == "workspaces/jobs" or _is_version(path):
+            if kind == "workspaces/jobs" or is_version(path):
                 made = before
                 for name in CHANGEABLE & body["properties"].keys():
                     made["properties"][name] = body["properties"][name]
@@ -290,48 +280,10 @@ class Arm:
         self.types.check(kind, version, answer.body, answer=True)
         return answer
 
-    def _reasons_against(self, path: str, body: Body, before: Body | None) -> Response | None:
-        parts, properties = path.split("/"), body["properties"]
-        if before is not None and before["properties"].get("provisioningState") in ("Creating", "Updating", "Deleting"):
-            return _refusal(409, "Conflict", f"{path} is in state {before['properties']['provisioningState']}")
-        if parts[0] == "jobs":
-            if before is not None and not _same(before["properties"].get("command"), properties.get("command")):
-                return _refusal(409, "UserError", f"A job with the name {parts[1]} exists, and is another.")
-            if (compute := properties.get("computeId")) and _relative(compute) not in self.resources:
-                return _refusal(400, "UserError", f"The compute {compute} was not found.")
-            wanted = [properties.get("codeId"), properties.get("environmentId")]
-            return self._absent([one for one in wanted if one and "/workspaces/" in one])
-        if len(parts) == 4 and parts[2] == "deployments":
-            if "/".join(parts[:2]) not in self.resources:
-                return _refusal(404, "ParentResourceNotFound", f"The endpoint {parts[1]} was not found.")
-            code = (properties.get("codeConfiguration") or {}).get("codeId")
-            wanted = [properties.get("model"), properties.get("environmentId"), code]
-            return self._absent([one for one in wanted if one and "/workspaces/" in one])
-        if parts[0] == "onlineEndpoints":
-            return self._bad_traffic(path, properties)
-        if _is_version(path) and before is not None:
-            for name in ("codeUri", "modelUri", "dataUri"):
-                if properties.get(name) and properties[name] != before["properties"].get(name):
-                    return _refusal(409, "UserError", f"{path} exists, and its {name} cannot change.")
-        return None
-
-    def _absent(self, references: list[str]) -> Response | None:
-        gone = [one for one in references if _relative(one) not in self.resources]
-        return _refusal(400, "UserError", f"Not found: {', '.join(gone)}") if gone else None
-
-    def _bad_traffic(self, path: str, properties: Body) -> Response | None:
-        traffic = properties.get("traffic") or {}
-        unknown = [name for name in traffic if f"{path}/deployments/{name}" not in self.resources]
-        if unknown:
-            return _refusal(400, "BadArgument", f"Traffic for deployments that do not exist: {', '.join(unknown)}")
-        if sum(traffic.values()) not in (0, 100):
-            return _refusal(400, "BadArgument", "The traffic of all deployments must be 0 or 100 in all.")
-        return None
-
     def _begin(self, path: str, made: Body, new: bool) -> Response:
         """Start what takes time, and answer."""
         code = 201 if new else 200
-        match _kind(path):
+        match kind_of(path):
             case "workspaces/jobs":
                 if new and self.run_job is not None:
                     self.run_job(made["name"])
@@ -361,24 +313,17 @@ class Arm:
 
     def _patch(self, request: Request, path: str) -> Response:
         if path not in self.resources:
-            return _missing(path)
+            return missing(path)
         change, body = request.json(), self.resources[path]
-        if refusal := self._reasons_against(path, {"properties": change.get("properties") or {}}, body):
-            return refusal
+        if refused := reasons_against(self.resources, path, {"properties": change.get("properties") or {}}, body):
+            return refused
         body["properties"] |= change.get("properties") or {}
         body["tags"] = change.get("tags") or body.get("tags") or {}
         return Response(200, body)
 
     def _delete(self, path: str) -> Response:
-        job = (
-            self.resources[path]["properties"] if path in self.resources and _kind(path) == "workspaces/jobs" else None
-        )
-        if job is not None and job["status"] not in FINAL:
-            return _refusal(409, "Conflict", "The job has not ended; cancel it first.")
-        if path.split("/")[2:3] == ["deployments"]:
-            traffic = self.resources.get("/".join(path.split("/")[:2]), {"properties": {}})["properties"].get("traffic")
-            if path in self.resources and (traffic or {}).get(path.split("/")[3]):
-                return _refusal(400, "BadArgument", "The deployment has traffic; set it to 0 first.")
+        if refused := reasons_against_deleting(self.resources, path):
+            return refused
         concerned = [one for one in self.resources if one == path or one.startswith(f"{path}/")]
         if not concerned:
             return Response(204)
@@ -409,7 +354,7 @@ class Arm:
     def _operation(self, name: str, status: bool) -> Response:
         operation = self.operations.get(name)
         if operation is None:
-            return _missing(name)
+            return missing(name)
         operation.poll()
         if status:
             body = {"id": f"{OPERATIONS}Status/{name}", "name": name, "status": operation.status, "startTime": now()}
@@ -417,10 +362,6 @@ class Arm:
         if operation.status == "InProgress":
             return Response(202, None, {"Location": f"https://{ARM_HOST}{OPERATIONS}Results/{name}"})
         return Response(200, self.resources.get(operation.path))
-
-
-def _kind(path: str) -> str:
-    return "/".join(["workspaces", *path.split("/")[::2]])
 
 
 def _maker(kind: str) -> Callable[[str, Body], Body]:
@@ -434,29 +375,3 @@ def _maker(kind: str) -> Callable[[str, Body], Body]:
         case "workspaces/computes":
             return resources.compute
     return lambda path, body: resources.version(path, kind, body)
-
-
-def _is_version(path: str) -> bool:
-    return path.split("/")[0] in VERSIONED and path.count("/") == 3
-
-
-def _relative(identity: str) -> str:
-    """The path below the workspace of a full id, in whatever case its fixed parts are."""
-    return re.sub(r"(?i)^(azureml:)?/subscriptions/.*?/workspaces/[^/]+/", "", identity)
-
-
-def _same(one: str | None, other: str | None) -> bool:
-    return " ".join((one or "").split()) == " ".join((other or "").split())
-
-
-def _missing(path: str) -> Response:
-    return _refusal(404, "ResourceNotFound", f"Not found: {path}")
-
-
-class _Refusal(Response):
-    def __or__(self, headers: dict[str, str]) -> Response:
-        return Response(self.status, self.body, headers)
-
-
-def _refusal(status: int, code: str, message: str) -> _Refusal:
-    return _Refusal(status, {"error": {"code": code, "message": message}})

@@ -5,23 +5,21 @@ A wait costs nothing real and is counted: a command's patience is the real one, 
 
 import contextlib
 import copy
-import io
 import os
 import shutil
 import threading
 import time
-import traceback
 import types
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from tests import loopback
-from tests.integration.azure_twin.arm import FINAL
+from tests.commands import Done, performed
 from tests.integration.azure_twin.journey import CLUSTER, CONFIG, MACHINE, SERVER
+from tests.integration.azure_twin.refusals import FINAL
 from tests.integration.azure_twin.twin import Twin
 from trainer.runs import Run
 from trainer.runs.ledger import Entry, Ledger
@@ -29,24 +27,6 @@ from trainer.runs.ledger import Entry, Ledger
 RUN = "glossary"
 TIMEOUT_SECONDS, HANG_SECONDS = 2.0, 3.0
 ROWS = 8
-
-
-@dataclass
-class Done:
-    """What a command has left. `waited_seconds` were not really waited."""
-
-    code: int
-    out: str
-    err: str
-    waited_seconds: float
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("error:")]
-
-    @property
-    def has_traceback(self) -> bool:
-        return "Traceback (most recent call last)" in self.out + self.err
 
 
 @dataclass
@@ -95,19 +75,7 @@ class World:
         shutil.copytree(snapshot.folder, self.folder)
 
     def command(self, *words: str) -> Done:
-        from trainer.cli.main import train_app, trainer_app
-
-        app, arguments = (train_app, words[1:]) if words[0] == "train" else (trainer_app, words)
-        out, err, code, before = io.StringIO(), io.StringIO(), 0, self.waited
-        with self._virtual_time(), self._surroundings(), redirect_stdout(out), redirect_stderr(err):
-            try:
-                app(args=list(arguments), standalone_mode=True)
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-            except BaseException:
-                code = 1
-                traceback.print_exc()
-        return Done(code, out.getvalue(), err.getvalue(), self.waited - before)
+        return performed(words, lambda: self.waited, self._virtual_time(), self._surroundings())
 
     # What is there, and what the ledger knows
 

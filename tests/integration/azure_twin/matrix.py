@@ -18,8 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests.commands import Done
 from tests.integration.azure_twin.blobs import Missing
-from tests.integration.azure_twin.commands import Done, World
+from tests.integration.azure_twin.commands import World
 from tests.integration.azure_twin.operations import OPERATIONS, Operation, Stages
 from tests.integration.azure_twin.twin import twin
 from tests.loopback import FAULTS, Fault

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.entra import token_of
-from tests.integration.azure_twin.arm import FINAL, Arm
+from tests.integration.azure_twin.arm import Arm
 from tests.integration.azure_twin.mount import Mount, Place, place_of
 from tests.integration.azure_twin.plane import Tracking
+from tests.integration.azure_twin.refusals import FINAL
 from tests.integration.azure_twin.world import GROUP, PLANE_HOST, SUBSCRIPTION, WORKSPACE, WORKSPACE_ID, now
 
 SYNC_SECONDS = 0.1

@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from tests.entra import claims_of
-from tests.integration.azure_twin.arm import FINAL, Arm
+from tests.integration.azure_twin.arm import Arm
+from tests.integration.azure_twin.refusals import FINAL
 from tests.integration.azure_twin.world import PLANE_HOST
 from tests.loopback import HOST, Request, Response
 

@@ -11,6 +11,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from tests.entra import claims_of
 from tests.integration.azure_twin.arm import Arm
 from tests.integration.azure_twin.mount import place_of
 from tests.integration.azure_twin.servers import free_port, serving_python
@@ -18,6 +19,7 @@ from tests.loopback import HOST, Request, Response
 
 START = "from azureml_inference_server_http import amlserver_linux; amlserver_linux.run('127.0.0.1', {port}, 1)"
 READY_SECONDS = 240.0
+TOKEN_AUDIENCE = "https://ml.azure.com"
 DROPPED = frozenset({"host", "connection", "content-length", "authorization", "accept-encoding", "transfer-encoding"})
 
 
@@ -54,8 +56,7 @@ class Scoring:
         endpoint = self.arm.resources.get(f"onlineEndpoints/{name}")
         if endpoint is None:
             return Response(404, {"error": {"code": "NotFound", "message": "no such endpoint"}})
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if bearer not in self.arm.keys[f"onlineEndpoints/{name}"].values():
+        if not self._is_let_in(request, name, str(endpoint["properties"].get("authMode"))):
             return Response(401, {"error": {"code": "Unauthorized", "message": "Please provide a valid key."}})
         traffic = endpoint["properties"].get("traffic") or {}
         chosen = request.headers.get("azureml-model-deployment") or max(
@@ -71,6 +72,14 @@ class Scoring:
             answer = Response(424, answer.body, answer.headers | own)
         answer.headers |= {"azureml-model-deployment": chosen}
         return answer
+
+    def _is_let_in(self, request: Request, name: str, mode: str) -> bool:
+        """By a key of the endpoint, or by a token of Entra's for Azure ML, and by nothing else."""
+        if mode.lower() == "aadtoken":
+            claims = claims_of(request)
+            return claims is not None and claims["aud"].rstrip("/") == TOKEN_AUDIENCE
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        return bearer in self.arm.keys[f"onlineEndpoints/{name}"].values()
 
     def _forward(self, request: Request, server: Server) -> Response:
         connection = HTTPConnection(HOST, server.port, timeout=180)

@@ -62,6 +62,17 @@ def test_a_row_that_would_be_cut_off_is_refused_where_it_can_be_counted(
     assert len(refused.value.problems) == 6
 
 
+def test_long_rows_are_told_with_the_rows_that_break_a_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, words=30)
+    with (tmp_path / "b.jsonl").open("a") as file:
+        file.write('{"messages": []}\n')
+    monkeypatch.setattr("trainer.backends.openai.tokens.encoding_for", lambda family: ("o200k_base", len))
+    with pytest.raises(DataError) as refused:
+        check_data(load(tmp_path, "data.max_length=100"), "gpt-4.1")
+    assert sum(": LENGTH: " in problem for problem in refused.value.problems) == 6
+    assert any("b.jsonl:14:" in problem for problem in refused.value.problems)
+
+
 def test_nano_reads_half_as_much(tmp_path: Path) -> None:
     write(tmp_path)
     limits = {family: check_data(load(tmp_path), family).max_length for family in ("gpt-4.1", "gpt-4.1-nano")}

@@ -23,7 +23,6 @@ FOREIGN = {
     "training.seed=2147483648": "training.seed: is 2,147,483,648, expected at most",
     "data.on_overlength=drop": "data.on_overlength: is 'drop', expected 'error'",
     "data.train=[{path: a, weight: 2}]": "data.train: 'a' has weight 2, expected 1",
-    "openai.train_url_variable=NOT_SET": "openai.train_url_variable: 'NOT_SET' is not set in the environment",
 }
 
 
@@ -48,13 +47,28 @@ def test_all_are_told_at_once(tmp_path: Path) -> None:
     assert len(refused.value.problems) == 3
 
 
+def test_what_may_stand_beside_it_is_written_down_and_read_back(tmp_path: Path) -> None:
+    config = load(tmp_path, "azureml.compute=gpus")
+    refuse_settings(config)
+    (tmp_path / "config.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "config.yaml") == config
+
+
 def test_a_run_s_own_config_can_be_run_again(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(dump_config(resolve_service(load(tmp_path))))
     refuse_settings(load_config(tmp_path / "config.yaml"))
 
 
 @pytest.mark.parametrize(
-    "name", ["api_version=2024-10-21", "training_type=Standard", "base_deployment=x", "subscription=x", "account=x"]
+    "name",
+    [
+        "api_version=2024-10-21",
+        "training_type=Standard",
+        "base_deployment=x",
+        "subscription=x",
+        "account=x",
+        "management_url=x",
+    ],
 )
 def test_openai_has_nothing_of_azure(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only Azure has it"):

@@ -7,8 +7,9 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer
 from trainer.data.chat_template import ChatTemplate
+from trainer.inference.call_forms import call_form
 from trainer.inference.serve.text import TextStream
-from trainer.inference.serve.tool_calls import Call, CallForm
+from trainer.inference.tool_calls import Call, CallForm
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "[CALLS]"]
 CALL_JSON = "{'name': c.function.name, 'arguments': c.function.arguments} | tojson"
@@ -44,7 +45,7 @@ XML = template(
 
 
 def form_of(source: str) -> CallForm | None:
-    return CallForm.of(ChatTemplate(make_tokenizer(source, SPECIAL)))
+    return call_form(ChatTemplate(make_tokenizer(source, SPECIAL)))
 
 
 def rendered(source: str, *calls: dict[str, Any]) -> str:
@@ -66,8 +67,8 @@ def test_a_call_is_read_as_the_template_writes_it(source: str, arguments: dict[s
     form = form_of(source)
     assert form is not None
     text = rendered(source, arguments)
-    (call,) = form.parse(text[text.index(form.opening) :]) or []
-    assert (call.name, json.loads(call.arguments)) == ("add", arguments)
+    before, (call,) = form.read(text[text.index(form.opening) :])
+    assert (before, call) == ("", Call("add", arguments))
 
 
 @pytest.mark.parametrize("source", [HERMES, MISTRAL])
@@ -75,8 +76,8 @@ def test_several_calls_are_read(source: str) -> None:
     form = form_of(source)
     assert form is not None
     text = rendered(source, {"a": 1}, {"a": 2}, {"a": 3})
-    calls = form.parse(text[text.index(form.opening) :]) or []
-    assert [json.loads(call.arguments) for call in calls] == [{"a": 1}, {"a": 2}, {"a": 3}]
+    _, calls = form.read(text[text.index(form.opening) :])
+    assert [call.arguments for call in calls] == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
 @pytest.mark.parametrize("source", [CHATML, XML])
@@ -91,13 +92,15 @@ def test_a_template_without_json_calls_has_no_form(source: str) -> None:
         '<tool_call>\n{"name": "add", "arguments": 7}',
         '<tool_call>\n{"name": "add me", "arguments": {}}',
         '<tool_call>\n{"function": "add"}',
+        '<tool_call>\n{"name": "add", "arguments": {"a": NaN}}\n</tool_call>',
+        '<tool_call>\n{"name": "add", "arguments": {"a": 1e999}}\n</tool_call>',
         "<tool_call>\n" + "{" * 100_000,
     ],
 )
 def test_what_only_begins_like_a_call_is_none(text: str) -> None:
     form = form_of(HERMES)
     assert form is not None
-    assert form.parse(text) is None
+    assert form.read(text) == (text, [])
 
 
 def fed(text: str, stops: list[str], opening: str | None = None, at_once: bool = False) -> tuple[list[str], TextStream]:
@@ -158,7 +161,28 @@ def test_where_tools_are_given_control_tokens_are_left_out_too() -> None:
     assert "".join(pieces) == "No tool needed."
 
 
-def test_calls_compare_by_value() -> None:
-    form = form_of(HERMES)
-    assert form is not None
-    assert form.parse('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>') == [Call("add", '{"a": 1}')]
+BARE = [  # what is written where a call is the whole answer, what is shown of it, and what is kept as a call
+    ('\n{"name": "add", "parameters": {}}<|im_end|>', "", '\n{"name": "add", "parameters": {}}<|im_end|>'),
+    ("[1, 2]", "", "[1, 2]"),
+    ("Use {a} now", "Use {a} now", ""),
+    (" \n", " \n", ""),
+]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize(("text", "shown", "kept"), BARE)
+def test_where_a_call_is_the_whole_answer_it_begins_as_json_does(
+    text: str, shown: str, kept: str, at_once: bool
+) -> None:
+    pieces, stream = fed(text, [], opening="", at_once=at_once)
+    assert ("".join(pieces), stream.call_text) == (shown, kept)
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_stop_string_before_a_call_ends_the_answer_and_one_within_it_does_not(at_once: bool) -> None:
+    pieces, stream = fed("a STOP <tool_call>", ["STOP"], "<tool_call>", at_once)
+    assert ("".join(pieces), stream.stopped, stream.call_text) == ("a ", True, "")
+    pieces, stream = fed("a <tool_call>STOP", ["STOP"], "<tool_call>", at_once)
+    assert ("".join(pieces), stream.stopped, stream.call_text) == ("a ", False, "<tool_call>STOP")
+    pieces, stream = fed("a <tool", ["<tool"], "<tool_call>", at_once)
+    assert ("".join(pieces), stream.stopped, stream.call_text) == ("a ", True, "")

@@ -9,7 +9,8 @@ import trl
 
 from tests.conftest import make_tokenizer
 from trainer.data.chat_template import ChatTemplate
-from trainer.inference.tool_calls import Call, CallForm, call_form, generated_text
+from trainer.inference.call_forms import call_form, generated_text
+from trainer.inference.tool_calls import Call, CallForm
 
 HEAD = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
 TAIL = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -92,6 +93,18 @@ def as_text(value: object) -> str:
 @pytest.mark.parametrize("call", GIVEN, ids=["values", "no arguments", "nested"])
 def test_what_the_template_writes_is_read_back(name: str, call: tuple[str, dict[str, object]]) -> None:
     assert form_of(name).read(written(name, call)) == ("", as_read(name, call))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_form_is_the_same_in_another_process(name: str) -> None:
+    form = form_of(name)
+    assert CallForm.from_json(json.loads(json.dumps(form.as_json()))) == form
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("function", ["add me", "", "a" * 65])
+def test_what_no_function_can_be_called_is_no_call(name: str, function: str) -> None:
+    assert form_of(name).read(written(name, (function, {"city": "Bonn"})))[1] == []
 
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - {"a bare object"}))

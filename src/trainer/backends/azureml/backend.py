@@ -18,7 +18,7 @@ from trainer.backends.azureml.submit import found_or_none, submit
 from trainer.backends.azureml.workspace import Place, connect
 from trainer.backends.http import Say, patiently
 from trainer.backends.once import delete_once
-from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Plan
+from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, TrainerError
 from trainer.inference.client import ChatClient
@@ -37,6 +37,13 @@ class AzureML:
     def check(self, config: RunConfig, say: Say) -> Plan:
         """Everything that can be verified without creating anything. Raises: ConfigError, DataError, BackendError."""
         return preflight(config, say)
+
+    def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[Model]:
+        """Raises: ConfigError, always: what can be trained here is not a list."""
+        raise ConfigError(
+            "backend.kind: is 'azureml', expected 'openai', whose service has a list of models; this one takes any "
+            "model of the hub by its name"
+        )
 
     def launch(self, plan: Plan, run: Run, say: Say) -> None:
         """Create the run's job. Raises: BackendError; the same run's `resume` then goes on with it."""

@@ -19,7 +19,8 @@ def read_secret(vault: str, name: str) -> str:
             f"{vault}/secrets/{urllib.parse.quote(name, safe='')}?api-version={VERSION}",
             headers={"Authorization": f"Bearer {_token()}"},
         )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+        opener = urllib.request.build_opener()  # urlopen would keep the proxy of the process's first call
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
             return str(json.load(answer)["value"])
     except urllib.error.HTTPError as error:
         raise ConfigError(

@@ -18,7 +18,7 @@ from trainer.backends.azureml.workspace import Place, check_packages, connect, f
 from trainer.backends.http import Say, patiently
 from trainer.backends.remote import Plan
 from trainer.config.schema import RunConfig
-from trainer.errors import BackendError, ConfigError, DataError
+from trainer.errors import Attempts, BackendError, ConfigError
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -41,18 +41,15 @@ class Details:
 def preflight(config: RunConfig, say: Say) -> Plan:
     """Look at place, machine, data and base. Raises: ConfigError, DataError, MissingDependency, BackendError."""
     check_packages()
-    problems, data_error = _problems_of_config(config), None
+    attempts, problems = Attempts(), _problems_of_config(config)
     place, site = _survey(config, problems, say)
-    amounts = None
-    try:
-        amounts = measure(config, site.machine, say)
-        problems += amounts.problems
-    except DataError as error:
-        data_error = error
-    problems += site.problems
+    amounts = attempts.make(measure, config, site.machine, say)
+    problems += [*(amounts.problems if amounts else ()), *site.problems]
     if amounts is not None and site.machine is not None:
         problems += _fit(config, amounts, site)
-    _raise_together(problems, data_error)
+    if problems:
+        attempts.errors.append(ConfigError(*problems))
+    attempts.end()
     assert place is not None
     assert amounts is not None
     price = price_of(config.azureml, site.instance_type, site.region)
@@ -129,11 +126,3 @@ def _fit(config: RunConfig, amounts: Amounts, site: Site) -> list[str]:
                 f"disk: about {told} between {machine.disk_bytes // GIB} and 128, by where its node keeps files"
             )
     return problems
-
-
-def _raise_together(problems: list[str], data: DataError | None) -> None:
-    """Raises: DataError where only rows are wrong, ConfigError with everything otherwise."""
-    if problems:
-        raise ConfigError(*problems, *(data.problems if data else ()))
-    if data is not None:
-        raise data

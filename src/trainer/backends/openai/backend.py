@@ -16,8 +16,10 @@ from trainer.backends.openai.jobs import order
 from trainer.backends.openai.launching import continue_launch, job_of, start
 from trainer.backends.openai.leaving import teardown
 from trainer.backends.openai.mirror import bring_home
+from trainer.backends.openai.models import list_models, tunable
+from trainer.backends.openai.settings import who_can_use_it
 from trainer.backends.openai.statuses import ENDED
-from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Plan
+from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatClient
@@ -34,6 +36,12 @@ class OpenAIService:
 
     def check(self, config: RunConfig, say: Say) -> Plan:
         return preflight.check(config, say)
+
+    def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[Model]:
+        service = Service(config.openai)
+        listed = list_models(service)
+        say(f"{service.place}: {who_can_use_it(config)}")
+        return listed if every else tunable(listed)
 
     def launch(self, plan: Plan, run: Run, say: Say) -> None:
         with locked(run.path, say):

@@ -1,11 +1,10 @@
 """Talking to a model of the service, piece by piece, or in whole answers to be measured."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from trainer.backends.http import failure_of, is_failure, patiently, refusal
+from trainer.backends.chat_route import Reply, pieces_of, reply_of, request_body, told
+from trainer.backends.http import patiently
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.deployment_plan import model_to_deploy
 from trainer.backends.openai.deployments import newest
@@ -13,15 +12,6 @@ from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer; `ended` is False where it was cut off."""
-
-    text: str
-    calls: tuple[Call, ...]
-    ended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +30,8 @@ class Chat:
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
     ) -> Iterator[str | Call]:
         self._hold_there()
-        try:
-            yield from self._pieces(self._body(messages, sampling, tools))
-        except Exception as error:
-            if not is_failure(error):
-                raise
-            raise refusal(failure_of(error), f"asking {self.model}") from error
+        with told(self.model):
+            yield from pieces_of(self._events(self._body(messages, sampling, tools)))
 
     def reply(self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()) -> Reply:
         """The whole answer. Asked again where the network or the service stumbles. Raises: BackendError."""
@@ -57,11 +43,7 @@ class Chat:
             ),
             f"asking {self.model}",
         )
-        choice: Record = next((item for item in answer["choices"] if isinstance(item, dict)), {})
-        message: Record = choice.get("message") or {}
-        calls = tuple(as_call(item.get("function") or {}) for item in message.get("tool_calls") or [])
-        text = str(message.get("content") or message.get("refusal") or "")
-        return Reply(text.strip(), calls, choice.get("finish_reason") != "length")
+        return reply_of(answer, self.model)
 
     def _hold_there(self) -> None:
         if self.missing:
@@ -69,28 +51,15 @@ class Chat:
 
     def _body(self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool]) -> Record:
         limit = "max_tokens" if self.service.is_dated else "max_completion_tokens"
-        body: Record = {"model": self.model, "messages": [dict(message) for message in messages]}
-        body |= {limit: sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
-        body["seed"] = sampling.seed
-        return body | ({"tools": [dict(tool) for tool in tools]} if tools else {})
+        return request_body(self.model, messages, sampling, tools, limit)
 
-    def _pieces(self, body: Record) -> Iterator[str | Call]:
-        calls: dict[int, dict[str, str]] = {}
+    def _events(self, body: Record) -> Iterator[Record]:
         heard = False
         for chunk in self.service.streaming().chat.completions.create(**body, stream=True):
             heard = True
-            for choice in chunk.choices or []:  # Azure's first piece, on its content filter, has none
-                delta = choice.delta
-                if delta is None:
-                    continue
-                if text := delta.content or delta.refusal:
-                    yield text
-                for part in delta.tool_calls or []:
-                    _add(calls.setdefault(part.index, {"name": "", "arguments": ""}), part.function)
+            yield chunk.to_dict()
         if not heard:
             raise BackendError(f"asking {self.model}: the answer is no stream of pieces; check openai.base_url")
-        for _, found in sorted(calls.items()):
-            yield as_call(found)
 
 
 def chat_with(run: Run, endpoint: str | None, base: bool) -> Chat:
@@ -124,20 +93,3 @@ def _base(run: Run, service: Service) -> Chat:
         "to compare with; set it there"
     )  # fmt: skip
     return Chat(service, deployment or "", missing)
-
-
-def _add(found: dict[str, str], function: Any) -> None:
-    """A call comes in pieces: its name at first, then its arguments."""
-    if function is not None:
-        found["name"] += function.name or ""
-        found["arguments"] += function.arguments or ""
-
-
-def as_call(function: Record) -> Call:
-    """A call; one whose arguments are no JSON object keeps them as text: so a wrong one stays wrong."""
-    text = str(function.get("arguments") or "{}")
-    try:
-        arguments = json.loads(text)
-    except ValueError:
-        arguments = None
-    return Call(str(function.get("name") or ""), arguments if isinstance(arguments, dict) else {"": text})

@@ -56,12 +56,14 @@ def check_data(config: RunConfig, family: str) -> Checked:
         backend="openai",
         allow_leak=config.data.allow_leak,
     )
-    report.raise_on_errors()
     train, validation = count(report.conversations, family), count(report.validation, family)
     limit = SHORTER_ROWS.get(family, MAX_ROW_TOKENS)
     if isinstance(config.data.max_length, int):
         limit = min(limit, config.data.max_length)
-    _refuse_long_rows(report, train, validation, limit)
+    problems = list(map(str, report.errors))
+    if train.encoding:  # an upper bound proves nothing: `notes_on_length` tells of it
+        problems += _long_rows(report, train, validation, limit)
+    raise_on(problems)
     return Checked(report, train, validation, uploads_of(config), limit)
 
 
@@ -113,12 +115,6 @@ def prepared(config: RunConfig, role: Role) -> Iterator[BufferedRandom]:
         yield file
 
 
-def _refuse_long_rows(report: DataReport, train: Count, validation: Count, limit: int) -> None:
-    """The service cuts such rows off without a word. An upper bound proves nothing: `notes_on_length` tells of it."""
-    if train.encoding:
-        raise_on(list(_long_rows(report, train, validation, limit)))
-
-
 def notes_on_length(checked: Checked) -> list[str]:
     """Rows that may be too long, where their tokens could not be counted."""
     if checked.train.encoding:
@@ -127,6 +123,7 @@ def notes_on_length(checked: Checked) -> list[str]:
 
 
 def _long_rows(report: DataReport, train: Count, validation: Count, limit: int) -> Iterator[str]:
+    """The rows that the service would cut off without a word."""
     lengths = [
         *zip(report.conversations, train.rows, strict=True),
         *zip(report.validation, validation.rows, strict=True),

@@ -1,6 +1,7 @@
 """Data files that are somewhere else, behind a URL: fetched once, to where the config names the file."""
 
 import os
+from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 
@@ -18,11 +19,31 @@ def fetch_files(config: RunConfig, say: Say) -> None:
 
     Raises: ConfigError, BackendError, DataError. No message shows a URL.
     """
+    if problems := list(_variables(config)):
+        raise ConfigError(*problems)
     settings = config.openai
     if settings.train_url_variable:
         _fetch(Path(config.data.train_sources[0].path), settings.train_url_variable, say)
     if settings.validation_url_variable:
         _fetch(Path(config.data.validation_paths[0]), settings.validation_url_variable, say)
+
+
+def _variables(config: RunConfig) -> Iterator[str]:
+    settings = config.openai
+    for name, paths in (
+        ("train_url_variable", [source.path for source in config.data.train_sources]),
+        ("validation_url_variable", list(config.data.validation_paths)),
+    ):
+        variable = getattr(settings, name)
+        if variable is None:
+            continue
+        if not os.environ.get(variable):
+            yield f"openai.{name}: {variable!r} is not set in the environment, expected the file's URL; set it"
+        elif not os.environ[variable].startswith(("https://", "http://127.0.0.1", "http://localhost")):
+            yield f"openai.{name}: {variable!r} does not hold an https URL; correct its value"
+        if len(paths) != 1:
+            role = name.partition("_")[0]
+            yield f"openai.{name}: is set with {len(paths)} files in data.{role}, expected one to fetch it to; name one"
 
 
 def _fetch(path: Path, variable: str, say: Say) -> None:

@@ -1,12 +1,12 @@
 """What the service says can be fine-tuned, and until when."""
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.openai.bases import Base
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.prices import family_of, known_families
+from trainer.backends.remote import Model
 from trainer.errors import ConfigError, similar
 
 if TYPE_CHECKING:
@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 SHOWN = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model of the service. `can_tune` is None where the service does not say."""
-
-    name: str
-    can_tune: bool | None
-    tuning_until: date | None  # when new jobs end
-    inference_until: date | None
-    lifecycle: str
-    is_own: bool  # made by fine-tuning
 
 
 def list_models(service: Service) -> list[Model]:

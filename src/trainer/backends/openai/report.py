@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from trainer.backends.chat_route import as_call
 from trainer.backends.http import Say
-from trainer.backends.openai.chat import Chat, as_call, chat_with
+from trainer.backends.openai.chat import Chat, chat_with
 from trainer.backends.openai.exam import find_exam, seed_at_start
 from trainer.data.conversations import Conversation
 from trainer.data.rendering import as_object
@@ -76,8 +77,8 @@ def _answers(
         row = rows[question.row]
         messages = [_without_nulls(as_object(message)) for message in row.messages[: question.message]]
         reply = chat.reply(messages, sampling, row.tools)
-        spoken = Spoken(reply.text, reply.calls)
-        return Answer(spoken, reply.ended, measure_answer(question, reply.text, spoken, reply.ended))
+        spoken = Spoken(reply.text.strip(), reply.calls)
+        return Answer(spoken, reply.ended, measure_answer(question, spoken.text, spoken, reply.ended))
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(answer, questions))

@@ -1,18 +1,23 @@
 """Settings that this backend cannot honour, each with what to do instead; and who can still use the service."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
-from pydantic import BaseModel
-
 from trainer.backends.openai.client import OPENAI_URL, address
 from trainer.config.schema import RunConfig
+from trainer.config.service import foreign_settings, is_default
 from trainer.errors import ConfigError, quoted
 
-HONOURED = frozenset({"method", "n_epochs", "batch_size", "learning_rate_multiplier", "seed"})
 BOUNDS = {"n_epochs": 50, "batch_size": 256, "seed": 2_147_483_647}  # of the API's own document
-AZURE_ONLY = ("api_version", "training_type", "base_deployment", "subscription", "resource_group", "account")
+NO_LEARNING_RATE = "the service has no such setting; use learning_rate_multiplier"
+REASONS = {  # by section; azureml may stand beside openai, as it always may
+    "model": "the service keeps its model itself; remove it, or use another backend",
+    "lora": "the service chooses how it tunes; remove it, or use another backend",
+    "training": "the service has no such setting; remove it, or use another backend",
+    "memory": "the training runs on machines of the service; remove it",
+    "tracking": "the service reports to nobody but trainer logs and show; remove it",
+    "openai": "only Azure has it; remove it, or set openai.service to azure",
+}
 
 # https://developers.openai.com/api/docs/deprecations
 NO_NEW_JOBS = date(2027, 1, 6)
@@ -22,31 +27,16 @@ AZURE_UNTIL = date(2027, 4, 1)
 
 def refuse_settings(config: RunConfig) -> None:
     """Raises: ConfigError, with every setting that the service has no word for."""
-    problems = [*_foreign(config), *_values(config), *_of_service(config), *_variables(config)]
-    if problems:
+    if problems := [*_foreign(config), *_values(config)]:
         raise ConfigError(*problems)
 
 
 def _foreign(config: RunConfig) -> Iterator[str]:
-    """What only a training of one's own can do."""
-    for name in _changed(config.lora):
-        yield f"lora.{name}: is set, but the service chooses how it tunes; remove it, or use another backend"
-    for name in (name for name in _changed(config.model) if name != "base"):
-        yield f"model.{name}: is set, but the service keeps its model itself; remove it, or use another backend"
-    for name in _changed(config.memory):
-        yield f"memory.{name}: is set, but the training runs on machines of the service; remove it"
-    for name in _changed(config.tracking):
-        yield f"tracking.{name}: is set, but the service reports to nobody but trainer logs and show; remove it"
-    for name in (name for name in _changed(config.training) if name not in HONOURED):
-        advice = "use learning_rate_multiplier" if name == "learning_rate" else "remove it, or use another backend"
-        yield f"training.{name}: is set, but the service has no such setting; {advice}"
-
-
-def _changed(section: BaseModel) -> Iterator[str]:
-    """The fields that differ from their default; a run's config writes all of them down."""
-    for name, field in type(section).model_fields.items():
-        if getattr(section, name) != field.get_default(call_default_factory=True):
-            yield name
+    """What is set although only a training of one's own, or the other service, can do it."""
+    for section, name in foreign_settings(config):
+        if section in REASONS and not is_default(config, section, name):
+            reason = NO_LEARNING_RATE if name == "learning_rate" else REASONS[section]
+            yield f"{section}.{name}: is set, but {reason}"
 
 
 def _values(config: RunConfig) -> Iterator[str]:
@@ -65,32 +55,6 @@ def _values(config: RunConfig) -> Iterator[str]:
                 f"data.train: {source.path!r} has weight {source.weight:g}, expected 1 on the openai backend; repeat "
                 "its rows in the file"
             )
-
-
-def _of_service(config: RunConfig) -> Iterator[str]:
-    settings = config.openai
-    if settings.service == "openai":
-        for name in AZURE_ONLY:
-            if getattr(settings, name) is not None:
-                yield f"openai.{name}: is set, but only Azure has it; remove it, or set openai.service to azure"
-
-
-def _variables(config: RunConfig) -> Iterator[str]:
-    settings = config.openai
-    for name, paths in (
-        ("train_url_variable", [source.path for source in config.data.train_sources]),
-        ("validation_url_variable", list(config.data.validation_paths)),
-    ):
-        variable = getattr(settings, name)
-        if variable is None:
-            continue
-        if not os.environ.get(variable):
-            yield f"openai.{name}: {variable!r} is not set in the environment, expected the file's URL; set it"
-        elif not os.environ[variable].startswith(("https://", "http://127.0.0.1", "http://localhost")):
-            yield f"openai.{name}: {variable!r} does not hold an https URL; correct its value"
-        if len(paths) != 1:
-            role = name.partition("_")[0]
-            yield f"openai.{name}: is set with {len(paths)} files in data.{role}, expected one to fetch it to; name one"
 
 
 def resolve_service(config: RunConfig) -> RunConfig:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainer.inference.serve.tool_calls import Call
+from trainer.inference.tool_calls import Call
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 END_OF_STREAM = b"data: [DONE]\n\n"
@@ -74,7 +74,9 @@ def call_deltas(calls: Sequence[Call]) -> dict[str, Any]:
 
 def _as_json(calls: Sequence[Call]) -> Iterator[dict[str, Any]]:
     for call in calls:
-        function = {"name": call.name, "arguments": call.arguments}
+        # A model may write half of a surrogate pair, which UTF-8 has no bytes for: as an escape it is JSON.
+        arguments = json.dumps(call.arguments, ensure_ascii=False).encode(errors="backslashreplace").decode()
+        function = {"name": call.name, "arguments": arguments}
         yield {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
 
 

@@ -43,14 +43,14 @@ def _prepare(folder: Path) -> tuple[Any, dict[str, Any]]:
     from transformers import PreTrainedTokenizerFast
 
     from trainer.data.rendering import Renderer
-    from trainer.inference.serve.tool_calls import CallForm
+    from trainer.inference.call_forms import call_form
 
     # Not AutoTokenizer: it loads torch, and classes that build their tokenizer anew instead of reading it.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     _limit_memory()
     with _Alarm():
         renderer = Renderer(tokenizer)
-        form = CallForm.of(renderer.template)
+        form = call_form(renderer.template)
         hello = {
             "stops": sorted(renderer.end_markers | {tokenizer.eos_token_id} - {None}),
             "call_form": form and form.as_json(),

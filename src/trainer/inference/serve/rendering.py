@@ -12,7 +12,7 @@ import trainer
 from trainer.errors import ConfigError
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.render_worker import MAX_SECONDS
-from trainer.inference.serve.tool_calls import CallForm
+from trainer.inference.tool_calls import CallForm
 
 ANSWER_BYTES = 64 * 1024**2  # of one line: the ids of a prompt
 OWN_ROOT = str(Path(trainer.__file__).parents[1])
@@ -50,7 +50,7 @@ class PromptRenderer:
             await self.stop()
             raise ConfigError(f"{self.folder}: the chat template cannot be used: {hello['error']}")
         self.stops = hello["stops"]
-        self.call_form = CallForm(**hello["call_form"]) if hello["call_form"] else None
+        self.call_form = CallForm.from_json(hello["call_form"]) if hello["call_form"] else None
 
     async def prompt(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None

@@ -12,7 +12,7 @@ from trainer.inference.serve.limits import Limits, Places
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.requests import ChatRequest
 from trainer.inference.serve.text import TextStream
-from trainer.inference.serve.tool_calls import Call
+from trainer.inference.tool_calls import Call, typed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ class Service:
                 sampling = request.sampling(len(prompt), self.engine.max_length, self.limits)
                 stream, progress = self._text_stream(request), _Progress()
                 whole = not request.stops and stream.opening is None
-                async for piece in self._pieces(prompt, sampling, stream, progress, whole):
+                async for piece in self._pieces(request, prompt, sampling, stream, progress, whole):
                     progress.text.append(piece)
         reason = progress.finish_reason(self.engine.stops, stream.stopped)
         usage = Usage(len(prompt), progress.num_tokens)
@@ -101,7 +101,7 @@ class Service:
         self, request: ChatRequest, answer: Answer, prompt: list[int], sampling: Sampling, progress: _Progress
     ) -> AsyncGenerator[bytes]:
         stream, with_usage = self._text_stream(request), request.include_usage
-        async with self._in_time(), aclosing(self._pieces(prompt, sampling, stream, progress)) as pieces:
+        async with self._in_time(), aclosing(self._pieces(request, prompt, sampling, stream, progress)) as pieces:
             async for piece in pieces:
                 yield answer.chunk({"content": piece}, with_usage=with_usage)
         if progress.calls:
@@ -110,23 +110,30 @@ class Service:
         yield answer.chunk({}, reason, with_usage)
 
     async def _pieces(
-        self, prompt: list[int], sampling: Sampling, stream: TextStream, progress: _Progress, whole: bool = False
+        self,
+        request: ChatRequest,
+        prompt: list[int],
+        sampling: Sampling,
+        stream: TextStream,
+        progress: _Progress,
+        whole: bool = False,
     ) -> AsyncGenerator[str]:
         """The answer's text as it can be shown; counts and calls go into `progress`."""
         async with aclosing(self.engine.tokens(prompt, sampling, whole)) as batches:
             async for tokens in batches:
                 progress.num_tokens += len(tokens)
                 progress.last_token = tokens[-1] if tokens else progress.last_token
-                if text := stream.feed(tokens):
+                if text := stream.feed(token for token in tokens if token not in self.engine.stops):
                     yield text
                 if stream.stopped:
                     return
         if text := stream.finish():
             yield text
         if stream.call_text and self.renderer.call_form is not None:
-            progress.calls = self.renderer.call_form.parse(stream.call_text) or []
-            if not progress.calls:  # begun as a call, and none
-                yield stream.cleaned(stream.call_text)
+            text, calls = self.renderer.call_form.read(stream.call_text)
+            progress.calls = [typed(call, request.rendered_tools() or ()) for call in calls]
+            if text := text if calls else stream.call_text:  # begun as a call, and none
+                yield stream.cleaned(text)
 
     def _text_stream(self, request: ChatRequest) -> TextStream:
         form = self.renderer.call_form if request.rendered_tools() else None

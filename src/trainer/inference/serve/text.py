@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from trainer.inference.tool_calls import before_call, overlap
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -11,7 +13,8 @@ if TYPE_CHECKING:
 class TextStream:
     """The text of one answer. It holds back what may yet become a stop string.
 
-    `opening` is how a tool call begins. What follows it is kept back whole, control tokens included, in `call_text`.
+    `opening` is how tool calls begin, as `CallForm` has it. All from there on is kept back, control tokens included, in
+    `call_text`.
     """
 
     def __init__(
@@ -23,7 +26,7 @@ class TextStream:
         self.stopped = False  # at one of the stop strings
         self.call_text = ""
         self._tokenizer = tokenizer.backend_tokenizer
-        self._control = _control_tokens(tokenizer) if opening else None
+        self._control = None if opening is None else _control_tokens(tokenizer)
         self._decoder = DecodeStream([], skip_special_tokens=opening is None)
         self._held = ""
 
@@ -45,29 +48,34 @@ class TextStream:
     def _release(self) -> str:
         if self.stopped:
             return ""
-        ends = [*self.stops, self.opening] if self.opening else self.stops
-        found = [(at, end) for end in ends if (at := self._held.find(end)) >= 0]
-        if found:
-            at, end = min(found)
-            text, rest, self._held = self._held[:at], self._held[at:], ""
-            if end == self.opening:
-                self.call_text = rest
-            else:
-                self.stopped = True
-            return self.cleaned(text)
-        keep = max((_overlap(self._held, end) for end in ends), default=0)
-        text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        call = len(self._held) if self.opening is None else before_call(self._held, self.opening)
+        stop = min((at for end in self.stops if (at := self._held.find(end)) >= 0), default=None)
+        if stop is not None and (stop < call or not self._is_call(call)):
+            self.stopped = True
+            return self._shown(stop, "")
+        if self._is_call(call):
+            self.call_text = self._held[call:]
+            return self._shown(call, "")
+        keep = max((overlap(self._held, end) for end in self.stops), default=0)
+        until = min(call, len(self._held) - keep)
+        return self._shown(until, self._held[until:])
+
+    def _is_call(self, at: int) -> bool:
+        """Whether a call has begun there, and not only might."""
+        if self.opening:
+            return self._held.startswith(self.opening, at)
+        return self.opening is not None and self._held[at:].lstrip() != ""
+
+    def _shown(self, until: int, held: str) -> str:
+        """The text that is held up to there, after which `held` is."""
+        text, self._held = self._held[:until], held
+        if text and not self.opening:
+            self.opening = None  # a call would have been the whole answer
         return self.cleaned(text)
 
     def cleaned(self, text: str) -> str:
         """Without control tokens."""
         return self._control.sub("", text) if self._control else text
-
-
-def _overlap(text: str, end: str) -> int:
-    """The length of the longest ending of `text` with which `end` begins."""
-    lengths = range(min(len(text), len(end) - 1), 0, -1)
-    return next((length for length in lengths if end.startswith(text[-length:])), 0)
 
 
 def _control_tokens(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:

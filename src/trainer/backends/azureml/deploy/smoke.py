@@ -5,25 +5,26 @@ Its greedy answers are held against those of the model on this machine where tha
 the run's report holds.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.chat_endpoint import AS_WRITTEN
+from trainer.backends.chat_route import reply_of
 from trainer.backends.http import Say
 from trainer.data.conversations import Conversation
-from trainer.errors import BackendError, ConfigError, ParityError, quoted
+from trainer.errors import BackendError, ConfigError, ParityError
 from trainer.inference.parity import GREEDY_TOKENS
 from trainer.inference.probes import request_of, rows_of
-from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 
 if TYPE_CHECKING:
     from trainer.backends.chat_endpoint import ChatEndpoint
+    from trainer.backends.chat_route import Reply
     from trainer.data.rendering import Renderer
     from trainer.inference.client import ChatClient
+    from trainer.inference.replies import Spoken
 
 MAX_PROMPTS = 6
 # Other hardware rounds otherwise, and a greedy answer may part where two tokens are about equally likely. A wrong
@@ -173,18 +174,14 @@ def _ask(client: "ChatEndpoint", request: dict[str, Any]) -> tuple[str, int]:
     reads_here = client.reader is not None and bool(request.get("tools"))
     body = request | {"temperature": 0, "max_tokens": GREEDY_TOKENS} | (AS_WRITTEN if reads_here else {})
     answer = client.ask(body)
+    said: Reply | Spoken = reply_of(answer, client.name)
     try:
-        message, num_tokens = answer["choices"][0]["message"], int(answer["usage"]["prompt_tokens"])
-        text = message.get("content") or ""
-        calls = [Call(call["function"]["name"], json.loads(call["function"]["arguments"]))
-                 for call in message.get("tool_calls") or ()]  # fmt: skip
-    except (KeyError, IndexError, TypeError, ValueError):
-        shown = quoted(str(answer), 200)
-        raise BackendError(f"{client.name}: answers {shown}, expected an answer of OpenAI's form") from None
+        num_tokens = int(answer["usage"]["prompt_tokens"])
+    except (KeyError, TypeError, ValueError):
+        raise BackendError(f"{client.name}: counts no tokens of the prompt, expected usage.prompt_tokens") from None
     if reads_here and client.reader is not None:
-        spoken = client.reader().read(text, "")
-        text, calls = spoken.text, list(spoken.calls)
-    return "".join([text, *map(str, calls)]).strip(), num_tokens
+        said = client.reader().read(said.text, "")
+    return "".join([said.text, *map(str, said.calls)]).strip(), num_tokens
 
 
 def _is_same(said: str, expected: str) -> bool:

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 DEPLOYED = ("deployment", "endpoint")
 # Jobs are a run's record; they bill nothing once they have ended.
-THE_REST = ("job", "compute", "model", "environment", "data", "code")
+THE_REST = ("job", "model", "environment", "data", "code")
 
 
 def teardown(run: Run, everything: bool, say: Say) -> None:
-    """Delete deployments and endpoints, and with `everything` compute, models, data and code. Repeatable.
+    """Delete deployments and endpoints, and with `everything` models, data and code. Repeatable.
 
     Raises: BackendError, after everything else was tried, naming what could not be deleted and the command for it.
     """
@@ -76,8 +76,6 @@ class _Remover:
                 self._deployment(*key.split("/"))
             case "endpoint":
                 self._endpoint(key)
-            case "compute":
-                self._once(lambda: self.ml.compute.begin_delete(key).wait(), lambda: self.ml.compute.get(key))
             case "model" | "environment" | "data" | "code":
                 self._version()
             case "job":

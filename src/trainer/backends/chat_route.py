@@ -1,0 +1,81 @@
+"""OpenAI's chat route, whoever speaks it and however it is reached: what is asked, and what an answer holds."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.backends.http import failure_of, is_failure, refusal
+from trainer.errors import BackendError, quoted
+from trainer.inference.client import ChatMessage, Sampling, Tool
+from trainer.inference.tool_calls import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer; `ended` is False where it was cut off."""
+
+    text: str
+    calls: tuple[Call, ...]
+    ended: bool
+
+
+def request_body(
+    model: str, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool], limit: str = "max_tokens"
+) -> dict[str, Any]:
+    """What is asked; `limit` is the service's word for the longest answer."""
+    body: dict[str, Any] = {"model": model, "messages": [dict(message) for message in messages]}
+    body |= {limit: sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
+    body["seed"] = sampling.seed
+    return body | ({"tools": [dict(tool) for tool in tools]} if tools else {})
+
+
+def reply_of(answer: Mapping[str, Any], name: str) -> Reply:
+    """What a whole answer holds. Raises: BackendError, when it is none; `name` is whose it should be."""
+    try:
+        choice = answer["choices"][0]
+        message = choice["message"]
+        calls = tuple(as_call(call.get("function") or {}) for call in message.get("tool_calls") or ())
+        text = str(message.get("content") or message.get("refusal") or "")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        shown = quoted(str(answer), 200)
+        raise BackendError(f"asking {name}: answers {shown}, expected an answer of OpenAI's form") from None
+    return Reply(text, calls, choice.get("finish_reason") != "length")
+
+
+def pieces_of(events: Iterable[Mapping[str, Any]]) -> Iterator[str | Call]:
+    """Text as it comes; the calls at the end, when their arguments are whole."""
+    calls: dict[int, dict[str, str]] = {}
+    for event in events:
+        for choice in (event.get("choices") or [])[:1]:  # Azure's first event, on its content filter, has none
+            delta = choice.get("delta") or {}
+            if text := delta.get("content") or delta.get("refusal"):
+                yield str(text)
+            for part in delta.get("tool_calls") or ():
+                known, function = calls.setdefault(int(part.get("index") or 0), {}), part.get("function") or {}
+                for field in ("name", "arguments"):
+                    known[field] = known.get(field, "") + (function.get(field) or "")
+    for _, function in sorted(calls.items()):
+        yield as_call(function)
+
+
+def as_call(function: Mapping[str, Any]) -> Call:
+    """A call; one whose arguments are no JSON object keeps them as text, under no name: so a wrong one stays wrong."""
+    text = str(function.get("arguments") or "{}")
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        arguments = None
+    return Call(str(function.get("name") or ""), arguments if isinstance(arguments, dict) else {"": text})
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """The failure of an answer that comes in pieces, in words. Raises: BackendError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_failure(error):
+            raise
+        raise refusal(failure_of(error), f"asking {name}") from error
