@@ -1,13 +1,17 @@
 """Two processes that hold half of the base's layers each: what they learn is what two with the whole base learn."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.integration.test_fit import adapter_hash, measurements
 from tests.integration.test_fit import train as train_alone
 from tests.integration.test_ranks import codes, run_of, start
@@ -164,6 +168,18 @@ def test_a_process_that_dies_is_missed_at_the_next_layer(tmp_path: Path) -> None
     assert processes[0].wait(timeout=60) == 1
     assert run.state == "failed"
     assert "another process of this run has ended" in run.status()["error"]
+
+
+@pytest.mark.long
+def test_accelerate_starts_the_processes_and_does_nothing_else(whole: Run, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
+    launcher += ["--mixed_precision", "bf16", "--dynamo_backend", "inductor", "-m", "trainer"]
+    command = ["train", "--config", str(write_config(tmp_path)), "run.name=launched", WHOLE]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*launcher, *command], cwd=REPOSITORY, env=environment, check=True, timeout=300, capture_output=True)
+    run = run_of(tmp_path, "launched")
+    assert run.manifest()["num_processes"] == 2
+    assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
 
 
 # Both processes compute the gradients of a family's tiny model with the base whole and in parts.

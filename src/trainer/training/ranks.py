@@ -23,6 +23,8 @@ from trainer.training.launch import PARENT
 
 T = TypeVar("T")
 
+ACCELERATE = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "MEGATRON_LM_")  # what accelerate's launcher sets
+
 
 class OutOfMemoryElsewhere(torch.OutOfMemoryError):
     """Another process ran out of memory, and this one gives up the same work."""
@@ -115,7 +117,8 @@ class Ranks:
 
 
 def join() -> Ranks:
-    """Join the processes that were started beside this one, by `train` itself or by torchrun; alone without them."""
+    """Join the processes that `train` itself, torchrun or accelerate started beside this one; alone without them."""
+    _leave_out_accelerate()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Ranks()
@@ -130,6 +133,12 @@ def join() -> Ranks:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
     return Ranks(rank, size)
+
+
+def _leave_out_accelerate() -> None:
+    """Of what its launcher asks for only the processes count: number format and sharding stand in the config alone."""
+    for name in [name for name in os.environ if name.startswith(ACCELERATE)]:
+        del os.environ[name]
 
 
 def is_lost(error: Exception) -> bool:
