@@ -100,18 +100,28 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(tmp_path_factory.mktemp("whole"), "whole", WHOLE)[0]
 
 
-def test_a_base_in_parts_learns_bit_for_bit_what_a_whole_one_learns(whole: Run, tmp_path: Path) -> None:
-    run, counts = train(tmp_path, "parts", PARTS)
+@pytest.fixture(scope="module")
+def in_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[dict[str, Any]]]:
+    return train(tmp_path_factory.mktemp("parts"), "parts", PARTS)
+
+
+def test_a_base_in_parts_learns_bit_for_bit_what_a_whole_one_learns(
+    whole: Run, in_parts: tuple[Run, list[dict[str, Any]]]
+) -> None:
+    run, counts = in_parts
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
     for name in ("adapter_model.safetensors", "optimizer.safetensors"):
         saved, expected = (max(each.checkpoints.glob("step-*")) / name for each in (run, whole))
         assert saved.read_bytes() == expected.read_bytes()
     assert run.config().memory.shard_base is True
-    report, expected_report = (json.loads((each.report / "report.json").read_text()) for each in (run, whole))
-    for moment in ("created_at", "run", "seconds"):
-        del report[moment], expected_report[moment]
-    assert report == expected_report
+    assert comparison(run) == comparison(whole)
     _hold_halves(counts)
+
+
+def comparison(run: Run) -> dict[str, Any]:
+    """What the run's report holds, but for when and how fast it was made."""
+    report = json.loads((run.report / "report.json").read_text())
+    return {name: value for name, value in report.items() if name not in ("created_at", "run", "seconds")}
 
 
 def _hold_halves(counts: list[dict[str, Any]]) -> None:
@@ -156,6 +166,20 @@ def test_memory_that_runs_out_in_the_middle_of_a_pass_is_no_end(
     assert Checkpoint(max(run.checkpoints.glob("step-*"))).state()["plan"]["token_budget"] < 150
     for row, expected in zip(run.results(), alone.results(), strict=True):
         assert row == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.long
+def test_a_run_in_parts_is_evaluated_again_by_several_processes_or_one(
+    whole: Run, in_parts: tuple[Run, list[dict[str, Any]]]
+) -> None:
+    run, _ = in_parts
+    for num_processes in "21":
+        (run.report / "report.json").unlink()
+        environment = os.environ | {"TRAINER_PROCESSES": num_processes, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "trainer", "evaluate", str(run.path)]
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, timeout=300, capture_output=True, check=True)
+        assert done.stdout.count(b"Token accuracy") == 1
+        assert comparison(run) == comparison(whole)
 
 
 @pytest.mark.long
