@@ -1,5 +1,6 @@
 """The local backend: this machine's GPU or CPU."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -29,6 +30,7 @@ from trainer.training.fit import fit
 from trainer.training.garbage import all_stays
 from trainer.training.plan import MEMORY
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
+from trainer.training.ranks import Ranks
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 EVALUATION_PACKAGES = ("matplotlib", "rapidfuzz", "sacrebleu")
@@ -186,20 +188,30 @@ def _complete(overrides: Sequence[str]) -> list[str]:
     rate, multiplier = "training.learning_rate=", "training.learning_rate_multiplier="
     freed = [f"{multiplier}auto" for text in overrides if text.startswith(rate)]
     freed += [rate for text in overrides if text.startswith(multiplier)]
-    freed += [f"memory.{name}=auto" for name in MEMORY for text in overrides if text.startswith("memory.limit_gb=")]
+    limited = any(text.startswith("memory.limit_gb=") for text in overrides)
+    freed += [f"memory.{name}=auto" for name in (*MEMORY, "shard_base") if limited]
     return [*freed, *overrides]
 
 
 def evaluate(
-    run: Run, console: Console, file: Path | None = None, max_rows: int | None = None, max_new_tokens: int | None = None
+    run: Run,
+    console: Console,
+    file: Path | None = None,
+    max_rows: int | None = None,
+    max_new_tokens: int | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Compare a run's model with its base on held-out rows, and write its report.
+
+    Where `ranks` hold the base in parts, each of them calls this, and the first one writes.
 
     Raises: ConfigError, DataError, MissingDependency, TrainingError.
     """
     _check_packages(EVALUATION_PACKAGES, run.config())
     be_quiet()
-    result = evaluation.evaluate(run, console, file, max_rows, max_new_tokens)
+    result = evaluation.evaluate(run, console, file, max_rows, max_new_tokens, ranks)
+    if ranks is not None and not ranks.is_first:
+        return result
     page = write_report(run, result)
     run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
     if "mlflow" in run.config().tracking.report_to:
@@ -213,7 +225,10 @@ def evaluate(
 def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
     """A run that is done ends with what it achieved; whatever goes wrong in finding out does not undo the run."""
     outcome = fit(prepared, run, console, allowed)
-    if outcome.exit_code is not ExitCode.DONE or not prepared.ranks.is_first:
+    if outcome.exit_code is not ExitCode.DONE:
+        return outcome
+    if not prepared.ranks.is_first:
+        _help_to_compare(prepared, run, console)
         return outcome
     config, again = run.config(), f"trainer evaluate {run.path}"
     if "mlflow" in config.tracking.report_to:
@@ -228,13 +243,21 @@ def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[
         message = f"no rows were held out, so nothing shows whether it got better; hold some out: {again} --rows FILE"
     else:
         try:
-            return replace(outcome, summary=evaluate(run, console)["verdict"]["sentence"])
+            return replace(outcome, summary=evaluate(run, console, ranks=prepared.ranks)["verdict"]["sentence"])
         except KeyboardInterrupt:
             message = f"the run is complete; its comparison with the base was interrupted, repeat it with: {again}"
         except Exception as error:
             message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
     run.event(message, level="warning")
     return replace(outcome, summary=message)
+
+
+def _help_to_compare(prepared: Prepared, run: Run, console: Console) -> None:
+    """The first process compares; it needs the others where each holds a part of the base."""
+    config = prepared.config
+    if config.memory.shard_base and config.evaluation.enabled and config.data.validation_paths:
+        with contextlib.suppress(Exception, KeyboardInterrupt):  # the first one tells
+            evaluate(run, console, ranks=prepared.ranks)
 
 
 def _warn(message: str, run: Run, console: Console) -> None:

@@ -1,5 +1,6 @@
 """`trainer evaluate` and `trainer compare`: whether a fine-tune got better, and which of several is the best."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,19 +27,26 @@ def evaluate(
     ] = None,
     root: Root = Path("runs"),
     debug: Debug = False,
-) -> None:
+) -> int:
     """Compare a run's model with its base on held-out rows, and write the run's report.
 
     This is what a run does at its end; its earlier report is replaced.
     """
     found = find_run(run, root)
 
-    from trainer.backends import local
+    if found.config().memory.shard_base is True:
+        from trainer.training.launch import in_processes
 
-    result = local.evaluate(found, err, rows, max_rows, max_new_tokens)
+        if (code := in_processes(sys.argv[1:], say)) is not None:
+            return code
+    from trainer.backends import local
+    from trainer.training.ranks import join
+
+    result = local.evaluate(found, err, rows, max_rows, max_new_tokens, join())
     show_measures(result)
     out.print(escape(result["verdict"]["sentence"]), style="bold")
     say(f"report  {found.report / 'report.html'}")
+    return 0
 
 
 @command

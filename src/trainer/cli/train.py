@@ -198,7 +198,8 @@ def _show_plan(prepared: "Prepared") -> None:
     table.add_row(
         "memory",
         f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free, {plan.token_budget:,} tokens at a time, "
-        f"{plan.recompute_layers} of {memory.footprint.num_layers} layers computed again (estimated)",
+        f"{plan.recompute_layers} of {memory.footprint.num_layers} layers computed again"
+        f"{f'; the base in {memory.num_parts} parts, one in each process' if memory.num_parts > 1 else ''} (estimated)",
     )
     if data.touched:
         table.add_row("[yellow]length[/]", in_words(data.touched, plan.max_length))

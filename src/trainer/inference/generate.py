@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import TrainingError
+from trainer.model.sharding import start_over
 
 if TYPE_CHECKING:
     from trainer.inference.local import TunedModel
@@ -99,17 +100,17 @@ def _plain_greedy(model: "TunedModel") -> Iterator[None]:
 
 
 def _answer(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> list[Reply]:
-    """One batch; on a lack of memory it is halved."""
+    """One batch; on a lack of memory, in any process that holds a part of the base, it is halved."""
     import torch
 
-    try:
-        rows = _continue(model, prompts, limit)
-    except torch.OutOfMemoryError as error:
+    rows = model.ranks.tried(lambda: _continue(model, prompts, limit))
+    if rows is None:
         if len(prompts) == 1:
             raise TrainingError(
                 f"a prompt of {len(prompts[0]):,} tokens and its answer do not fit into the memory; "
                 "lower evaluation.max_new_tokens"
-            ) from error
+            )
+        start_over(model.model.get_base_model())
         torch.cuda.empty_cache()
         half = len(prompts) // 2
         return _answer(model, prompts[:half], limit) + _answer(model, prompts[half:], limit)
@@ -126,7 +127,7 @@ def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> lis
     pad = model.tokenizer.pad_token_id
     input_ids = torch.tensor([[pad] * gap + list(prompt) for gap, prompt in zip(padding, prompts, strict=True)])
     mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in padding])
-    with torch.inference_mode():
+    with torch.inference_mode(not model.in_parts):  # what brings layers together could not leave that mode again
         output = model.model.generate(
             input_ids=input_ids.to(model.model.device),
             attention_mask=mask.to(model.model.device),
@@ -135,6 +136,7 @@ def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> lis
             use_cache=True,
             eos_token_id=sorted(model.end_ids),
             pad_token_id=pad,
+            synced_gpus=model.in_parts,
         )
     return [list(row) for row in output[:, width:].tolist()]
 

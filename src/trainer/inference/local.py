@@ -16,7 +16,9 @@ from trainer.inference.trained import trained_adapter, trained_base, trained_tok
 from trainer.model.adapter import load_adapter
 from trainer.model.base import load_model
 from trainer.model.device import pick_device, pick_dtype
+from trainer.model.sharding import shard_base
 from trainer.runs import Run
+from trainer.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,21 +27,34 @@ if TYPE_CHECKING:
 class TunedModel:
     """A run's model, loaded once; `base` and `tuned` answer from the same weights with the adapter off and on.
 
+    With several `ranks` and a base that was trained in parts it is loaded in parts: all must then do the same with it.
+
     Raises: ConfigError, when the run has no adapter yet or its base has changed.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, ranks: Ranks | None = None) -> None:
+        import torch
+
         trained_adapter(run)
-        settings, base = run.config().model, trained_base(run)
-        device = pick_device()
+        config, base = run.config(), trained_base(run)
+        settings, device = config.model, pick_device()
+        self.ranks = ranks if ranks and config.memory.shard_base is True else Ranks()
         self.tokenizer = trained_tokenizer(run)
         self.renderer = Renderer(self.tokenizer)
-        model = load_model(base, settings, device, pick_dtype(settings, device))
+        place = torch.device("cpu") if self.in_parts else device
+        model = load_model(base, settings, place, pick_dtype(settings, device))
         self.model: PeftModel = load_adapter(model, run.adapter).eval()
+        if self.in_parts:
+            shard_base(self.model, device, self.ranks.will_come)
         self.max_length = base.max_length
         self.end_ids = self._end_ids()
         self.tuned = LocalClient(self, run.name, adapter=True)
         self.base = LocalClient(self, base.name, adapter=False)
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether other processes hold a part of it."""
+        return self.ranks.size > 1
 
     def _end_ids(self) -> frozenset[int]:
         """Ids at which an answer ends: in the template, and by the settings of the base's authors."""

@@ -1,6 +1,8 @@
 """What a model makes of a pack: which rows may share tokens, and the sums whose gradient trains the adapter."""
 
+import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,7 @@ from trainer.model.device import send
 from trainer.model.lora_linear import use_lora_linear
 from trainer.model.recompute import recomputable, recompute
 from trainer.model.rms_norm import use_lean_norms
+from trainer.model.sharding import in_parts, start_over
 from trainer.model.sharing import UNSHARED, sharing_of
 from trainer.training.loss import Sums, find_head, head_sums, logit_sums
 
@@ -33,7 +36,8 @@ class Engine:
         self.model, self.device = model.get_base_model(), device
         self.decoder = self.model.base_model
         use_lora_linear(model)
-        use_lean_norms(self.model)
+        if not in_parts(self.model):  # else it was done while the weights were whole
+            use_lean_norms(self.model)
         self.kind = tree_attention.kind_for(self.model, device)
         self.head = find_head(self.model)
         self.sharing, note = sharing_of(self.model)
@@ -55,8 +59,23 @@ class Engine:
         """Cut the examples of a step into packs."""
         return make_packs(examples, token_budget, self.sharing)
 
+    @cached_property
+    def idle(self) -> Pack:
+        """A pack that adds nothing: for a process with none left, where others need its part of each layer."""
+        (pack,) = make_packs(_probe_examples(PROBE_TOKENS)[-1:], 1, self.sharing)
+        return dataclasses.replace(pack, weight=torch.zeros_like(pack.weight))
+
     def sums(self, pack: Pack) -> Sums:
         """Forward one pack."""
+        if pack is not self.idle:
+            return self._sums(pack)
+        training = self.model.training
+        self.model.eval()  # dropout would draw random numbers, and those of the other packs be different ones
+        sums = self._sums(pack)
+        self.model.train(training)
+        return sums
+
+    def _sums(self, pack: Pack) -> Sums:
         target, weight = self._here(pack.target), self._here(pack.weight)
         if self.head is not None:
             return head_sums(self.head, self._hidden(pack), target, weight)
@@ -125,6 +144,7 @@ class Engine:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # no compiler on this machine, or a shape that no kernel fits
+            start_over(self.model)
             return f"does not run here ({quoted(str(error), 200)})"
         return None if self._agree(found, self._gradient(rows)) else "has another gradient here"
 

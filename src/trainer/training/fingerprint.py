@@ -21,6 +21,7 @@ FREE = frozenset(
         "model.base", "model.revision", "model.chat_template", "data.train", "data.validation", "data.allow_leak",
         "training.learning_rate_multiplier", "training.save_steps", "training.save_total_limit",
         "training.save_permanent_steps", "training.on_non_finite", "memory.limit_gb",
+        "memory.shard_base",
     }
 )  # fmt: skip
 FREE_SECTIONS = ("run", "tracking", "backend", "azureml", "openai", "evaluation")

@@ -17,6 +17,8 @@ from rich.console import Console
 from trainer.errors import ExitCode, TrainerError, TrainingError
 from trainer.model.adapter import add_adapter, load_adapter, trainable
 from trainer.model.base import load_model
+from trainer.model.rms_norm import use_lean_norms
+from trainer.model.sharding import shard_base
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import Checkpoint, folder_of
 from trainer.runs.lock import Lock, locked
@@ -31,6 +33,7 @@ from trainer.training.start import Start, find_start
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from transformers import PreTrainedModel
 
     from trainer.training.sft import Trainer
 
@@ -127,9 +130,18 @@ def _stopped(run: Run, trainer: "Trainer", interruption: Interruption) -> Outcom
 
 
 def _load(prepared: Prepared) -> "PeftModel":
-    """The base with the adapter that is trained: a new one, or the parent run's."""
-    settings = prepared.config.model
-    model = load_model(prepared.base, settings, prepared.device, prepared.dtype)
+    """The base with the adapter that is trained, on the device; where it is held in parts, it never is there whole."""
+    settings, in_parts = prepared.config.model, prepared.config.memory.shard_base
+    place = torch.device("cpu") if in_parts else prepared.device
+    model = _adapted(prepared, load_model(prepared.base, settings, place, prepared.dtype))
+    if not in_parts:
+        return model
+    use_lean_norms(model.get_base_model())  # it tries them, which takes whole weights
+    return shard_base(model, prepared.device, prepared.ranks.will_come)
+
+
+def _adapted(prepared: Prepared, model: "PreTrainedModel") -> "PeftModel":
+    """With a new adapter, or the parent run's."""
     if prepared.parent is not None:
         with Checkpoint(prepared.parent.adapter).reading():  # its own run may go on meanwhile
             return load_adapter(model, prepared.parent.adapter, trainable=True)

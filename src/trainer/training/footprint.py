@@ -15,6 +15,7 @@ BYTES_PER_WEIGHT = {"nf4": 0.56, "int8": 1.03}  # with their scales: 4 + 0.5 bit
 # In float32 the adapter's weight, gradient, AdamW's two moments, and the vector in which processes add up gradients;
 # a CPU also holds what a checkpoint is written from: the weight and the moments once more.
 ADAPTER_BYTES = {"cuda": 20, "cpu": 32}
+TOGETHER = 3  # layers of a base in parts that are whole at once: at work, as it arrived, and the next on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Footprint:
     softmax_row: int  # what is made of the logits of one token
     softmax_rows: int  # that many at a time
     scores: int  # of the one block of queries whose attention is computed
+    num_parts: int = 1  # in which the base's layers are held, one in each process; `weights` are those of one of them
 
     def peak(self, tokens: int, scored: int, recomputed: int = 0) -> int:
         """While `tokens` tokens are trained, `scored` of them, and the first `recomputed` layers are computed again."""
@@ -67,10 +69,12 @@ def footprint(
     device: "torch.device",
     longest: int,
     has_flex: bool | None = None,
+    num_parts: int = 1,
 ) -> Footprint:
     """The footprint of this base on this kind of device, for rows of up to `longest` tokens.
 
     `has_flex`: whether FlexAttention runs on a GPU that is not in this machine; None for one that is.
+    `num_parts`: the processes that share the base's layers.
     Counted for a Llama block; others are close, since their linear layers and norms are the same.
     """
     from trainer.model.tree_attention import BLOCK, kind_for
@@ -85,7 +89,7 @@ def footprint(
     return Footprint(
         num_layers=shape.num_hidden_layers,
         num_recomputable=min(len(recomputable(base.skeleton)), shape.num_hidden_layers),
-        weights=_weights_bytes(base, config, dtype),
+        weights=_weights_bytes(base, config, dtype, num_parts),
         adapter=_adapter_parameters(base, config.lora) * ADAPTER_BYTES[device.type],
         kept=_kept(base, config, size, longest if kind == "segments" else 0),
         kept_per_pair=pairs,
@@ -98,6 +102,7 @@ def footprint(
         softmax_row=vocabulary * softmax,
         softmax_rows=rows_within(SOFTMAX_BYTES[device.type], 4 * vocabulary),
         scores=3 * 4 * heads * BLOCK * longest if kind == "segments" else 0,
+        num_parts=num_parts,
     )
 
 
@@ -131,14 +136,23 @@ def _mlp_width(shape: Any) -> int:
     return int(getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size)
 
 
-def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype") -> int:
+def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype", num_parts: int) -> int:
     """Linear layers are what is quantised; a product then restores one of them at a time."""
+    if num_parts > 1:
+        return _part_bytes(base, dtype, num_parts)
     linear: list[int] = [weight.numel() for _, weight in linear_modules(base.skeleton)]
     others = sum(parameter.numel() for parameter in base.skeleton.parameters()) - sum(linear)
     if config.model.quantization == "none":
         return int((sum(linear) + others) * dtype.itemsize)
     quantised = sum(linear) * BYTES_PER_WEIGHT[config.model.quantization]
     return int(quantised + (others + max(linear)) * dtype.itemsize)
+
+
+def _part_bytes(base: Base, dtype: "torch.dtype", num_parts: int) -> int:
+    """Of a base in parts: this process's part of the layers, the layers that are together, and the rest as a whole."""
+    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in recomputable(base.skeleton)]
+    rest = sum(weight.numel() for weight in base.skeleton.parameters()) - sum(layers)
+    return int((sum(layers) / num_parts + TOGETHER * max(layers) + rest) * dtype.itemsize)
 
 
 def _adapter_parameters(base: Base, settings: LoraSettings) -> int:

@@ -7,14 +7,22 @@ costs less depends on the rows, so each way that fits is weighed on some steps o
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer.config.schema import MemoryConfig
+from trainer.config.schema import MemoryConfig, RunConfig
 from trainer.data.packing import Sharing, make_packs
 from trainer.data.rendering import Example
+from trainer.errors import ConfigError
+from trainer.model.base import Base
+from trainer.model.recompute import recomputable
+from trainer.model.sharing import sharing_of
 from trainer.training.dataset import TrainingData
-from trainer.training.footprint import Footprint
+from trainer.training.footprint import Footprint, footprint
+
+if TYPE_CHECKING:
+    import torch
 
 USABLE = {"cpu": 0.5, "cuda": 0.85}  # of the free memory: a CPU shares it, a GPU's is in pieces
 MAX_BUDGET = {"cpu": 4096, "cuda": 32_768}  # beyond this more tokens at a time bring no speed
@@ -34,15 +42,21 @@ class MemoryPlan:
     recompute_layers: int
     peak_bytes: int
 
+    @property
+    def num_parts(self) -> int:
+        """In how many processes the base's layers are held; 1 where each holds all of them."""
+        return self.footprint.num_parts
+
     def problem(self, longest: int) -> str | None:
         """Why the run does not fit or cannot be as it was set, or None."""
         most = self.footprint.num_recomputable
         if self.recompute_layers > most:
             return f"memory.recompute_layers: is {self.recompute_layers}, expected at most {most} for this model"
         if self.footprint.fixed > self.free_bytes:
+            parts = f", held in {self.num_parts} parts," if self.num_parts > 1 else ""
             return (
-                f"model.base: the weights need about {gib(self.footprint.fixed)}, and {gib(self.free_bytes)} are "
-                "free; set model.quantization to nf4 or choose a smaller base"
+                f"model.base: the weights{parts} need about {gib(self.footprint.fixed)}, and {gib(self.free_bytes)} "
+                "are free; set model.quantization to nf4 or choose a smaller base"
             )
         needed = self.footprint.peak(longest, longest, most)
         if needed > self.free_bytes:
@@ -75,6 +89,49 @@ def find_work(data: TrainingData, batch_size: int, sharing: Sharing) -> Work:
         for start in range(0, len(rows), batch_size)
     ]
     return Work(data.longest, largest, supervised, steps, sharing)
+
+
+def fit_memory(
+    config: RunConfig,
+    base: Base,
+    dtype: "torch.dtype",
+    device: "torch.device",
+    data: TrainingData,
+    batch_size: int,
+    free_bytes: int,
+    num_processes: int,
+    has_flex: bool | None = None,
+) -> MemoryPlan:
+    """The plan for `num_processes` that have `free_bytes` each: the base whole in each of them, or else in parts.
+
+    Raises: ConfigError, where it is to be in parts and cannot.
+    """
+    work = find_work(data, batch_size, sharing_of(base.skeleton)[0])
+
+    def plan(num_parts: int) -> MemoryPlan:
+        shape = footprint(config, base, dtype, device, work.longest, has_flex, num_parts)
+        return plan_memory(shape, config.memory, device.type, free_bytes, work)
+
+    if config.memory.shard_base is False:
+        return plan(1)
+    hindrance = _hindrance(config, base, num_processes)
+    if config.memory.shard_base is True:
+        if hindrance is not None:
+            raise ConfigError(f"memory.shard_base: is true, {hindrance}; set it to false or auto")
+        return plan(num_processes)
+    whole = plan(1)
+    return whole if hindrance is not None or whole.problem(work.longest) is None else plan(num_processes)
+
+
+def _hindrance(config: RunConfig, base: Base, num_processes: int) -> str | None:
+    """Why the base cannot be held in parts, or None."""
+    if config.model.quantization != "none":
+        return f"and model.quantization is {config.model.quantization!r}, expected an unquantized base"
+    if num_processes == 1:
+        return "and one process trains, expected several: one for each GPU, or as many as TRAINER_PROCESSES says"
+    if not recomputable(base.skeleton):
+        return f"and the layers of a {base.config.model_type!r} model are not known, expected another base"
+    return None
 
 
 def plan_memory(footprint: Footprint, settings: MemoryConfig, kind: str, free_bytes: int, work: Work) -> MemoryPlan:

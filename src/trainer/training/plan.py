@@ -75,20 +75,26 @@ def find_batch_size(config: RunConfig, rows_per_epoch: int) -> int:
     return _or(config.training.batch_size, max(1, min(MAX_AUTO_BATCH_SIZE, rows_per_epoch // 20)))
 
 
-def resolve(config: RunConfig, plan: Plan, dtype: str, validation: Sequence["Row"] = ()) -> RunConfig:
-    """The config with the plan's numbers, the number format and what `validation` needs in place of `auto`."""
+def resolve(
+    config: RunConfig, plan: Plan, dtype: str, in_parts: bool = False, validation: Sequence["Row"] = ()
+) -> RunConfig:
+    """The config with the plan's numbers, the number format and what `validation` needs in place of `auto`.
+
+    `in_parts`: whether the processes share the base.
+    """
     names = ("n_epochs", "batch_size", "seed", "logging_steps", "eval_steps", "save_steps")
     training: dict[str, float] = {name: getattr(plan, name) for name in names}
     training |= {
         "learning_rate": plan.learning_rate,
         "learning_rate_multiplier": plan.learning_rate / BASE_LEARNING_RATE,
     }
+    memory = {name: getattr(plan, name) for name in MEMORY} | {"shard_base": in_parts}
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"dtype": dtype}),
             "data": config.data.model_copy(update={"max_length": plan.max_length}),
             "training": config.training.model_copy(update=training),
-            "memory": config.memory.model_copy(update={name: getattr(plan, name) for name in MEMORY}),
+            "memory": config.memory.model_copy(update=memory),
             "evaluation": resolve_limits(config.evaluation, validation),
         }
     )

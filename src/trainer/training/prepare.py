@@ -1,5 +1,6 @@
 """Everything that can be verified without training, and every number that training needs."""
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +13,10 @@ from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
 from trainer.model.lineage import Parent, find_parent, inherit
-from trainer.model.sharing import sharing_of
+from trainer.training import launch
 from trainer.training.dataset import TrainingData, check_data, render_data
-from trainer.training.footprint import footprint
 from trainer.training.garbage import all_stays
-from trainer.training.memory import MemoryPlan, find_work, plan_memory
+from trainer.training.memory import MemoryPlan, fit_memory
 from trainer.training.order import rows_per_epoch
 from trainer.training.plan import Plan, find_batch_size, make_plan, resolve
 from trainer.training.ranks import Ranks, join
@@ -72,20 +72,26 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     dtype = pick_dtype(config.model, device, sum(parameter.numel() for parameter in base.skeleton.parameters()))
     counts = Counter(conversation.file for conversation in data.train.conversations)
     num_rows = rows_per_epoch(counts, data.weights)
-    shape = footprint(config, base, dtype, device, data.longest)
-    work = find_work(data, find_batch_size(config, num_rows), sharing_of(base.skeleton)[0])
-    memory = plan_memory(shape, config.memory, device.type, _free_bytes(device, ranks), work)
+    num_processes = _num_processes(ranks)
+    free = _free_bytes(device, ranks, num_processes)
+    memory = fit_memory(config, base, dtype, device, data, find_batch_size(config, num_rows), free, num_processes)
     if problem := memory.problem(data.longest):
         raise ConfigError(problem)
     plan = make_plan(config, num_rows, reading.max_length, memory.token_budget, memory.recompute_layers)
-    resolved = resolve(config, plan, str(dtype).removeprefix("torch."), data.validation)
+    resolved = resolve(config, plan, str(dtype).removeprefix("torch."), memory.num_parts > 1, data.validation)
     return Prepared(resolved, plan, base, parent, reading.renderer.tokenizer, data, memory, device, dtype, ranks)
 
 
-def _free_bytes(device: "torch.device", ranks: Ranks) -> int:
+def _num_processes(ranks: Ranks) -> int:
+    """Those of the run: one that only checks the run has not started them."""
+    alone = ranks.size == 1 and "WORLD_SIZE" not in os.environ
+    return launch.num_processes(os.environ) if alone else ranks.size
+
+
+def _free_bytes(device: "torch.device", ranks: Ranks, num_processes: int) -> int:
     """What each process can take: all plan with the least, and on a CPU they share it."""
     least = min(ranks.gather(free_memory_bytes(device)))
-    return least // ranks.size if device.type == "cpu" else least
+    return least // num_processes if device.type == "cpu" else least
 
 
 def find_reading(config: RunConfig, report: Callable[[str], None]) -> Reading:

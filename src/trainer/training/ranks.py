@@ -23,6 +23,12 @@ from trainer.training.launch import PARENT
 
 T = TypeVar("T")
 
+ACCELERATE = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_", "MEGATRON_LM_")  # what accelerate's launcher sets
+
+
+class OutOfMemoryElsewhere(torch.OutOfMemoryError):
+    """Another process ran out of memory, and this one gives up the same work."""
+
 
 class Ranks:
     """What one of the processes can do with the others; alone, everything is done at once."""
@@ -61,11 +67,34 @@ class Ranks:
 
     def any(self, flag: bool) -> bool:
         """Whether it is true for any process."""
+        return self.most(int(flag)) > 0
+
+    def most(self, number: int) -> int:
+        """The largest of the processes' numbers."""
         if self.size == 1:
-            return flag
-        flags = torch.tensor(int(flag))  # on the CPU, so that no GPU is waited for
-        distributed.all_reduce(flags, distributed.ReduceOp.MAX)
-        return bool(flags)
+            return number
+        numbers = torch.tensor(number)  # on the CPU, so that no GPU is waited for
+        distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
+        return int(numbers)
+
+    def tried(self, compute: Callable[[], T]) -> T | None:
+        """What `compute` returns, or None in all processes where one ran out of memory; nothing is held of it then.
+
+        It waits for other processes only after `will_come`: one that ran out would not come.
+        """
+        try:
+            result = compute()
+        except OutOfMemoryElsewhere:
+            return None
+        except torch.OutOfMemoryError:
+            self.any(True)  # the others find out where they would wait for this one
+            return None
+        return None if self.any(False) else result
+
+    def will_come(self) -> None:
+        """Before something that needs all processes, in `tried`. Raises: OutOfMemoryElsewhere, if one is not coming."""
+        if self.any(False):
+            raise OutOfMemoryElsewhere
 
     def add_up(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor by its sum over the processes: one exchange for all of them."""
@@ -88,7 +117,8 @@ class Ranks:
 
 
 def join() -> Ranks:
-    """Join the processes that were started beside this one, by `train` itself or by torchrun; alone without them."""
+    """Join the processes that `train` itself, torchrun or accelerate started beside this one; alone without them."""
+    _leave_out_accelerate()
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Ranks()
@@ -103,6 +133,12 @@ def join() -> Ranks:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
     return Ranks(rank, size)
+
+
+def _leave_out_accelerate() -> None:
+    """Of what its launcher asks for only the processes count: number format and sharding stand in the config alone."""
+    for name in [name for name in os.environ if name.startswith(ACCELERATE)]:
+        del os.environ[name]
 
 
 def is_lost(error: Exception) -> bool:

@@ -1,8 +1,7 @@
 """Running out of memory is no end: the step is cut finer in all processes, and computed again with the same result."""
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -10,26 +9,13 @@ from trainer.data.rendering import Example
 from trainer.errors import TrainingError
 from trainer.training.engine import Engine
 from trainer.training.plan import MEMORY, Plan
-from trainer.training.ranks import Ranks
-
-T = TypeVar("T")
 
 
 class Room:
     """The plan's token budget and recomputed layers, and what became of them when memory ran out."""
 
-    def __init__(self, plan: Plan, ranks: Ranks) -> None:
-        self.token_budget, self.recompute_layers, self.ranks = plan.token_budget, plan.recompute_layers, ranks
-
-    def tried(self, compute: Callable[[], T]) -> T | None:
-        """What `compute` returns, or None in all processes where one ran out of memory; nothing is held of it then.
-
-        It must not wait for other processes: one that ran out would not come.
-        """
-        result: T | None = None
-        with contextlib.suppress(torch.OutOfMemoryError):
-            result = compute()
-        return None if self.ranks.any(result is None) else result
+    def __init__(self, plan: Plan) -> None:
+        self.token_budget, self.recompute_layers = plan.token_budget, plan.recompute_layers
 
     def cut_finer(self, engine: Engine, examples: Sequence[Example], step: int) -> str:
         """Halve the budget, or where it holds but the longest row, compute all layers again; returns it in words.

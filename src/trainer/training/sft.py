@@ -30,6 +30,7 @@ from trainer.data.rendering import Example
 from trainer.errors import TrainingError
 from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, trainable
 from trainer.model.device import peak_memory_bytes
+from trainer.model.sharding import start_over
 from trainer.model.sharing import UNSHARED
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint, rotate
@@ -112,7 +113,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.optimizer = self._torch_optimizer = make_optimizer(config, plan, model)  # accelerate wraps the former
         self.guard = FiniteGuard(self.args.device, config.training.on_non_finite, loss_is_scaled=self.args.fp16)
         self.curve = Curve(config.training.early_stopping_patience, config.training.early_stopping_threshold)
-        self.room = Room(plan, ranks)
+        self.room = Room(plan)
         self.writer = CheckpointWriter(run.checkpoints, self._written)
         self.interrupted = False
         self.request: Request | None = None
@@ -183,8 +184,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         """
         while True:
             rng = rng_state() if self.settings.lora.lora_dropout else None
-            if (result := self.room.tried(compute)) is not None:
+            if (result := self.ranks.tried(compute)) is not None:
                 return result
+            start_over(self.model.get_base_model())
             self.model.zero_grad()
             self._say(self.room.cut_finer(self.engine, examples, self.state.global_step + 1), level="warning")
             if rng is not None:
@@ -192,9 +194,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _add_gradients(self, examples: Sequence[Example], num_supervised: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward and backward of this process's part of a step; returns its summed loss and its correct tokens."""
+        packs = self._own_packs(examples)
         nll = torch.zeros((), device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        for pack in self._own_packs(examples):
+        for pack in packs:
             sums = self.engine.sums(pack)
             self.accelerator.backward(sums.nll / num_supervised)
             nll += sums.nll.detach()
@@ -202,9 +205,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         return nll, num_correct
 
     def _own_packs(self, examples: Sequence[Example]) -> list[Pack]:
-        """What this process computes of the examples that all of them compute together."""
+        """What this process computes of the examples that all compute together; with a base in parts, equally many."""
         parts = balanced(examples, self.ranks.size, shared=self.engine.sharing != UNSHARED)
-        return self.engine.packs(parts[self.ranks.rank], self.room.token_budget)
+        packs = self.engine.packs(parts[self.ranks.rank], self.room.token_budget)
+        in_parts = self.settings.memory.shard_base
+        return packs + [self.engine.idle] * (self.ranks.most(len(packs)) - len(packs)) if in_parts else packs
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         norm: torch.Tensor = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -293,9 +298,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     def _read(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """The summed loss of this process's part of the examples, and its correct tokens."""
+        packs = self._own_packs(examples)
         nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        for pack in self._own_packs(examples):
+        for pack in packs:
             sums = self.engine.sums(pack)
             nll += sums.nll
             num_correct += sums.num_correct

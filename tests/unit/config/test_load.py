@@ -50,7 +50,7 @@ UNKNOWN_KEYS = {
     "a setting": ("training: {n_epoch: 1}\n", "training.n_epoch: unknown field, did you mean n_epochs?"),
     "a setting like no other": (
         "memory: {zzz: 1}\n",
-        "memory.zzz: unknown field, expected token_budget, recompute_layers, limit_gb",
+        "memory.zzz: unknown field, expected token_budget, recompute_layers, shard_base, limit_gb",
     ),
     "a setting of another section": (
         "lora: {learning_rate: 1}\n",
@@ -412,7 +412,7 @@ BAD_OVERRIDES = {
     "lora.=1": ": not understood, expected section.name=value",
     ".r=1": ": not understood, expected section.name=value",
     "lora..r=1": ": not understood, expected section.name=value",
-    "memory.zzz=1": ": memory.zzz: unknown field, expected token_budget, recompute_layers, limit_gb",
+    "memory.zzz=1": ": memory.zzz: unknown field, expected token_budget, recompute_layers, shard_base, limit_gb",
     "lora.r_=1": ": lora.r_: unknown field, did you mean r?",
     "x=1": f": x: unknown field, expected {SECTIONS}",
     "lr=1": ": lr: unknown field, it is called training.learning_rate here",

@@ -103,7 +103,7 @@ def test_the_schema_refuses_what_the_loader_refuses(mistake, tmp_path):
 
 
 def test_every_file_of_configs_is_checked_here():
-    assert sorted((ROOT / "configs").iterdir()) == CONFIGS
+    assert {path.name for path in (ROOT / "configs").iterdir()} == {path.name for path in CONFIGS} | {"accelerate"}
     assert len(CONFIGS) >= 6
 
 

@@ -1,5 +1,6 @@
 """The memory that is planned is the memory that a step takes, and the plan is the one that computes least."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,15 @@ from trainer.config import RunConfig
 from trainer.config.schema import MemoryConfig
 from trainer.data.packing import Sharing, make_packs
 from trainer.data.rendering import Example
+from trainer.errors import ConfigError
 from trainer.model.adapter import add_adapter, keep_float32, trainable
-from trainer.model.base import find_base, load_model
+from trainer.model.base import Base, find_base, load_model
+from trainer.model.recompute import recomputable
 from trainer.model.tiny import tiny_base
 from trainer.training.engine import Engine
 from trainer.training.footprint import Footprint, footprint
-from trainer.training.memory import Work, plan_memory
+from trainer.training.memory import MemoryPlan, Work, fit_memory, plan_memory
+from trainer.training.prepare import prepare
 
 CPU = torch.device("cpu")
 LOWEST, HIGHEST = 0.7, 1.05  # measured / estimated; below 0.84 only where a tiny model is computed again as a whole
@@ -195,3 +199,58 @@ def test_a_gpu_before_ampere_also_holds_a_mask_of_all_pairs(settings: Callable[.
     )
     assert old.peak(1000, 100) - new.peak(1000, 100) == 2 * 1000**2
     assert old.evaluating(1000) - new.evaluating(1000) == 2 * 1000**2
+
+
+LAYERS, PROCESSES = 40, 4
+DEEP = Base("deep", "deep", None, LlamaConfig(num_hidden_layers=LAYERS, hidden_size=256, intermediate_size=688), {})
+
+
+def fit(config: RunConfig, free_bytes: float, num_processes: int = PROCESSES, base: Base = DEEP) -> MemoryPlan:
+    data = prepare(config.model_copy(update={"memory": MemoryConfig()}), print).data
+    return fit_memory(config, base, torch.float32, CPU, data, 6, int(free_bytes), num_processes)
+
+
+def test_in_parts_a_process_holds_its_share_of_the_layers_three_of_them_whole_and_the_rest(
+    settings: Callable[..., RunConfig],
+) -> None:
+    layers = [sum(weight.numel() for weight in layer.parameters()) for layer in recomputable(DEEP.skeleton)]
+    rest = sum(weight.numel() for weight in DEEP.skeleton.parameters()) - sum(layers)
+    assert len(layers) == LAYERS
+    found = fit(settings(memory__shard_base=True), 8000 * MIB)
+    assert found.footprint.weights == 4 * (sum(layers) // PROCESSES + 3 * layers[0] + rest)
+
+
+def test_a_base_is_held_in_parts_only_where_it_does_not_fit_as_a_whole(settings: Callable[..., RunConfig]) -> None:
+    whole = fit(settings(), 8000 * MIB)
+    assert whole.num_parts == 1
+    little = whole.footprint.fixed - 1
+    assert fit(settings(), little).num_parts == PROCESSES
+    assert fit(settings(), little).problem(40) is None
+    assert "model.base: the weights need about" in str(fit(settings(memory__shard_base=False), little).problem(40))
+    assert fit(settings(), little, num_processes=1).num_parts == 1
+    assert fit(settings(model__quantization="nf4"), MIB).num_parts == 1
+    assert "model.base: the weights, held in 4 parts, need about" in str(fit(settings(), MIB).problem(40))
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_processes", "told"),
+    [
+        ({"model__quantization": "int8"}, 2, "and model.quantization is 'int8', expected an unquantized base; set it"),
+        ({}, 1, "and one process trains, expected several: one for each GPU, or as many as TRAINER_PROCESSES says; "),
+    ],
+)
+def test_what_cannot_be_held_in_parts_is_refused(
+    settings: Callable[..., RunConfig], changes: dict[str, Any], num_processes: int, told: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"memory.shard_base: is true, {told}")):
+        fit(settings(memory__shard_base=True, **changes), 8000 * MIB, num_processes)
+
+
+def test_a_check_plans_for_the_processes_that_would_train(
+    settings: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAINER_PROCESSES", "2")
+    prepared = prepare(settings(memory__shard_base=True), print)
+    assert (prepared.memory.num_parts, prepared.config.memory.shard_base) == (2, True)
+    monkeypatch.setenv("TRAINER_PROCESSES", "1")
+    assert prepare(settings(), print).config.memory.shard_base is False

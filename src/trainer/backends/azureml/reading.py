@@ -77,21 +77,20 @@ def _measured(config: RunConfig, report: DataReport, machine: Machine | None, sa
 
 
 def _with_memory(amounts: Amounts, base: "Base", machine: Machine, data: "TrainingData") -> Amounts:
-    """Whether weights and longest row fit into a GPU of the machine."""
+    """Whether weights and longest row fit into a GPU of the machine, or into several that share the base."""
     import torch
 
-    from trainer.model.sharing import sharing_of
-    from trainer.training.footprint import footprint
-    from trainer.training.memory import find_work, plan_memory
+    from trainer.training.memory import fit_memory
     from trainer.training.plan import find_batch_size
 
     name = amounts.config.model.dtype
     dtype = getattr(torch, ("bfloat16" if machine.gpu.has_bfloat16 else "float16") if name == "auto" else name)
     free = int(machine.gpu.memory_bytes * USABLE_GPU)
     config = amounts.config
-    shape = footprint(config, base, dtype, torch.device("cuda"), data.longest, machine.gpu.has_bfloat16)
-    work = find_work(data, find_batch_size(config, len(data.train)), sharing_of(base.skeleton)[0])
-    memory = plan_memory(shape, config.memory, "cuda", free, work)
+    memory = fit_memory(
+        config, base, dtype, torch.device("cuda"), data, find_batch_size(config, len(data.train)), free,
+        machine.num_gpus * config.azureml.instance_count, machine.gpu.has_bfloat16,
+    )  # fmt: skip
     problem = memory.problem(data.longest)
     return replace(amounts, memory=memory, problems=(f"{problem} ({machine})",) if problem else ())
 

@@ -57,7 +57,9 @@ def rows(config: RunConfig, place: Place, site: Site, amounts: Amounts, size: st
         from trainer.training.memory import gib
 
         memory = amounts.memory
-        found.append(("memory", f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} of a GPU (estimated)"))
+        parts = f", the base in {memory.num_parts} parts" if memory.num_parts > 1 else ""
+        of_gpu = f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} of a GPU{parts} (estimated)"
+        found.append(("memory", of_gpu))
     if site.instance_type is not None and not site.num_gpus:
         found.append(("no GPU", f"{site.instance_type} has none: this trains on its processor"))
     return found + [("not verified", text) for text in (*amounts.unverified, *site.unverified)]

@@ -23,6 +23,7 @@ from trainer.inference.local import TunedModel
 from trainer.inference.replies import ReplyReader
 from trainer.inference.trained import trained_adapter
 from trainer.runs import Run
+from trainer.training.ranks import Ranks
 
 MODELS = {"base": False, "tuned": True}  # whether the adapter is on
 
@@ -40,26 +41,33 @@ class Exam:
 
 
 def evaluate(
-    run: Run, console: Console, file: Path | None = None, max_rows: int | None = None, max_new_tokens: int | None = None
+    run: Run,
+    console: Console,
+    file: Path | None = None,
+    max_rows: int | None = None,
+    max_new_tokens: int | None = None,
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Compare `run` with its base on its validation rows, or on those of `file`; the result can be written as JSON.
+
+    Where `ranks` hold the base in parts, each of them calls this, and computes the same.
 
     Raises: ConfigError, DataError, TrainingError.
     """
     started = time.monotonic()
-    exam = _prepare(run, console, file, {"max_rows": max_rows, "max_new_tokens": max_new_tokens})
+    exam = _prepare(run, console, file, {"max_rows": max_rows, "max_new_tokens": max_new_tokens}, ranks)
     answers = {name: _answers(exam, name) for name in MODELS}
     losses = {name: row_losses(exam.model, exam.held_out.rows, adapter=adapter) for name, adapter in MODELS.items()}
     seconds = time.monotonic() - started
     return make_result(run, exam.held_out, exam.questions, answers, losses, seed_of(run.config()), seconds)
 
 
-def _prepare(run: Run, console: Console, file: Path | None, given: dict[str, int | None]) -> Exam:
+def _prepare(run: Run, console: Console, file: Path | None, given: dict[str, int | None], ranks: Ranks | None) -> Exam:
     trained_adapter(run)
     config = run.config()
     found = find_held_out(run, config, file)
     gc.collect()  # the model that was trained a moment ago
-    model = TunedModel(run)
+    model = TunedModel(run, ranks)
     # A run's own limits were made for its validation rows.
     limits = config.evaluation if file is None else EvaluationConfig()
     limits = limits.model_copy(update={name: value for name, value in given.items() if value is not None})

@@ -24,20 +24,15 @@ def row_losses(model: "TunedModel", rows: Sequence[Row], *, adapter: bool) -> li
 
 
 def _row_loss(model: "TunedModel", row: Row) -> dict[str, tuple[float, float]]:
-    import torch
-
     from trainer.training.loss import plain_sums
 
-    nll = num_correct = 0.0
-    try:
-        for example in row.examples:
-            sums = plain_sums(model.model, example)
-            nll += float(sums.nll)
-            num_correct += float(sums.num_correct)
-    except torch.OutOfMemoryError as error:
+    sums = model.ranks.tried(lambda: [plain_sums(model.model, example) for example in row.examples])
+    if sums is None:
         raise TrainingError(
             f"{row.conversation.place}: a row of {row.num_tokens:,} tokens does not fit into the memory; leave it out"
-        ) from error
+        )
+    nll = sum(float(each.nll) for each in sums)
+    num_correct = sum(float(each.num_correct) for each in sums)
     if not math.isfinite(nll):
         raise TrainingError(f"{row.conversation.place}: the loss is not finite, expected a number; train anew")
     return {"loss": (nll, row.num_supervised), "token_accuracy": (num_correct, row.num_supervised)}

@@ -1,0 +1,76 @@
+"""A base in parts: each process holds its share of every layer, and all bring a layer together to compute with it.
+
+torch's FSDP2 does it. The base is frozen, so that weights travel and no gradients. What a process holds as a whole are
+the adapter, which is therefore trained, exchanged and stored as ever, the embeddings and the head, and the one layer
+at work with the next on its way. Bringing a layer together needs every process: all go through the same layers in the
+same order, and ask each other first whether all will come.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trainer.model.recompute import recomputable
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+def shard_base(model: "PeftModel", device: "torch.device", will_come: Callable[[], None]) -> "PeftModel":
+    """Keep this process's part of each layer on `device`, and all else as a whole; the model's own weights are freed.
+
+    `will_come` returns when all processes are about to compute with a layer, and raises when one of them is not.
+    """
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    base = model.get_base_model()
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    adapter = {weight for name, weight in model.named_parameters() if model.base_model.prefix in name}
+    layers = recomputable(base)
+    for layer in layers:  # one after the other, so that the device never holds more than one of them
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapter)
+        layer.set_custom_all_gather(_AllGather(will_come))
+    parts = {weight for layer in layers for weight in layer.parameters()} - adapter
+    whole = set(base.base_model.parameters()) - parts
+    fully_shard(base.base_model, mesh=mesh, ignored_params=whole)  # with no weights of its own: it goes through them
+    model.to(device)
+    return model
+
+
+def in_parts(model: "PreTrainedModel") -> bool:
+    """Whether this process holds a part of each layer only."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(model.base_model, FSDPModule)
+
+
+def start_over(model: "PreTrainedModel") -> None:
+    """After a pass that ended halfway: no layer is left together, and the next pass begins anew."""
+    if in_parts(model):
+        model.base_model.reset_iter_state()
+
+
+class _AllGather:
+    """What FSDP2 calls to bring a layer together, after all processes have said that they will come.
+
+    Its form is `AllGather` in torch.distributed.fsdp._fully_shard._fsdp_api. Without the question a process that ran
+    out of memory, or died, would be waited for on the device, where nothing can be told any more.
+    """
+
+    def __init__(self, will_come: Callable[[], None]) -> None:
+        self.will_come = will_come
+
+    def allocate(self, size: Any, *, dtype: "torch.dtype", device: "torch.device") -> "Tensor":
+        import torch
+
+        return torch.empty(size, dtype=dtype, device=device)
+
+    def __call__(self, output_tensor: "Tensor", input_tensor: "Tensor", group: Any, async_op: bool = False) -> Any:
+        from torch import distributed
+
+        self.will_come()
+        return distributed.all_gather_single(output_tensor, input_tensor, group=group, async_op=async_op)
