@@ -108,16 +108,22 @@ def _apart(job: Job, arms: list[str], repeats: int, expected: float) -> Rounds:
     jobs, rounds = [replace(job, arm=arm) for arm in arms], Rounds()
     for _ in range(max(1, repeats)):
         for number, own in enumerate(jobs):
-            try:
-                steps = _alone(own, expected)
-            except ArmEnded as ended:
-                if not ended.out_of_memory or own.checkpointing or "gradient_checkpointing" not in TRL_ARMS[own.arm]:
-                    print(f"{own.arm}: {ended}", flush=True)
-                    continue
-                jobs[number] = replace(own, checkpointing=True)
-                steps = _alone(jobs[number], expected)
-            rounds.setdefault(own.arm, steps[:1]).extend(steps[1:])
+            jobs[number], steps = _fitted(own, expected)
+            if steps:
+                rounds.setdefault(own.arm, steps[:1]).extend(steps[1:])
     return rounds
+
+
+def _fitted(job: Job, expected: float) -> tuple[Job, list[dict[str, Any]]]:
+    """The steps of an arm, with checkpointing where it can and must; none where it ended before them."""
+    can_checkpoint = "gradient_checkpointing" in TRL_ARMS.get(job.arm, {})
+    try:
+        return job, _alone(job, expected)
+    except ArmEnded as ended:
+        if ended.out_of_memory and can_checkpoint and not job.checkpointing:
+            return _fitted(replace(job, checkpointing=True), expected)
+        print(f"{job.arm}: {ended}", flush=True)
+        return job, []
 
 
 def _alone(job: Job, expected: float) -> list[dict[str, Any]]:

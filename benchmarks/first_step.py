@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,25 +47,16 @@ def permuted_rows(num_rows: int) -> Iterator[dict[str, Any]]:
 def make_base(folder: Path, layers: int) -> None:
     """A Llama of the 135M shape with random weights in bfloat16, and the tokenizer and template of builtin:tiny."""
     import torch
-    from shapes import HEAD, HEADS, HIDDEN, KEY_HEADS, MLP, VOCAB
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from models import config_of
+    from shapes import MODELS
+    from transformers import AutoTokenizer, LlamaForCausalLM
 
     from trainer.model.tiny import tiny_base
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_base(print), trust_remote_code=False)
-    config = LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=HIDDEN,
-        intermediate_size=MLP,
-        num_hidden_layers=layers,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_HEADS,
-        head_dim=HEAD,
-        tie_word_embeddings=True,
-        max_position_embeddings=8192,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+    config = config_of(replace(MODELS["135M"], layers=layers))
+    config.update(
+        {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     )
     torch.manual_seed(0)
     LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
@@ -205,7 +197,7 @@ def main() -> None:
     if options.trl:
         trl_script(*options.trl)
         return
-    from engine import machine
+    from ceiling import machine
 
     load, results = os.getloadavg()[0], {}
     with tempfile.TemporaryDirectory() as name:
@@ -214,7 +206,7 @@ def main() -> None:
         for num_rows in options.rows:
             results[str(num_rows)] = compare(num_rows, folder / "base", folder, options)
     settings = {"layers": options.layers, "cores": len(os.sched_getaffinity(0)), "load_average": load}
-    found = {"machine": machine(), "settings": settings, "rows": results}
+    found = {"machine": machine("cpu"), "settings": settings, "rows": results}
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(results))
 

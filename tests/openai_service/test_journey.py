@@ -165,6 +165,14 @@ def test_a_url_that_is_not_there_is_told_beside_the_rest_and_not_as_a_missing_fi
     ]
 
 
+def test_a_config_that_is_refused_leaves_no_file_behind(azure: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAIN_URL", "http://127.0.0.1:1/rows.jsonl")
+    azure.config(openai={"train_url_variable": "TRAIN_URL"}, data={"train": "fetched.jsonl"}, lora={"r": 8})
+    done = azure.command("train", "--config", "config.yaml", "--check")
+    assert [line.split(":")[1].strip() for line in done.errors] == ["lora.r"], done.err
+    assert not (azure.folder / "fetched.jsonl").exists()
+
+
 def test_what_is_wrong_already_is_not_kept_waiting_for_a_service_that_is_away(made: World) -> None:
     made.config(lora={"r": 8})
     made.loopback.faults = [Fault("away", answer=status(503), times=10**6)]

@@ -27,7 +27,6 @@ from trainer.runs.process import is_here
 from trainer.training.dataset import TrainingData, check_data, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
-from trainer.training.garbage import all_stays
 from trainer.training.plan import MEMORY
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 from trainer.training.ranks import Ranks
@@ -256,8 +255,12 @@ def _help_to_compare(prepared: Prepared, run: Run, console: Console) -> None:
     """The first process compares; it needs the others where each holds a part of the base."""
     config = prepared.config
     if config.memory.shard_base and config.evaluation.enabled and config.data.validation_paths:
-        with contextlib.suppress(Exception, KeyboardInterrupt):  # the first one tells
-            evaluate(run, console, ranks=prepared.ranks)
+        with contextlib.suppress(KeyboardInterrupt):
+            try:
+                evaluate(run, console, ranks=prepared.ranks)
+            except Exception as error:  # the first one only sees that this one is gone
+                told = f"process {prepared.ranks.rank + 1}: {error}"
+                Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def _warn(message: str, run: Run, console: Console) -> None:
@@ -289,8 +292,7 @@ def _check_packages(more: Sequence[str], config: RunConfig) -> None:
 
 def be_quiet() -> None:
     """The libraries' own bars and advice would drown what we say; their errors still come through."""
-    with all_stays():
-        from transformers.utils import logging as transformers_logging
+    from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -127,7 +127,8 @@ def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> lis
     pad = model.tokenizer.pad_token_id
     input_ids = torch.tensor([[pad] * gap + list(prompt) for gap, prompt in zip(padding, prompts, strict=True)])
     mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in padding])
-    with torch.inference_mode(not model.in_parts):  # what brings layers together could not leave that mode again
+    # What brings layers together could not leave inference mode again.
+    with torch.inference_mode(not model.in_parts), _in_step(model):
         output = model.model.generate(
             input_ids=input_ids.to(model.model.device),
             attention_mask=mask.to(model.model.device),
@@ -139,6 +140,28 @@ def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> lis
             synced_gpus=model.in_parts,
         )
     return [list(row) for row in output[:, width:].tolist()]
+
+
+@contextmanager
+def _in_step(model: "TunedModel") -> Iterator[None]:
+    """Processes that hold parts of the base all go on until each has finished.
+
+    transformers would ask them on the device, where one that ran out of memory is waited for without an end.
+    """
+    base = model.model.get_base_model()
+
+    def unfinished(finished: bool, *_: Any, **__: Any) -> bool:
+        model.ranks.will_come()
+        return model.ranks.any(not finished)
+
+    if not model.in_parts:
+        yield
+        return
+    base._has_unfinished_sequences = unfinished
+    try:
+        yield
+    finally:
+        del base._has_unfinished_sequences
 
 
 def _reply(row: Sequence[int], ends: frozenset[int]) -> Reply:

@@ -180,10 +180,18 @@ def typed(call: Call, tools: Sequence[Mapping[str, Any]]) -> Call:
     """The call with the types that its tool declares, where the template's form writes every argument as text."""
     for tool in tools:
         if tool["function"]["name"] == call.name:
-            declared = tool["function"].get("parameters", {}).get("properties", {})
-            found = {key: _value(value, declared.get(key, {}).get("type")) for key, value in call.arguments.items()}
-            return Call(call.name, found)
+            declared = _declared(tool["function"].get("parameters"))
+            return Call(call.name, {key: _value(value, declared.get(key)) for key, value in call.arguments.items()})
     return call
+
+
+def _declared(schema: Any) -> dict[str, str]:
+    """The type of each property that has a plain one; a schema may be true, or leave anything out."""
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        return {}
+    types = {key: value.get("type") for key, value in properties.items() if isinstance(value, dict)}
+    return {key: kind for key, kind in types.items() if isinstance(kind, str)}
 
 
 def without_thinking(text: str) -> str:

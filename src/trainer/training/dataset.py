@@ -1,9 +1,9 @@
 """Files become rendered rows: read, check every rule, render, apply the length policy. All problems at once."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -68,12 +68,7 @@ class TrainingData:
     weights: dict[str, float]  # how often an epoch uses each training file
     touched: tuple[Touched, ...]
     report: DataReport
-    files: tuple[str, ...]
-
-    @cached_property
-    def digests(self) -> dict[str, str]:
-        """The sha256 of each file."""
-        return {path: sha256_of(path) for path in self.files}
+    digests: Mapping[str, str]  # the sha256 of each file
 
     @property
     def num_supervised(self) -> int:
@@ -93,11 +88,20 @@ class TrainingData:
         return any(message.role == role for row in rows for message in row.messages)
 
 
-def check_data(settings: DataConfig) -> DataReport:
+@dataclass(frozen=True, slots=True)
+class CheckedData:
+    """What the files hold, and the digest of each as it was read."""
+
+    report: DataReport
+    digests: Mapping[str, str]
+
+
+def check_data(settings: DataConfig) -> CheckedData:
     """Read every file and check every rule that needs no tokenizer.
 
-    Raises: DataError, with every row that breaks a rule.
+    Raises: DataError, with every row that breaks a rule, or where a file changed meanwhile.
     """
+    digests = _digests(settings)
     report = check_files(
         [Path(source.path) for source in settings.train_sources],
         [Path(path) for path in settings.validation_paths],
@@ -105,19 +109,29 @@ def check_data(settings: DataConfig) -> DataReport:
         allow_leak=settings.allow_leak,
     )
     report.raise_on_errors()
-    return report
+    if changed := [path for path, digest in _digests(settings).items() if digest != digests[path]]:
+        raise DataError(
+            *(f"{path}: the file was changed while it was read, expected it to rest; try again" for path in changed)
+        )
+    return CheckedData(report, digests)
+
+
+def _digests(settings: DataConfig) -> dict[str, str]:
+    """The sha256 of each file; a file that cannot be read is told of where its rows are."""
+    paths = [*(source.path for source in settings.train_sources), *settings.validation_paths]
+    return {path: sha256_of(path) for path in paths if Path(path).is_file() and os.access(path, os.R_OK)}
 
 
 def render_data(
-    report: DataReport, settings: DataConfig, renderer: Renderer, max_length: int, shared_by: int = 1
+    checked: CheckedData, settings: DataConfig, renderer: Renderer, max_length: int, shared_by: int = 1
 ) -> TrainingData:
     """Render all rows and apply the length policy, on a machine that `shared_by` processes of the run share.
 
     Raises: DataError, with every row that the model's template cannot render exactly or that is too long.
     """
-    files = [*(source.path for source in settings.train_sources), *settings.validation_paths]
+    report, digests = checked.report, checked.digests
     num_rows = len(report.conversations), len(report.validation)
-    cache = find_cache(files, settings, renderer, max_length) if sum(num_rows) >= MIN_ROWS else None
+    cache = find_cache(digests, settings, renderer, max_length) if sum(num_rows) >= MIN_ROWS else None
     found = cache.load(num_rows) if cache is not None else None
     if found is None:
         found = _render_both(report, Rendering(renderer, max_length, settings.on_overlength), shared_by)
@@ -126,7 +140,7 @@ def render_data(
     tokens, touched = found
     weights = {source.path: source.weight for source in settings.train_sources}
     train, validation = Rows(report.conversations, tokens, 0), Rows(report.validation, tokens, num_rows[0])
-    return TrainingData(train, validation, weights, tuple(touched), report, tuple(files))
+    return TrainingData(train, validation, weights, tuple(touched), report, digests)
 
 
 def _render_both(report: DataReport, rendering: Rendering, shared_by: int) -> tuple[Tokens, list[Touched]]:

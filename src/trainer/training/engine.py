@@ -20,6 +20,7 @@ from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import in_parts, start_over
 from trainer.model.sharing import UNSHARED, sharing_of
 from trainer.training.loss import Sums, find_head, head_sums, logit_sums
+from trainer.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -32,8 +33,8 @@ PROBE_TOKENS, PROBE_REST = 24, 11  # what two of its rows share, and the most th
 class Engine:
     """Packs examples for one model and computes their sums. `notes` say what is not shared, and why."""
 
-    def __init__(self, model: "PeftModel", device: torch.device) -> None:
-        self.model, self.device = model.get_base_model(), device
+    def __init__(self, model: "PeftModel", device: torch.device, ranks: Ranks | None = None) -> None:
+        self.model, self.device, self.ranks = model.get_base_model(), device, ranks or Ranks()
         self.decoder = self.model.base_model
         use_lora_linear(model)
         if not in_parts(self.model):  # else it was done while the weights were whole
@@ -123,16 +124,17 @@ class Engine:
         rows, trie = make_packs(examples, 1, UNSHARED), make_packs(examples, 10_000)
         alone = torch.cat([self._hidden(pack) for pack in rows])
         logits = torch.cat([self._model_logits(pack) for pack in rows])
-        if self.head is not None and not self._agree(self.head.logits(alone), logits):
+        if self.head is not None and not self._all_agree(self.head.logits(alone), logits):
             self.head = None
         if self.sharing == UNSHARED:
             return
         own_attention = self.model.config._attn_implementation
         self.model.set_attn_implementation(tree_attention.implementation(self.kind))
-        if self.kind == "flex" and (problem := self._flex_problem(trie, rows)):
-            self.kind = "dense"
+        problem = self._flex_problem(trie, rows) if self.kind == "flex" else None
+        if self.ranks.any(problem is not None):
+            self.kind, problem = "dense", problem or "does not run in another process"
             self.notes.append(f"attention goes through a dense mask, which is slower: FlexAttention {problem}")
-        if not self._agree(torch.cat([self._hidden(pack) for pack in trie]), alone):
+        if not self._all_agree(torch.cat([self._hidden(pack) for pack in trie]), alone):
             self.model.set_attn_implementation(own_attention)
             self.sharing = UNSHARED
             self.notes.append("rows share no tokens: this model computes something else from shared ones")
@@ -151,12 +153,16 @@ class Engine:
     def _gradient(self, packs: Sequence[Pack]) -> Tensor:
         """The adapter's gradient [1, parameters] of the summed loss of `packs`; nothing of it is left."""
         parameters = list(trainable(self.model).values())
-        nll = sum((self.sums(pack).nll for pack in packs), torch.zeros((), device=self.device))
+        nll = sum((self._sums(pack).nll for pack in packs), torch.zeros((), device=self.device))
         if not nll.requires_grad:
             return nll[None, None]
         return torch.cat([part.flatten() for part in torch.autograd.grad(nll, parameters, materialize_grads=True)])[
             None
         ]
+
+    def _all_agree(self, found: Tensor, expected: Tensor) -> bool:
+        """Whether they are the same in every process: all must then do the same."""
+        return not self.ranks.any(not self._agree(found, expected))
 
     def _agree(self, found: Tensor, expected: Tensor) -> bool:
         """Whether every row is the same up to the rounding of the model's number format."""

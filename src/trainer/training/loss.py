@@ -120,7 +120,7 @@ def _score(
         num_correct += ((predicted == target[part]) * weight[part]).sum()
     if gradient is not None:
         torch.mm(product, head.weight, out=gradient)
-        gradient.mul_(weight * head.scale)
+        gradient.mul_(weight).mul_(head.scale)  # a product of the two would be float32
     return nll, num_correct
 
 

@@ -54,9 +54,10 @@ class MemoryPlan:
             return f"memory.recompute_layers: is {self.recompute_layers}, expected at most {most} for this model"
         if self.footprint.fixed > self.free_bytes:
             parts = f", held in {self.num_parts} parts," if self.num_parts > 1 else ""
+            advice = "use more processes" if parts else "set model.quantization to nf4"
             return (
                 f"model.base: the weights{parts} need about {gib(self.footprint.fixed)}, and {gib(self.free_bytes)} "
-                "are free; set model.quantization to nf4 or choose a smaller base"
+                f"are free; {advice} or choose a smaller base"
             )
         needed = self.footprint.peak(longest, longest, most)
         if needed > self.free_bytes:

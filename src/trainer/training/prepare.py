@@ -65,7 +65,7 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     config, base, parent = reading.config, reading.base, reading.parent
     if parent is None:
         check_targets(base.skeleton, config.lora)
-    data = render_data(checked, config.data, reading.renderer, reading.max_length, ranks.size)
+    data = render_data(checked, config.data, reading.renderer, reading.max_length, ranks.on_machine)
     if data.has_role("developer") and not reading.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
     device = pick_device()

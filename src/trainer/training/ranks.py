@@ -33,8 +33,8 @@ class OutOfMemoryElsewhere(torch.OutOfMemoryError):
 class Ranks:
     """What one of the processes can do with the others; alone, everything is done at once."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, on_machine: int = 1) -> None:
+        self.rank, self.size, self.on_machine = rank, size, on_machine
 
     @property
     def is_first(self) -> bool:
@@ -129,10 +129,11 @@ def join() -> Ranks:
         # Before anything asks for a GPU: each process sees its own as the only one.
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[local] if local < len(visible) and visible[0] else str(local)
         distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     # accelerate would wrap the model and deal out rows by itself.
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
-    return Ranks(rank, size)
+    return Ranks(rank, size, on_machine)
 
 
 def _leave_out_accelerate() -> None:

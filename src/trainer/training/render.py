@@ -4,6 +4,7 @@ Rendering is Python and the tokenizer's own code, so that only processes make it
 when it has done the last one, and this process does as they do: what comes of it is the same, however many there are.
 """
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -105,11 +106,14 @@ def _work(parts: Parts, done: dict[int, Rendered], render: Callable[[Sequence[Co
 @contextmanager
 def _helped(workers: int, rendering: Rendering, parts: Parts, done: dict[int, Rendered]) -> Iterator[None]:
     """That many workers take parts while the block does so too; all are gone at its end, however it ends."""
-    started = [_start() for _ in range(workers)]
-    threads = [Thread(target=_tell, args=(ours, rendering, parts, done)) for _, ours in started]
+    started: list[tuple[subprocess.Popen[bytes], Connection]] = []
+    threads: list[Thread] = []
     try:
-        for thread in threads:
-            thread.start()
+        with contextlib.suppress(OSError):  # a machine with no process to spare is done without them
+            started.extend(_start() for _ in range(workers))
+        for _, ours in started:
+            threads.append(Thread(target=_tell, args=(ours, rendering, parts, done)))
+            threads[-1].start()
         yield
         for thread in threads:
             thread.join()
@@ -117,19 +121,20 @@ def _helped(workers: int, rendering: Rendering, parts: Parts, done: dict[int, Re
         for process, _ in started:
             process.kill()
             process.wait()
-        for thread, (_, ours) in zip(threads, started, strict=True):
-            if thread.ident is not None:
-                thread.join()
+        for thread in threads:
+            thread.join()
+        for _, ours in started:
             ours.close()
 
 
 def _start() -> "tuple[subprocess.Popen[bytes], Connection]":
     """A worker, and the connection to it: it ends when that does, so also when this process is killed."""
     ours, theirs = multiprocessing.Pipe()
-    # This package may lie beside a script and not be installed: the new process has to find it too.
+    # This package may lie beside a script and not be installed: the new process has to find it too. -P: nothing else,
+    # and not what happens to lie in the current folder.
     path = os.pathsep.join(filter(None, [OWN_ROOT, os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        [sys.executable, "-m", "trainer.training.render_worker", str(theirs.fileno())],
+        [sys.executable, "-P", "-m", "trainer.training.render_worker", str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -161,7 +161,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     @cached_property
     def engine(self) -> Engine:
         """Packs examples and computes their sums; says once what the model does not allow."""
-        engine = Engine(self.model, self.args.device)
+        engine = Engine(self.model, self.args.device, self.ranks)
         engine.recompute(self.room.recompute_layers)
         for note in engine.notes:
             self._say(note)
@@ -182,13 +182,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
         Raises: TrainingError, when the longest example alone does not fit.
         """
+        engine = self.engine  # made before the first try, since the processes agree on what it finds
         while True:
             rng = rng_state() if self.settings.lora.lora_dropout else None
             if (result := self.ranks.tried(compute)) is not None:
                 return result
             start_over(self.model.get_base_model())
             self.model.zero_grad()
-            self._say(self.room.cut_finer(self.engine, examples, self.state.global_step + 1), level="warning")
+            self._say(self.room.cut_finer(engine, examples, self.state.global_step + 1), level="warning")
             if rng is not None:
                 restore_rng(rng)
 
@@ -208,8 +209,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         """What this process computes of the examples that all compute together; with a base in parts, equally many."""
         parts = balanced(examples, self.ranks.size, shared=self.engine.sharing != UNSHARED)
         packs = self.engine.packs(parts[self.ranks.rank], self.room.token_budget)
-        in_parts = self.settings.memory.shard_base
-        return packs + [self.engine.idle] * (self.ranks.most(len(packs)) - len(packs)) if in_parts else packs
+        if not self.settings.memory.shard_base:
+            return packs
+        self.ranks.will_come()
+        return packs + [self.engine.idle] * (self.ranks.most(len(packs)) - len(packs))
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         norm: torch.Tensor = super()._get_grad_norm(model, grad_norm=grad_norm)

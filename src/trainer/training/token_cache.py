@@ -7,7 +7,7 @@ a kill leave a whole file or none; what cannot be read, or is not what was writt
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
 from pathlib import Path
@@ -41,16 +41,18 @@ class TokenCache:
         try:
             table = pa.ipc.open_file(pa.py_buffer(self.path.read_bytes())).read_all()
             notes = json.loads(table.schema.metadata[NOTES])
-            if notes["digest"] != _digest(table) or notes["num_rows"] != list(num_rows):
+            digest = notes.pop("digest")
+            if digest != _digest(table, notes) or notes["num_rows"] != list(num_rows):
                 return None
+            touched = [Touched(**note) for note in notes["touched"]]
             ids, trained = table[IDS].combine_chunks(), table[TRAINED].combine_chunks()
             counts = np.bincount(table[ROW].to_numpy(), minlength=sum(num_rows))
             tokens = Tokens(
                 ids.values.to_numpy(), trained.values.to_numpy(), ids.offsets.to_numpy(), np.cumsum([0, *counts])
             )
-        except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError):
+        except (OSError, pa.ArrowInvalid, KeyError, ValueError, TypeError, AttributeError):
             return None
-        return tokens, [Touched(**note) for note in notes["touched"]]
+        return tokens, touched
 
     def store(self, tokens: Tokens, touched: Sequence[Touched], num_rows: tuple[int, int]) -> None:
         """Keep them, and no more than a few others. A cache that cannot be written is done without."""
@@ -64,7 +66,8 @@ class TokenCache:
                 TRAINED: pa.LargeListArray.from_arrays(tokens.starts, tokens.trained),
             }
         )
-        notes = {"digest": _digest(table), "num_rows": num_rows, "touched": [asdict(note) for note in touched]}
+        notes = {"num_rows": list(num_rows), "touched": [asdict(note) for note in touched]}
+        notes |= {"digest": _digest(table, notes)}
         sink = pa.BufferOutputStream()
         table = table.replace_schema_metadata({NOTES: json.dumps(notes)})
         with pa.ipc.new_file(sink, table.schema) as writer:
@@ -75,14 +78,12 @@ class TokenCache:
             _forget_old(self.path.parent)
 
 
-def find_cache(files: Sequence[str], settings: DataConfig, renderer: Renderer, max_length: int) -> TokenCache:
-    """The place for these files as this tokenizer, template and length policy make tokens of them."""
+def find_cache(digests: Mapping[str, str], settings: DataConfig, renderer: Renderer, max_length: int) -> TokenCache:
+    """The place for files of these digests as this tokenizer, template and length policy make tokens of them."""
     tokenizer = renderer.tokenizer
     digest = hashlib.sha256()
-    for file in files:
-        with Path(file).open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
     inputs = (
+        *digests.items(),  # names too: notes on long rows have them
         tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map, max_length,
         settings.on_overlength, *(metadata.version(name) for name in ("transformers", "tokenizers", "jinja2")),
         *_sources(),
@@ -102,8 +103,8 @@ def _sources() -> Iterator[str]:
                 yield file.read_text(encoding="utf-8")
 
 
-def _digest(table: Any) -> str:
-    digest = hashlib.sha256()
+def _digest(table: Any, notes: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
     for name in (ROW, IDS, TRAINED):
         column = table[name].combine_chunks()
         values = (column.offsets, column.values) if name in (IDS, TRAINED) else (column,)

@@ -1,6 +1,7 @@
 """Folders whose files are in blob storage: where an address leads, and a folder that storage follows."""
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ class Mount:
 
     def _files(self) -> dict[str, tuple[int, int]]:
         found = {}
-        for path in self.folder.rglob("*"):
+        # Unlike a path's own walk, os.walk passes over folders that vanish: checkpoints are rotated meanwhile.
+        for path in (Path(parent, name) for parent, _, names in os.walk(self.folder) for name in names):
             try:
                 if path.is_file() and not path.is_symlink():
                     about = path.stat()

@@ -10,7 +10,7 @@ import trl
 from tests.conftest import make_tokenizer
 from trainer.data.chat_template import ChatTemplate
 from trainer.inference.call_forms import call_form, generated_text
-from trainer.inference.tool_calls import Call, CallForm
+from trainer.inference.tool_calls import Call, CallForm, typed
 
 HEAD = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
 TAIL = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -185,3 +185,19 @@ def test_templates_of_real_models_are_read_back(family: str) -> None:
     answer = template.adapt({"role": "assistant", "content": "", "tool_calls": [call]})
     text = generated_text(template, [{"role": "user", "content": "?"}, answer], None)
     assert form.read(text) == ("", [Call("weather", {"city": "Bonn", "note": 'at "noon"'})])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "found"),
+    [
+        ({"properties": {"a": {"type": "integer"}}}, 3),
+        ({"properties": {"a": {"type": ["integer", "null"]}}}, "3"),
+        ({"properties": {"a": {"type": {"not": "a type"}}}}, "3"),
+        ({"properties": {"a": True}}, "3"),
+        ({"properties": None}, "3"),
+        (None, "3"),
+    ],
+)
+def test_arguments_get_the_types_that_a_tool_declares_however_little_it_does(parameters: object, found: object) -> None:
+    tools = [{"function": {"name": "add", "parameters": parameters}}]
+    assert typed(Call("add", {"a": "3"}), tools) == Call("add", {"a": found})

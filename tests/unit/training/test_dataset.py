@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trainer.config import RunConfig
+from trainer.data.checks import DataReport, check_files
 from trainer.data.rendering import Renderer
+from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
+from trainer.training import dataset
 from trainer.training.dataset import Row, TrainingData, check_data, render_data, sha256_of
 
 LONG = "word " * 120
@@ -47,4 +51,20 @@ def test_what_is_counted_in_arrays_is_what_the_rows_have(data: TrainingData) -> 
 
 def test_each_file_has_its_digest(data: TrainingData) -> None:
     assert [Path(path).name for path in data.digests] == ["a.jsonl", "b.jsonl"]
-    assert data.digests == {path: sha256_of(path) for path in data.files}
+    assert data.digests == {path: sha256_of(path) for path in data.digests}
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    settings: Callable[..., RunConfig], write_rows: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_rows([("What is one?", "It is 1.")], "rows.jsonl")
+    config = settings(data__train=str(path), data__validation=None)
+
+    def changed_after(*arguments: Any, **named: Any) -> DataReport:
+        report = check_files(*arguments, **named)
+        path.write_text(path.read_text().replace("1", "7"))
+        return report
+
+    monkeypatch.setattr(dataset, "check_files", changed_after)
+    with pytest.raises(DataError, match=r"rows.jsonl: the file was changed while it was read, .*; try again"):
+        check_data(config.data)

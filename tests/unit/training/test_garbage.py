@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from trainer.backends import local
 from trainer.training.garbage import all_stays
 
 
@@ -25,6 +26,13 @@ def test_nothing_is_searched_while_it_lasts_and_what_it_made_not_later(was_on: b
         made = [[number] for number in range(1000)]
     assert gc.isenabled() is was_on
     assert gc.get_freeze_count() >= before + len(made)
+
+
+def test_a_model_that_was_trained_can_be_freed_before_the_comparison_loads_its_own() -> None:
+    """It is held by cycles, and what is frozen is never found in them."""
+    before = gc.get_freeze_count()
+    local.be_quiet()
+    assert gc.get_freeze_count() == before
 
 
 def test_a_mistake_turns_the_search_on_again() -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def config(settings: Callable[..., RunConfig], write_rows: Callable[..., Path]) 
 
 @pytest.fixture
 def conversations(config: RunConfig) -> list[Conversation]:
-    return check_data(config.data).conversations
+    return check_data(config.data).report.conversations
 
 
 @pytest.fixture
@@ -61,20 +62,39 @@ def test_several_processes_make_the_same_as_one(conversations: list[Conversation
         assert contents(render.render(conversations, rendering, workers)) == alone
 
 
+class Answering:
+    """The connection to a worker that tells when it has answered."""
+
+    def __init__(self, connection: Any, answered: threading.Event) -> None:
+        self.connection, self.answered = connection, answered
+        self.send, self.close = connection.send, connection.close
+
+    def recv(self) -> Any:
+        answer = self.connection.recv()
+        self.answered.set()
+        return answer
+
+
 def test_workers_take_their_share(
     conversations: list[Conversation], rendering: Rendering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own: list[int] = []
+    answered = threading.Event()
 
-    def slowly(self: Rendering, part: list[Conversation]) -> Rendered:
+    def start() -> Any:
+        process, connection = original_start()
+        return process, Answering(connection, answered)
+
+    def after_a_worker(self: Rendering, part: list[Conversation]) -> Rendered:
         own.append(len(part))
-        time.sleep(1)
+        assert answered.wait(60)
         return original(self, part)
 
-    original = Rendering.__call__
-    monkeypatch.setattr(Rendering, "__call__", slowly)
+    original, original_start = Rendering.__call__, render._start
+    monkeypatch.setattr(render, "_start", start)
+    monkeypatch.setattr(Rendering, "__call__", after_a_worker)
     made = render.render(conversations, rendering, 2)
-    assert sum(own) < len(conversations) / 2
+    assert sum(own) < len(conversations)
     assert contents(made) == contents(original(rendering, conversations))
 
 
@@ -127,6 +147,23 @@ def test_what_a_worker_leaves_that_dies_is_rendered_here(
     monkeypatch.setattr(Rendering, "__call__", patiently)
     assert contents(render.render(conversations, rendering, 2)) == contents(call(rendering, conversations))
     assert [process.returncode for process in started] == [-signal.SIGKILL] * 2
+
+
+def test_a_machine_without_a_process_to_spare_is_done_without_them(
+    conversations: list[Conversation], rendering: Rendering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> Any:
+        if started:
+            raise BlockingIOError("no process to spare")
+        started.append((made := original())[0])
+        return made
+
+    original = render._start
+    monkeypatch.setattr(render, "_start", start)
+    assert contents(render.render(conversations, rendering, 3)) == contents(rendering(conversations))
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_workers_are_gone_when_rendering_is_interrupted(

@@ -84,7 +84,7 @@ def test_anything_that_the_tokens_depend_on_makes_new_ones(
     assert same(changed, rendered(config))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "a note", "a name", "empty", "text"])
 def test_a_damaged_file_is_not_used_and_made_anew(config: RunConfig, cache: Path, damage: str) -> None:
     plain = rendered(config)
     (file,) = cache.iterdir()
@@ -92,9 +92,27 @@ def test_a_damaged_file_is_not_used_and_made_anew(config: RunConfig, cache: Path
     flipped = bytearray(whole)
     place = whole.index(plain.train[0].examples[0].input_ids[3].to_bytes(4, "little"))
     flipped[place] ^= 1
-    file.write_bytes({"cut": whole[: len(whole) // 2], "flipped": flipped, "empty": b"", "text": b"no"}[damage])
+    damaged = {
+        "cut": whole[: len(whole) // 2],
+        "flipped": flipped,
+        "a note": whole.replace(b"rows.jsonl:2", b"rows.jsonl:3"),
+        "a name": whole.replace(b'"touched"', b'"tOuched"'),
+        "empty": b"",
+        "text": b"no",
+    }[damage]
+    assert damaged != whole
+    file.write_bytes(damaged)
     assert same(rendered(config), plain)
     assert file.read_bytes() == whole
+
+
+def test_notes_on_long_rows_name_the_file_of_the_day(config: RunConfig, cache: Path) -> None:
+    old = Path(str(config.data.train))
+    new = old.with_name("other.jsonl")
+    new.write_bytes(old.read_bytes())
+    rendered(config)
+    moved = rendered(config.model_copy(update={"data": config.data.model_copy(update={"train": str(new)})}))
+    assert [note.place for note in moved.touched] == [f"{new}:2"]
 
 
 def test_rows_with_a_mistake_are_named_each_time(config: RunConfig, cache: Path) -> None:

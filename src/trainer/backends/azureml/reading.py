@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from trainer.backends.azureml.skus import Machine
 from trainer.backends.http import Say
 from trainer.config.schema import RunConfig
-from trainer.data.checks import DataReport, check_files
+from trainer.data.checks import DataReport
 from trainer.errors import ConfigError
+from trainer.training.dataset import CheckedData, check_data, render_data
 
 if TYPE_CHECKING:
     from trainer.model.base import Base
@@ -39,35 +40,29 @@ class Amounts:
 
 def measure(config: RunConfig, machine: Machine | None, say: Say) -> Amounts:
     """Check the data by every rule, and the base where it can be read here. Raises: DataError."""
-    report = check_files(
-        [Path(source.path) for source in config.data.train_sources],
-        [Path(path) for path in config.data.validation_paths],
-        backend="local",
-        allow_leak=config.data.allow_leak,
-    )
-    report.raise_on_errors()
+    checked = check_data(config.data)
+    report = checked.report
     if config.model.base.startswith("azureml:"):
         return _guessed(config, report, "the base is a model of the workspace")
     if missing := [name for name in LOCAL_PACKAGES if importlib.util.find_spec(name) is None]:
         return _guessed(config, report, f"{', '.join(missing)} is not installed here")
     try:
-        return _measured(config, report, machine, say)
+        return _measured(config, checked, machine, say)
     except ConfigError as error:
         if Path(config.model.base.partition("@")[0]).is_dir() or config.model.base.startswith("builtin:"):
             return replace(_guessed(config, report, "the base cannot be used"), problems=error.problems)
         return _guessed(config, report, "the base cannot be reached from here")
 
 
-def _measured(config: RunConfig, report: DataReport, machine: Machine | None, say: Say) -> Amounts:
+def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None, say: Say) -> Amounts:
     """With the base's own tokenizer and shape. Raises: ConfigError, DataError."""
     from trainer.backends.local import read
     from trainer.model.adapter import check_targets
-    from trainer.training.dataset import render_data
 
     reading = read(config, say)
     if reading.parent is None:
         check_targets(reading.base.skeleton, reading.config.lora)
-    data = render_data(report, reading.config.data, reading.renderer, reading.max_length)
+    data = render_data(checked, reading.config.data, reading.renderer, reading.max_length)
     parameters = sum(parameter.numel() for parameter in reading.base.skeleton.parameters())
     amounts = Amounts(
         len(data.train), len(data.validation), data.num_tokens, float(parameters),

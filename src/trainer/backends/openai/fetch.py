@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from trainer.backends.http import Say, patiently, timeout_seconds
 from trainer.config.schema import RunConfig
@@ -14,18 +15,33 @@ from trainer.errors import BackendError, ConfigError
 PIECE_BYTES = 2**20
 
 
+def refuse_urls(config: RunConfig) -> None:
+    """Raises: ConfigError, with everything that is wrong with the config's URL variables."""
+    if problems := list(_variables(config)):
+        raise ConfigError(*problems)
+
+
 def fetch_files(config: RunConfig, say: Say) -> None:
     """Fetch what the config's URL variables point to; a file that is there must be the same.
 
     Raises: ConfigError, BackendError, DataError. No message shows a URL.
     """
-    if problems := list(_variables(config)):
-        raise ConfigError(*problems)
+    for path, variable in _places(config):
+        _fetch(path, variable, say)
+
+
+def missing_files(config: RunConfig) -> list[Path]:
+    """Those that are still to be fetched."""
+    return [path for path, _ in _places(config) if not path.exists()]
+
+
+def _places(config: RunConfig) -> Iterator[tuple[Path, str]]:
+    """Each file that is behind a URL, and the variable that holds it."""
     settings = config.openai
     if settings.train_url_variable:
-        _fetch(Path(config.data.train_sources[0].path), settings.train_url_variable, say)
+        yield Path(config.data.train_sources[0].path), settings.train_url_variable
     if settings.validation_url_variable:
-        _fetch(Path(config.data.validation_paths[0]), settings.validation_url_variable, say)
+        yield Path(config.data.validation_paths[0]), settings.validation_url_variable
 
 
 def _variables(config: RunConfig) -> Iterator[str]:
@@ -39,11 +55,17 @@ def _variables(config: RunConfig) -> Iterator[str]:
             continue
         if not os.environ.get(variable):
             yield f"openai.{name}: {variable!r} is not set in the environment, expected the file's URL; set it"
-        elif not os.environ[variable].startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        elif not _is_safe(os.environ[variable]):
             yield f"openai.{name}: {variable!r} does not hold an https URL; correct its value"
         if len(paths) != 1:
             role = name.partition("_")[0]
             yield f"openai.{name}: is set with {len(paths)} files in data.{role}, expected one to fetch it to; name one"
+
+
+def _is_safe(url: str) -> bool:
+    """Encrypted on its way, or of this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost"))
 
 
 def _fetch(path: Path, variable: str, say: Say) -> None:

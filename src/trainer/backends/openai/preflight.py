@@ -8,7 +8,7 @@ from trainer.backends.http import Say, hurried
 from trainer.backends.openai.bases import Base, find_base
 from trainer.backends.openai.client import Service
 from trainer.backends.openai.data import Checked, check_data, notes_on_length
-from trainer.backends.openai.fetch import fetch_files
+from trainer.backends.openai.fetch import fetch_files, missing_files, refuse_urls
 from trainer.backends.openai.jobs import job_body, read_jobs, shown
 from trainer.backends.openai.limits import Exam, plan_exam, resolve_limits
 from trainer.backends.openai.manifest import build_manifest
@@ -42,7 +42,8 @@ def check(config: RunConfig, say: Say) -> Plan:
     attempts.make(refuse_settings, config)
     config = resolve_service(config)
     base = attempts.make(find_base, config.model.base)
-    checked = attempts.make(_check_rows, config, family_of(config.model.base) if base is None else base.family, say)
+    family = family_of(config.model.base) if base is None else base.family
+    checked = attempts.make(_check_rows, config, family, not attempts.errors, say)
     with hurried() if attempts.errors else nullcontext():  # what is wrong already is not kept waiting
         resource = attempts.make(_look_at_resource, config, say)
         service = attempts.make(_reach, config, say)
@@ -55,8 +56,13 @@ def check(config: RunConfig, say: Say) -> Plan:
     return _plan(config, base, checked, service, _rows(config, base, checked, service, found, resource))
 
 
-def _check_rows(config: RunConfig, family: str, say: Say) -> Checked:
-    fetch_files(config, say)
+def _check_rows(config: RunConfig, family: str, clean: bool, say: Say) -> Checked | None:
+    """Files behind URLs are fetched for a config that is right so far: one that is refused leaves nothing behind."""
+    refuse_urls(config)
+    if clean:
+        fetch_files(config, say)
+    elif missing_files(config):
+        return None
     return check_data(config, family)
 
 

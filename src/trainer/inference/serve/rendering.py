@@ -36,6 +36,7 @@ class PromptRenderer:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [OWN_ROOT, environment.get("PYTHONPATH")]))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # not what lies in the current folder
             "-m",
             "trainer.inference.serve.render_worker",
             str(self.folder),
