@@ -41,6 +41,7 @@ def well(done: Done) -> str:
     return done.out + done.err
 
 
+@pytest.mark.long
 def test_an_endpoint_with_tokens_is_deployed_talked_to_and_removed(world: World) -> None:
     arm, endpoints = world.twin.arm, world.twin.endpoints
     assert "with a token of Microsoft Entra" in well(world.command(*WITH_TOKENS))
@@ -54,6 +55,7 @@ def test_an_endpoint_with_tokens_is_deployed_talked_to_and_removed(world: World)
     assert (arm.inventory(), world.ledger()) == ([], [])
 
 
+@pytest.mark.long
 def test_an_endpoint_that_takes_keys_is_not_made_one_that_takes_tokens(world: World) -> None:
     well(world.command(*DEPLOY))
     (error,) = world.command(*WITH_TOKENS).errors
