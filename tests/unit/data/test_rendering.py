@@ -12,7 +12,7 @@ from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation, Message, ToolCall
 from trainer.data.rendering import IGNORE_INDEX, Renderer, RenderingError
 from trainer.errors import DataError
-from trainer.training.dataset import render_data
+from trainer.training.dataset import CheckedData, render_data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -219,7 +219,7 @@ def test_every_row_is_held_against_serving_and_each_that_differs_is_named() -> N
     ]
     report = DataReport(conversations, [], [], rows=6, validation_rows=0)
     with pytest.raises(DataError) as caught:
-        render_data(report, DataConfig(train="rows.jsonl"), Renderer(joining_tokenizer()), 2048)
+        render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), Renderer(joining_tokenizer()), 2048)
     assert caught.value.problems == tuple(f"rows.jsonl:{line}: TEMPLATE: {JOINED}" for line in (2, 4, 5))
 
 

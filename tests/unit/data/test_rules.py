@@ -16,7 +16,7 @@ from trainer.data.rendering import Renderer
 from trainer.data.rules import GROUPS, RULES
 from trainer.data.rules_page import markdown
 from trainer.errors import DataError
-from trainer.training.dataset import render_data
+from trainer.training.dataset import CheckedData, render_data
 
 BACKENDS = ("local", "openai")
 ROOT = Path(__file__).parents[3]
@@ -130,7 +130,7 @@ def told_by_renderer(code: str) -> list[str]:
     report = check_files([Path("rows.jsonl")])
     renderer = Renderer(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"]))
     with pytest.raises(DataError) as caught:
-        render_data(report, DataConfig(train="rows.jsonl"), renderer, 2048)
+        render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), renderer, 2048)
     return [problem for problem in caught.value.problems if f": {code}: " in problem]
 
 
