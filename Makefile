@@ -42,8 +42,11 @@ lint: setup ## Formatting, types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## The tests that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long'
+test: lint ## The tests that CI runs first
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not slow and not real'
+
+test-slow: lint ## What CI runs after `make test`: installations, real models (TRAINER_REAL_MODELS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m '(slow or real) and not long'
 
 test-full: lint ## All tests, also those that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest
@@ -84,4 +87,4 @@ docs: setup ## Write the generated pages again
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo demo-azureml demo-openai lint test test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-first-step bench-serve docs clean
+.PHONY: help setup demo demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-first-step bench-serve docs clean
