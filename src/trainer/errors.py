@@ -13,6 +13,8 @@ repr. One error carries every problem of its kind, so that a user corrects a fil
 """
 
 import difflib
+import errno
+import os
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import ParamSpec, TypeVar
@@ -103,6 +105,40 @@ class Attempts:
             # Rows may be wrong by the thousand, and only the first problems are shown.
             ordered = sorted(self.errors, key=lambda error: isinstance(error, DataError))
             raise kind(*(problem for error in ordered for problem in error.problems))
+
+
+_ELSEWHERE = "change its rights, or choose another place"
+# What to do after an error of the operating system.
+_REMEDIES = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space",
+    errno.EIO: "look at its disk or mount",
+    errno.EMFILE: "raise the limit, for example: ulimit -n 4096",
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "correct the path, or create it",
+    errno.ENOTDIR: "a part of the path is a file: correct the path",
+    errno.EISDIR: "name a file",
+    errno.ELOOP: "its links lead in a circle: correct them",
+}
+_FAULTS_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE})
+
+
+def file_words(error: OSError, then: str = "run the same command again") -> str:
+    """What happened in the operating system's words, and what to do; without the path."""
+    return f"{error.strerror or error}; {_REMEDIES.get(error.errno or 0, 'put it right')}, then {then}"
+
+
+def file_error(error: OSError, place: object = "") -> TrainerError:
+    """An error of the operating system in words: a ConfigError for a path that cannot be, else a TrainingError.
+
+    `place` is named where the error names no path: a full disk is noticed by a write, which knows none.
+    """
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename or place)
+    kind = ConfigError if error.errno in _REMEDIES.keys() - _FAULTS_OF_THE_MACHINE else TrainingError
+    return kind(f"{name or 'a file'}: {file_words(error)}")
 
 
 def quoted(value: object, limit: int = 60) -> str:

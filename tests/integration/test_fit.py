@@ -328,7 +328,7 @@ def test_a_full_disk_fails_the_run_in_words_and_keeps_the_checkpoints(
         patch.setattr(sft.Trainer, "_step", fill_disk)
         patch.setattr(os, "fsync", flush_unless_full)
         with pytest.raises(
-            TrainingError, match="full: No space left on device; put it right and go on with: train --resume"
+            TrainingError, match="full: No space left on device; free space, then go on with: train --resume"
         ):
             train(config)
     run = Run(Path(config.run.root) / "full")

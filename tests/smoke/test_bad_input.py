@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -284,13 +286,29 @@ def test_one_run_is_not_compared_with_itself(finished):
     ]
 
 
-@pytest.mark.parametrize(("answer", "code"), [("n\n", 0), ("\n", 0), ("", 1), ("what\nn\n", 0)])
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 0), ("\n", 0), ("", 2), ("what\nn\n", 0)])
 def test_a_run_is_not_deleted_without_a_yes(stopped, answer, code):
     done = command("trainer", "delete", str(stopped.path), answer=answer)
     assert (done.returncode, done.stdout.strip()) == (code, "")
     assert done.stderr.startswith(f"delete {stopped.path} with everything in it? [y/N]:")
     assert "Traceback" not in done.stderr
     assert stopped.state == "paused"
+
+
+def test_ctrl_c_at_a_question_is_an_interruption(stopped):
+    process = subprocess.Popen(
+        [BIN / "trainer", "delete", str(stopped.path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    asked = ""
+    while not asked.endswith("[y/N]:"):
+        asked += (char := process.stderr.read(1))
+        assert char
+    time.sleep(0.3)  # between the question and waiting for its answer
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=30)
+    assert (process.returncode, rest.strip()) == (130, "interrupted")
+    assert stopped.path.is_dir()
 
 
 def test_a_run_that_was_not_deleted_is_told(stopped):

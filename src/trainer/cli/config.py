@@ -4,14 +4,14 @@ import json
 
 import typer
 
-from trainer.cli.console import command
+from trainer.cli.console import Debug, command
 
 app = typer.Typer(help="Every setting: as JSON Schema for editors, or as a reference.", no_args_is_help=True)
 
 
 @app.command()
 @command
-def schema() -> None:
+def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of the config file, which editors use to complete and check it."""
     from trainer.config.reference import json_schema
 
@@ -20,7 +20,7 @@ def schema() -> None:
 
 @app.command()
 @command
-def reference() -> None:
+def reference(debug: Debug = False) -> None:
     """Print every setting with its default and its meaning, in Markdown."""
     from trainer.config.reference import markdown
 

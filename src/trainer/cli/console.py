@@ -3,17 +3,18 @@
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, NoReturn, ParamSpec
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from trainer.errors import ExitCode, TrainerError
+from trainer.errors import ConfigError, ExitCode, TrainerError
 
 P = ParamSpec("P")
 
@@ -68,20 +69,45 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         try:
             code = function(*args, **kwargs)
         except TrainerError as error:
-            if kwargs.get("debug"):
-                err.print_exception()
-            for line in str(error).splitlines():
-                err.print(f"[bold red]error:[/] {escape(clean(line))}")
-            sys.exit(error.exit_code)
+            _tell(error, error, bool(kwargs.get("debug")))
+        except typer.Abort as error:  # at a question; typer makes the same of Ctrl-C and of an end of input
+            if isinstance(error.__context__, EOFError):
+                nobody = ConfigError("nobody answers the question, expected y or n; add --yes to agree")
+                _tell(nobody, error, bool(kwargs.get("debug")))
+            err.print("interrupted")
+            sys.exit(ExitCode.INTERRUPTED)
         except KeyboardInterrupt:
             err.print("interrupted")
             sys.exit(ExitCode.INTERRUPTED)
         except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
             sys.stdout = None  # else Python flushes it once more at exit
             sys.exit(ExitCode.DONE)
+        except Exception as error:
+            from trainer.cli.unexpected import in_words
+
+            _tell(in_words(error, _doing()), error, bool(kwargs.get("debug")))
         sys.exit(code or ExitCode.DONE)
 
     return wrapped
+
+
+def _tell(told: TrainerError, error: Exception, debug: bool) -> NoReturn:
+    """Print what went wrong, with `debug` also where, and end the program with its code."""
+    from trainer.cli.unexpected import without_secrets
+
+    if debug:
+        err.print(clean(without_secrets("".join(traceback.format_exception(error)))), markup=False)
+    for line in without_secrets(str(told)).splitlines():
+        err.print(f"[bold red]error:[/] {escape(clean(line))}")
+    sys.exit(told.exit_code)
+
+
+def _doing() -> str:
+    """The command as its user typed it, such as `trainer data check`."""
+    program, *words = sys.argv
+    name = Path(program).name.replace("__main__.py", "trainer")
+    deepest = 0 if name == "train" else 2 if words[:1] in (["data"], ["config"]) else 1
+    return " ".join([name, *words[:deepest]])
 
 
 def clean(text: str) -> str:

@@ -141,7 +141,7 @@ def preview(
 
 @app.command()
 @command
-def rules() -> None:
+def rules(debug: Debug = False) -> None:
     """Print every rule with its severity, its reason, what to do and an example, in Markdown."""
     from trainer.data.rules_page import markdown
 

@@ -1,5 +1,6 @@
 """Files that a data command writes: all of them whole or none, and never over another file by accident."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainer.data.quoting import printable
-from trainer.errors import DataError
+from trainer.errors import DataError, file_words
 from trainer.runs.files import flush_folder
 
 
@@ -31,10 +32,11 @@ def new_files(paths: Sequence[Path], sources: Sequence[Path], *, force: bool) ->
         _rename_all(beside, paths)
     except OSError as error:
         name = printable(str(paths[0].parent))
-        raise DataError(f"{name}: cannot be written ({error.strerror}), expected a folder with room") from error
+        raise DataError(f"{name}: cannot be written: {file_words(error)}") from error
     finally:
         for path in beside:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what stopped the writing stops this too, and is what is told
+                path.unlink(missing_ok=True)
 
 
 def _rename_all(beside: Sequence[Path], paths: Sequence[Path]) -> None:
@@ -47,7 +49,8 @@ def _rename_all(beside: Sequence[Path], paths: Sequence[Path]) -> None:
             fresh += [target] * is_fresh
     except OSError:
         for target in fresh:
-            target.unlink()
+            with contextlib.suppress(OSError):
+                target.unlink()
         raise
     for folder in {path.parent for path in paths}:
         flush_folder(folder)

@@ -1,5 +1,6 @@
 """Files that are whole at any instant: written beside, flushed, renamed; logs grow by whole lines."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -16,7 +17,8 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
         write_flushed(beside, data)
         beside.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stopped the writing may stop this too, and is what is told
+            beside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
 

@@ -5,6 +5,7 @@ asked for by its process; one on another host is watched: it counts up a beat in
 stands still is dead. No clock is compared with another machine's.
 """
 
+import contextlib
 import json
 import secrets
 import threading
@@ -47,8 +48,9 @@ def locked(folder: Path, report: Callable[[str], None]) -> Iterator[Lock]:
     finally:
         stop.set()
         heart.join()
-        if files.read_record(path).get("token") == owner["token"]:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # an unwritable folder has stopped the block already, and that is told
+            if files.read_record(path).get("token") == owner["token"]:
+                path.unlink(missing_ok=True)
 
 
 def holder(folder: Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from trainer.errors import ExitCode, TrainerError, TrainingError
+from trainer.errors import ExitCode, TrainerError, TrainingError, file_words
 from trainer.model.adapter import add_adapter, load_adapter, trainable
 from trainer.model.base import load_model
 from trainer.model.rms_norm import use_lean_norms
@@ -187,8 +187,7 @@ def _as_told(error: Exception, run: Run) -> TrainerError:
         return error
     if isinstance(error, OSError):
         return TrainingError(
-            f"{error.filename or run.path}: {error.strerror or error}; put it right and go on with: "
-            f"train --resume {run.path}"
+            f"{error.filename or run.path}: {file_words(error, f'go on with: train --resume {run.path}')}"
         )
     if is_lost(error):
         return TrainingError(

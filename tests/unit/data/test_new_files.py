@@ -52,7 +52,7 @@ def test_a_second_file_that_is_refused_takes_the_first_one_back(monkeypatch):
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    expected = r"^\.: cannot be written \(No space left on device\), expected a folder with room$"
+    expected = r"^\.: cannot be written: No space left on device; free space, then run the same command again$"
     with pytest.raises(DataError, match=expected), new_files([Path("a"), Path("b")], [], force=False):
         pass
     assert left() == ["old", "source"]

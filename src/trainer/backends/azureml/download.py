@@ -159,7 +159,8 @@ def _resolve(run: Run, content: bytes) -> None:
     try:
         node = load_config(beside)
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
     here = run.config()
     data = {"max_length": node.data.max_length}
     model = {name: getattr(node.model, name) for name in ("quantization", "dtype")}
