@@ -228,6 +228,50 @@ def test_measurements_reach_tensorboard(settings: Settings) -> None:
     assert points == pytest.approx(
         {int(row["step"]): row["valid_loss"] for row in run.results() if "valid_loss" in row}
     )
+    for name in ("learning_rate", "grad_norm"):
+        points = {event.step: event.value for event in board.Scalars(f"train/{name}")}
+        assert points == pytest.approx({row["step"]: row[name] for row in run.metrics()})
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
+def test_the_rate_that_is_logged_is_the_one_the_step_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    used = []
+    original = torch.optim.AdamW.step
+
+    def step(optimizer: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        used.append(optimizer.param_groups[0]["lr"])
+        return original(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    run, _ = train(settings(training__lr_scheduler_type=kind, training__warmup_ratio=0.3, training__logging_steps=1))
+    assert [row["learning_rate"] for row in run.metrics()] == used
+    assert used[:3] == pytest.approx([1e-3 / 4, 2e-3 / 4, 3e-3 / 4])
+    assert used[3] == 1e-3
+    assert min(used) > 0
+
+
+def test_a_run_of_one_step_trains(settings: Settings) -> None:
+    run, outcome = train(settings(training__n_epochs=1, training__batch_size=20))
+    assert outcome.summary.startswith("finished at step 1;")
+    tensors = load_file(run.adapter / "adapter_model.safetensors")
+    assert all(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("further", [False, True])
+def test_an_adapter_that_equals_its_start_is_not_called_finished(settings: Settings, further: bool) -> None:
+    """The rate is above 0 and still too small for any float32 weight."""
+    base = {}
+    if further:
+        first, _ = train(settings(run__name="first", training__n_epochs=1))
+        base = {"model__base": str(first.path)}
+    config = settings(run__name="second", training__learning_rate=1e-50, training__n_epochs=1, **base)
+    run = create_run((prepared := prepare(config, print)).config)
+    with pytest.raises(TrainingError, match="the adapter equals its start") as caught:
+        fit(prepared, run, quiet())
+    assert (run.state, run.status()["error"]) == ("failed", str(caught.value))
+    assert not run.adapter.exists()
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])

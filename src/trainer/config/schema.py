@@ -136,10 +136,10 @@ class TrainingConfig(Section):
     """`adamw`, or plain `sgd` without momentum."""
 
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up: to 0 in a line or a half cosine, or not at all."""
+    """How the learning rate falls after the warm-up: towards 0 in a line or a half cosine, or not at all."""
 
     warmup_ratio: Fraction = 0.03
-    """Share of the steps over which the learning rate rises from 0."""
+    """Share of the steps over which the learning rate rises: step k of n has k / (n + 1) of it."""
 
     weight_decay: NonNegative = 0.0
     """AdamW's decoupled weight decay."""

@@ -53,6 +53,17 @@ def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False
         raise ConfigError(f"adapter {str(folder)!r}: does not fit the base: {error}") from error
 
 
+def unchanged(file: Path, start: Path | None) -> bool:
+    """Whether the adapter in `file` equals the one in `start`, or, where it began anew, still has a B of zeros only."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    if start is None:
+        return not any(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    before = load_file(start) if start.is_file() else {}
+    return tensors.keys() == before.keys() and all(tensors[name].equal(before[name]) for name in tensors)
+
+
 def trainable(model: "torch.nn.Module") -> dict[str, "torch.nn.Parameter"]:
     """The weights that are trained, by name, in the model's order."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

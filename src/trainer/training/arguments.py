@@ -14,15 +14,12 @@ from trainer.training.plan import Plan
 
 def trl_arguments(config: RunConfig, plan: Plan, run: Run, model: PeftModel) -> SFTConfig:
     """TRL's settings: our schedule and precision; everything that it could do to the data is off."""
-    schedule = {"constant": "constant_with_warmup"}.get(
-        config.training.lr_scheduler_type, config.training.lr_scheduler_type
-    )
     dtype = next(iter(model.get_input_embeddings().parameters())).dtype
     arguments = SFTConfig(
         output_dir=str(run.path),
         num_train_epochs=plan.n_epochs,
         learning_rate=plan.learning_rate,
-        lr_scheduler_type=schedule,
+        lr_scheduler_type=config.training.lr_scheduler_type,  # for the trackers to show: the schedule is ours
         warmup_steps=plan.warmup_steps,
         max_grad_norm=config.training.max_grad_norm,
         seed=plan.seed,

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from trainer.errors import ExitCode, TrainerError, TrainingError, file_words
-from trainer.model.adapter import add_adapter, load_adapter, trainable
+from trainer.model.adapter import add_adapter, load_adapter, trainable, unchanged
 from trainer.model.base import load_model
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import shard_base
@@ -158,6 +158,12 @@ def _store_result(prepared: Prepared, run: Run, trainer: "Trainer") -> Outcome:
         raise TrainingError(
             f"checkpoint {chosen.path}: {problem}, expected the best one to be whole; take the last one with: "
             f"train --resume {run.path} training.adapter_from=last --allow-change training.adapter_from"
+        )
+    parent = prepared.parent
+    if unchanged(chosen.path / "adapter_model.safetensors", None if parent is None else parent.adapter_file):
+        raise TrainingError(
+            f"step {step}: the adapter equals its start: no update has changed a weight, so nothing was learned; "
+            "train more steps (training.n_epochs), or raise training.learning_rate"
         )
     _copy_adapter(chosen.path, run.adapter)
     prepared.tokenizer.save_pretrained(run.adapter)

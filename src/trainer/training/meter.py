@@ -27,7 +27,10 @@ class Reading:
 
 
 class Meter:
-    """Sums over the steps since the last reading. The device adds; only `read` and `state` wait for it."""
+    """Sums over the steps since the last reading, and the time that they took.
+
+    The device adds; only `read` and `state` wait for it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.nll = torch.zeros((), dtype=torch.float64, device=device)
@@ -37,7 +40,20 @@ class Meter:
         self.recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self.num_supervised = self.num_tokens = 0
         self.total_tokens = self.total_supervised = 0
-        self.since = time.monotonic()
+        self.seconds = 0.0  # of training since the last reading, up to `since`
+        self.since: float | None = None
+
+    def start(self) -> None:
+        """Let the clock run: a step begins."""
+        if self.since is None:
+            self.since = time.monotonic()
+
+    def pause(self) -> None:
+        """Stop the clock until the next step: what comes now is no training."""
+        self.seconds, self.since = self._elapsed(), None
+
+    def _elapsed(self) -> float:
+        return self.seconds + (0.0 if self.since is None else time.monotonic() - self.since)
 
     def add(self, nll: torch.Tensor, num_correct: torch.Tensor, num_supervised: int, num_tokens: int) -> None:
         """Add a step: sums over its supervised tokens. One whose loss is not finite does not count."""
@@ -51,7 +67,7 @@ class Meter:
 
     def read(self) -> Reading:
         """Everything since the last reading; starts over."""
-        now, num_finite = time.monotonic(), int(self.num_finite)
+        num_finite = int(self.num_finite)  # waits for the device, before the clock is read
         result = {
             "train_loss": float(self.nll) / num_finite,
             "train_mean_token_accuracy": int(self.num_correct) / num_finite,
@@ -61,14 +77,14 @@ class Meter:
         rest: dict[str, float] = {
             "num_tokens": self.total_tokens,
             "num_supervised_tokens": self.total_supervised,
-            "tokens_per_second": self.num_tokens / max(now - self.since, 1e-9),
+            "tokens_per_second": self.num_tokens / max(self._elapsed(), 1e-9),
         }
         spikes = self._spikes()
         for tensor in (self.nll, self.num_correct, self.num_finite):
             tensor.zero_()
         self.losses.clear()
         self.num_supervised = self.num_tokens = 0
-        self.since = now
+        self.seconds, self.since = 0.0, None if self.since is None else time.monotonic()
         return Reading(result, rest, spikes)
 
     def _spikes(self) -> list[tuple[int, float, float]]:
@@ -92,6 +108,7 @@ class Meter:
             "nll": float(self.nll),
             "num_correct": int(self.num_correct),
             "num_finite": int(self.num_finite),
+            "seconds": self._elapsed(),
             "losses": losses,
             "recent": list(self.recent),
         }
@@ -103,5 +120,6 @@ class Meter:
         values = [float("nan") if loss is None else loss for loss in state["losses"]]
         self.losses = [torch.tensor(value, device=self.nll.device) for value in values]
         self.recent.extend(state["recent"])
+        self.seconds = state.get("seconds", 0.0)  # absent in checkpoints of before it was kept
         for name in ("num_supervised", "num_tokens", "total_tokens", "total_supervised"):
             setattr(self, name, state[name])

@@ -48,6 +48,7 @@ from trainer.training.plan import MEMORY, Plan
 from trainer.training.progress import Display
 from trainer.training.ranks import Ranks
 from trainer.training.room import Room
+from trainer.training.schedule import make_schedule
 from trainer.training.snapshot import optimizer_tensors, restore_optimizer, restore_rng, rng_state
 from trainer.training.writer import CheckpointWriter, Snapshot
 
@@ -142,6 +143,14 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     # What a step computes
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Our own, since the first step of transformers' schedules with a warm-up has the rate 0."""
+        kind = self.settings.training.lr_scheduler_type
+        self.lr_scheduler = make_schedule(self._torch_optimizer, kind, self.plan.warmup_steps, self.plan.total_steps)
+        return self.lr_scheduler
+
     def get_train_dataloader(self) -> DataLoader[Row]:
         return StepLoader(_Rows(self.rows), batch_sampler=self.order, collate_fn=_no_collation)
 
@@ -155,6 +164,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self, model: torch.nn.Module, rows: Sequence[Row], num_items_in_batch: None = None
     ) -> torch.Tensor:
         """Forward and backward of one optimizer step; returns its loss, still on the device."""
+        self._meter.start()
         model.train()
         return self._step(model, rows)
 
@@ -222,9 +232,18 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     # What happens after a step
 
     def _maybe_log_save_evaluate(
-        self, tr_loss: torch.Tensor, grad_norm: torch.Tensor, model: torch.nn.Module, *args: Any, **kwargs: Any
+        self,
+        tr_loss: torch.Tensor,
+        grad_norm: torch.Tensor,
+        model: torch.nn.Module,
+        *args: Any,
+        learning_rate: float,
+        **kwargs: Any,
     ) -> None:
-        """Record, evaluate, save and stop as the plan says; called after each step and again after each epoch."""
+        """Record, evaluate, save and stop as the plan says; called after each step and again after each epoch.
+
+        `learning_rate` is the one that the step used: the schedule stands at the next one by now.
+        """
         step = self.state.global_step
         if step == self._recorded_step:
             return
@@ -236,7 +255,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         epoch_end = step % self.plan.steps_per_epoch == 0
         result: dict[str, float] = {}
         if step % self.plan.logging_steps == 0 or epoch_end:
-            result |= self._record_training(step, grad_norm)
+            result |= self._record_training(step, learning_rate, float(grad_norm))
         new_best = False
         if self.validation and (step % self.plan.eval_steps == 0 or epoch_end):
             valid = self.evaluate_rows(self.validation[: self.settings.training.eval_rows], "valid")
@@ -256,7 +275,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             self._save(step)
         self.control.should_training_stop = stop
 
-    def _record_training(self, step: int, grad_norm: torch.Tensor) -> dict[str, float]:
+    def _record_training(self, step: int, learning_rate: float, grad_norm: float) -> dict[str, float]:
         """Read the meter: the mean loss and accuracy since the last reading, and everything else to metrics.jsonl."""
         self._check_guard(step)
         reading = self._meter.read()
@@ -265,12 +284,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             self.run.event(message, level="warning", kind="loss_spike", step=step - age)
         rest = reading.rest | {
             "epoch": round(self.state.epoch or 0.0, 4),
-            "learning_rate": self._get_learning_rate(),
-            "grad_norm": float(grad_norm),
+            "learning_rate": learning_rate,
+            "grad_norm": grad_norm,
             "peak_memory_bytes": peak_memory_bytes(self.args.device),
         }
         self.run.append_metrics({"step": step} | {key: _finite(value) for key, value in rest.items()})
-        return reading.result | {"tokens_per_second": rest["tokens_per_second"]}
+        shown = {name: rest[name] for name in ("tokens_per_second", "learning_rate", "grad_norm")}
+        return reading.result | {name: value for name, value in shown.items() if _finite(value) is not None}
 
     def _check_guard(self, step: int) -> None:
         """Say which updates were left out. Raises: TrainingError, where that ends the run."""
@@ -285,6 +305,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     @torch.no_grad()
     def evaluate_rows(self, rows: Iterable[Row], prefix: str) -> dict[str, float]:
         """Mean loss and token accuracy over the supervised tokens of `rows`."""
+        self._meter.pause()
         examples: list[Example] = [example for row in rows for example in row.examples]
         self.model.eval()
         nll, num_correct = self._made_to_fit(examples, lambda: self._read(examples))
