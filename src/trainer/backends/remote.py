@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from trainer.backends.http import Say
 from trainer.backends.quote import Quote
+from trainer.certificates import check_certificates
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.inference.client import ChatClient
@@ -134,6 +135,7 @@ class DeploymentOptions:
 
 def remote_backend(kind: str) -> RemoteBackend:
     """The backend of a kind. Raises: ConfigError for `local`, which is none; MissingDependency."""
+    check_certificates()
     match kind:
         case "azureml":
             from trainer.backends.azureml.backend import AzureML

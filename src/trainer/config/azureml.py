@@ -6,12 +6,24 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from trainer.config.deployment import DeploymentConfig
-from trainer.config.fields import Count, Positive, Section, Text
+from trainer.config.fields import Count, Positive, Section, Text, of_form
 
 # Letters, digits, - and _, as Azure ML names its jobs' experiments.
 Experiment = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}$")]
 Size = Annotated[str, Field(strict=True, pattern=r"^[1-9][0-9]*[bkmg]$")]
 Address = Annotated[str, Field(strict=True, pattern=r"^https://[^/@?#]+/?$")]
+
+# What the SDK takes for a job's environment; other words it refuses only once data has been uploaded.
+Environment = Annotated[
+    Text,
+    of_form(
+        r"azureml:[A-Za-z0-9][\w.-]*(:[\w.-]+|@latest)"
+        r"|azureml://registries/[\w.-]+/environments/[\w.-]+/(versions|labels)/[\w.-]+"
+        r"|azureml:/subscriptions/[^/]+/.+/environments/[\w.-]+/versions/[\w.-]+",
+        "azureml:NAME:VERSION, azureml:NAME@latest or azureml://registries/REGISTRY/environments/NAME/versions/VERSION",
+    ),
+]
+Secret = Annotated[Text, of_form(r"[A-Za-z0-9-]{1,127}", "a secret's name: up to 127 letters, digits and -")]
 
 
 class AzureMLConfig(Section):
@@ -44,8 +56,8 @@ class AzureMLConfig(Section):
     experiment: Experiment = "azure-llm-trainer"
     """The name under which the studio groups the jobs."""
 
-    environment: Text | None = None
-    """An environment of the workspace as `azureml:NAME:VERSION`. Default: built once from `azureml/environment`."""
+    environment: Environment | None = None
+    """An environment of the workspace as `azureml:NAME:VERSION` or `azureml:NAME@latest`, or of a registry as `azureml://registries/REGISTRY/environments/NAME/versions/VERSION`. Default: built once from `azureml/environment`."""
 
     datastore: Text = "workspaceblobstore"
     """The datastore (blob) that receives checkpoints and results."""
@@ -59,7 +71,7 @@ class AzureMLConfig(Section):
     key_vault: Address | None = None
     """A Key Vault (`https://NAME.vault.azure.net`) with a hub token, for models that need one. The job reads it with its identity."""
 
-    hub_token_secret: Text = "hf-token"
+    hub_token_secret: Secret = "hf-token"
     """The name of the secret in `key_vault`."""
 
     hours: Positive | None = None

@@ -1,9 +1,10 @@
 """What fields of the config are made of: strict numbers, names, and the closed section they stand in."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticKnownError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 
 def _not_a_bool(value: Any) -> Any:
@@ -11,6 +12,17 @@ def _not_a_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise PydanticKnownError("float_type")
     return value
+
+
+def of_form(pattern: str, expected: str) -> AfterValidator:
+    """A text that matches the whole pattern; `expected` tells its form to people."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise PydanticCustomError("form", "{expected}", {"expected": expected})
+        return value
+
+    return AfterValidator(check)
 
 
 # Whole numbers are strict. Other numbers are not: YAML 1.1 reads `2e-4` as the text '2e-4'.

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from trainer.config.fields import Flag, NonNegative, Section, Text
+from trainer.config.fields import Flag, NonNegative, Section, Text, of_form
 
 
 def _day_as_text(value: Any) -> Any:
@@ -15,6 +15,8 @@ def _day_as_text(value: Any) -> Any:
 
 Version = Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}(-preview)?$"), BeforeValidator(_day_as_text)]
 Variable = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+Address = Annotated[Text, of_form(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://HOST")]
 
 
 class OpenAIConfig(Section):
@@ -50,7 +52,7 @@ class OpenAIConfig(Section):
     account: Text | None = None
     """For deployments on Azure: the resource's name. Default: the first part of the host in `base_url`."""
 
-    management_url: Text = "https://management.azure.com"
+    management_url: Address = "https://management.azure.com"
     """For deployments on Azure: where Azure Resource Manager is; sovereign clouds have their own."""
 
     base_deployment: Text | None = None

@@ -104,6 +104,8 @@ def _expected(detail: ErrorDetails) -> str:
             return "text (in quotes where it looks like a number)"
         case "string_pattern_mismatch":
             return f"text matching {context['pattern']}"
+        case "form":
+            return str(context["expected"])
         case "string_too_short" | "too_short":
             return "something that is not empty"
         case "list_type":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from trainer.certificates import check_certificates
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
 from trainer.model.tiny import NAME as TINY
@@ -75,6 +76,8 @@ def find_base(settings: ModelConfig, report: Callable[[str], None] = lambda mess
         raise ConfigError(f"model.base: {settings.base!r} is not known, expected {TINY!r}")
     _check_folder(settings.base)
     local_only = not Path(source).is_dir() and _hub_is_out_of_reach()
+    if not local_only and not Path(source).is_dir():
+        check_certificates()
     try:
         config = AutoConfig.from_pretrained(
             source, revision=settings.revision, trust_remote_code=False, local_files_only=local_only

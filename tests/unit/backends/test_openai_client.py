@@ -38,6 +38,12 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         address(OpenAIConfig())
     with pytest.raises(ConfigError, match="begins with https://"):
         address(OpenAIConfig(base_url="name.openai.azure.com"))
+    with pytest.raises(ConfigError, match=r"openai\.base_url: is 'api\.example/v1', expected an address"):
+        address(OpenAIConfig(service="openai", base_url="api.example/v1"))
+    monkeypatch.setenv("OPENAI_BASE_URL", "ftp://api.example/v1")
+    with pytest.raises(ConfigError, match=r"OPENAI_BASE_URL: is 'ftp://api\.example/v1', expected an address"):
+        address(OpenAIConfig(service="openai"))
+    monkeypatch.delenv("OPENAI_BASE_URL")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY: is not set"):
         Service(OpenAIConfig(service="openai"))
 

@@ -92,7 +92,30 @@ def test_every_translation_names_a_setting_that_exists():
     assert words <= set(field_names())
 
 
+ENVIRONMENT = (
+    "azureml:NAME:VERSION, azureml:NAME@latest or azureml://registries/REGISTRY/environments/NAME/versions/VERSION"
+)
 WRONG_VALUES = {
+    "an environment by its name alone": (
+        "azureml: {environment: my-env}",
+        f"azureml.environment: is 'my-env', expected {ENVIRONMENT}",
+    ),
+    "an environment without a version": (
+        "azureml: {environment: 'azureml:my-env'}",
+        f"azureml.environment: is 'azureml:my-env', expected {ENVIRONMENT}",
+    ),
+    "an image for an environment": (
+        "azureml: {environment: 'docker.io/me/image:1'}",
+        f"azureml.environment: is 'docker.io/me/image:1', expected {ENVIRONMENT}",
+    ),
+    "a name that no secret has": (
+        "azureml: {hub_token_secret: hf_token}",
+        "azureml.hub_token_secret: is 'hf_token', expected a secret's name: up to 127 letters, digits and -",
+    ),
+    "no address": (
+        "openai: {management_url: management.azure.com}",
+        "openai.management_url: is 'management.azure.com', expected an address such as https://HOST",
+    ),
     "true for a count": ("training: {n_epochs: true}", "training.n_epochs: is True, expected a whole number or 'auto'"),
     "true for a number": ("training: {learning_rate: yes}", "training.learning_rate: is True, expected a number"),
     "text for a count": (
@@ -510,3 +533,19 @@ def test_any_setting_is_read_back_equal(path, rate, seed):
     }
     config = RunConfig.model_validate(values)
     assert loaded(dump_config(config)) == config
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        "azureml:my-env:1",
+        "azureml:my.env_2:2024-01.x",
+        "azureml:my-env@latest",
+        "azureml://registries/azureml/environments/acpt-pytorch-2.8/versions/3",
+        "azureml://registries/azureml/environments/acpt-pytorch-2.8/labels/latest",
+        "azureml:/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w/"
+        "environments/e/versions/1",
+    ],
+)
+def test_every_form_of_an_environment_is_taken(environment):
+    assert loaded(LEAST + f"azureml: {{environment: '{environment}'}}").azureml.environment == environment

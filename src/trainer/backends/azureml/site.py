@@ -172,12 +172,17 @@ def _look_at_datastore(settings: AzureMLConfig, site: Site, client: "MLClient", 
 
 
 def _look_at_environment(reference: str, site: Site, client: "MLClient", ask: _Asking) -> None:
-    parts = reference.removeprefix("azureml:").split(":")
-    if not reference.startswith("azureml:") or len(parts) != 2 or "/" in reference:
-        site.unverified.append(f"environment {reference!r}: is not of the form azureml:NAME:VERSION")
+    if "/" in reference:
+        site.unverified.append(f"environment {reference!r}: is not one of the workspace by its name")
         return
-    found = ask("reading the environment", lambda: found_or_none(lambda: client.environments.get(parts[0], parts[1])))
-    if found is None:
+    name, _, version = reference.removeprefix("azureml:").removesuffix("@latest").partition(":")
+
+    def look() -> object | None:
+        if version:
+            return client.environments.get(name, version)
+        return next(iter(client.environments.list(name=name)), None)
+
+    if ask("reading the environment", lambda: found_or_none(look)) is None:
         site.problems.append(
             f"azureml.environment: {reference!r} was not found in the workspace; correct name or version"
         )

@@ -108,17 +108,26 @@ class Service:
 def address(settings: OpenAIConfig) -> str:
     """Where the API is, with the path that its version has. Raises: ConfigError."""
     if settings.service == "openai":
-        return (settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
+        given = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+        _check_address(given, settings.base_url, "OPENAI_BASE_URL")
+        return given.rstrip("/")
     given = settings.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
     if not given:
         raise ConfigError(
             "openai.base_url: is missing, expected the resource's endpoint, such as "
             "https://NAME.openai.azure.com; set it, or AZURE_OPENAI_ENDPOINT"
         )
-    if not urlsplit(given).netloc:
-        raise ConfigError(f"openai.base_url: is {given!r}, expected an address that begins with https://; correct it")
+    _check_address(given, settings.base_url, "AZURE_OPENAI_ENDPOINT")
     root = given.rstrip("/").removesuffix("/v1").removesuffix("/openai")
     return f"{root}/openai" if settings.api_version else f"{root}/openai/v1"
+
+
+def _check_address(given: str, setting: str | None, variable: str) -> None:
+    """Raises: ConfigError, when it is no address of a web service."""
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        name = variable if setting is None else "openai.base_url"
+        raise ConfigError(f"{name}: is {given!r}, expected an address that begins with https://; correct it")
 
 
 def openai_key() -> str:
