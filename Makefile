@@ -84,7 +84,10 @@ docs: setup ## Write the generated pages again
 	$(BIN)/trainer config reference > docs/config.md
 	$(BIN)/trainer data rules > docs/data_rules.md
 
+tiny-base: setup ## Train builtin:tiny again; for maintainers, a minute
+	$(BIN)/python -m trainer.model.tiny_recipe
+
 clean: ## Remove .venv and the demo's run
 	rm -rf $(VENV) $(RUN)
 
-.PHONY: help setup demo demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-first-step bench-serve docs clean
+.PHONY: help setup demo demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-first-step bench-serve docs tiny-base clean

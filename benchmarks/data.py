@@ -92,7 +92,7 @@ def rendered(num_rows: int) -> dict[str, Any]:
     from trainer.model.tiny import tiny_base
 
     logging.set_verbosity_error()
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base(print), trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base(), trust_remote_code=False)
     results: dict[str, Any] = {"rows": num_rows}
     for name in ("glossary_train", "support_train", "tools_train"):
         sample = read_conversations(ROOT / "data" / f"{name}.jsonl").conversations

@@ -53,7 +53,7 @@ def make_base(folder: Path, layers: int) -> None:
 
     from trainer.model.tiny import tiny_base
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base(print), trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base(), trust_remote_code=False)
     config = config_of(replace(MODELS["135M"], layers=layers))
     config.update(
         {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

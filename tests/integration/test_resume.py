@@ -240,6 +240,16 @@ def _replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def test_a_base_that_an_earlier_version_made_on_first_use_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stopped_run(settings, monkeypatch)
+    former = {"name": "builtin:tiny", "revision": "tiny-d95eff64dabda08b", "weights_sha256": None}
+    run.write_manifest(run.manifest() | {"base": former})
+    with pytest.raises(ConfigError, match=r"was trained on a builtin:tiny that an earlier version made on its first"):
+        resume(run)
+
+
 def test_data_that_was_moved_is_the_same_data(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     run = stopped_run(settings, monkeypatch)
     path = Path(str(run.config().data.train))

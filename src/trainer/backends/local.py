@@ -60,23 +60,23 @@ def _with_plan(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"memory": config.memory.model_copy(update=left)})
 
 
-def read(config: RunConfig, report: Callable[[str], None]) -> Reading:
+def read(config: RunConfig) -> Reading:
     """How the config's model reads text; nothing is looked at that only training needs.
 
     Raises: MissingDependency, ConfigError.
     """
     _check_packages((), config)
     be_quiet()
-    return find_reading(config, report)
+    return find_reading(config)
 
 
-def render(config: RunConfig, report: Callable[[str], None]) -> tuple[Reading, TrainingData]:
+def render(config: RunConfig) -> tuple[Reading, TrainingData]:
     """The rows of the config as its model reads them, whatever this machine could train.
 
     Raises: MissingDependency, ConfigError, DataError.
     """
     checked = check_data(config.data)
-    reading = read(config, report)
+    reading = read(config)
     return reading, render_data(checked, reading.config.data, reading.renderer, reading.max_length)
 
 

@@ -132,7 +132,7 @@ def preview(
     from trainer.config.load import load_config
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="])
-    reading, data = local.render(settings, say)
+    reading, data = local.render(settings)
     if html is not None:
         write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
     else:

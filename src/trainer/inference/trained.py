@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError
 from trainer.model.base import Base, find_base
+from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def trained_adapter(run: Run) -> Path:
 def trained_base(run: Run) -> Base:
     """The base that the run's manifest pins. Raises: ConfigError, when it is gone or has changed."""
     settings, pinned = run.config().model, run.manifest()["base"]
-    is_hub = pinned["weights_sha256"] is None and not str(pinned["name"]).startswith("builtin:")
-    revision = pinned["revision"] if is_hub else None
+    refuse_former(run)
+    revision = pinned["revision"] if pinned["weights_sha256"] is None else None
     base = find_base(settings.model_copy(update={"base": pinned["name"], "revision": revision}))
     if base.identity() != pinned:
         raise ConfigError(

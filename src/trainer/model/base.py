@@ -3,7 +3,6 @@
 import hashlib
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,20 +49,19 @@ class Base:
     @property
     def from_hub(self) -> bool:
         """Whether it is a model of the hub, pinned by a commit, and not a folder of this machine."""
-        return self.name != TINY and not Path(self.source).is_dir()
+        return not Path(self.source).is_dir()
 
     def identity(self) -> dict[str, str | None]:
         """What the manifest pins: a hub model by its commit, a folder by a digest of its weights."""
-        revision = Path(self.source).name if self.name == TINY else self.revision
-        return {"name": self.name, "revision": revision, "weights_sha256": self._weights_sha256}
+        return {"name": self.name, "revision": self.revision, "weights_sha256": self._weights_sha256}
 
     @cached_property
     def _weights_sha256(self) -> str | None:
         folder = Path(self.source)
-        return weights_digest(folder) if folder.is_dir() and self.name != TINY else None
+        return weights_digest(folder) if folder.is_dir() else None
 
 
-def find_base(settings: ModelConfig, report: Callable[[str], None] = lambda message: None) -> Base:
+def find_base(settings: ModelConfig) -> Base:
     """Look up the model and read its configuration.
 
     Raises: ConfigError, when there is no such model, it cannot be reached, or it is not a causal language model.
@@ -71,7 +69,7 @@ def find_base(settings: ModelConfig, report: Callable[[str], None] = lambda mess
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    source = str(tiny_base(report)) if settings.base == TINY else settings.base
+    source = str(tiny_base()) if settings.base == TINY else settings.base
     if settings.base.startswith("builtin:") and settings.base != TINY:
         raise ConfigError(f"model.base: {settings.base!r} is not known, expected {TINY!r}")
     _check_folder(settings.base)

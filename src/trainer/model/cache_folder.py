@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be made again: builtin:tiny, and rendered rows."""
+"""Where this machine keeps what can be made again: rendered rows."""
 
 import os
 from pathlib import Path

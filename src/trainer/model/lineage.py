@@ -5,6 +5,7 @@ from pathlib import Path
 
 from trainer.config.schema import LoraSettings, RunConfig
 from trainer.errors import ConfigError
+from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.checkpoint import list_checkpoints
 
@@ -30,7 +31,7 @@ class Parent:
     @property
     def from_hub(self) -> bool:
         """Whether the base is pinned by a hub commit, and not by the digest of a folder."""
-        return self.base["weights_sha256"] is None and not str(self.base["name"]).startswith("builtin:")
+        return self.base["weights_sha256"] is None
 
 
 def find_parent(config: RunConfig) -> Parent | None:
@@ -47,6 +48,7 @@ def find_parent(config: RunConfig) -> Parent | None:
     run = Run(folder)
     if not run.manifest().get("base"):
         raise ConfigError(f"model.base: {name!r} stopped before it had loaded its base, expected a finished run")
+    refuse_former(run)
     adapter = run.adapter if not step else _checkpoint(run, step)
     if not (adapter / "adapter_config.json").is_file():
         raise ConfigError(

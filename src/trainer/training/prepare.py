@@ -61,7 +61,7 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     ranks = join()
     with all_stays():
         checked = check_data(config.data)
-    reading = find_reading(config, report)
+    reading = find_reading(config)
     config, base, parent = reading.config, reading.base, reading.parent
     if parent is None:
         check_targets(base.skeleton, config.lora)
@@ -94,7 +94,7 @@ def _free_bytes(device: "torch.device", ranks: Ranks, num_processes: int) -> int
     return least // num_processes if device.type == "cpu" else least
 
 
-def find_reading(config: RunConfig, report: Callable[[str], None]) -> Reading:
+def find_reading(config: RunConfig) -> Reading:
     """The tokenizer and chat template of the config's model, and the longest row in tokens.
 
     Raises: ConfigError.
@@ -102,7 +102,7 @@ def find_reading(config: RunConfig, report: Callable[[str], None]) -> Reading:
     parent = find_parent(config)
     if parent is not None:
         config = inherit(config, parent)
-    base = find_base(_base_settings(config, parent), report)
+    base = find_base(_base_settings(config, parent))
     _check_same_base(base, parent)
     renderer = Renderer(load_tokenizer(base, config.model))
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trainer.config.load import dump_config
 from trainer.data.overlength import in_words
+from trainer.model.tiny import refuse_former
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import Checkpoint, forget_after, newest_complete
 from trainer.training.fingerprint import Fingerprint, fingerprint, refuse_changes
@@ -27,6 +28,7 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
 
     Raises: ConfigError, when something else than what is `allowed` has changed; nothing is written then.
     """
+    refuse_former(run)
     checkpoint, passed_over = newest_complete(run.checkpoints)
     manifest, now = run.manifest(), fingerprint(prepared)
     before = checkpoint.state()["fingerprint"] if checkpoint else manifest.get("fingerprint", now)

@@ -43,7 +43,7 @@ def preflight(config: RunConfig, say: Say) -> Plan:
     check_packages()
     attempts, problems = Attempts(), _problems_of_config(config)
     place, site = _survey(config, problems, say)
-    amounts = attempts.make(measure, config, site.machine, say)
+    amounts = attempts.make(measure, config, site.machine)
     problems += [*(amounts.problems if amounts else ()), *site.problems]
     if amounts is not None and site.machine is not None:
         problems += _fit(config, amounts, site)

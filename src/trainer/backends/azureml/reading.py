@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.backends.azureml.skus import Machine
-from trainer.backends.http import Say
 from trainer.config.schema import RunConfig
 from trainer.data.checks import DataReport
 from trainer.errors import ConfigError
@@ -38,7 +37,7 @@ class Amounts:
     unverified: tuple[str, ...] = ()
 
 
-def measure(config: RunConfig, machine: Machine | None, say: Say) -> Amounts:
+def measure(config: RunConfig, machine: Machine | None) -> Amounts:
     """Check the data by every rule, and the base where it can be read here. Raises: DataError."""
     checked = check_data(config.data)
     report = checked.report
@@ -47,19 +46,19 @@ def measure(config: RunConfig, machine: Machine | None, say: Say) -> Amounts:
     if missing := [name for name in LOCAL_PACKAGES if importlib.util.find_spec(name) is None]:
         return _guessed(config, report, f"{', '.join(missing)} is not installed here")
     try:
-        return _measured(config, checked, machine, say)
+        return _measured(config, checked, machine)
     except ConfigError as error:
         if Path(config.model.base.partition("@")[0]).is_dir() or config.model.base.startswith("builtin:"):
             return replace(_guessed(config, report, "the base cannot be used"), problems=error.problems)
         return _guessed(config, report, "the base cannot be reached from here")
 
 
-def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None, say: Say) -> Amounts:
+def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) -> Amounts:
     """With the base's own tokenizer and shape. Raises: ConfigError, DataError."""
     from trainer.backends.local import read
     from trainer.model.adapter import check_targets
 
-    reading = read(config, say)
+    reading = read(config)
     if reading.parent is None:
         check_targets(reading.base.skeleton, reading.config.lora)
     data = render_data(checked, reading.config.data, reading.renderer, reading.max_length)

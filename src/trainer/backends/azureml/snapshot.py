@@ -17,6 +17,7 @@ from trainer.config.load import dump_config
 from trainer.config.schema import DataSource, RunConfig
 from trainer.errors import ConfigError
 from trainer.model.lineage import Parent, find_parent
+from trainer.model.tiny import FOLDER as TINY_FOLDER
 from trainer.runs import files
 from trainer.runs.checkpoint import MANIFEST, folder_of
 
@@ -86,13 +87,17 @@ def data_names(config: RunConfig) -> dict[str, str]:
 
 
 def copy_package(target: Path) -> None:
-    """The files of the package `trainer` by their kinds: code, templates, texts."""
+    """The files of the package `trainer` by their kinds: code, templates, texts, and builtin:tiny."""
     source = Path(trainer.__file__).parent
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
-        if path.is_file() and not path.is_symlink() and path.suffix in OWN_SUFFIXES and not hidden:
+        if path.is_file() and not path.is_symlink() and not hidden and _is_own(path):
             _copy(path, target / relative)
+
+
+def _is_own(path: Path) -> bool:
+    return path.suffix in OWN_SUFFIXES or path.parent == TINY_FOLDER
 
 
 def _write_metadata(code: Path) -> None:

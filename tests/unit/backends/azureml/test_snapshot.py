@@ -9,6 +9,7 @@ import trainer
 from trainer.backends.azureml.snapshot import content_hash, data_names, list_files, stage
 from trainer.config import RunConfig, load_config
 from trainer.errors import ConfigError
+from trainer.model.tiny import digest, tiny_base
 
 CANARY = "canary-4f1c"
 ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
@@ -60,7 +61,8 @@ def test_every_source_of_the_package_is_taken_along(project: Path, tmp_path: Pat
     assert own == {path.relative_to(tmp_path / "staged/code/trainer").as_posix()
                    for path in (tmp_path / "staged/code/trainer").rglob("*.py")}  # fmt: skip
     assert list((tmp_path / "staged/code/trainer").rglob("__pycache__")) == []
-    assert (tmp_path / "staged/code/trainer/model/tiny_corpus.txt").is_file()
+    staged_tiny = tmp_path / "staged/code/trainer/model/tiny_base"
+    assert digest(staged_tiny) == digest(tiny_base())
 
 
 def test_the_config_reads_what_the_job_sees(project: Path, tmp_path: Path) -> None:
