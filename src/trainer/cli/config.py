@@ -4,7 +4,7 @@ import json
 
 import typer
 
-from trainer.cli.console import Debug, command
+from trainer.cli.console import Debug, command, print_as_is
 
 app = typer.Typer(help="Every setting: as JSON Schema for editors, or as a reference.", no_args_is_help=True)
 
@@ -15,7 +15,7 @@ def schema(debug: Debug = False) -> None:
     """Print the JSON Schema of the config file, which editors use to complete and check it."""
     from trainer.config.reference import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2))
+    print_as_is(json.dumps(json_schema(), indent=2))
 
 
 @app.command()
@@ -24,4 +24,4 @@ def reference(debug: Debug = False) -> None:
     """Print every setting with its default and its meaning, in Markdown."""
     from trainer.config.reference import markdown
 
-    typer.echo(markdown(), nl=False)
+    print_as_is(markdown().rstrip("\n"))

@@ -45,6 +45,13 @@ def say(message: str) -> None:
     err.print(clean(message), markup=False)
 
 
+def print_as_is(text: str) -> None:
+    """A result that is no text of ours: JSON, Markdown, a picture."""
+    if not out.quiet:
+        out.file.write(f"{text}\n")
+        out.file.flush()
+
+
 @contextmanager
 def reading_bar(files: Sequence[Path]) -> Iterator[Callable[[int], None] | None]:
     """A bar in the terminal while large files are read, to be told the number of bytes so far; else None."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Format, clean, command, out, reading_bar, say
+from trainer.cli.console import Debug, Format, clean, command, out, print_as_is, reading_bar, say
 from trainer.cli.convert import Force, convert
 from trainer.cli.split import split
 from trainer.cli.stats import stats
@@ -86,7 +86,7 @@ def check(
         }
         set_apart = {} if reject is None else {"reject": None if rejects is None else rejects.to_json()}
         summary |= {"severities": report.severities, **set_apart, "findings": findings}
-        typer.echo(json.dumps(summary, indent=2))
+        print_as_is(json.dumps(summary, indent=2))
         return code
     shown = report.findings if show_all else report.findings[:SHOWN_FINDINGS]
     for finding in shown:
@@ -145,4 +145,4 @@ def rules(debug: Debug = False) -> None:
     """Print every rule with its severity, its reason, what to do and an example, in Markdown."""
     from trainer.data.rules_page import markdown
 
-    typer.echo(markdown(), nl=False)
+    print_as_is(markdown().rstrip("\n"))

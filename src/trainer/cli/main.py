@@ -3,6 +3,7 @@
 import typer
 
 from trainer.cli import chat, config, control, data, deploy, evaluate, export, models, runs, serve
+from trainer.cli.narrow_output import widen_output
 from trainer.cli.train import resume as resume_command
 from trainer.cli.train import train as train_command
 
@@ -43,9 +44,11 @@ trainer_app.add_typer(config.app, name="config")
 
 def train() -> None:
     """Entry point of `train`."""
+    widen_output()
     train_app()
 
 
 def trainer() -> None:
     """Entry point of `trainer`."""
+    widen_output()
     trainer_app()

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, say
+from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, print_as_is, say
 from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
@@ -170,7 +170,7 @@ def _plot(title: str, columns: tuple[str, ...], results: list[dict[str, float]])
     plotext.plotsize(min(err.width, out.width, 100), 14)
     plotext.title(f"{title} by step")
     picture = plotext.build()
-    typer.echo(picture if out.is_terminal else plotext.uncolorize(picture))
+    print_as_is(picture if out.is_terminal else plotext.uncolorize(picture))
 
 
 def _last_values(results: list[dict[str, float]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.bar import Bar
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, Format, clean, command, out, say
+from trainer.cli.console import Debug, Format, clean, command, out, print_as_is, say
 from trainer.data.quoting import counted
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def stats(
         reading = local.read(load_config(config, [f"data.train={paths}", "data.validation="]))
         measured = measure_files(files, validation or [], reading.renderer, reading.max_length)
     if output is Format.json:
-        typer.echo(json.dumps(measured.to_json(), indent=2))
+        print_as_is(json.dumps(measured.to_json(), indent=2))
         return
     _print(measured)
     if config is None:
