@@ -24,7 +24,7 @@ setup: $(VENV)/.installed ## Create .venv with pinned versions
 demo: setup ## Check data, preview, train, and ask base and tuned model
 	$(BIN)/trainer data check data/glossary_train.jsonl --validation data/glossary_validation.jsonl
 	$(BIN)/train --config configs/tiny.yaml --preview 3
-	rm -rf $(RUN)
+	if [ -e $(RUN) ]; then $(BIN)/trainer delete $(RUN) --yes; fi
 	$(BIN)/train --config configs/tiny.yaml run.name=$(notdir $(RUN))
 	$(BIN)/trainer show $(RUN)
 	$(BIN)/trainer chat $(RUN) --compare --questions data/questions.txt
@@ -87,7 +87,8 @@ docs: setup ## Write the generated pages again
 tiny-base: setup ## Train builtin:tiny again; for maintainers, a minute
 	$(BIN)/python -m trainer.model.tiny_recipe
 
-clean: ## Remove .venv and the demo's run
-	rm -rf $(VENV) $(RUN)
+clean: ## Remove the demo's run and .venv
+	if [ -e $(RUN) ]; then $(BIN)/trainer delete $(RUN) --yes; fi
+	rm -rf $(VENV)
 
 .PHONY: help setup demo demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-first-step bench-serve docs tiny-base clean

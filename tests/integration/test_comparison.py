@@ -232,6 +232,16 @@ def test_one_run_is_not_compared_with_itself(made: Make, tmp_path: Path) -> None
             write_comparison(runs, tmp_path / "page.html")
 
 
+def test_only_a_page_of_ours_is_replaced(made: Make, tmp_path: Path) -> None:
+    runs, page, other = [made("one", RIGHT), made("two", RIGHT)], tmp_path / "page.html", tmp_path / "thesis.tex"
+    write_comparison(runs, page)
+    write_comparison(runs, page)
+    other.write_text("mine")
+    with pytest.raises(ConfigError, match="exists and is no page of this program"):
+        write_comparison(runs, other)
+    assert other.read_text() == "mine"
+
+
 def test_a_page_that_cannot_be_written_is_told(made: Make, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
         write_comparison([made("one", RIGHT), made("two", RIGHT)], tmp_path / "none" / "page.html")

@@ -64,6 +64,17 @@ def test_the_page_is_written_for_all_rows_or_the_first(data, tmp_path):
     assert "37 rows after these" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_the_page_replaces_no_file_but_a_page(data, tmp_path):
+    for name in ("notes.html", "thesis.tex"):
+        (tmp_path / name).write_text("<!doctype html>\nmine")
+        _, err = data("preview", TRAIN, "--config", TINY, "--html", name, code=2)
+        assert err == [
+            f"error: --html: {name!r} exists and is no page of this program, expected a new file; choose another name "
+            "or remove it"
+        ]
+        assert (tmp_path / name).read_text() == "<!doctype html>\nmine"
+
+
 def test_the_page_never_replaces_the_data(data, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes((DATA / "starter.jsonl").read_bytes())

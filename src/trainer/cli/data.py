@@ -14,6 +14,7 @@ from trainer.cli.split import split
 from trainer.cli.stats import stats
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError, ExitCode
+from trainer.runs.pages import refuse_other_file
 
 if TYPE_CHECKING:
     from trainer.data.rejects import Rejects
@@ -127,6 +128,12 @@ def preview(
     debug: Debug = False,
 ) -> None:
     """Show which tokens of FILE are trained, as the config's model and chat template see them."""
+    if html is not None:
+        if html.resolve() == file.resolve():
+            raise ConfigError(
+                f"--html: {html} is the file that is previewed, expected another one; choose another name"
+            )
+        refuse_other_file("--html", html)
     from trainer.backends import local
     from trainer.cli.preview import show_rows, write_page
     from trainer.config.load import load_config

@@ -12,8 +12,7 @@ from trainer.data.preview import REASONS, Kind, Span, Totals, count, explain
 from trainer.data.preview_page import PreviewRow, preview_page
 from trainer.data.quoting import counted
 from trainer.data.rendering import Renderer
-from trainer.errors import ConfigError
-from trainer.runs.files import write_whole
+from trainer.runs import pages
 
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
@@ -43,19 +42,12 @@ def write_page(
     config: "RunConfig", data: "TrainingData", renderer: Renderer, max_length: int, file: Path, num_rows: int | None
 ) -> None:
     """Write the first rows, or all, as a page for the browser."""
-    if file.resolve() in {Path(source.path).resolve() for source in config.data.train_sources}:
-        raise ConfigError(f"--html: {file} is the file that is previewed, expected another one; choose another name")
     rows, notes = data.train[:num_rows], _notes(data, max_length)
     if hidden := len(data.train) - len(rows):
         notes.append(("left out", f"{counted(hidden, 'row')} after these"))
     title = ", ".join(source.path for source in config.data.train_sources)
     page = preview_page(title, config.model.base, _totals(renderer, rows), _explained(renderer, rows), notes)
-    try:
-        write_whole(file, page)
-    except OSError as error:
-        raise ConfigError(
-            f"{file}: cannot be written: {error.strerror}, expected a file in a folder that exists"
-        ) from None
+    pages.write_page("--html", file, page)
     say(f"wrote {counted(len(rows), 'row')} to {file}; open it in a browser")
 
 

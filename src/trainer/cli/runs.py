@@ -12,10 +12,11 @@ from rich.table import Table
 from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, print_as_is, say
 from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError
-from trainer.runs import Run, find_run
+from trainer.runs import Run, find_folder, find_run
 from trainer.runs import list_runs as runs_below
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.ledger import Ledger
+from trainer.runs.ownership import refuse_removal
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
 LEVEL_COLORS = {"warning": "yellow", "error": "red"}
@@ -133,7 +134,8 @@ def delete(
     debug: Debug = False,
 ) -> None:
     """Delete a run's folder: its adapter, checkpoints and records."""
-    found = find_run(run, root)
+    found = find_folder(run, root)
+    refuse_removal(found.path)
     if found.state in ("running", "validating_files"):
         raise ConfigError(f"run {found.name!r}: is {found.state}, expected a stopped run; stop its process first")
     if billing := Ledger(found.path).billing():

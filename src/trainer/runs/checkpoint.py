@@ -84,6 +84,9 @@ class Checkpoint:
         return any(_is_alive(marker) for marker in self.path.glob(f"{READER}*"))
 
     def delete(self) -> None:
+        """Remove the folder; a link in its place stays, and what it leads to."""
+        if self.path.is_symlink():
+            return
         with contextlib.suppress(OSError):
             (self.path / MANIFEST).unlink()  # from here on it does not count
         shutil.rmtree(self.path, ignore_errors=True)

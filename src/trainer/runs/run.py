@@ -8,10 +8,13 @@ checkpoints/     resumable states by step                       adapter/        
 lock.json        the process that writes, while it does         output.log      what a run in the background printed
 report/          base and tuned model on held-out rows, as a page and as JSON
 ledger.jsonl     what the run has created at a service, and what of it still bills
+.azure-llm-trainer   the sign that train made this folder, so that it may be deleted
 """
 
 import csv
+import errno
 import io
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.errors import ConfigError, similar
 from trainer.runs import files
+from trainer.runs.ownership import MARKER, SIGN, foreign, in_short, is_run
 from trainer.runs.process import is_alive, this_process
+from trainer.runs.removal import beside, remove, sweep
 
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
@@ -29,12 +34,7 @@ Request = Literal["pause", "cancel"]
 State = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Level = Literal["info", "warning", "error"]
 
-OWN_FILES = frozenset(
-    {
-        "config.yaml", "status.json", "manifest.json", "events.jsonl", "results.csv", "metrics.jsonl", "checkpoints",
-        "adapter", "lock.json", "request.json", "output.log", "ledger.jsonl",
-    }
-)  # fmt: skip
+CONFIG = "config.yaml"
 
 # The fine-tuning service's own columns, so that one reader serves every backend.
 RESULT_COLUMNS = (
@@ -167,12 +167,12 @@ class Run:
         (self.path / "request.json").unlink(missing_ok=True)
 
     def delete(self) -> None:
-        """Remove the folder and everything in it."""
-        shutil.rmtree(self.path)
+        """Remove the folder and everything in it. Raises: ConfigError, when it holds anything that is not of a run."""
+        remove(self.path)
 
 
 def create_run(config: "RunConfig") -> Run:
-    """Make the run's folder and write its config; the folder appears whole or not at all.
+    """Make the run's folder with its config in it; it appears whole or not at all.
 
     Raises: ConfigError, when a run of that name exists or the folder cannot be written.
     """
@@ -180,25 +180,28 @@ def create_run(config: "RunConfig") -> Run:
     root = Path(config.run.root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        run = Run(_new_folder(root, config))
+        sweep(root)
+        made = root / beside(config.run.name or "run", "new")
+        made.mkdir()
         try:
-            _begin(run, config)
-        except OSError:
-            shutil.rmtree(run.path, ignore_errors=True)
+            _begin(Run(made), config)
+            return Run(_named(made, config))
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
             raise
     except OSError as error:
         raise ConfigError(
             f"run.root: {str(root)!r} cannot be written: {error.strerror}; choose another folder"
         ) from None
-    return run
 
 
 def _begin(run: Run, config: "RunConfig") -> None:
     from trainer.config.load import dump_config
 
+    files.write_whole(run.path / MARKER, f"{SIGN}\n")
     run.set_status("validating_files", created_at=now(), backend=config.backend.kind)
     run.checkpoints.mkdir(exist_ok=True)
-    files.write_whole(run.path / "config.yaml", dump_config(config))  # from here on it counts as a run
+    files.write_whole(run.path / "config.yaml", dump_config(config))
 
 
 def find_or_adopt(config: "RunConfig") -> Run | None:
@@ -212,9 +215,9 @@ def find_or_adopt(config: "RunConfig") -> Run | None:
     run = Run(Path(config.run.root) / config.run.name)
     if not run.path.exists():
         return None
-    if not (run.path / "config.yaml").is_file():
-        if any(path.name not in OWN_FILES and not path.name.startswith(".") for path in run.path.iterdir()):
-            raise ConfigError(f"run.name: {str(run.path)!r} holds something else than a run; choose another name")
+    if not run.path.is_dir() or (not is_run(run.path) and foreign(run.path)):
+        raise ConfigError(f"run.name: {str(run.path)!r} holds something else than a run; choose another name")
+    if not (run.path / CONFIG).is_file():
         _begin(run, config)
     return run
 
@@ -224,33 +227,57 @@ def refuse_existing(config: "RunConfig") -> None:
     root = Path(config.run.root)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"run.root: {str(root)!r} is a file, expected a folder; choose another")
-    if config.run.name is not None and (path := root / config.run.name).exists():
+    if config.run.name is not None and os.path.lexists(path := root / config.run.name):
         raise ConfigError(
             f"run.name: {config.run.name!r} exists in {str(root)!r}, expected a new name; "
-            f"choose another or go on with: train --resume {path}"
+            f"choose another{_instead(path)}"
         )
 
 
-def _new_folder(root: Path, config: "RunConfig") -> Path:
+def _instead(path: Path) -> str:
+    """What else can be done about a folder whose name is taken."""
+    if path.is_symlink() or not path.is_dir():
+        return ""
+    if (path / CONFIG).is_file() and is_run(path):
+        return f" or go on with: train --resume {path}"
+    if not foreign(path):
+        return f", or remove what is left of a run that never began with: trainer delete {path}"
+    return ""
+
+
+def _named(made: Path, config: "RunConfig") -> Path:
+    """Give a run's folder its name. Of several processes that want the same name, one gets it. Raises: OSError."""
+    root = Path(config.run.root)
     if config.run.name is not None:
-        path = root / config.run.name
-        path.mkdir()
-        return path
+        return _renamed(made, root / config.run.name)
     base = config.model.base.rstrip("/").rsplit("/", 1)[-1].replace(":", "-").replace("@", "-")
     stem = "-".join(filter(None, [datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"), base, config.run.suffix]))
     for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
         try:
-            (root / name).mkdir()
+            return _renamed(made, root / name)
         except FileExistsError:
             continue
-        return root / name
     raise ConfigError(f"run.root: no free name for {stem!r} in {str(root)!r}; give run.name")
+
+
+def _renamed(made: Path, path: Path) -> Path:
+    """Raises: FileExistsError, and OSError."""
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    try:
+        made.rename(path)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        raise
+    files.flush_folder(path.parent)
+    return path
 
 
 def list_runs(root: Path) -> list[Run]:
     """The runs below `root`, oldest first."""
-    runs = [Run(path.parent) for path in root.glob("*/config.yaml")]
-    return sorted(runs, key=lambda run: (run.status().get("created_at", ""), run.name))
+    folders = [path.parent for path in root.glob("[!.]*/config.yaml") if is_run(path.parent)]
+    return sorted(map(Run, folders), key=lambda run: (run.status().get("created_at", ""), run.name))
 
 
 def find_run(name: str, root: Path) -> Run:
@@ -258,13 +285,49 @@ def find_run(name: str, root: Path) -> Run:
 
     Raises: ConfigError, when there is none, with the nearest name there is.
     """
-    for path in (root / name, Path(name)):
-        if (path / "config.yaml").is_file():
-            return Run(path)
+    places = _places(name, root)
+    for path in places:
+        if (path / CONFIG).is_file() and is_run(path):
+            return Run(_plain(path))
+    for path in places:
+        if is_run(path):
+            raise ConfigError(
+                f"run {name!r}: was stopped while its folder was made, expected one that has begun; "
+                f"start it again after: trainer delete {path}"
+            )
+        if (path / CONFIG).is_file():
+            raise ConfigError(
+                f"run {name!r}: {str(path)!r} holds {in_short(foreign(path)) or 'a config'} and no sign of being a "
+                "run, expected a folder that train made; list the runs with: trainer runs"
+            )
+    raise _not_found(name, root)
+
+
+def find_folder(name: str, root: Path) -> Run:
+    """A run, or what may be left of one that never began: `delete` looks at what is in it.
+
+    Raises: ConfigError, when there is no such folder.
+    """
+    places = _places(name, root)
+    for path in (*filter(is_run, places), *places):
+        return Run(_plain(path))
+    raise _not_found(name, root)
+
+
+def _places(name: str, root: Path) -> list[Path]:
+    return [path for path in (root / name, Path(name)) if path.is_dir()]
+
+
+def _not_found(name: str, root: Path) -> ConfigError:
     known = [run.name for run in list_runs(root)]
-    raise ConfigError(
+    return ConfigError(
         f"run {name!r}: not found in {str(root)!r}{similar(Path(name).name, known)}; list the runs with: trainer runs"
     )
+
+
+def _plain(path: Path) -> Path:
+    """The path with a name at its end, which `.` and `..` are not."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def now() -> str:

@@ -7,6 +7,7 @@ a kill leave a whole file or none; what cannot be read, or is not what was writt
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
@@ -113,10 +114,15 @@ def _digest(table: Any, notes: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+def _is_ours(file: Path) -> bool:
+    """By its name: the folder may be one that the user keeps other things in."""
+    return re.fullmatch(r"[0-9a-f]{32}\.arrow|\.[0-9a-f]{32}\.arrow\.[0-9a-f]+\.tmp", file.name) is not None
+
+
 def _forget_old(folder: Path) -> None:
     """Keep the files that were written last, and nothing that a kill left unfinished an hour ago."""
-    whole = sorted(folder.glob("*.arrow"), key=lambda file: file.stat().st_mtime, reverse=True)
+    whole = sorted(filter(_is_ours, folder.glob("*.arrow")), key=lambda file: file.stat().st_mtime, reverse=True)
     newest = whole[0].stat().st_mtime
-    torn = [file for file in folder.glob(".*.tmp") if file.stat().st_mtime < newest - 3600]
+    torn = [file for file in folder.glob(".*.tmp") if _is_ours(file) and file.stat().st_mtime < newest - 3600]
     for file in [*whole[KEPT_FILES:], *torn]:
         file.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run, create_run, find_run, list_runs
 from trainer.runs.files import append_line, read_lines, write_json, write_whole
+from trainer.runs.ownership import MARKER
 from trainer.runs.process import this_process
 from trainer.runs.run import RESULT_COLUMNS
 
@@ -68,7 +69,7 @@ def full_disk(*_: object) -> None:
 def test_a_run_is_created_under_its_name():
     run = create_run(config(name="one"))
     assert (run.path, run.name) == (Path("runs/one"), "one")
-    assert sorted(path.name for path in run.path.iterdir()) == ["checkpoints", "config.yaml", "status.json"]
+    assert sorted(path.name for path in run.path.iterdir()) == [MARKER, "checkpoints", "config.yaml", "status.json"]
 
 
 def test_a_created_run_keeps_its_config(run):

@@ -146,10 +146,21 @@ def test_processes_at_once_and_what_a_kill_left_do_no_harm(config: RunConfig, ca
     assert same(rendered(config), plain)
 
 
+def test_files_that_are_not_the_cache_s_own_stay(config: RunConfig, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    for number in range(20):
+        (cache / f"table-{number}.arrow").write_text("mine")
+        (cache / f".{number}.tmp").write_text("mine")
+        for name in (f"table-{number}.arrow", f".{number}.tmp"):
+            os.utime(cache / name, (number, number))
+    rendered(config)
+    assert len(list(cache.iterdir())) == 41
+
+
 def test_only_the_newest_are_kept(config: RunConfig, cache: Path) -> None:
     cache.mkdir(parents=True)
     for number in range(20):
-        (cache / f"{number}.arrow").write_text("old")
-        os.utime(cache / f"{number}.arrow", (number, number))
+        (cache / f"{number:032x}.arrow").write_text("old")
+        os.utime(cache / f"{number:032x}.arrow", (number, number))
     rendered(config)
     assert len(list(cache.iterdir())) == token_cache.KEPT_FILES

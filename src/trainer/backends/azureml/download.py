@@ -17,6 +17,7 @@ from trainer.config.load import dump_config, load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, files
+from trainer.runs.ownership import FOLDERS
 
 GROWING = ("results.csv", "metrics.jsonl")
 RECORDS = frozenset({"status.json", "events.jsonl", "manifest.json", "config.yaml", *GROWING})
@@ -119,7 +120,7 @@ def _fetch(target: Path, remote: str, entry: dict[str, Any], store: Datastore, s
 def _check_name(name: str) -> None:
     """The list comes from a storage account that others can write to. Raises: BackendError."""
     parts = Path(name).parts
-    if not parts or Path(name).is_absolute() or ".." in parts or "\\" in name:
+    if len(parts) < 2 or parts[0] not in FOLDERS or ".." in parts or "\\" in name:
         raise BackendError(f"{FILES}: names {name!r}, expected a file of the run; the datastore was tampered with")
 
 

@@ -5,13 +5,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import ConfigError
 from trainer.inference.report.page import render_page, trusted
 from trainer.inference.report.plots import runs_plot
 from trainer.inference.report.row_view import row_view
 from trainer.inference.report.standings import Contestant, contestants, notes, results_of, table, verdict
 from trainer.inference.report.write import NUM_OPEN, NUM_SHOWN, capitalized
-from trainer.runs import Run, files
+from trainer.runs import Run, pages
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> tuple[str, list[Contestant]]:
@@ -40,12 +39,7 @@ def write_comparison(runs: Sequence[Run], out: Path) -> tuple[str, list[Contesta
         num_hidden=max(0, len(rows) - NUM_SHOWN),
         version=metadata.version("azure-llm-trainer"),
     )
-    try:
-        files.write_whole(out, page)
-    except OSError as error:
-        raise ConfigError(
-            f"{out}: cannot be written: {error.strerror}, expected a file in a folder that exists"
-        ) from None
+    pages.write_page("--out", out, page)
     return sentence, ranked
 
 

@@ -113,7 +113,9 @@ def test_a_job_without_its_list_is_not_a_success(run: Run, store: Store) -> None
         home(run, store)
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "adapter/../../../outside", "..\\outside"])
+@pytest.mark.parametrize(
+    "name", ["../outside", "/tmp/outside", "adapter/../../../outside", "..\\outside", "ledger.jsonl", ".git/x"]
+)
 def test_no_name_in_the_list_leads_out_of_the_folder(run: Run, store: Store, name: str) -> None:
     store.files["files.json"] = json.dumps({"files": {name: {"size": 1, "sha256": ""}}}).encode()
     with pytest.raises(BackendError, match="tampered"):

@@ -1,0 +1,145 @@
+"""What makes a folder a run of ours, and what keeps it from being deleted as one.
+
+A run carries a marker from the moment it is made. Those of earlier versions have none: their status or manifest says
+what they are. Whatever else lies in a folder is not ours, and a folder that holds it is never removed.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import ConfigError
+from trainer.runs import files
+
+MARKER = ".azure-llm-trainer"
+SIGN = "a run of azure-llm-trainer: trainer delete may remove this folder"
+STATES = ("validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled")
+SHOWN = 3
+HOMES = (Path("/home"), Path("/Users"))
+TEMPLATES = "additional_chat_templates"  # a folder of transformers' tokenizers
+
+FILES = frozenset(
+    {
+        MARKER, "config.yaml", "status.json", "manifest.json", "events.jsonl", "results.csv", "metrics.jsonl",
+        "lock.json", "request.json", "output.log", "ledger.jsonl", "azureml.json", "job.yml",
+    }
+)  # fmt: skip
+FOLDERS = {  # and the names in them
+    "checkpoints": re.compile(r"step-\d+"),
+    "report": re.compile(r"[a-z_]+\.(html|json|svg)"),
+    "adapter": re.compile(rf".*\.(safetensors|json|jinja|txt|model|tiktoken|spm|bpe|vocab|md)|{TEMPLATES}"),
+    "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
+}
+IN_A_CHECKPOINT = re.compile(r".*\.(safetensors|json|jsonl|csv|bin|pt)")
+PASSING = re.compile(r"\..+\.(tmp|stale|part)|\.node-config\.yaml|\.nfs.*")  # what a kill can leave of a file
+
+
+def is_run(folder: Path) -> bool:
+    """Whether we made the folder: by its marker, or by what earlier versions wrote."""
+    return (folder / MARKER).is_file() or _has_our_status(folder) or _has_our_manifest(folder)
+
+
+def foreign(folder: Path) -> list[str]:
+    """What lies in a run's folder and is not of the run, by its path there; links and mounts are never ours."""
+    found = []
+    for entry in _entries(folder):
+        if problem := _outside(entry):
+            found.append(f"{entry.name} ({problem})")
+        elif entry.name in FOLDERS and entry.is_dir():
+            found += [f"{entry.name}/{name}" for name in _foreign_below(entry)]
+        elif entry.is_dir() or not (entry.name in FILES or PASSING.fullmatch(entry.name)):
+            found.append(entry.name)
+    return found
+
+
+def refuse_removal(folder: Path) -> None:
+    """Raises: ConfigError, where removing `folder` could take away something else than one run."""
+    if folder.is_symlink():
+        raise ConfigError(
+            f"run {str(folder)!r}: is a link to {str(folder.readlink())!r}, expected the folder itself; "
+            "name that one, or remove the link with rm"
+        )
+    place = folder.resolve()
+    if why := _vital(place):
+        raise ConfigError(f"run {str(folder)!r}: is {why}, expected a run's own folder; nothing was deleted")
+    try:
+        others = foreign(place)
+    except OSError as error:
+        raise ConfigError(f"run {str(folder)!r}: cannot be read: {error.strerror}; nothing was deleted") from None
+    if not is_run(place) and any(place.iterdir()):
+        held = f"holds {in_short(others)} and " if others else ""
+        raise ConfigError(
+            f"run {str(folder)!r}: {held}has no sign of being a run, expected a folder that train made; "
+            "nothing was deleted"
+        )
+    if others:
+        raise ConfigError(
+            f"run {str(folder)!r}: holds {in_short(others)}, which train did not make, expected its own files only; "
+            "move that elsewhere first; nothing was deleted"
+        )
+
+
+def in_short(names: list[str]) -> str:
+    """The first few names and how many more."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
+
+
+def _vital(place: Path) -> str | None:
+    """What a folder is to others, where it is more than a folder."""
+    here, home = Path.cwd().resolve(), Path.home().resolve()
+    if place == here:
+        return "the folder you are in"
+    if place in here.parents:
+        return "above the folder you are in"
+    if place == home or place in home.parents or place.parent in HOMES:
+        return "a home folder, or above one"
+    return "where a disk is mounted" if os.path.ismount(place) else None
+
+
+def _foreign_below(folder: "os.DirEntry[str]") -> Iterator[str]:
+    for entry in _entries(folder.path):
+        if problem := _outside(entry):
+            yield f"{entry.name} ({problem})"
+        elif not (FOLDERS[folder.name].fullmatch(entry.name) or PASSING.fullmatch(entry.name)):
+            yield entry.name
+        elif folder.name == "checkpoints" and entry.is_dir():
+            for inner in _entries(entry.path):
+                if _outside(inner) or inner.is_dir() or not _is_of_a_checkpoint(inner.name):
+                    yield f"{entry.name}/{inner.name}"
+        elif entry.is_dir() and entry.name != TEMPLATES:
+            yield entry.name
+
+
+def _is_of_a_checkpoint(name: str) -> bool:
+    return bool(IN_A_CHECKPOINT.fullmatch(name) or PASSING.fullmatch(name))
+
+
+def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _outside(entry: "os.DirEntry[str]") -> str | None:
+    """Where an entry leads, if not to something in its own folder."""
+    if entry.is_symlink():
+        return "a link"
+    return "a mount" if entry.is_dir() and os.path.ismount(entry.path) else None
+
+
+def _has_our_status(folder: Path) -> bool:
+    status = _record(folder / "status.json")
+    return status.get("state") in STATES and all(key in status for key in ("updated_at", "host", "pid"))
+
+
+def _has_our_manifest(folder: Path) -> bool:
+    return "fingerprint" in _record(folder / "manifest.json")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        return files.read_record(path)
+    except OSError:
+        return {}
