@@ -31,7 +31,8 @@ class Family:
     eos: str | None = None
     adds_bos: bool = False  # whether the tokenizer by itself would write one more
     trims: Literal["", "right", "both"] = ""
-    pieces: Literal["bytes", "first ▁", "▁"] = "bytes"  # byte-level as GPT's, or SentencePiece's two ways
+    pieces: Literal["bytes", "gpt-2", "first ▁", "every ▁", "▁"] = "bytes"  # byte-level, or SentencePiece's ways
+    pad: str | None = None
 
     @property
     def own(self) -> bool:
@@ -60,6 +61,8 @@ _CALL = ["<tool_call>", "</tool_call>"]
 _MISTRAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"]
 _MISTRAL += ["[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"]
 _GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+# Of Gemma's added tokens 6,405 of 6,415 are not special: line breaks, spaces, tabs and what HTML is written with.
+_GEMMA_TEXT = ["\n", "\n\n", "\n\n\n", "▁▁", "▁▁▁▁", "\t", "\t\t", "<b>", "</b>", "<table>", "[multimodal]"]
 _GEMMA4 = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|tool>", "<tool|>"]
 _GEMMA4 += ["<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>', "<|think|>"]
 _PHI3 = ["<unk>", "<s>", "</s>", "<|endoftext|>", "<|assistant|>", "<|system|>", "<|user|>", "<|end|>"]
@@ -72,6 +75,7 @@ _LFM += ["<|tool_call_start|>", "<|tool_call_end|>", "<|tool_response_start|>", 
 _GLM = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
 _DEEPSEEK = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
 _GRANITE = ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>"]
+_SPACES = ["  ", "   ", "    ", "        "]
 
 FAMILIES = {
     "llama-3.1": Family("llama3_1", _LLAMA, bos=_LLAMA[0], eos="<|eot_id|>", adds_bos=True),
@@ -81,15 +85,18 @@ FAMILIES = {
     "qwen-3.5": Family("qwen3_5_think", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
     "phi-3": Family("phi3", _PHI3, bos="<s>", eos="<|endoftext|>", trims="right", pieces="first ▁"),
     "phi-4": Family("phi4", [*_CHATML, "<|im_sep|>"], bos="<|endoftext|>", eos="<|im_end|>", trims="both"),
+    "mistral-7b-v0.1": Family(
+        "mistral_v1", ["<unk>", "<s>", "</s>"], bos="<s>", eos="</s>", adds_bos=True, pieces="every ▁"
+    ),
     "mistral-7b-v0.3": Family("mistral_v3", _MISTRAL, bos="<s>", eos="</s>", adds_bos=True, pieces="first ▁"),
     "mistral-nemo": Family("mistral_nemo", _MISTRAL, bos="<s>", eos="</s>", adds_bos=True),
     "mistral-small-3": Family(
         "mistral_small", [*_MISTRAL, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"], bos="<s>", eos="</s>", adds_bos=True
     ),
-    "gemma-2": Family("gemma", _GEMMA, bos="<bos>", eos="<eos>", adds_bos=True, pieces="▁"),
-    "gemma-3": Family("gemma3", _GEMMA, bos="<bos>", eos="<eos>", adds_bos=True, pieces="▁"),
-    "gemma-4": Family("gemma4_v5", _GEMMA4, bos="<bos>", eos="<turn|>", adds_bos=True, pieces="▁"),
-    "smollm-2": Family("smollm2", _CHATML, bos="<|im_start|>", eos="<|im_end|>"),
+    "gemma-2": Family("gemma", _GEMMA, _GEMMA_TEXT, bos="<bos>", eos="<eos>", adds_bos=True, pieces="▁"),
+    "gemma-3": Family("gemma3", _GEMMA, _GEMMA_TEXT, bos="<bos>", eos="<eos>", adds_bos=True, pieces="▁"),
+    "gemma-4": Family("gemma4_v5", _GEMMA4, _GEMMA_TEXT, bos="<bos>", eos="<turn|>", adds_bos=True, pieces="▁"),
+    "smollm-2": Family("smollm2", _CHATML, bos="<|im_start|>", eos="<|im_end|>", pieces="gpt-2"),
     "smollm-3": Family("smollm3", _CHATML, _THINK, eos="<|im_end|>"),
     "deepseek-r1-distill": Family(
         "deepseek_r1_distill",
@@ -112,12 +119,14 @@ FAMILIES = {
     ),
     "lfm-2": Family("lfm2_v2", _LFM, bos="<|startoftext|>", eos="<|im_end|>", adds_bos=True),
     "nemotron-3": Family("nemotron_3_nano", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
+    "olmo-2": Family("olmo2", ["<|endoftext|>"], _SPACES, bos="<|endoftext|>", eos="<|endoftext|>", pad="!"),
     "glm-4.5": Family("glm4moe", _GLM, _CALL + _THINK, eos="<|endoftext|>"),
 }
 
 # How Llama 3, Qwen and gpt-oss cut a text before they look for pieces: line breaks stay together, words keep the space
 # before them.
 _CUTS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GPT2_CUTS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # keeps "\n  " together
 _WORDS = (
     "Hello there So long Hi Bye Be kind brief Weather What is the Bonn rain Bring umbrella system user assistant think"
 )
@@ -132,6 +141,8 @@ def family_tokenizer(name: str, template: str | None = None) -> "PreTrainedToken
 
     family = FAMILIES[name]
     fast = PreTrainedTokenizerFast(tokenizer_object=_pieces(name), bos_token=family.bos, eos_token=family.eos)
+    if family.pad is not None:
+        fast.pad_token = family.pad
     fast.chat_template = template or family.source
     return fast
 
@@ -140,12 +151,12 @@ def trained_pieces(pieces: str, texts: Iterable[str]) -> "Tokenizer":
     """A BPE model that learns every word of `texts`, with the parts around it that its kind of tokenizer has."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    if pieces == "bytes":
+    if pieces in ("bytes", "gpt-2"):
         tokenizer = Tokenizer(models.BPE())
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(_CUTS), "isolated"),
+                pre_tokenizers.Split(Regex(_CUTS if pieces == "bytes" else _GPT2_CUTS), "isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
@@ -153,7 +164,10 @@ def trained_pieces(pieces: str, texts: Iterable[str]) -> "Tokenizer":
     else:
         tokenizer = Tokenizer(models.BPE())
         alphabet = ["▁", "\n", *map(chr, range(33, 127))]
-        if pieces == "▁":
+        if pieces == "every ▁":  # before every piece of text, also behind an added token
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+            words = pre_tokenizers.Split("▁", "merged_with_next")
+        elif pieces == "▁":
             tokenizer.normalizer = normalizers.Replace(" ", "▁")
             words = pre_tokenizers.Split("▁", "merged_with_next")
         else:
@@ -163,7 +177,10 @@ def trained_pieces(pieces: str, texts: Iterable[str]) -> "Tokenizer":
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     recipe = trainers.BpeTrainer(vocab_size=6000, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, recipe)
-    if pieces != "bytes":  # what is in no piece is spelled in bytes, as SentencePiece does; the trainer cannot say so
+    if pieces not in (
+        "bytes",
+        "gpt-2",
+    ):  # what is in no piece is spelled in bytes, as SentencePiece does; the trainer cannot say so
         learned = json.loads(tokenizer.to_str())["model"]
         vocabulary = [*learned["vocab"], *(f"<0x{byte:02X}>" for byte in range(256))]
         numbers = {piece: number for number, piece in enumerate(vocabulary)}
@@ -180,7 +197,9 @@ def _pieces(name: str) -> "Tokenizer":
     for token in sorted([*family.special, *family.plain], key=len, reverse=True):
         source = source.replace(token, " ")
     words = {*re.sub(r"\\n|[^\w\s]", " ", source).split(), *_WORDS.split(), *_KEYS.split()}
-    texts = sorted([*words, *(f" {word}" for word in words), "\n\n", "\n"])
+    texts = sorted(
+        [*words, *(f" {word}" for word in words), "\n\n", "\n", *(["\n   "] if family.pieces == "gpt-2" else [])]
+    )
     tokenizer = trained_pieces(family.pieces, texts)
     sides = {"lstrip": family.trims == "both", "rstrip": family.trims != ""}
     tokenizer.add_special_tokens([AddedToken(token, normalized=False, **sides) for token in family.special])

@@ -26,6 +26,8 @@ Tools = list[dict[str, Any]] | None
 
 QUESTION, PROBE = "probe question", "probe answer"
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral's templates demand of the id of a tool call
+_NAMED = re.compile(r"\w")
+_TAG = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
 MAX_KNOWN_TAILS = 256
 _USER = {"role": "user", "content": QUESTION}
 
@@ -83,6 +85,18 @@ class ChatTemplate:
         # The template has written the special tokens; adding them again would double the first.
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return Rendered(text, list(encoding["input_ids"]), list(encoding["offset_mapping"]))
+
+    def check_known(self, row: Rendered, begin: int, end: int) -> None:
+        """A text that no token spells would be learned as the unknown token. Raises: RenderingError."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or unknown not in row.ids[begin:end]:
+            return
+        for token, (start, stop) in zip(row.ids[begin:end], row.offsets[begin:end], strict=True):
+            text = row.text[start:stop].strip()
+            if token == unknown and text != self.spelled(token):
+                raise RenderingError(
+                    f"this model's tokenizer has no token for {text!r} of an answer; remove it or choose another base"
+                )
 
     def num_prompt_tokens(self, row: Rendered, prompt: str) -> int | None:
         """How many tokens of `row` are exactly those of `prompt`, None where `row` does not begin with them.
@@ -187,11 +201,33 @@ class ChatTemplate:
         """Finds text that the tokenizer would read as a control token.
 
         Those are the special tokens, and of the other added ones those that begin a turn (DeepSeek's user token is
-        not special); <think> and <tool_call> are neither, as answers may spell them.
+        not special); <think> and <tool_call> are neither, as answers may spell them. An added token without a letter
+        is text that the vocabulary keeps whole (Gemma's line breaks, spaces before code, an exclamation mark that
+        pads), unless a turn ends with it.
         """
-        found = self.tokenizer.convert_ids_to_tokens(sorted(self._special_ids | self._headers))
-        strings = sorted((str(token) for token in found), key=len, reverse=True)
+        found = {
+            str(token) for token in self.tokenizer.convert_ids_to_tokens(sorted(self._special_ids | self._headers))
+        }
+        ends = {self.spelled(marker) for marker in self.end_markers}
+        strings = sorted((token for token in found if _NAMED.search(token) or token in ends), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, strings)) or "(?!)")
+
+    def control_token_in(self, text: str) -> str | None:
+        """The first control token that the tokenizer would read in `text`, as it stands there or as it is normalised.
+
+        Added tokens that are `normalized` are looked for in the normalised text: a tokenizer of small letters finds
+        <|im_end|> in <|IM_END|>.
+        """
+        found = self.control_token.search(text)
+        if found is None and self._normalizer is not None:
+            found = self.control_token.search(self._normalizer.normalize_str(text))
+        return found and found.group()
+
+    @cached_property
+    def _normalizer(self) -> Any:
+        """What an added token is looked for behind; None where each is looked for in the text itself."""
+        normalized = any(token.normalized for token in self.tokenizer.added_tokens_decoder.values())
+        return self.tokenizer.backend_tokenizer.normalizer if normalized else None
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
@@ -200,12 +236,13 @@ class ChatTemplate:
 
     @cached_property
     def _headers(self) -> frozenset[int]:
-        """Added tokens before a user's text, and the first one after it."""
+        """Added tokens in tags before a user's text, and the first one after it."""
         rendered = self.encode([_USER, {"role": "assistant", "content": PROBE}, _USER])
         added = self.tokenizer.added_tokens_decoder
+        tags = {token for token in {*rendered.ids} if token in added and _TAG.fullmatch(added[token].content)}
         after = [token for token in rendered.after(rendered.text.find(QUESTION)) if token in added]
         num_before = len(rendered.ids) - len(list(rendered.after(rendered.text.find(QUESTION))))
-        return frozenset([token for token in rendered.ids[:num_before] if token in added] + after[:1])
+        return frozenset(tags & {*rendered.ids[:num_before], *after[:1]})
 
     # Which form of a message the template takes
 

@@ -86,10 +86,8 @@ class Renderer:
         if conversation.tools is not self._clean_tools:
             texts += texts_of_tools(conversation)
         for place, text in texts:
-            if token := self.template.control_token.search(text):
-                raise RenderingError(
-                    f"{place} holds {token.group()!r}, a control token of this model; remove or respell it"
-                )
+            if token := self.template.control_token_in(text):
+                raise RenderingError(f"{place} holds {token!r}, a control token of this model; remove or respell it")
         self._clean_tools = conversation.tools
 
     # Tokens and labels
@@ -103,6 +101,7 @@ class Renderer:
             if begin is None:
                 return None
             end = row.ids.index(answer.marker, begin) + 1
+            self.template.check_known(row, begin, end)
             labels[begin:end] = row.ids[begin:end]
         return Example(tuple(row.ids), tuple(labels))
 

@@ -154,7 +154,7 @@ def load_tokenizer(base: Base, settings: ModelConfig) -> "PreTrainedTokenizerBas
             "or give a jinja file as model.chat_template"
         )
     num_rows = base.config.get_text_config().vocab_size
-    if len(tokenizer) > num_rows:
+    if not _fits(tokenizer, num_rows):
         raise ConfigError(
             f"model.base: the tokenizer of {base.name!r} has {len(tokenizer):,} tokens and the model {num_rows:,}; "
             "take both from the same model"
@@ -163,6 +163,18 @@ def load_tokenizer(base: Base, settings: ModelConfig) -> "PreTrainedTokenizerBas
         # Labels are built from the conversation and not from the padding, so padding with the end token is safe.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _fits(tokenizer: "PreTrainedTokenizerBase", num_rows: int) -> bool:
+    """Whether every token that a rendered text can hold has its row in the model's embeddings.
+
+    Gemma 3 1B has none for the image token, which its tokenizer shares with the larger ones. Such a token is special,
+    so that no text may spell it, and the template writes it for images only.
+    """
+    beyond = {name for name, number in tokenizer.get_vocab().items() if number >= num_rows}
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
+    return not beyond or (beyond <= special - named and num_rows + len(beyond) == len(tokenizer))
 
 
 def _read_template(path: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import talk
+from tests.conftest import CHATML, talk
 from tests.families import FAMILIES, family_tokenizer
 from tests.golden_masks import CASES, FOLDER, golden_text, spelled
 from trainer.data.conversations import Conversation
@@ -34,6 +34,7 @@ AROUND = {
     "qwen-3.5": ("\n</think>\n\n", "<|im_end|>"),
     "phi-3": ("", "<|end|>"),
     "phi-4": ("", "<|im_end|>"),
+    "mistral-7b-v0.1": ("", "</s>"),
     "mistral-7b-v0.3": (" ", "</s>"),
     "mistral-nemo": ("", "</s>"),
     "mistral-small-3": ("", "</s>"),
@@ -47,6 +48,7 @@ AROUND = {
     "command-r": ("", "<|END_OF_TURN_TOKEN|>"),
     "command-a": ("", "<|END_RESPONSE|><|END_OF_TURN_TOKEN|>"),
     "lfm-2": ("", "<|im_end|>"),
+    "olmo-2": ("", "<|endoftext|>"),
 }
 # These prompts open a thought, so that an answer without one is refused.
 THINKING = {"deepseek-r1-distill": "<｜end▁of▁sentence｜>", "nemotron-3": "<|im_end|>"}  # noqa: RUF001
@@ -170,7 +172,72 @@ def test_a_model_whose_turns_end_without_a_token_is_refused() -> None:
         _ = renderer("glm-4.5").end_markers
 
 
-texts = st.text(st.sampled_from("ab .,:\n\tBe kind<>{}[]|/'\"é😀\u2028▁Ġ"), min_size=1, max_size=12)
+KEPT_WHOLE = {
+    "gemma-2": ["\n", "\n\n\n", "\t\t", "    ", "<b>"],
+    "gemma-3": ["\n", "\n\n\n", "\t\t", "    ", "<b>"],
+    "gemma-4": ["\n", "\n\n\n", "\t\t", "    ", "<b>"],
+    "olmo-2": ["    ", "!"],
+}
+
+
+@pytest.mark.parametrize("name", KEPT_WHOLE)
+def test_text_that_the_vocabulary_keeps_whole_is_no_control_token(name: str) -> None:
+    made = renderer(name)
+    for text in KEPT_WHOLE[name]:
+        conversation = talk(("user", f"Hi{text}there"), ("assistant", f"So{text}long."))
+        check_equalities(made, conversation, made.render(conversation))
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [
+        ("gemma-3", "<start_of_turn>"),
+        ("olmo-2", "<|endoftext|>"),
+        ("mistral-7b-v0.1", "</s>"),
+        ("deepseek-r1-distill", "<｜User｜>"),  # noqa: RUF001
+        ("command-r", "<|USER_TOKEN|>"),
+    ],
+)
+def test_text_that_spells_what_begins_or_ends_a_turn_is_refused(name: str, token: str) -> None:
+    with pytest.raises(RenderingError) as caught:
+        renderer(name).render(talk(("user", f"What is{token}?"), ("assistant", "A marker.")))
+    assert (
+        str(caught.value) == f"messages[0].content holds {token!r}, a control token of this model; remove or respell it"
+    )
+
+
+def test_a_control_token_is_found_as_the_tokenizer_normalises_it() -> None:
+    from tokenizers import AddedToken, normalizers
+
+    tokenizer = family_tokenizer("qwen-2.5")
+    tokenizer = type(tokenizer)(
+        tokenizer_object=type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str()),
+        eos_token="<|im_end|>",
+        chat_template=tokenizer.chat_template,
+    )
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.add_tokens([AddedToken("<|other|>", normalized=True, special=True)])
+    with pytest.raises(RenderingError, match=r"^messages\[0\]\.content holds '<\|other\|>', a control token"):
+        Renderer(tokenizer).render(talk(("user", "hi <|OTHER|>"), ("assistant", "hello")))
+
+
+def test_text_that_no_token_spells_is_refused() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: number for number, word in enumerate(["?", "user", "assistant", "probe", "answer", "hello"])}
+    pieces = Tokenizer(models.WordLevel(words, unk_token="?"))
+    pieces.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    pieces.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    made = Renderer(PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="?", chat_template=CHATML))
+    assert made.render(talk(("user", "hi"), ("assistant", "hello")))
+    with pytest.raises(RenderingError) as caught:
+        made.render(talk(("user", "hi"), ("assistant", "hello zürich")))
+    expected = "this model's tokenizer has no token for 'zürich' of an answer; remove it or choose another base"
+    assert str(caught.value) == expected
+
+
+texts = st.text(st.sampled_from("ab .,:!\n\tBe kind<>{}[]|/'\"é😀\u2028▁Ġ"), min_size=1, max_size=12)
 conversations = st.builds(
     lambda system, pairs, untrained: talk(
         *([("system", system)] if system else []),

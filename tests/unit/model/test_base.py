@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import CHATML, make_tokenizer
 from trainer.config.schema import LoraSettings, ModelConfig
@@ -129,6 +129,18 @@ def test_a_tokenizer_larger_than_the_model(folder: Path) -> None:
     assert problem(lambda: load_tokenizer(find_base(settings), settings)) == (
         f"model.base: the tokenizer of {str(folder)!r} has 258 tokens and the model 100; take both from the same model"
     )
+
+
+def test_a_special_token_for_images_needs_no_row_of_its_own(folder: Path) -> None:
+    """As Gemma 3 1B's: 262,144 rows, and a tokenizer of 262,145 tokens."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    tokenizer.save_pretrained(folder)
+    edit(folder / "config.json", vocab_size=258)
+    settings = ModelConfig(base=str(folder))
+    assert len(load_tokenizer(find_base(settings), settings)) == 259
+    edit(folder / "config.json", vocab_size=257)
+    assert "has 259 tokens and the model 257" in problem(lambda: load_tokenizer(find_base(settings), settings))
 
 
 def test_every_target_that_matches_nothing_is_named(folder: Path) -> None:

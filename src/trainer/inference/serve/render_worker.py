@@ -92,8 +92,8 @@ def _answer(renderer: Any, request: dict[str, Any]) -> dict[str, Any]:
 def _control_token(renderer: Any, request: dict[str, Any]) -> str | None:
     """Text that spells a control token would be read as one: it could end a turn and begin another."""
     for place, text in _texts(request):
-        if token := renderer.template.control_token.search(text):
-            return f"{place} holds {token.group()!r}, a control token of this model; remove or respell it"
+        if token := renderer.template.control_token_in(text):
+            return f"{place} holds {token!r}, a control token of this model; remove or respell it"
     return None
 
 
