@@ -16,7 +16,8 @@ from tests.tiny_runs import train
 from trainer.config import RunConfig
 from trainer.data.rendering import Example
 from trainer.model.adapter import add_adapter, keep_float32, trainable
-from trainer.model.base import find_base, load_model
+from trainer.model.base import find_base
+from trainer.model.loading import load_model
 from trainer.model.tiny import tiny_base
 from trainer.runs import Run
 from trainer.training.engine import Engine

@@ -208,7 +208,8 @@ def test_the_base_loss_is_that_of_the_model_alone(run: Run, model: TunedModel) -
     config = run.config()
     rows = render_held_out(find_held_out(run, config), config, config.evaluation, model.renderer, model.max_length).rows
     losses = row_losses(model, rows, adapter=False)
-    from trainer.model.base import find_base, load_model
+    from trainer.model.base import find_base
+    from trainer.model.loading import load_model
 
     base = load_model(find_base(config.model), config.model, torch.device("cpu"), torch.float32)
     for row, found in zip(rows, losses, strict=True):

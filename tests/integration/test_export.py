@@ -26,7 +26,7 @@ from trainer.inference.parity import EXACT, ROUNDED
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.loading import load_export
 from trainer.inference.trained import trained_base
-from trainer.model.base import load_model
+from trainer.model.loading import load_model
 from trainer.runs import Run
 
 DORA = {"lora__use_dora": True, "lora__use_rslora": True}

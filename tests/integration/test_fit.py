@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from tests.conftest import QUESTIONS
 from trainer.config import RunConfig
 from trainer.errors import ConfigError, ExitCode, TrainingError
-from trainer.model.base import find_base, load_model
+from trainer.model.base import find_base
+from trainer.model.loading import load_model
 from trainer.runs import Run, create_run
 from trainer.runs import checkpoint as checkpoints
 from trainer.runs.outcome import Outcome

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.config.schema import ModelConfig
 from trainer.errors import ParityError
 from trainer.inference.local import TunedModel
 from trainer.inference.model_card import model_card
@@ -16,8 +17,9 @@ from trainer.inference.probes import Probe, probes_of, rows_of
 from trainer.inference.recorded_loss import LossPair, recorded_and_measured
 from trainer.inference.trained import stop_ids, trained_adapter, trained_base
 from trainer.model.adapter import load_adapter
-from trainer.model.base import Base, load_model
+from trainer.model.base import Base, find_base
 from trainer.model.device import free_memory_bytes, pick_device
+from trainer.model.loading import load_model
 from trainer.model.merging import merged_model
 from trainer.runs import Run, files
 
@@ -165,18 +167,12 @@ def _compare(
 
 def _load_merged(folder: Path, dtype: str) -> "PreTrainedModel":
     """As anyone loads it, on the GPU where it fits."""
-    from transformers import AutoModelForCausalLM, PreTrainedModel
+    import torch
 
-    device = pick_device()
+    device, settings = pick_device(), ModelConfig(base=str(folder))
     if device.type == "cuda" and _folder_bytes(folder) > FREE_SHARE * free_memory_bytes(device):
-        import torch
-
         device = torch.device("cpu")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
-    )
-    assert isinstance(model, PreTrainedModel)
-    return model.to(device).eval()
+    return load_model(find_base(settings), settings, device, getattr(torch, dtype)).to(device).eval()
 
 
 def _load_adapter(run: Run, base: Base, folder: Path) -> "PreTrainedModel":

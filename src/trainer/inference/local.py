@@ -14,8 +14,8 @@ from trainer.inference.streaming import split_stream
 from trainer.inference.tool_calls import Call
 from trainer.inference.trained import trained_adapter, trained_base, trained_tokenizer
 from trainer.model.adapter import load_adapter
-from trainer.model.base import load_model
 from trainer.model.device import pick_device, pick_dtype
+from trainer.model.loading import load_model
 from trainer.model.sharding import shard_base
 from trainer.runs import Run
 from trainer.training.ranks import Ranks

@@ -1,22 +1,24 @@
-"""Finding and loading the base model and its tokenizer: safetensors only, never remote code."""
+"""Finding the base model and its tokenizer: safetensors only, never remote code."""
 
 import hashlib
-import os
-import socket
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from trainer.certificates import check_certificates
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
+from trainer.model.config_limits import refuse_config
+from trainer.model.hub import OutOfSightError, is_out_of_reach, tensors_of
+from trainer.model.loading import make_skeleton
 from trainer.model.tiny import NAME as TINY
 from trainer.model.tiny import tiny_base
+from trainer.model.weight_files import read_tensors
+from trainer.model.weights import hold_against
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -29,6 +31,7 @@ class Base:
     revision: str | None  # the commit of a hub model
     config: "PretrainedConfig"
     loading: dict[str, Any]  # what every from_pretrained gets
+    notes: tuple[str, ...] = ()  # what of its weights was not looked at, or is left aside
 
     @property
     def max_length(self) -> int:
@@ -37,14 +40,16 @@ class Base:
 
     @cached_property
     def skeleton(self) -> "PreTrainedModel":
-        """The model's layers without their weights: torch's meta device holds shapes only."""
-        import torch
-        from transformers import AutoModelForCausalLM, PreTrainedModel
+        """The model's layers without their weights: torch's meta device holds shapes only.
 
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config, trust_remote_code=False)
-        assert isinstance(model, PreTrainedModel)
-        return model
+        Raises: ConfigError, when none can be made of its configuration.
+        """
+        return make_skeleton(self.config, self.name)
+
+    @property
+    def attention(self) -> str:
+        """How the model computes attention where packs do not say it: what transformers supports for it."""
+        return str(self.skeleton.config._attn_implementation)
 
     @property
     def from_hub(self) -> bool:
@@ -62,24 +67,29 @@ class Base:
 
 
 def find_base(settings: ModelConfig) -> Base:
-    """Look up the model and read its configuration.
+    """Look up the model, read its configuration and hold its weights against it.
 
-    Raises: ConfigError, when there is no such model, it cannot be reached, or it is not a causal language model.
+    Raises: ConfigError, when there is no such model, it cannot be reached, it is not a causal language model, or its
+    weights are others.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     source = str(tiny_base()) if settings.base == TINY else settings.base
     if settings.base.startswith("builtin:") and settings.base != TINY:
         raise ConfigError(f"model.base: {settings.base!r} is not known, expected {TINY!r}")
     _check_folder(settings.base)
-    local_only = not Path(source).is_dir() and _hub_is_out_of_reach()
+    local_only = not Path(source).is_dir() and is_out_of_reach()
     if not local_only and not Path(source).is_dir():
         check_certificates()
     try:
-        config = AutoConfig.from_pretrained(
-            source, revision=settings.revision, trust_remote_code=False, local_files_only=local_only
-        )
+        where = {"revision": settings.revision, "local_files_only": local_only}
+        raw, _ = PreTrainedConfig.get_config_dict(source, **where)
+        refuse_config(raw, settings.base)
+        where["revision"] = raw.get("_commit_hash") or settings.revision
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
+    except ConfigError:
+        raise
     except Exception as error:  # the hub client and the config classes raise many kinds
         raise ConfigError(_not_found(settings, error)) from error
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -87,20 +97,25 @@ def find_base(settings: ModelConfig) -> Base:
             f"model.base: {settings.base!r} is a {config.model_type!r} model, expected a causal language model"
         )
     revision = getattr(config, "_commit_hash", None)
-    return Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
+    base = Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
+    return replace(base, notes=tuple(_weights_notes(base)))
 
 
-def _hub_is_out_of_reach() -> bool:
-    """Whether the hub's name does not even resolve: the client would try for half a minute before it says so."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        return bool(constants.HF_HUB_OFFLINE)
+def _weights_notes(base: Base) -> Iterator[str]:
+    """Hold the weights against the model, from the headers of their files. Raises: ConfigError."""
     try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        return True
-    return False
+        if Path(base.source).is_dir():
+            tensors = read_tensors(Path(base.source), "model.base")
+        else:
+            tensors = tensors_of(base.source, base.revision, base.loading["local_files_only"])
+    except OutOfSightError as reason:
+        yield f"the weights of {base.name!r} were not looked at: {reason}; they are checked when they are loaded"
+        return
+    fit = hold_against(base.skeleton, tensors, base.name)
+    if problems := fit.problems(base.name, len(base.skeleton.state_dict())):
+        raise ConfigError(*problems)
+    if note := fit.note(base.name):
+        yield note
 
 
 def _check_folder(name: str) -> None:
@@ -124,6 +139,11 @@ def _not_found(settings: ModelConfig, error: Exception) -> str:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error):
         return f"model.base: {settings.base!r} needs code from its repository, which is never run; choose another base"
+    if Path(settings.base).is_dir():
+        return (
+            f"model.base: the config.json of {settings.base!r} is not that of a model ({quoted(reason, 160)}); take "
+            "the one of the model's authors"
+        )
     return (
         f"model.base: {settings.base!r} {where}was not found as a folder here nor on the model hub "
         f"({quoted(reason, 160)}), expected a hub id, a folder or builtin:tiny; check the name, log in with "
@@ -182,59 +202,6 @@ def _read_template(path: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"model.chat_template: {path!r} cannot be read: {error}") from None
-
-
-def load_model(base: Base, settings: ModelConfig, device: "torch.device", dtype: "torch.dtype") -> "PreTrainedModel":
-    """The base with its weights on `device`, quantised as the settings say."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
-    if settings.quantization != "none":
-        arguments["quantization_config"] = _quantization(settings, dtype)
-    if device.type == "cuda" or settings.quantization != "none":
-        arguments["device_map"] = {"": device}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base.source, trust_remote_code=False, use_safetensors=True, **base.loading, **arguments
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.base: the weights of {base.name!r} cannot be loaded: {quoted(str(error), 200)}"
-        ) from error
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"model.base: {base.name!r} does not fit into the memory of {device}; set model.quantization to nf4"
-        ) from error
-    assert isinstance(model, torch.nn.Module)
-    _keep_differentiable(model)
-    return model
-
-
-def _keep_differentiable(model: "torch.nn.Module") -> None:
-    """On a CPU bitsandbytes rewrites 4-bit weights when they are evaluated, to a form without a backward pass."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a plain flag
-
-
-def _quantization(settings: ModelConfig, dtype: "torch.dtype") -> Any:
-    import importlib.util
-
-    from transformers import BitsAndBytesConfig
-
-    from trainer.errors import MissingDependency
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependency(
-            f"model.quantization: {settings.quantization!r} needs bitsandbytes, which is not installed; "
-            "run: pip install 'azure-llm-trainer[local]'"
-        )
-    if settings.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
-    )
 
 
 def weights_digest(folder: Path) -> str:

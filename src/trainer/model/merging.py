@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from trainer.config.schema import ModelConfig
 from trainer.model.adapter import load_adapter
-from trainer.model.base import Base, load_model
+from trainer.model.base import Base
+from trainer.model.loading import load_model
 
 if TYPE_CHECKING:
     import torch

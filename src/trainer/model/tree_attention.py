@@ -50,8 +50,8 @@ class Tree:
 def kind_for(model: "PreTrainedModel", device: torch.device, has_flex: bool | None = None) -> Kind:
     """The fastest kind that the model and the device allow. `has_flex`: of a GPU that is not in this machine."""
     config = model.config.get_text_config(decoder=True)
-    if getattr(config, "attn_logit_softcapping", None):
-        return "eager"  # only the model's own code caps its scores
+    if getattr(config, "attn_logit_softcapping", None) or model.config._attn_implementation == "eager":
+        return "eager"  # only the model's own code caps its scores, or has sinks
     if getattr(config, "attention_dropout", None):
         return "dense"
     if device.type == "cpu":

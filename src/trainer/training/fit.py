@@ -16,7 +16,7 @@ from rich.console import Console
 
 from trainer.errors import ExitCode, TrainerError, TrainingError, file_words
 from trainer.model.adapter import add_adapter, load_adapter, trainable, unchanged
-from trainer.model.base import load_model
+from trainer.model.loading import load_model
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import shard_base
 from trainer.runs import Run, files

@@ -63,6 +63,8 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
         checked = check_data(config.data)
     reading = find_reading(config)
     config, base, parent = reading.config, reading.base, reading.parent
+    for note in base.notes:
+        report(note)
     if parent is None:
         check_targets(base.skeleton, config.lora)
     data = render_data(checked, config.data, reading.renderer, reading.max_length, ranks.on_machine)

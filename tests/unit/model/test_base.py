@@ -8,23 +8,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from tests.conftest import CHATML, make_tokenizer
+from tests.conftest import CHATML
+from tests.unit.model.conftest import SHAPE
 from trainer.config.schema import LoraSettings, ModelConfig
 from trainer.errors import ConfigError
 from trainer.model.adapter import add_adapter, check_targets
-from trainer.model.base import find_base, load_model, load_tokenizer, weights_digest
-
-SPECIAL = ["<|im_start|>", "<|im_end|>"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A model folder in Hugging Face format, with random weights."""
-    tokenizer = make_tokenizer(CHATML, SPECIAL, eos_token="<|im_end|>")
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+from trainer.model.base import find_base, load_tokenizer, weights_digest
+from trainer.model.loading import load_model
 
 
 def problem(make: Callable[[], object]) -> str:
@@ -124,7 +114,7 @@ def test_a_chat_template_of_ones_own(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_larger_than_the_model(folder: Path) -> None:
-    edit(folder / "config.json", vocab_size=100)
+    LlamaForCausalLM(LlamaConfig(vocab_size=100, **SHAPE)).save_pretrained(folder)
     settings = ModelConfig(base=str(folder))
     assert problem(lambda: load_tokenizer(find_base(settings), settings)) == (
         f"model.base: the tokenizer of {str(folder)!r} has 258 tokens and the model 100; take both from the same model"

@@ -14,7 +14,8 @@ from trainer.data.packing import Sharing, make_packs
 from trainer.data.rendering import Example
 from trainer.errors import ConfigError
 from trainer.model.adapter import add_adapter, keep_float32, trainable
-from trainer.model.base import Base, find_base, load_model
+from trainer.model.base import Base, find_base
+from trainer.model.loading import load_model
 from trainer.model.recompute import recomputable
 from trainer.model.tiny import tiny_base
 from trainer.training.engine import Engine

@@ -18,8 +18,9 @@ from trainer.inference.serve.rendering import PromptRenderer
 from trainer.inference.serve.service import Service
 from trainer.inference.trained import stop_ids, stored_tokenizer, template_digest
 from trainer.model.adapter import load_adapter
-from trainer.model.base import find_base, load_model
+from trainer.model.base import find_base
 from trainer.model.device import pick_device, pick_dtype
+from trainer.model.loading import load_model
 from trainer.runs import Run
 
 if TYPE_CHECKING:

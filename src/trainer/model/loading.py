@@ -1,0 +1,99 @@
+"""Loading a base: its layers without weights, and with them; with the attention that transformers supports for it."""
+
+from typing import TYPE_CHECKING, Any
+
+from trainer.config.schema import ModelConfig
+from trainer.errors import ConfigError, quoted
+from trainer.model.weights import fit_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from trainer.model.base import Base
+
+ATTENTION = ("sdpa", "eager")  # what is tried, the fastest first
+
+
+def make_skeleton(config: "PretrainedConfig", name: str) -> "PreTrainedModel":
+    """The layers that a configuration describes, on torch's meta device, which holds shapes only.
+
+    Raises: ConfigError, when it describes none that can be built.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, PreTrainedModel
+
+    problem: Exception | None = None
+    for attention in ATTENTION:
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, trust_remote_code=False)
+        except Exception as error:  # each architecture has its own words for what it does not take
+            problem = problem or error
+            continue
+        assert isinstance(model, PreTrainedModel)
+        return model
+    raise ConfigError(
+        f"model.base: no model can be built of the config.json of {name!r}: {quoted(str(problem), 200)}; take the one "
+        "of the model's authors"
+    ) from problem
+
+
+def load_model(base: "Base", settings: ModelConfig, device: "torch.device", dtype: "torch.dtype") -> "PreTrainedModel":
+    """The base with its weights on `device`, quantised as the settings say.
+
+    Raises: ConfigError, when it cannot be loaded, or some of its weights are missing or are no weights of this model.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, PreTrainedModel
+
+    arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": base.attention}
+    if settings.quantization != "none":
+        arguments["quantization_config"] = _quantization(settings, dtype)
+    if device.type == "cuda" or settings.quantization != "none":
+        arguments["device_map"] = {"": device}
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            base.source, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+            ignore_mismatched_sizes=True, **base.loading, **arguments
+        )  # fmt: skip
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"model.base: {base.name!r} does not fit into the memory of {device}; set model.quantization to nf4"
+        ) from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ConfigError(
+            f"model.base: the weights of {base.name!r} cannot be loaded: {quoted(str(error), 200)}"
+        ) from error
+    assert isinstance(model, PreTrainedModel)
+    if problems := fit_of(model, info).problems(base.name, len(model.state_dict())):
+        raise ConfigError(*problems)
+    _keep_differentiable(model)
+    return model
+
+
+def _keep_differentiable(model: "torch.nn.Module") -> None:
+    """On a CPU bitsandbytes rewrites 4-bit weights when they are evaluated, to a form without a backward pass."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a plain flag
+
+
+def _quantization(settings: ModelConfig, dtype: "torch.dtype") -> Any:
+    import importlib.util
+
+    from transformers import BitsAndBytesConfig
+
+    from trainer.errors import MissingDependency
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependency(
+            f"model.quantization: {settings.quantization!r} needs bitsandbytes, which is not installed; "
+            "run: pip install 'azure-llm-trainer[local]'"
+        )
+    if settings.quantization == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+    )
