@@ -39,6 +39,7 @@ def build_manifest(prepared: Prepared) -> dict[str, Any]:
         "tools": _tools(prepared),
         "seed": prepared.plan.seed,
         "dtype": str(prepared.dtype).removeprefix("torch."),
+        "attention": prepared.base.attention,
         "device": describe(prepared.device),
         "num_processes": prepared.ranks.size,
         "python": platform.python_version(),
