@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ class Base:
     revision: str | None  # the commit of a hub model
     config: "PretrainedConfig"
     loading: dict[str, Any]  # what every from_pretrained gets
-    notes: tuple[str, ...] = ()  # what of its weights was not looked at, or is left aside
+    notes: list[str] = field(default_factory=list)  # what of its weights was not looked at, or is left aside
 
     @property
     def max_length(self) -> int:
@@ -98,7 +98,8 @@ def find_base(settings: ModelConfig) -> Base:
         )
     revision = getattr(config, "_commit_hash", None)
     base = Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
-    return replace(base, notes=tuple(_weights_notes(base)))
+    base.notes.extend(_weights_notes(base))
+    return base
 
 
 def _weights_notes(base: Base) -> Iterator[str]:

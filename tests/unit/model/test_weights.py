@@ -46,8 +46,8 @@ def sharded(folder: Path) -> Path:
 
 
 def test_weights_that_fit_are_found_whole_and_in_parts(folder: Path) -> None:
-    assert find_base(ModelConfig(base=str(folder))).notes == ()
-    assert find_base(ModelConfig(base=str(sharded(folder)))).notes == ()
+    assert find_base(ModelConfig(base=str(folder))).notes == []
+    assert find_base(ModelConfig(base=str(sharded(folder)))).notes == []
 
 
 def test_missing_tensors_are_counted_and_named(folder: Path) -> None:
@@ -90,10 +90,10 @@ def test_a_layer_more_than_the_config_says_is_refused(folder: Path) -> None:
 def test_a_part_that_a_language_model_does_not_have_is_left_aside_and_told(folder: Path) -> None:
     change(folder, lambda tensors: tensors | {"model.vision_tower.patches.weight": torch.zeros(2, 2)})
     base = find_base(ModelConfig(base=str(folder)))
-    assert base.notes == (
+    assert base.notes == [
         f"1 tensors of {str(folder)!r} are left aside, such as 'model.vision_tower.patches.weight': they are of a part "
         "that its language model does not have",
-    )
+    ]
     load_model(base, ModelConfig(base=str(folder)), CPU, torch.float32)
 
 
