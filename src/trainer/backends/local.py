@@ -1,7 +1,6 @@
 """The local backend: this machine's GPU or CPU."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import subprocess
@@ -16,7 +15,9 @@ from rich.console import Console
 
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
+from trainer.data.sources import check_data
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
+from trainer.extras import absent, missing
 from trainer.inference.evaluation import evaluate as evaluation
 from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
 from trainer.inference.report.write import write_report
@@ -24,7 +25,7 @@ from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 from trainer.runs.lock import holder, in_use
 from trainer.runs.outcome import Outcome
 from trainer.runs.process import is_here
-from trainer.training.dataset import TrainingData, check_data, render_data
+from trainer.training.dataset import TrainingData, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
 from trainer.training.plan import MEMORY
@@ -276,16 +277,9 @@ def _prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
 
 def _check_packages(more: Sequence[str], config: RunConfig) -> None:
     wanted, trackers = (*PACKAGES, *more), config.tracking.report_to
-    problems = [
-        f"tracking.report_to: {name} is not installed; run: pip install {name}"
-        for name in trackers
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
-        problems.append(
-            f"the local backend needs {', '.join(missing)}, which is not installed; "
-            "run: pip install 'azure-llm-trainer[local]'"
-        )
+    problems = [f"tracking.report_to: {name} is not installed; run: pip install {name}" for name in absent(trackers)]
+    if gone := absent(wanted):
+        problems.append(str(missing("the local backend", *gone, extra="local")))
     if problems:
         raise MissingDependency(*problems)
 

@@ -1,13 +1,12 @@
 """`trainer serve`: a run's model behind an OpenAI-compatible API on this machine."""
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 from trainer.cli.console import Debug, Root, RunName, command, say
-from trainer.errors import MissingDependency
+from trainer.extras import need
 from trainer.runs import Run, find_run
 
 if TYPE_CHECKING:
@@ -36,11 +35,7 @@ def serve(
     The key comes from TRAINER_API_KEY, or is made and shown. Made for trying out on one machine; for more use vLLM.
     """
     found = find_run(run, root)
-    missing = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingDependency(
-            f"serve needs {', '.join(missing)}, which is not installed; run: pip install 'azure-llm-trainer[serve]'"
-        )
+    need("serve", "starlette", "uvicorn", extra="serve")
 
     from trainer.inference.serve.guards import KEY_VARIABLE, api_key
     from trainer.inference.serve.limits import Limits

@@ -4,6 +4,7 @@ import os
 import re
 
 from trainer.errors import ConfigError, TrainerError, TrainingError, file_error
+from trainer.extras import not_installed
 
 MAX_CHARS = 600  # of another program's words
 MIN_SECRET_CHARS = 8
@@ -24,6 +25,8 @@ def in_words(error: Exception, doing: str) -> TrainerError:
     """The error as one of ours: `doing: what happened; what to do`. Where it has words of its own, they are told."""
     from trainer.backends.http import failure_of, is_failure, refusal
 
+    if isinstance(error, ModuleNotFoundError) and (needed := not_installed(error, doing)):
+        return needed
     if isinstance(error, MemoryError):
         return TrainingError(f"{doing}: no memory is left; end other programs, or take a machine with more")
     if isinstance(error, UnicodeDecodeError):

@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import ConfigError
-from trainer.inference.export import ADAPTER_FILES, with_stops
-from trainer.inference.trained import stop_ids, trained_adapter, trained_base, trained_tokenizer
+from trainer.inference.trained import (
+    ADAPTER_FILES,
+    stop_ids,
+    trained_adapter,
+    trained_base,
+    trained_tokenizer,
+    with_stops,
+)
 from trainer.model.base import Base
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import list_checkpoints

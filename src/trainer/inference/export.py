@@ -15,7 +15,7 @@ from trainer.inference.output_folder import built_beside, refuse_output
 from trainer.inference.parity import EXACT, ROUNDED, Bounds, Drift, Observation, drift, observe
 from trainer.inference.probes import Probe, probes_of, rows_of
 from trainer.inference.recorded_loss import LossPair, recorded_and_measured
-from trainer.inference.trained import stop_ids, trained_adapter, trained_base
+from trainer.inference.trained import ADAPTER_FILES, stop_ids, trained_adapter, trained_base, with_stops
 from trainer.model.adapter import load_adapter
 from trainer.model.base import Base, find_base
 from trainer.model.device import free_memory_bytes, pick_device
@@ -26,7 +26,6 @@ from trainer.runs import Run, files
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 FREE_SHARE = 0.8  # of a GPU's free memory that a merged model may take
 
 
@@ -111,17 +110,6 @@ def _observe_trained(run: Run) -> _Trained:
         before = observe(tuned.model, probes, stops)
     generation = with_stops(generation, stops, tuned.tokenizer.pad_token_id)
     return _Trained(probes, rows.source, stops, generation, said, drift(said, before))
-
-
-def with_stops(generation: "GenerationConfig", stops: list[int], padding: int) -> "GenerationConfig":
-    """The base's own settings, ending where the template ends a turn."""
-    from transformers import GenerationConfig
-
-    # Without the private marks: one says that the settings may be made anew from the model's config.
-    kept = {name: value for name, value in generation.to_diff_dict().items() if not name.startswith("_")}
-    if not generation.do_sample:  # of no effect then, and transformers refuses to store them
-        kept = {name: value for name, value in kept.items() if name not in ("temperature", "top_p", "top_k")}
-    return GenerationConfig(**kept | {"eos_token_id": stops, "pad_token_id": padding})
 
 
 def _write_model(run: Run, base: Base, folder: Path, merge: bool, dtype: str, trained: _Trained) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from trainer.data.conversations import Conversation, Message, read_conversations
 from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+from trainer.data.sources import sha256_of
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run
-from trainer.training.dataset import sha256_of
 
 MAX_ROWS = 8
 MAX_TOKENS = 64  # supervised ones of a row

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from trainer.data.conversations import read_conversations
 from trainer.data.overlength import apply_policy
 from trainer.data.rendering import Example, Renderer
+from trainer.data.sources import sha256_of
 from trainer.inference.trained import trained_tokenizer
 from trainer.runs import Run
-from trainer.training.dataset import sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,7 +11,9 @@ from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 
 def trained_adapter(run: Run) -> Path:
@@ -72,6 +74,17 @@ def stored_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         raise ConfigError(f"{folder}: the tokenizer cannot be loaded: {error}; bring the old files back") from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
+
+
+def with_stops(generation: "GenerationConfig", stops: list[int], padding: int) -> "GenerationConfig":
+    """The base's own settings, ending where the template ends a turn."""
+    from transformers import GenerationConfig
+
+    # Without the private marks: one says that the settings may be made anew from the model's config.
+    kept = {name: value for name, value in generation.to_diff_dict().items() if not name.startswith("_")}
+    if not generation.do_sample:  # of no effect then, and transformers refuses to store them
+        kept = {name: value for name, value in kept.items() if name not in ("temperature", "top_p", "top_k")}
+    return GenerationConfig(**kept | {"eos_token_id": stops, "pad_token_id": padding})
 
 
 def stop_ids(end_markers: Iterable[int], *configured: int | Sequence[int] | None) -> list[int]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
+from trainer.extras import need
 from trainer.model.weights import fit_of
 
 if TYPE_CHECKING:
@@ -81,17 +82,9 @@ def _keep_differentiable(model: "torch.nn.Module") -> None:
 
 
 def _quantization(settings: ModelConfig, dtype: "torch.dtype") -> Any:
-    import importlib.util
-
     from transformers import BitsAndBytesConfig
 
-    from trainer.errors import MissingDependency
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingDependency(
-            f"model.quantization: {settings.quantization!r} needs bitsandbytes, which is not installed; "
-            "run: pip install 'azure-llm-trainer[local]'"
-        )
+    need(f"model.quantization: {settings.quantization!r}", "bitsandbytes", extra="local")
     if settings.quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -1,19 +1,17 @@
-"""Files become rendered rows: read, check every rule, render, apply the length policy. All problems at once."""
+"""Checked rows become rendered ones, under the length policy. All problems at once."""
 
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 import numpy as np
 
 from trainer.config.schema import DataConfig
-from trainer.data.checks import DataReport, check_files
+from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation
 from trainer.data.overlength import Touched
 from trainer.data.rendering import Example, Renderer
+from trainer.data.sources import CheckedData
 from trainer.errors import DataError
 from trainer.training.render import Rendering, num_workers, render
 from trainer.training.token_cache import MIN_ROWS, find_cache
@@ -88,40 +86,6 @@ class TrainingData:
         return any(message.role == role for row in rows for message in row.messages)
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedData:
-    """What the files hold, and the digest of each as it was read."""
-
-    report: DataReport
-    digests: Mapping[str, str]
-
-
-def check_data(settings: DataConfig) -> CheckedData:
-    """Read every file and check every rule that needs no tokenizer.
-
-    Raises: DataError, with every row that breaks a rule, or where a file changed meanwhile.
-    """
-    digests = _digests(settings)
-    report = check_files(
-        [Path(source.path) for source in settings.train_sources],
-        [Path(path) for path in settings.validation_paths],
-        backend="local",
-        allow_leak=settings.allow_leak,
-    )
-    report.raise_on_errors()
-    if changed := [path for path, digest in _digests(settings).items() if digest != digests[path]]:
-        raise DataError(
-            *(f"{path}: the file was changed while it was read, expected it to rest; try again" for path in changed)
-        )
-    return CheckedData(report, digests)
-
-
-def _digests(settings: DataConfig) -> dict[str, str]:
-    """The sha256 of each file; a file that cannot be read is told of where its rows are."""
-    paths = [*(source.path for source in settings.train_sources), *settings.validation_paths]
-    return {path: sha256_of(path) for path in paths if Path(path).is_file() and os.access(path, os.R_OK)}
-
-
 def render_data(
     checked: CheckedData, settings: DataConfig, renderer: Renderer, max_length: int, shared_by: int = 1
 ) -> TrainingData:
@@ -180,9 +144,3 @@ def _overlength_problems(touched: Sequence[Touched], max_length: int) -> list[st
         summary,
         *(f"{note.place}: LENGTH: has {note.num_tokens:,} tokens, expected at most {max_length}" for note in too_long),
     ]
-
-
-def sha256_of(path: str) -> str:
-    """Digest of a data file's bytes, for the manifest."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.problems import field_names
+from trainer.data.sources import sha256_of
 from trainer.errors import ConfigError, quoted, similar
-from trainer.training.dataset import sha256_of
 
 if TYPE_CHECKING:
     from trainer.training.prepare import Prepared

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from trainer.config.schema import ModelConfig, RunConfig
 from trainer.data.rendering import Renderer, RenderingError
+from trainer.data.sources import check_data
 from trainer.errors import ConfigError
 from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
 from trainer.model.lineage import Parent, find_parent, inherit
 from trainer.training import launch
-from trainer.training.dataset import TrainingData, check_data, render_data
+from trainer.training.dataset import TrainingData, render_data
 from trainer.training.garbage import all_stays
 from trainer.training.memory import MemoryPlan, fit_memory
 from trainer.training.order import rows_per_epoch

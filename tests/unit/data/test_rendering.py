@@ -11,8 +11,9 @@ from trainer.config.schema import DataConfig
 from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation, Message, ToolCall
 from trainer.data.rendering import IGNORE_INDEX, Renderer, RenderingError
+from trainer.data.sources import CheckedData
 from trainer.errors import DataError
-from trainer.training.dataset import CheckedData, render_data
+from trainer.training.dataset import render_data
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

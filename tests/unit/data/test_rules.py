@@ -15,8 +15,9 @@ from trainer.data.checks import check_files
 from trainer.data.rendering import Renderer
 from trainer.data.rules import GROUPS, RULES
 from trainer.data.rules_page import markdown
+from trainer.data.sources import CheckedData
 from trainer.errors import DataError
-from trainer.training.dataset import CheckedData, render_data
+from trainer.training.dataset import render_data
 
 BACKENDS = ("local", "openai")
 ROOT = Path(__file__).parents[3]

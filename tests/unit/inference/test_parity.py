@@ -117,7 +117,7 @@ def run_of(folder: Path, **manifest: Any) -> Run:
 
 
 def test_held_out_rows_are_taken_before_training_rows(tmp_path: Path, write_rows: Any) -> None:
-    from trainer.training.dataset import sha256_of
+    from trainer.data.sources import sha256_of
 
     train, held_out = write_rows([("a", "b")] * 20), write_rows([("c", "d"), ("e", "f")], "valid.jsonl")
     entries = [

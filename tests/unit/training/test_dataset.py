@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from trainer.config import RunConfig
+from trainer.data import sources
 from trainer.data.checks import DataReport, check_files
 from trainer.data.rendering import Renderer
+from trainer.data.sources import check_data, sha256_of
 from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
-from trainer.training import dataset
-from trainer.training.dataset import Row, TrainingData, check_data, render_data, sha256_of
+from trainer.training.dataset import Row, TrainingData, render_data
 
 LONG = "word " * 120
 
@@ -65,6 +66,6 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
         path.write_text(path.read_text().replace("1", "7"))
         return report
 
-    monkeypatch.setattr(dataset, "check_files", changed_after)
+    monkeypatch.setattr(sources, "check_files", changed_after)
     with pytest.raises(DataError, match=r"rows.jsonl: the file was changed while it was read, .*; try again"):
         check_data(config.data)

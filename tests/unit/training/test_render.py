@@ -16,10 +16,11 @@ import pytest
 from trainer.config import RunConfig
 from trainer.data.conversations import Conversation
 from trainer.data.rendering import Renderer
+from trainer.data.sources import check_data
 from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
 from trainer.training import dataset, render
-from trainer.training.dataset import check_data, render_data
+from trainer.training.dataset import render_data
 from trainer.training.render import Rendered, Rendering
 
 LONG = {"messages": [{"role": role, "content": "word " * 60} for role in ("user", "assistant")] * 2}

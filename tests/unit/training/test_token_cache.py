@@ -10,10 +10,11 @@ import pytest
 
 from trainer.config import RunConfig
 from trainer.data.rendering import Renderer
+from trainer.data.sources import check_data
 from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
 from trainer.training import dataset, token_cache
-from trainer.training.dataset import TrainingData, check_data, render_data
+from trainer.training.dataset import TrainingData, render_data
 
 LONG = {"messages": [{"role": role, "content": "word " * 60} for role in ("user", "assistant")] * 2}
 MAX_LENGTH = 200

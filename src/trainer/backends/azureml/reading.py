@@ -1,6 +1,5 @@
 """What the data and the base of a run amount to, as far as this machine can tell."""
 
-import importlib.util
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING
 from trainer.backends.azureml.skus import Machine
 from trainer.config.schema import RunConfig
 from trainer.data.checks import DataReport
+from trainer.data.sources import CheckedData, check_data
 from trainer.errors import ConfigError
-from trainer.training.dataset import CheckedData, check_data, render_data
+from trainer.extras import TO_LOAD_A_MODEL, absent
 
 if TYPE_CHECKING:
     from trainer.model.base import Base
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 CHARACTERS_A_TOKEN = 3.0  # of English it is about 4; fewer means more tokens, so that a quote is rather too high
 USABLE_GPU = 0.95  # of a GPU's memory; the rest is the driver's
-LOCAL_PACKAGES = ("torch", "transformers", "peft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ def measure(config: RunConfig, machine: Machine | None) -> Amounts:
     report = checked.report
     if config.model.base.startswith("azureml:"):
         return _guessed(config, report, "the base is a model of the workspace")
-    if missing := [name for name in LOCAL_PACKAGES if importlib.util.find_spec(name) is None]:
+    if missing := absent(TO_LOAD_A_MODEL):
         return _guessed(config, report, f"{', '.join(missing)} is not installed here")
     try:
         return _measured(config, checked, machine)
@@ -57,6 +56,7 @@ def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) 
     """With the base's own tokenizer and shape. Raises: ConfigError, DataError."""
     from trainer.backends.local import read
     from trainer.model.adapter import check_targets
+    from trainer.training.dataset import render_data
 
     reading = read(config)
     if reading.parent is None:

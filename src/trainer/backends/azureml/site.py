@@ -177,7 +177,7 @@ def _look_at_environment(reference: str, site: Site, client: "MLClient", ask: _A
         return
     name, _, version = reference.removeprefix("azureml:").removesuffix("@latest").partition(":")
 
-    def look() -> object | None:
+    def look() -> Any:
         if version:
             return client.environments.get(name, version)
         return next(iter(client.environments.list(name=name)), None)

@@ -8,7 +8,6 @@ environment, a `config.json` as the studio offers it for download (in this folde
 import configparser
 import contextlib
 import functools
-import importlib.util
 import io
 import json
 import logging
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.backends.http import timeout_seconds
 from trainer.config.azureml import AzureMLConfig
-from trainer.errors import ConfigError, MissingDependency
+from trainer.errors import ConfigError
+from trainer.extras import need
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -126,18 +126,7 @@ def quietly() -> Iterator[None]:
 
 def check_packages() -> None:
     """Raises: MissingDependency."""
-    if missing := [name.replace(".", "-") for name in PACKAGES if not _is_installed(name)]:
-        raise MissingDependency(
-            f"the azureml backend needs {', '.join(missing)}, which is not installed; "
-            "run: pip install 'azure-llm-trainer[azure]'"
-        )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is missing too
-        return False
+    need("the azureml backend", *PACKAGES, extra="azure")
 
 
 def _environment() -> dict[str, str]:

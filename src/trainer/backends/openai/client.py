@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from trainer.backends.http import patiently, timeout_seconds
 from trainer.config.openai import OpenAIConfig
-from trainer.errors import ConfigError, MissingDependency
+from trainer.errors import ConfigError
+from trainer.extras import need
 
 if TYPE_CHECKING:
     import httpx2
@@ -85,12 +86,9 @@ class Service:
         return self._client
 
     def _connected(self) -> "OpenAI":
-        try:
-            from openai import AzureOpenAI, OpenAI
-        except ImportError as error:
-            raise MissingDependency(
-                "the openai backend needs openai, which is not installed; run: pip install 'azure-llm-trainer[openai]'"
-            ) from error
+        need("the openai backend", "openai", extra="openai")
+        from openai import AzureOpenAI, OpenAI
+
         common: dict[str, Any] = {"max_retries": 0, "timeout": self.timeout}
         if not self.is_azure:
             return OpenAI(base_url=self.url, api_key=openai_key(), **common)
@@ -111,14 +109,14 @@ def address(settings: OpenAIConfig) -> str:
         given = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         _check_address(given, settings.base_url, "OPENAI_BASE_URL")
         return given.rstrip("/")
-    given = settings.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
-    if not given:
+    named = settings.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+    if not named:
         raise ConfigError(
             "openai.base_url: is missing, expected the resource's endpoint, such as "
             "https://NAME.openai.azure.com; set it, or AZURE_OPENAI_ENDPOINT"
         )
-    _check_address(given, settings.base_url, "AZURE_OPENAI_ENDPOINT")
-    root = given.rstrip("/").removesuffix("/v1").removesuffix("/openai")
+    _check_address(named, settings.base_url, "AZURE_OPENAI_ENDPOINT")
+    root = named.rstrip("/").removesuffix("/v1").removesuffix("/openai")
     return f"{root}/openai" if settings.api_version else f"{root}/openai/v1"
 
 
@@ -145,13 +143,9 @@ def azure_credential(url: str) -> str | Callable[[], str]:
     """
     if fixed := os.environ.get("AZURE_OPENAI_API_KEY") or os.environ.get("AZURE_OPENAI_AD_TOKEN"):
         return fixed
-    try:
-        from azure.identity import DefaultAzureCredential, get_bearer_token_provider
-    except ImportError as error:
-        raise MissingDependency(
-            "signing in to Azure needs azure-identity, which is not installed; "
-            "run: pip install 'azure-llm-trainer[openai]', or set AZURE_OPENAI_API_KEY"
-        ) from error
+    need("signing in to Azure", "azure.identity", extra="openai", otherwise="set AZURE_OPENAI_API_KEY")
+    from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+
     scope = GOVERNMENT_SCOPE if str(urlsplit(url).hostname).endswith(".azure.us") else TOKEN_SCOPE
     provider: Callable[[], str] = get_bearer_token_provider(DefaultAzureCredential(), scope)
     return provider

@@ -5,9 +5,9 @@ from pathlib import Path
 from trainer.backends.openai.limits import Exam, plan_exam
 from trainer.config.schema import RunConfig
 from trainer.data.checks import check_files
+from trainer.data.sources import sha256_of
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run
-from trainer.training.dataset import sha256_of
 
 
 def find_exam(run: Run, config: RunConfig) -> Exam:

@@ -2,6 +2,7 @@
 
 from trainer.backends.http import Say
 from trainer.errors import ExitCode, TrainerError
+from trainer.extras import not_installed
 from trainer.runs import Run
 from trainer.runs.lock import locked
 from trainer.runs.outcome import Outcome
@@ -32,8 +33,9 @@ def compare(run: Run, endpoint: str | None, say: Say) -> None:
 
         with locked(run.path, say):
             say(f"report: {compare_models(run, endpoint, say)}")
-    except ImportError as error:
-        message = f"the run is complete; comparing it needs the extra 'local': {error}"
+    except ModuleNotFoundError as error:
+        told = not_installed(error, "comparing it with its base") or error
+        message = f"the run is complete and was not compared: {told}"
     except TrainerError as error:
         message = f"the run is complete; its comparison with the base failed: {error}"
     else:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from trainer.backends.http import failure_of, is_failure, timeout_seconds
 from trainer.backends.openai.client import address
 from trainer.config.openai import OpenAIConfig
-from trainer.errors import ConfigError, MissingDependency
+from trainer.errors import ConfigError
+from trainer.extras import need
 
 if TYPE_CHECKING:
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
@@ -63,14 +64,10 @@ def account_at(place: str) -> Account:
 
 def connect(settings: OpenAIConfig, account: Account) -> "CognitiveServicesManagementClient":
     """The client of the control plane, which repeats nothing by itself. Raises: MissingDependency."""
-    try:
-        from azure.identity import DefaultAzureCredential
-        from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
-    except ImportError as error:
-        raise MissingDependency(
-            "deployments need azure-identity and azure-mgmt-cognitiveservices, which are not installed; "
-            "run: pip install 'azure-llm-trainer[openai]'"
-        ) from error
+    need("managing Azure resources", "azure.identity", "azure.mgmt.cognitiveservices", extra="openai")
+    from azure.identity import DefaultAzureCredential
+    from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
+
     url, seconds = settings.management_url.rstrip("/"), timeout_seconds()
     return CognitiveServicesManagementClient(
         DefaultAzureCredential(),

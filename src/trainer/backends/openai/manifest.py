@@ -13,8 +13,8 @@ from trainer.backends.openai.limits import seed_of
 from trainer.backends.openai.names import new_token
 from trainer.config.schema import RunConfig
 from trainer.data.conversations import Conversation
+from trainer.data.sources import sha256_of
 from trainer.runs import Run
-from trainer.training.dataset import sha256_of
 
 PACKAGES = ("openai", "azure-identity", "azure-mgmt-cognitiveservices", "tiktoken")
 

@@ -35,11 +35,11 @@ def look_at_resource(settings: OpenAIConfig, say: Say) -> Resource:
 
 
 def _look(settings: OpenAIConfig, address: str, name: str, group: str, say: Say) -> Resource:
-    from azure.identity import DefaultAzureCredential
-
     account = known_account(settings)
     assert account is not None
     client = connect(settings, account)
+    from azure.identity import DefaultAzureCredential
+
     found = patiently(lambda: client.accounts.get(group, name), f"reading the resource {name!r}", say)
     arm = settings.management_url.rstrip("/")
     doing = f"reading your rights at {name!r}"

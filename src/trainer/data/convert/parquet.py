@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.quoting import printable
-from trainer.errors import DataError, MissingDependency
+from trainer.errors import DataError
+from trainer.extras import need
 
 MAGIC = b"PAR1"
 _BATCH_ROWS = 1024
@@ -16,13 +17,10 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises: DataError, when the file is damaged; MissingDependency, without pyarrow.
     """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingDependency(
-            "reading Parquet needs pyarrow, which is not installed; run: pip install 'azure-llm-trainer[local]'"
-        ) from None
+    need("reading Parquet", "pyarrow", extra="local")
+    import pyarrow
+    from pyarrow import parquet
+
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

@@ -11,10 +11,11 @@ from trainer.data.checks import DataReport, check_files
 from trainer.data.conversations import Conversation
 from trainer.data.overlength import Touched, longest, shortened
 from trainer.data.rendering import Renderer
+from trainer.data.sources import sha256_of
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.training.answer_limits import resolve_limits
-from trainer.training.dataset import Row, render_rows, sha256_of
+from trainer.training.dataset import Row, render_rows
 
 SHOWN_ROWS = 5  # of those that were too long
 

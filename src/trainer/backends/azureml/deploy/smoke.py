@@ -15,6 +15,7 @@ from trainer.backends.chat_route import reply_of
 from trainer.backends.http import Say
 from trainer.data.conversations import Conversation
 from trainer.errors import BackendError, ConfigError, ParityError
+from trainer.extras import TO_LOAD_A_MODEL, absent
 from trainer.inference.parity import GREEDY_TOKENS
 from trainer.inference.probes import request_of, rows_of
 from trainer.runs import Run
@@ -135,7 +136,9 @@ def _answer_here(local: "ChatClient", request: dict[str, Any]) -> str:
 
 
 def _model_here(run: Run) -> "ChatClient | None":
-    """The run's model, where it is on this machine and a quarter of the free memory holds it."""
+    """The run's model, where it can be loaded on this machine and a quarter of the free memory holds it."""
+    if absent(TO_LOAD_A_MODEL):
+        return None
     import psutil
 
     from trainer.backends.local import be_quiet

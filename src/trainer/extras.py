@@ -1,0 +1,72 @@
+"""What must be installed for what: the extras of this package, and the sentence that names the missing one."""
+
+import importlib.util
+import re
+from collections.abc import Iterable
+from importlib import metadata
+
+from trainer.errors import MissingDependency
+
+TO_LOAD_A_MODEL = ("torch", "transformers", "peft")
+PACKAGE = "azure-llm-trainer"
+REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == [\"'](?P<extra>[\w-]+)[\"']")
+
+
+def need(what: str, *modules: str, extra: str, otherwise: str = "") -> None:
+    """Raises: MissingDependency, where a module is not installed; `otherwise` is another way than installing it."""
+    if gone := absent(modules):
+        raise missing(what, *gone, extra=extra, otherwise=otherwise)
+
+
+def missing(what: str, *modules: str, extra: str | None, otherwise: str = "") -> MissingDependency:
+    """The error for modules that are not installed and that `extra` brings, if any does."""
+    names = [_distribution(module) for module in modules]
+    wanted = f"'{PACKAGE}[{extra}]'" if extra else " ".join(names)
+    ways = " or ".join(filter(None, [f"run: pip install {wanted}", otherwise]))
+    are = "is" if len(names) == 1 else "are"
+    return MissingDependency(f"{what} needs {', '.join(names)}, which {are} not installed; {ways}")
+
+
+def not_installed(error: ModuleNotFoundError, doing: str) -> MissingDependency | None:
+    """An import that failed somewhere below a command, in words; None where the module is one of ours."""
+    module = error.name or ""
+    if not module or module.partition(".")[0] == "trainer":
+        return None
+    return missing(doing, module, extra=extra_of(module))
+
+
+def absent(modules: Iterable[str]) -> list[str]:
+    """Those that are not installed."""
+    return [module for module in modules if not is_installed(module)]
+
+
+def is_installed(module: str) -> bool:
+    """Whether it could be imported; nothing is."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent is missing too
+        return False
+
+
+def extra_of(module: str) -> str | None:
+    """The first extra with a package of that name, or with one whose name begins so: `azure`, azure-identity."""
+    wanted = _distribution(module)
+    extras = list(_extras())
+    same = [extra for name, extra in extras if wanted == name or wanted.startswith(f"{name}-")]
+    begun = [extra for name, extra in extras if name.startswith(f"{wanted}-")]
+    return next(iter([*same, *begun]), None)
+
+
+def _extras() -> list[tuple[str, str]]:
+    """Package and extra, in the order of pyproject.toml; nothing where this package is not installed itself."""
+    try:
+        requirements = metadata.requires(PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = [match for requirement in requirements if (match := REQUIREMENT.match(requirement))]
+    return [(match["name"].lower(), match["extra"]) for match in found]
+
+
+def _distribution(module: str) -> str:
+    """How a package of that module is called, where it is called after it."""
+    return re.sub(r"[._]", "-", module.lower())
