@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.guard import pytest_sessionstart as pytest_sessionstart
 from trainer.config import RunConfig
 from trainer.data.conversations import Conversation, Message
 

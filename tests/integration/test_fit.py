@@ -104,12 +104,12 @@ def test_rows_that_were_too_long_are_counted_and_listed(
 
 
 def test_loss_falls_and_only_the_adapter_moves(settings: Settings) -> None:
-    config = settings(training__n_epochs=6, training__learning_rate=5e-3)
+    config = settings(training__n_epochs=6, training__learning_rate=5e-3, training__logging_steps=1)
     base = find_base(config.model)
     before = load_model(base, config.model, torch.device("cpu"), torch.float32).state_dict()
     run, _ = train(config)
-    losses = [row["full_valid_loss"] for row in run.results() if "full_valid_loss" in row]
-    assert losses[-1] < 0.7 * losses[0]
+    losses = [row["train_loss"] for row in run.results()]
+    assert losses[-1] < 0.5 * losses[0]  # 0.15 of it: from one processor to another the last bits differ
     after = load_model(base, config.model, torch.device("cpu"), torch.float32).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all("lora_" in name for name in load_file(run.adapter / "adapter_model.safetensors"))
@@ -277,9 +277,10 @@ def test_an_adapter_that_equals_its_start_is_not_called_finished(settings: Setti
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
 def test_quantised_bases_train_and_the_adapter_stays_float32(settings: Settings, quantization: str) -> None:
-    run, _ = train(settings(model__quantization=quantization, training__n_epochs=4, training__learning_rate=5e-3))
-    losses = [row["full_valid_loss"] for row in run.results() if "full_valid_loss" in row]
-    assert losses[-1] < losses[0]
+    changes = {"training__n_epochs": 4, "training__learning_rate": 5e-3, "training__logging_steps": 1}
+    run, _ = train(settings(model__quantization=quantization, **changes))
+    losses = [row["train_loss"] for row in run.results()]
+    assert losses[-1] < 0.5 * losses[0]  # 0.2 of it
     weights = load_file(run.adapter / "adapter_model.safetensors").values()
     assert {tensor.dtype for tensor in weights} == {torch.float32}
 

@@ -24,6 +24,7 @@ from azure.storage.blob import (
 )
 
 from tests.environments import cache
+from tests.guard import mark
 from tests.integration.azure_twin.world import ACCOUNT, ACCOUNT_KEY, BLOB_HOST
 from tests.loopback import HOST, Request, Response
 from tests.proxy import Authority
@@ -63,7 +64,11 @@ def storage(authority: Authority, folder: Path) -> Iterator["Blobs"]:
         port = taken.getsockname()[1]
     options = ["--blobHost", HOST, "--blobPort", str(port), "--cert", str(certificate), "--key", str(key)]
     options += ["--oauth", "basic", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent"]
-    environment = {"PATH": os.environ["PATH"], "AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}", "HOME": str(folder)}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}",
+        "HOME": str(folder),
+    } | mark()
     with (folder / "azurite.log").open("wb") as log:
         process = subprocess.Popen(["node", program, *options], env=environment, stdout=log, stderr=log, cwd=folder)
     try:

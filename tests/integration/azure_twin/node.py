@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.entra import token_of
+from tests.guard import mark
 from tests.integration.azure_twin.arm import Arm
 from tests.integration.azure_twin.mount import Mount, Place, place_of
 from tests.integration.azure_twin.plane import Tracking
@@ -202,7 +203,6 @@ class Node:
         ours = {
             "PATH": f"{self.nodes.python.parent}:{os.environ['PATH']}", "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "home"), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-            "TRAINER_CACHE": os.environ.get("TRAINER_CACHE", str(Path.home() / ".cache" / "azure-llm-trainer")),
             "AZUREML_RUN_ID": self.name, "AZUREML_RUN_TOKEN": token,
             "AZUREML_RUN_TOKEN_EXPIRY": str(until),
             "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION, "AZUREML_ARM_RESOURCEGROUP": GROUP,
@@ -220,7 +220,7 @@ class Node:
                 "MLFLOW_EXPERIMENT_NAME": experiment, "MLFLOW_EXPERIMENT_ID": self.experiment,
             }  # fmt: skip
         given = {name: str(value) for name, value in (self.job.get("environmentVariables") or {}).items()}
-        return self.nodes.network | ours | given
+        return self.nodes.network | ours | given | mark()
 
 
 def _seconds(duration: str | None) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.entra import claims_of
+from tests.guard import mark
 from tests.integration.azure_twin.arm import Arm
 from tests.integration.azure_twin.mount import place_of
 from tests.integration.azure_twin.servers import free_port, serving_python
@@ -124,7 +125,6 @@ class Scoring:
         given = {name: str(value) for name, value in (properties.get("environmentVariables") or {}).items()}
         own = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
         own["HF_HUB_OFFLINE"] = "1"
-        own["TRAINER_CACHE"] = os.environ.get("TRAINER_CACHE", str(Path.home() / ".cache" / "azure-llm-trainer"))
         if model := properties.get("model"):
             own["AZUREML_MODEL_DIR"] = str(self._model(model, folder))
         code = properties.get("codeConfiguration")
@@ -132,7 +132,7 @@ class Scoring:
         self._fetch(self._body(code["codeId"])["codeUri"], folder / "code")
         script = Path(code["scoringScript"])
         own |= {"AML_APP_ROOT": str(folder / "code" / script.parent), "AZUREML_ENTRY_SCRIPT": script.name}
-        return own | given
+        return own | given | mark()
 
     def _model(self, model: str, folder: Path) -> Path:
         name, _, version = model.rpartition("/models/")[2].partition("/versions/")

@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from tests.environments import CannotInstall, environment, scoring_python
+from tests.guard import mark
 from tests.integration.azure_twin.blobs import Missing
 from tests.integration.azure_twin.plane import Tracking
 from tests.loopback import HOST
@@ -46,6 +47,7 @@ def mlflow_server(folder: Path) -> Iterator[Tracking]:
     ]
     options += ["--default-artifact-root", str(folder / "artifacts")]
     own = {"PATH": f"{python.parent}:{os.environ['PATH']}", "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    own |= mark()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([python, "-m", "mlflow", "server", *options], env=own, stdout=log, stderr=log,
                                    cwd=folder, start_new_session=True)  # fmt: skip
