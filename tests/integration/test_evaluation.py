@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.commands import performed
 from tests.conftest import QUESTIONS
 from trainer.backends import local
 from trainer.config import RunConfig
@@ -24,6 +28,7 @@ from trainer.inference.generate import Reply, generate
 from trainer.inference.local import TunedModel
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
+from trainer.runs.pending import pending_note
 
 TALK = {
     "messages": [
@@ -365,7 +370,6 @@ def short(config: RunConfig, tmp_path: Path) -> Callable[..., RunConfig]:
     [
         (TrainingError("out of memory"), "failed: out of memory; repeat"),
         (RuntimeError("a bug"), "failed: a bug; repeat"),
-        (KeyboardInterrupt(), "was interrupted, repeat"),
     ],
 )
 def test_a_failed_comparison_does_not_fail_the_run(
@@ -381,6 +385,69 @@ def test_a_failed_comparison_does_not_fail_the_run(
     assert words in warning
     assert warning.endswith(f"with: trainer evaluate {run.path}")
     assert warning == outcome.summary
+
+
+def test_a_comparison_that_was_stopped_is_made_by_a_resume_and_nothing_else_is(
+    short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "evaluate", stop)
+        run, outcome = launch(short())
+    assert (outcome.exit_code, run.state, run.comparison()) == (ExitCode.RESUMABLE, "succeeded", {})
+    assert outcome.summary == (
+        f"the run is trained; its comparison with the base was interrupted; make it with: trainer resume {run.path}"
+    )
+    note = f"trained; its comparison with the base is missing; make it with: trainer resume {run.path}"
+    for words in (("show", str(run.path)), ("logs", str(run.path)), ("logs", "--follow", str(run.path))):
+        done = performed(words, lambda: 0.0)
+        assert (done.code, note in done.out + done.err) == (0, True), words
+    kept = {
+        path: path.stat().st_mtime_ns for path in (*run.adapter.iterdir(), *run.measured, *run.checkpoints.rglob("*"))
+    }
+    with pytest.raises(ConfigError, match="lacks only its comparison, expected no overrides"):
+        local.resume(run, quiet(), print, ["training.n_epochs=9"])
+    with monkeypatch.context() as patched:
+        patched.setattr(local, "_prepare", None)  # neither data nor a model to train is asked for
+        outcome = local.resume(run, quiet(), print)
+    assert (outcome.exit_code, outcome.summary) == (ExitCode.DONE, run.comparison()["verdict"]["sentence"])
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert pending_note(run) is None
+    with pytest.raises(ConfigError, match="is succeeded, expected an unfinished run"):
+        local.resume(run, quiet(), print)
+
+
+def test_a_job_that_is_started_again_makes_the_comparison(
+    short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise SystemExit  # as little is written as by a kill
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "evaluate", killed)
+        with pytest.raises(SystemExit):
+            launch(short())
+    prepared = local.check(short(), print, may_exist=True)
+    run, existed = local.create(prepared, auto_resume=True)
+    assert (existed, run.state, run.comparison()) == (True, "succeeded", {})
+    outcome = local.go_on(prepared, run, quiet())
+    assert (outcome.exit_code, outcome.summary) == (ExitCode.DONE, run.comparison()["verdict"]["sentence"])
+    assert local.go_on(prepared, run, quiet()).summary == f"run {run.name!r} has finished already"
+
+
+def test_a_report_that_mlflow_lacks_is_stored_by_a_resume(
+    short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = launch(short())
+    assert not local.lacks(run)
+    before = (run.report / "report.json").read_bytes()
+    run.event("logged to MLflow", kind="mlflow", run_id="1")
+    assert local.lacks(run)
+    local.resume(run, quiet(), print)
+    assert (run.report / "report.json").read_bytes() == before
 
 
 def test_without_held_out_rows_it_is_said_and_a_file_is_asked_for(short: Callable[..., RunConfig]) -> None:

@@ -19,18 +19,20 @@ from trainer.data.sources import check_data
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
 from trainer.extras import absent, missing
 from trainer.inference.evaluation import evaluate as evaluation
-from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
+from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run, report_is_unlogged
 from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
-from trainer.runs.lock import holder, in_use
+from trainer.runs.lock import holder, in_use, locked
 from trainer.runs.outcome import Outcome
+from trainer.runs.pending import lacks_comparison
 from trainer.runs.process import is_here
 from trainer.training.dataset import TrainingData, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
+from trainer.training.interrupt import Interruption
 from trainer.training.plan import MEMORY
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
-from trainer.training.ranks import Ranks
+from trainer.training.ranks import Ranks, join
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 EVALUATION_PACKAGES = ("matplotlib", "rapidfuzz", "sacrebleu")
@@ -131,6 +133,12 @@ def resume(
     Raises: ConfigError, when it is in use, finished, or something else has changed; DataError, TrainingError.
     """
     refuse_to_resume(run)
+    if lacks(run):
+        if overrides:
+            raise ConfigError(
+                f"run {run.name!r}: lacks only its comparison, expected no overrides; resume it without them"
+            )
+        return _completed(run, console, join(), _trained(run))
     if overrides and not run.manifest():
         raise ConfigError(f"run {run.name!r}: has not begun, expected no overrides; start a new run with them")
     if run.state != "queued":
@@ -147,7 +155,7 @@ def resume(
 def refuse_to_resume(run: Run) -> None:
     """Raises: ConfigError, for a run that is in use or has ended for good."""
     _refuse_running(run)
-    if run.state in ("succeeded", "cancelled"):
+    if run.state in ("succeeded", "cancelled") and not lacks(run):
         raise ConfigError(
             f"run {run.name!r}: is {run.state}, expected an unfinished run; "
             f"to train it further start a new run with model.base={run.path}"
@@ -160,6 +168,8 @@ def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[st
     Raises: ConfigError, when it is in use, or its settings are others now; TrainingError.
     """
     if prepared.ranks.first(lambda: _is_complete(prepared, run, allowed)):
+        if prepared.ranks.first(lambda: lacks(run)):
+            return _completed(run, console, prepared.ranks, _trained(run))
         return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
     return _fitted(prepared, run, console, allowed)
 
@@ -214,12 +224,26 @@ def evaluate(
         return result
     page = write_report(run, result)
     run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
+    _log_report(run, console)
+    return result
+
+
+def lacks(run: Run) -> bool:
+    """Whether the run has succeeded and what follows training is missing."""
+    return lacks_comparison(run) or (run.state == "succeeded" and report_is_unlogged(run))
+
+
+def _trained(run: Run) -> Outcome:
+    """How training ended that was done by an earlier process."""
+    return Outcome(ExitCode.DONE, str(run.status().get("summary", "finished")))
+
+
+def _log_report(run: Run, console: Console) -> None:
     if "mlflow" in run.config().tracking.report_to:
         try:
             log_report(run)
         except Exception as error:  # the tracker's many ways to fail do not undo the report
             _warn(f"the report was not stored in MLflow: {error}", run, console)
-    return result
 
 
 def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
@@ -227,40 +251,54 @@ def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[
     outcome = fit(prepared, run, console, allowed)
     if outcome.exit_code is not ExitCode.DONE:
         return outcome
-    if not prepared.ranks.is_first:
-        _help_to_compare(prepared, run, console)
-        return outcome
-    config, again = run.config(), f"trainer evaluate {run.path}"
-    if "mlflow" in config.tracking.report_to:
+    if prepared.ranks.is_first and "mlflow" in prepared.config.tracking.report_to:
         try:
             remember_mlflow_run(run)
         except Exception as error:
             _warn(f"the MLflow run is not known, so that no report can be stored there: {error}", run, console)
+    return _completed(run, console, prepared.ranks, outcome)
+
+
+def _completed(run: Run, console: Console, ranks: Ranks, outcome: Outcome) -> Outcome:
+    """What follows training: the comparison with the base, its report, and MLflow's copy of that."""
+    if not ranks.is_first:
+        _help_to_compare(run, console, ranks)
+        return outcome
+    config, again = run.config(), f"trainer evaluate {run.path}"
+    if run.comparison():  # made before this process was started
+        _log_report(run, console)
+        return replace(outcome, summary=str(run.comparison()["verdict"]["sentence"]))
     if not config.evaluation.enabled:
         return outcome
     console.print(outcome.summary, highlight=False, markup=False, soft_wrap=True)
     if not config.data.validation_paths:
         message = f"no rows were held out, so nothing shows whether it got better; hold some out: {again} --rows FILE"
     else:
-        try:
-            return replace(outcome, summary=evaluate(run, console, ranks=prepared.ranks)["verdict"]["sentence"])
-        except KeyboardInterrupt:
-            message = f"the run is complete; its comparison with the base was interrupted, repeat it with: {again}"
-        except Exception as error:
-            message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
+        with Interruption() as interruption:
+            try:
+                with locked(run.path, lambda message: console.print(message, markup=False)):
+                    return replace(outcome, summary=evaluate(run, console, ranks=ranks)["verdict"]["sentence"])
+            except KeyboardInterrupt:
+                message = (
+                    "the run is trained; its comparison with the base was interrupted; make it with: "
+                    f"trainer resume {run.path}"
+                )
+                outcome = replace(outcome, exit_code=interruption.exit_code)
+            except Exception as error:
+                message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
     run.event(message, level="warning")
     return replace(outcome, summary=message)
 
 
-def _help_to_compare(prepared: Prepared, run: Run, console: Console) -> None:
+def _help_to_compare(run: Run, console: Console, ranks: Ranks) -> None:
     """The first process compares; it needs the others where each holds a part of the base."""
-    config = prepared.config
+    config = run.config()
     if config.memory.shard_base and config.evaluation.enabled and config.data.validation_paths:
         with contextlib.suppress(KeyboardInterrupt):
             try:
-                evaluate(run, console, ranks=prepared.ranks)
+                evaluate(run, console, ranks=ranks)
             except Exception as error:  # the first one only sees that this one is gone
-                told = f"process {prepared.ranks.rank + 1}: {error}"
+                told = f"process {ranks.rank + 1}: {error}"
                 Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
 
 

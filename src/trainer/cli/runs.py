@@ -16,7 +16,9 @@ from trainer.runs import Run, find_folder, find_run
 from trainer.runs import list_runs as runs_below
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.ledger import Ledger
+from trainer.runs.lock import holder, in_use
 from trainer.runs.ownership import refuse_removal
+from trainer.runs.pending import pending_note
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
 LEVEL_COLORS = {"warning": "yellow", "error": "red"}
@@ -58,6 +60,8 @@ def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
         out.print(f"[red]{escape(clean(status['error']))}[/]")
     if comparison := found.comparison():
         out.print(f"{comparison['verdict']['sentence']}  {found.report / 'report.html'}", markup=False, style="bold")
+    if note := pending_note(found):
+        out.print(f"[yellow]{escape(note)}[/]")
     results = found.results()
     for title, columns in (
         ("loss", ("train_loss", "valid_loss", "full_valid_loss")),
@@ -92,7 +96,7 @@ def logs(
     found = find_run(run, root)
     shown = 0
     while True:
-        over = refreshed(found).state not in ACTIVE
+        over = refreshed(found).state not in ACTIVE and holder(found.path) is None
         events = list(found.events())
         for event in events[shown:]:
             color = LEVEL_COLORS.get(event["level"], "default")
@@ -100,8 +104,10 @@ def logs(
             out.print(f"[dim]{time_of_day}[/] [{color}]{event['level']:<7}[/] {escape(clean(str(event['message'])))}")
         shown = len(events)
         if over or not follow:
-            return
+            break
         time.sleep(FOLLOW_SECONDS if found.backend == "local" else REMOTE_SECONDS)
+    if note := pending_note(found):
+        say(note)
 
 
 @command
@@ -138,6 +144,8 @@ def delete(
     refuse_removal(found.path)
     if found.state in ("running", "validating_files"):
         raise ConfigError(f"run {found.name!r}: is {found.state}, expected a stopped run; stop its process first")
+    if (owner := holder(found.path)) is not None:
+        raise in_use(found.path, owner)
     if billing := Ledger(found.path).billing():
         kept = ", ".join(f"{entry.thing.kind} {entry.thing.key}" for entry in billing)
         raise ConfigError(

@@ -1,6 +1,7 @@
 """`train`: from a config and a data file to an adapter."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,10 @@ import typer
 from trainer.cli.console import Debug, Root, RunName, command, err, out, say
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
+from trainer.training.interrupt import Interruption
 
 if TYPE_CHECKING:
+    from trainer.config.schema import RunConfig
     from trainer.runs.outcome import Outcome
     from trainer.training.prepare import Prepared
 
@@ -73,6 +76,12 @@ def train(
             raise ConfigError("--preview: is for backend.kind=local, expected none; add backend.kind=local to look")
         return train_remotely(settings, check, detach, auto_resume, yes)
 
+    return _stoppable(lambda: _train_here(settings, check, preview, detach, auto_resume, allow_change or []))
+
+
+def _train_here(
+    settings: "RunConfig", check: bool, preview: int | None, detach: bool, auto_resume: bool, allowed: list[str]
+) -> int:
     if not (check or preview or detach) and (code := _in_processes()) is not None:
         return code
     from trainer.training.garbage import all_stays
@@ -94,7 +103,7 @@ def train(
     run, existed = local.create(prepared, auto_resume)
     say(f"run {run.path}")
     if existed:
-        return _finish(run, local.go_on(prepared, run, err, allow_change or []))
+        return _finish(run, local.go_on(prepared, run, err, allowed))
     if detach:
         return _detach(run)
     return _finish(run, local.launch(prepared, run, err))
@@ -112,6 +121,16 @@ def resume(
 ) -> int:
     """Go on with a stopped run; the same as train --resume RUN."""
     return _resume(find_run(run, root), overrides or [], allow_change or [])
+
+
+def _stoppable(work: Callable[[], int]) -> int:
+    """Do what a signal may end before training listens to it: SIGTERM and SIGHUP mean that it can be tried again."""
+    with Interruption() as interruption:
+        try:
+            return work()
+        except KeyboardInterrupt:
+            say("stopped before training began; the same command begins again")
+            return interruption.exit_code
 
 
 def _in_processes() -> int | None:
@@ -138,6 +157,10 @@ def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = F
             raise ConfigError("--detach: is given with changed settings, expected none; go on without --detach")
         refuse_to_resume(run)
         return _detach(run)
+    return _stoppable(lambda: _resume_here(run, overrides, allowed))
+
+
+def _resume_here(run: Run, overrides: list[str], allowed: list[str]) -> int:
     if (code := _in_processes()) is not None:
         return code
     from trainer.training.garbage import all_stays

@@ -1,6 +1,8 @@
-"""Ctrl-C and SIGTERM end a run at the next step boundary, with a checkpoint; a second one ends it at once."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run at the next step boundary, with a checkpoint; a second one ends it at once."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -8,7 +10,11 @@ from typing import Any, Self
 
 from trainer.errors import ExitCode
 
-EXIT_CODES: dict[int, ExitCode] = {signal.SIGINT: ExitCode.INTERRUPTED, signal.SIGTERM: ExitCode.RESUMABLE}
+EXIT_CODES: dict[int, ExitCode] = {
+    signal.SIGINT: ExitCode.INTERRUPTED,
+    signal.SIGTERM: ExitCode.RESUMABLE,
+    signal.SIGHUP: ExitCode.RESUMABLE,
+}
 
 
 class Interruption:
@@ -25,7 +31,8 @@ class Interruption:
         return ExitCode.RESUMABLE if self.signal is None else EXIT_CODES[self.signal]
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._handle) for number in EXIT_CODES}
+        heard = [number for number in EXIT_CODES if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+        self._before = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def __exit__(
@@ -44,9 +51,20 @@ class Interruption:
             self._stop = None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
         if self.signal is None and self._stop is not None:
             self.signal = number
             self._stop()
             return
         self.signal = self.signal or number
         raise KeyboardInterrupt
+
+
+def _leave_terminal() -> None:
+    """The terminal is gone, and printing to it would fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None and stream.isatty():
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -21,7 +21,8 @@ VARIABLE = "TRAINER_PROCESSES"
 PARENT = "TRAINER_PARENT_PIPE"  # its reading end: when the launching process is gone, it has ended
 GRACE_SECONDS = 15.0  # for the others to end by themselves after one has; and again after they were told to
 POLL_SECONDS = 0.05
-BY_SIGNAL = {-signal.SIGINT: ExitCode.INTERRUPTED, -signal.SIGTERM: ExitCode.RESUMABLE}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+BY_SIGNAL = {-number: ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.RESUMABLE for number in SIGNALS}
 
 
 def in_processes(arguments: Sequence[str], say: Callable[[str], None]) -> int | None:
@@ -128,7 +129,8 @@ def _ending(codes: Sequence[int], killed: int | None, say: Callable[[str], None]
 
 @contextmanager
 def _signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
