@@ -1,8 +1,10 @@
 """Prompts are made in a process of their own: they are those of training, and a bad template harms nobody else."""
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 import trainer
 from tests.conftest import CHATML, REPOSITORY, make_tokenizer
+from tests.serving import wait_until
 from trainer.data.conversations import read_conversations
 from trainer.data.rendering import Renderer
 from trainer.errors import ConfigError, ParityError
@@ -117,7 +120,7 @@ def test_a_template_that_never_ends_is_ended_and_the_next_request_is_answered(
     with pytest.raises(Refusal, match="the chat template did not finish these messages within 2 seconds") as caught:
         run(prompt_of(renderer, "slow"))
     assert caught.value.status == 400
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert run(prompt_of(renderer, "fine"))
 
 
@@ -152,15 +155,66 @@ def test_a_request_that_is_given_up_does_not_answer_the_next_one(run: Runner, re
     assert run(give_up_and_go_on()) == run(prompt_of(renderer, "fine"))
 
 
+KEYS = ("TRAINER_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_CLIENT_SECRET", "ANY_NAME")
+
+
 def test_the_process_knows_no_key(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRAINER_API_KEY", "a-key-of-the-server")
+    for name in KEYS:
+        monkeypatch.setenv(name, "a-key-of-the-server")
     started = PromptRenderer(tokenizer_folder(tmp_path, CHATML))
     run(started.start())
+    assert run(prompt_of(started, "fine"))
     assert started._process is not None
-    environment = Path(f"/proc/{started._process.pid}/environ").read_bytes()
+    environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in (started._process.pid, *copies(started))]
     run(started.stop())
-    assert b"PATH=" in environment
-    assert b"a-key-of-the-server" not in environment
+    assert len(environments) == 2
+    for environment in environments:
+        assert b"PATH=" in environment
+        assert b"a-key-of-the-server" not in environment
+
+
+def copies(renderer: PromptRenderer) -> list[int]:
+    """The process that renders."""
+    assert renderer._process is not None
+    pid = renderer._process.pid
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_the_next_request_waits_for_no_new_start(run: Runner, renderer: PromptRenderer) -> None:
+    assert run(prompt_of(renderer, "fine"))
+    assert renderer._process is not None
+    pid, (copy,) = renderer._process.pid, copies(renderer)
+    with pytest.raises(Refusal, match="did not finish"):
+        run(prompt_of(renderer, "slow"))
+    assert run(prompt_of(renderer, "fine"))
+    assert renderer._process.pid == pid
+    assert copies(renderer) != [copy]
+
+
+def test_a_process_that_is_killed_while_idle_spoils_no_answer(run: Runner, renderer: PromptRenderer) -> None:
+    expected = run(prompt_of(renderer, "fine"))
+    (copy,) = copies(renderer)
+    os.kill(copy, signal.SIGKILL)
+    time.sleep(0.5)
+    answers = []
+    for _ in range(3):
+        with contextlib.suppress(Refusal):
+            answers.append(run(prompt_of(renderer, "fine")))
+    assert len(answers) >= 2
+    assert answers.count(expected) == len(answers)
+
+
+def test_a_long_prompt_is_rendered(run: Runner, renderer: PromptRenderer) -> None:
+    assert len(run(prompt_of(renderer, "a1! " * 100_000))) > 100_000
+
+
+def test_the_copy_ends_with_the_server(run: Runner, tmp_path: Path) -> None:
+    started = PromptRenderer(tokenizer_folder(tmp_path, CHATML))
+    run(started.start())
+    assert run(prompt_of(started, "fine"))
+    (copy,) = copies(started)
+    run(started.stop())
+    wait_until(lambda: not Path(f"/proc/{copy}").exists() or " Z " in Path(f"/proc/{copy}/stat").read_text())
 
 
 def test_a_template_that_cannot_be_used_is_told_at_the_start(run: Runner, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from trainer.child_environment import training_environment
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.data.sources import check_data
@@ -114,7 +115,12 @@ def launch_detached(run: Run) -> int:
     command = [sys.executable, "-m", "trainer", "train", "--resume", str(run.path)]
     with (run.path / "output.log").open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=training_environment(),
         )
     return process.pid
 

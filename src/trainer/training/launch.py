@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from trainer.child_environment import training_environment
 from trainer.errors import ConfigError, ExitCode
 
 VARIABLE = "TRAINER_PROCESSES"
@@ -85,7 +86,7 @@ def _environment(size: int, pipe: int) -> dict[str, str]:
         port = free.getsockname()[1]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), PARENT: str(pipe)}
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size))}
-    return threads | os.environ | meeting
+    return threads | training_environment() | meeting
 
 
 def _start(arguments: Sequence[str], environment: dict[str, str], pipe: int) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ from collections import Counter
 from importlib import metadata
 from typing import Any
 
+from trainer.child_environment import harmless_environment
 from trainer.model.device import describe
 from trainer.training.prepare import Prepared
 
@@ -82,7 +83,14 @@ def _version(package: str) -> str | None:
 
 def _git_revision() -> str | None:
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            env=harmless_environment(),
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None

@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from threading import Thread
 
-import trainer
+from trainer.child_environment import harmless_environment
 from trainer.data.conversations import Conversation
 from trainer.data.overlength import Policy, Touched, apply_policy
 from trainer.data.rendering import Example, Renderer, RenderingError
@@ -26,7 +25,6 @@ from trainer.training.tokens import Tokens
 PART_ROWS = 200
 ROWS_A_WORKER = 4000  # are worth the second in which another process starts
 MAX_WORKERS = 31
-OWN_ROOT = str(Path(trainer.__file__).parents[1])
 
 Parts = deque[tuple[int, Sequence[Conversation]]]  # with their place among all
 
@@ -130,17 +128,15 @@ def _helped(workers: int, rendering: Rendering, parts: Parts, done: dict[int, Re
 def _start() -> "tuple[subprocess.Popen[bytes], Connection]":
     """A worker, and the connection to it: it ends when that does, so also when this process is killed."""
     ours, theirs = multiprocessing.Pipe()
-    # This package may lie beside a script and not be installed: the new process has to find it too. -P: nothing else,
-    # and not what happens to lie in the current folder.
-    path = os.pathsep.join(filter(None, [OWN_ROOT, os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
+        # -P: not what happens to lie in the current folder.
         [sys.executable, "-P", "-m", "trainer.training.render_worker", str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for this process
-        env=os.environ | {"PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"},
+        env=harmless_environment(TOKENIZERS_PARALLELISM="false"),
     )
     theirs.close()
     return process, ours

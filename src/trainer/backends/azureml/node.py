@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 
 from trainer.backends.azureml.tracking import watch
+from trainer.child_environment import training_environment
 from trainer.config.load import load_config
 from trainer.errors import ExitCode, TrainerError
 from trainer.runs import Run, files
@@ -91,7 +92,8 @@ def _enter(code: Path, links: dict[str, Path | None]) -> None:
 
 def _train(command: list[str], code: Path) -> int:
     """Train until it is done, has failed, or this process is told to end."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))}
+    path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
+    environment = training_environment(PYTHONPATH=path)
     told = threading.Event()
     exit_code = int(ExitCode.RUN_FAILED)
     for _ in range(MAX_TRIES):

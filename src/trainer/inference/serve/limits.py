@@ -17,6 +17,9 @@ class Limits:
     max_seconds: float = 120.0  # for an answer
     max_body_bytes: int = 1024 * 1024
     max_body_seconds: float = 10.0  # for sending it
+    max_header_seconds: float = 10.0  # for sending what stands before it
+    max_connections: int = 512  # open at a time, idle ones too
+    max_bytes_a_token: int = 64  # of a prompt: longer ones cannot fit into what the model reads
 
 
 class Places:

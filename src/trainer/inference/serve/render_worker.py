@@ -1,31 +1,42 @@
 """A process of its own that renders requests: a chat template is a program that came with a model.
 
-Lines of JSON come in and go out. A rendering that takes too long is ended by the kernel together with the process,
-also where the parent is gone; one that takes too much memory fails.
+Lines of JSON come in and go out. What has been imported and read stands in one process, and a copy of it renders. A
+rendering that takes too long is ended by the kernel together with the copy, also where the server is gone, and the next
+copy is made at once; one that takes too much memory fails.
 
 Run as: python -m trainer.inference.serve.render_worker FOLDER
 """
 
+import gc
 import json
+import mmap
 import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-MAX_SECONDS = 2.0  # for one request; templates take milliseconds
+MAX_SECONDS = 2.0  # of processor time for a short request; templates take milliseconds
+BYTES_A_SECOND = 125_000  # more for a long one: tokenizers read at least twice as many
+MAX_WAIT_SECONDS = 60.0  # for one that waits instead of working
 MAX_BYTES = 512 * 1024**2  # beyond what the process has when it is ready
+MAX_ANSWER_BYTES = 64 * 1024**2  # of one line: the ids of a prompt
+
+Send = Callable[[dict[str, Any]], None]
 
 
 def main(folder: Path) -> None:
     """Answer until the parent closes the pipe."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not stand between the answers
 
     def send(value: dict[str, Any]) -> None:
-        out.write(json.dumps(value) + "\n")
+        line = json.dumps(value).encode() + b"\n"
+        if len(line) > MAX_ANSWER_BYTES:
+            line = json.dumps({"id": value.get("id"), "error": "the prompt is too long"}).encode() + b"\n"
+        out.write(line)
         out.flush()
 
     try:
@@ -34,8 +45,44 @@ def main(folder: Path) -> None:
         send({"error": str(error)})
         return
     send(hello)
-    for line in sys.stdin:
-        send(_answer(renderer, json.loads(line)))
+    gc.freeze()  # else a copy's search for garbage would copy every page
+    at_work = mmap.mmap(-1, 8)  # the request that the copy renders, or 0
+    while (code := _copy_ends(renderer, at_work, send)) and (request := _number(at_work)):
+        at_work[:] = bytes(8)
+        send({"id": request, "error": ending(code)})
+
+
+def ending(code: int) -> str:
+    """Why a process that renders has ended without an answer."""
+    if -code in (signal.SIGPROF, signal.SIGALRM):
+        return f"the chat template did not finish these messages within {MAX_SECONDS:g} seconds"
+    return f"the process that renders it ended with exit code {code}"
+
+
+def _copy_ends(renderer: Any, at_work: mmap.mmap, send: Send) -> int:
+    """Let a copy of this process answer; its exit code, 0 where no request is left."""
+    copy = os.fork()
+    if copy == 0:
+        _answer_all(renderer, at_work, send)
+    return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+
+
+def _answer_all(renderer: Any, at_work: mmap.mmap, send: Send) -> NoReturn:
+    code = 1
+    try:
+        for line in sys.stdin.buffer:
+            request = json.loads(line)
+            at_work[:] = int(request["id"]).to_bytes(8, "little")
+            answer = _answer(renderer, request, len(line)) | {"id": request["id"]}
+            at_work[:] = bytes(8)
+            send(answer)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _number(at_work: mmap.mmap) -> int:
+    return int.from_bytes(at_work[:], "little")
 
 
 def _prepare(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -65,20 +112,26 @@ def _limit_memory() -> None:
 
 
 class _Alarm:
-    """The process is killed when the block takes longer than MAX_SECONDS."""
+    """The process is ended when the block takes longer than it may for so many bytes."""
+
+    def __init__(self, num_bytes: int = 0) -> None:
+        self.seconds = MAX_SECONDS + num_bytes / BYTES_A_SECOND
 
     def __enter__(self) -> None:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+        for number in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)  # not of the clock: the machine may be busy
+        signal.setitimer(signal.ITIMER_REAL, self.seconds + MAX_WAIT_SECONDS)
 
     def __exit__(self, *exception: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+            signal.setitimer(timer, 0)
 
 
-def _answer(renderer: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(renderer: Any, request: dict[str, Any], num_bytes: int) -> dict[str, Any]:
     from trainer.data.chat_template import RenderingError
 
-    with _Alarm():
+    with _Alarm(num_bytes):
         try:
             if found := _control_token(renderer, request):
                 return {"error": found}

@@ -1,22 +1,17 @@
-"""Requests become prompts in a process of its own, which is started anew when a template kills it."""
+"""Requests become prompts in a process of their own, which is started anew where it ends."""
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import trainer
+from trainer.child_environment import harmless_environment
 from trainer.errors import ConfigError
 from trainer.inference.serve.refusals import Refusal
-from trainer.inference.serve.render_worker import MAX_SECONDS
+from trainer.inference.serve.render_worker import MAX_ANSWER_BYTES, ending
 from trainer.inference.tool_calls import CallForm
-
-ANSWER_BYTES = 64 * 1024**2  # of one line: the ids of a prompt
-OWN_ROOT = str(Path(trainer.__file__).parents[1])
-SECRETS = ("TRAINER_API_KEY", "HF_TOKEN")  # a template has no use for them
 
 
 class PromptRenderer:
@@ -28,12 +23,10 @@ class PromptRenderer:
         self.call_form: CallForm | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._num_requests = 0
 
     async def start(self) -> None:
         """Raises: ConfigError, when the tokenizer cannot be read or its template is too slow."""
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        # This package may lie beside a scoring script and not be installed: the new process has to find it too.
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [OWN_ROOT, environment.get("PYTHONPATH")]))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # not what lies in the current folder
@@ -43,10 +36,15 @@ class PromptRenderer:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=environment,
-            limit=ANSWER_BYTES,
+            start_new_session=True,  # Ctrl-C is for this process
+            env=harmless_environment(),
+            limit=MAX_ANSWER_BYTES,
         )
-        hello = await self._read()
+        try:
+            hello = await self._read()
+        except BaseException:
+            await self.stop()
+            raise
         if "error" in hello:
             await self.stop()
             raise ConfigError(f"{self.folder}: the chat template cannot be used: {hello['error']}")
@@ -57,40 +55,38 @@ class PromptRenderer:
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
     ) -> list[int]:
         """The ids that the model gets. Raises: Refusal, when the template refuses, or takes too long."""
-        request = json.dumps({"messages": list(messages), "tools": list(tools) if tools else None})
         async with self._turn:
             if self._process is None or self._process.returncode is not None:
                 await self.start()
             assert self._process is not None
             assert self._process.stdin is not None
-            self._process.stdin.write(request.encode() + b"\n")
-            answer = await self._read()
+            self._num_requests += 1
+            request = {"id": self._num_requests, "messages": list(messages), "tools": list(tools) if tools else None}
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            answer = await self._read(self._num_requests)
         if "error" in answer:
             raise Refusal(400, answer["error"], "invalid_messages", "messages")
         ids: list[int] = answer["ids"]
         return ids
 
-    async def _read(self) -> dict[str, Any]:
-        """The next line; a process that ended, as it does when the time is up, has none."""
+    async def _read(self, request: int | None = None) -> dict[str, Any]:
+        """The answer to a request. Those to earlier ones, which were given up, are left out."""
         process = self._process
         assert process is not None
         assert process.stdout is not None
-        try:
-            line = await process.stdout.readline()
-        except BaseException:
-            process.kill()  # else the next request would get this one's answer
-            self._process = None
-            raise
-        if not line:
-            code = await process.wait()
-            if code > 0:  # it ended by itself: nothing was rendered
-                return {"error": f"the process that renders it ended with exit code {code}"}
-            return {"error": f"the chat template did not finish these messages within {MAX_SECONDS:g} seconds"}
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        while line := await process.stdout.readline():
+            answer: dict[str, Any] = json.loads(line)
+            if answer.get("id") == request:
+                return answer
+        return {"error": ending(await process.wait())}
 
     async def stop(self) -> None:
-        """End the process."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+        """End the process; its copy ends when it finds nobody to read from."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from trainer.inference.serve.app import Server
 
-MAX_CONNECTIONS = 512  # open at a time, idle ones too
 WATCH_SECONDS = 1.0
 
 
@@ -43,6 +42,7 @@ class Program:
         import uvicorn
 
         from trainer.inference.serve.app import Server, make_app
+        from trainer.inference.serve.connections import connection_type
 
         trained_adapter(run)
         self.listener = _bind(host, port)
@@ -52,14 +52,13 @@ class Program:
         self.keeper = _Keeper(run, self.server, report, self.address)
         settings = uvicorn.Config(
             make_app(self.server, self.keeper.lifespan),
-            http="h11",
+            http=connection_type(limits),
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=int(limits.max_seconds) + 1,
         )
         self.uvicorn = uvicorn.Server(settings)

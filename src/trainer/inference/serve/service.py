@@ -1,6 +1,7 @@
 """One run's model behind chat requests: parse, render, generate, answer. Knows nothing of HTTP."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -60,7 +61,13 @@ class Service:
 
     async def prompt(self, request: ChatRequest) -> list[int]:
         """The ids that the model gets. Raises: Refusal."""
-        return await self.renderer.prompt(request.rendered_messages(), request.rendered_tools())
+        messages, tools = request.rendered_messages(), request.rendered_tools()
+        num_bytes = len(json.dumps([messages, tools], ensure_ascii=False).encode(errors="replace"))
+        max_length = self.engine.max_length
+        if num_bytes > self.limits.max_bytes_a_token * max_length:  # told without rendering it
+            message = f"the messages have {num_bytes:,} bytes, expected fewer than {max_length:,} tokens"
+            raise Refusal(400, message, "context_length_exceeded", "messages")
+        return await self.renderer.prompt(messages, tools)
 
     async def answer(self, request: ChatRequest) -> dict[str, Any]:
         """The whole answer. Raises: Refusal."""

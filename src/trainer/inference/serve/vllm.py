@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from trainer.child_environment import training_environment
 from trainer.errors import ConfigError, MissingDependency
 from trainer.inference.serve.limits import Limits
 from trainer.inference.trained import stop_ids, trained_adapter, trained_base, trained_tokenizer
@@ -21,7 +22,7 @@ KEY_VARIABLE = "VLLM_API_KEY"
 def serve_with_vllm(program: str, run: Run, host: str, port: int, key: str, limits: Limits) -> NoReturn:
     """Become vLLM. Raises: ConfigError."""
     words = command(program, run, host, port, limits)
-    os.execve(program, words, {**os.environ, **environment(key)})  # noqa: S606  # there is no shell to miss
+    os.execve(program, words, training_environment(**environment(key)))  # noqa: S606  # there is no shell to miss
 
 
 def find_vllm() -> str:
