@@ -21,6 +21,7 @@ from trainer.inference.trained import (
     with_stops,
 )
 from trainer.model.base import Base
+from trainer.model.model_files import model_files
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import list_checkpoints
 
@@ -101,8 +102,9 @@ def _copy_base(base: Base, folder: Path) -> None:
 
         source = Path(snapshot_download(base.source, revision=base.revision, allow_patterns=list(BASE_FILES)))
     folder.mkdir()
-    for file in sorted({file for pattern in BASE_FILES for file in source.glob(pattern)}):
-        shutil.copyfile(file, folder / file.name)
+    for file in model_files(source):
+        if any(file.match(pattern) for pattern in BASE_FILES) and file.parent == source:
+            shutil.copyfile(file, folder / file.name)
 
 
 def _generation(base: Base, tokenizer: "PreTrainedTokenizerBase") -> "GenerationConfig":

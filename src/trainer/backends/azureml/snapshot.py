@@ -7,7 +7,7 @@ an earlier run's adapter. The config's paths are rewritten to these; nothing els
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,13 +17,13 @@ from trainer.config.load import dump_config
 from trainer.config.schema import DataSource, RunConfig
 from trainer.errors import ConfigError
 from trainer.model.lineage import Parent, find_parent
+from trainer.model.model_files import model_files
 from trainer.model.tiny import FOLDER as TINY_FOLDER
 from trainer.runs import files
 from trainer.runs.checkpoint import MANIFEST, folder_of
 
 OWN_SUFFIXES = frozenset({".py", ".jinja", ".txt"})
 PACKAGE = "azure-llm-trainer"
-MODEL_SUFFIXES = frozenset({".json", ".safetensors", ".jinja", ".txt", ".model", ".tiktoken", ".md"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def _copy_base(config: RunConfig, folder: Path) -> str | None:
     source = Path(config.model.base)
     if not source.is_dir():
         return None
-    for path in _model_files(source):
+    for path in model_files(source):
         _copy(path, folder / path.relative_to(source))
     return "base"
 
@@ -145,7 +145,7 @@ def _copy_parent(parent: Parent, folder: Path) -> str:
             "give it to this run too: model.chat_template"
         )
     if parent.step is None:
-        for path in _model_files(parent.adapter):
+        for path in model_files(parent.adapter):
             _copy(path, target / "adapter" / path.relative_to(parent.adapter))
         return f"base/{parent.run.name}"
     checkpoint = folder_of(parent.run.checkpoints, parent.step)
@@ -157,18 +157,6 @@ def _copy_parent(parent: Parent, folder: Path) -> str:
 def _flat_name(name: str) -> str:
     """A checkpoint is a flat folder; no name in its manifest leads elsewhere."""
     return Path(name).name
-
-
-def _model_files(folder: Path) -> Iterator[Path]:
-    """A model's own files, one folder deep, and nothing hidden. Links are followed: hub caches hold links."""
-    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
-        relative = path.relative_to(folder)
-        if (
-            path.is_file()
-            and path.suffix in MODEL_SUFFIXES
-            and not any(part.startswith(".") for part in relative.parts)
-        ):
-            yield path
 
 
 def _as_on_the_node(config: RunConfig, names: dict[str, str], base: str | None) -> RunConfig:

@@ -15,7 +15,9 @@ CANARY = "canary-4f1c"
 ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 SECRET_FILES = (
     ".env", "id_rsa", "server.pem", ".git/config", ".azure/token.json", "data/.env", "data/key.pem", "notes.txt",
-    "data/other.jsonl", "base/.env", "base/id_rsa", "base/pytorch_model.bin", "base/.cache/x.json", "config.yaml",
+    "data/other.jsonl", "base/.env", "base/id_rsa", "base/credentials.json", "base/notes.txt", "base/plans.md",
+    "base/data/users.json", "base/original/tokenizer.model", "base/pytorch_model.bin", "base/.cache/x.json",
+    "config.yaml",
 )  # fmt: skip
 
 
@@ -96,3 +98,40 @@ def test_a_file_that_is_not_there_is_named(project: Path, tmp_path: Path) -> Non
     (project / "data" / "train.jsonl").unlink()
     with pytest.raises(ConfigError, match=r"data/train\.jsonl: cannot be copied for the job: No such file"):
         stage(config(), tmp_path / "staged")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model-2.safetensors", "additional_chat_templates/rag.jinja"])
+def test_a_link_out_of_a_base_is_refused(project: Path, tmp_path: Path, name: str) -> None:
+    link = project / "base" / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(project / ".env")
+    with pytest.raises(ConfigError, match=rf"'base/{name}' is a link to '.*/project/\.env', expected files"):
+        stage(config(base="base"), tmp_path / "staged")
+
+
+def test_a_folder_that_is_a_link_leads_out_of_a_base_too(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    (tmp_path / "away" / "a.jinja").write_text(CANARY)
+    (project / "base" / "additional_chat_templates").symlink_to(tmp_path / "away")
+    with pytest.raises(ConfigError, match="is a link to"):
+        stage(config(base="base"), tmp_path / "staged")
+
+
+def test_links_that_stay_are_followed(project: Path, tmp_path: Path) -> None:
+    (project / "base" / "vocab.json").symlink_to("config.json")
+    (project / "linked").symlink_to("base")
+    stage(config(base="linked"), tmp_path / "staged")
+    assert (tmp_path / "staged" / "base" / "vocab.json").read_text() == "{}"
+    assert not (tmp_path / "staged" / "base" / "vocab.json").is_symlink()
+
+
+def test_a_snapshot_of_the_hubs_cache_is_a_base(project: Path, tmp_path: Path) -> None:
+    cached = tmp_path / "hub" / "models--me--model"
+    snapshot = cached / "snapshots" / "0123abcd"
+    for folder in (snapshot, cached / "blobs"):
+        folder.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (cached / "blobs" / f"hash-of-{name}").write_text(name)
+        (snapshot / name).symlink_to(f"../../blobs/hash-of-{name}")
+    stage(config(base=str(snapshot)), tmp_path / "staged")
+    assert [name for name, _ in list_files(tmp_path / "staged" / "base")] == ["config.json", "model.safetensors"]
