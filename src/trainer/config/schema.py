@@ -38,7 +38,7 @@ class ModelConfig(Section):
     """Branch, tag or commit of a hub model. The commit that was used is written into the run's manifest."""
 
     quantization: Literal["none", "nf4", "int8"] = "none"
-    """How the frozen base weights are stored: `nf4` (4 bit, QLoRA) and `int8` need a fraction of the memory."""
+    """How the frozen base weights are stored: `nf4` (4 bit, QLoRA) and `int8` need a fraction of the memory. A base that is quantized already keeps its own scheme."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base weights and the computation. `auto`: bfloat16 where the GPU has it, else float16; on a CPU bfloat16 where it has units for it (AMX, AVX512-BF16) and the base, unquantized, has 50 million parameters or more, else float32. Adapter weights are always float32."""

@@ -13,6 +13,7 @@ from trainer.errors import ConfigError, quoted
 from trainer.model.config_limits import refuse_config
 from trainer.model.hub import OutOfSightError, is_out_of_reach, tensors_of
 from trainer.model.loading import make_skeleton
+from trainer.model.quantization import adopted
 from trainer.model.tiny import NAME as TINY
 from trainer.model.tiny import tiny_base
 from trainer.model.weight_files import read_tensors
@@ -69,8 +70,8 @@ class Base:
 def find_base(settings: ModelConfig) -> Base:
     """Look up the model, read its configuration and hold its weights against it.
 
-    Raises: ConfigError, when there is no such model, it cannot be reached, it is not a causal language model, or its
-    weights are others.
+    Raises: ConfigError, when there is no such model, it cannot be reached, it is not a causal language model, its
+    weights are others, or it is quantized in another way than the settings say.
     """
     from transformers import AutoConfig, PreTrainedConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -97,6 +98,7 @@ def find_base(settings: ModelConfig) -> Base:
             f"model.base: {settings.base!r} is a {config.model_type!r} model, expected a causal language model"
         )
     revision = getattr(config, "_commit_hash", None)
+    adopted(settings, config)
     base = Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
     base.notes.extend(_weights_notes(base))
     return base

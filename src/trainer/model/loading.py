@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
-from trainer.extras import need
+from trainer.model.quantization import adopted, loading_arguments
 from trainer.model.weights import fit_of
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ def load_model(base: "Base", settings: ModelConfig, device: "torch.device", dtyp
     from transformers import AutoModelForCausalLM, PreTrainedModel
 
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": base.attention}
-    if settings.quantization != "none":
-        arguments["quantization_config"] = _quantization(settings, dtype)
-    if device.type == "cuda" or settings.quantization != "none":
+    arguments |= loading_arguments(base.config, settings, dtype)
+    if device.type == "cuda" or adopted(settings, base.config).quantization != "none":
         arguments["device_map"] = {"": device}
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -79,14 +78,3 @@ def _keep_differentiable(model: "torch.nn.Module") -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # a plain flag
-
-
-def _quantization(settings: ModelConfig, dtype: "torch.dtype") -> Any:
-    from transformers import BitsAndBytesConfig
-
-    need(f"model.quantization: {settings.quantization!r}", "bitsandbytes", extra="local")
-    if settings.quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
-    )

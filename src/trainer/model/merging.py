@@ -7,6 +7,7 @@ from trainer.config.schema import ModelConfig
 from trainer.model.adapter import load_adapter
 from trainer.model.base import Base
 from trainer.model.loading import load_model
+from trainer.model.quantization import adopted
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ def merged_model(base: Base, settings: ModelConfig, adapter: Path, dtype: "torch
     from transformers import PreTrainedModel
 
     model = load_model(base, settings, torch.device("cpu"), dtype)
-    if settings.quantization != "none":
+    if adopted(settings, base.config).quantization != "none":
         model = model.dequantize(dtype=dtype)
     # Not safe_merge: that rounds the change before adding it. What is not finite is found by the comparison.
     merged = load_adapter(model, adapter).merge_and_unload()

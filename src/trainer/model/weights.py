@@ -4,11 +4,14 @@ transformers itself maps the names of files to those of its models, of which som
 loads the model here as it does for training, from tensors without contents.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
+from trainer.model.quantization import DEQUANTIZED, as_unquantized, loading_arguments, own_settings
 from trainer.model.weight_files import TensorInfo
 
 if TYPE_CHECKING:
@@ -90,12 +93,22 @@ def hold_against(skeleton: "PreTrainedModel", tensors: Mapping[str, TensorInfo],
     """
     import torch
 
+    config, arguments = skeleton.config, {}
+    if own := own_settings(config):
+        config = copy.deepcopy(config)
+        if own.get("quant_method") == DEQUANTIZED:
+            arguments = loading_arguments(config, ModelConfig(base=name), torch.float32)
+        else:
+            del config.quantization_config
+            tensors = as_unquantized(
+                tensors, {key: tuple(weight.shape) for key, weight in skeleton.state_dict().items()}
+            )
     state = {key: torch.empty(info.shape, device="meta") for key, info in tensors.items()}
     try:
         model, info = type(skeleton).from_pretrained(
-            None, config=skeleton.config, state_dict=state, device_map={"": "meta"}, dtype=torch.float32,
-            attn_implementation=skeleton.config._attn_implementation, output_loading_info=True,
-            ignore_mismatched_sizes=True,
+            None, config=config, state_dict=state, device_map={"": "meta"}, dtype=torch.float32,
+            attn_implementation=config._attn_implementation, output_loading_info=True,
+            ignore_mismatched_sizes=True, **arguments,
         )  # fmt: skip
     except RuntimeError:  # its report, which names them, goes to a log
         raise ConfigError(

@@ -14,6 +14,7 @@ from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
 from trainer.model.lineage import Parent, find_parent, inherit
+from trainer.model.quantization import adopted
 from trainer.training import launch
 from trainer.training.dataset import TrainingData, render_data
 from trainer.training.garbage import all_stays
@@ -106,6 +107,7 @@ def find_reading(config: RunConfig) -> Reading:
     if parent is not None:
         config = inherit(config, parent)
     base = find_base(_base_settings(config, parent))
+    config = config.model_copy(update={"model": adopted(config.model, base.config)})
     _check_same_base(base, parent)
     renderer = Renderer(load_tokenizer(base, config.model))
     try:

@@ -1,0 +1,111 @@
+"""How a base's weights are held: as they are, quantized when they are loaded, or quantized already by its authors."""
+
+from collections.abc import Mapping
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any
+
+from trainer.config.schema import ModelConfig
+from trainer.errors import ConfigError, quoted
+from trainer.extras import need
+from trainer.model.weight_files import TensorInfo
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+DEQUANTIZED = "mxfp4"  # gpt-oss: trained in the number format, which transformers makes of it while it loads
+NOTES_OF_A_WEIGHT = (
+    ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".quant_state.bitsandbytes__nf4",
+)  # fmt: skip
+NOTES_OF_A_LAYER = (".SCB", ".weight_format")  # of int8
+
+
+def own_scheme(config: "PretrainedConfig", name: str) -> str:
+    """How the authors have quantized the weights, in the words of model.quantization.
+
+    Raises: ConfigError, for a scheme that is not trained here.
+    """
+    own = own_settings(config)
+    if not own or own.get("quant_method") == DEQUANTIZED:
+        return "none"
+    if own.get("quant_method") == "bitsandbytes" or "load_in_4bit" in own or "load_in_8bit" in own:
+        if own.get("load_in_8bit"):
+            return "int8"
+        if own.get("load_in_4bit") and own.get("bnb_4bit_quant_type") == "nf4":
+            return "nf4"
+    found = own.get("bnb_4bit_quant_type") or own.get("quant_method")
+    raise ConfigError(
+        f"model.base: {name!r} is quantized with {quoted(found)}, expected a base that is not quantized, or one that "
+        "bitsandbytes has quantized with nf4 or int8; choose the unquantized original and set model.quantization=nf4"
+    )
+
+
+def own_settings(config: "PretrainedConfig") -> dict[str, Any]:
+    """`quantization_config` of config.json; empty where there is none."""
+    found = getattr(config, "quantization_config", None) or {}
+    return dict(found) if isinstance(found, Mapping) else dict(found.to_dict())
+
+
+def adopted(settings: ModelConfig, config: "PretrainedConfig") -> ModelConfig:
+    """The settings with the scheme that the base itself has, which is what is trained, shown and recorded.
+
+    Raises: ConfigError, when they ask for another one.
+    """
+    own = own_scheme(config, settings.base)
+    if not own_settings(config) or settings.quantization == own:
+        return settings
+    if settings.quantization != "none":
+        held = DEQUANTIZED if own == "none" else own
+        raise ConfigError(
+            f"model.quantization: is {settings.quantization!r}, but {settings.base!r} is quantized already with "
+            f"{held!r}; leave it out, or choose the unquantized original as model.base"
+        )
+    return settings.model_copy(update={"quantization": own})
+
+
+def loading_arguments(config: "PretrainedConfig", settings: ModelConfig, dtype: "torch.dtype") -> dict[str, Any]:
+    """What from_pretrained is given so that the weights are held as the settings say.
+
+    Raises: ConfigError, MissingDependency.
+    """
+    own, scheme = own_settings(config), adopted(settings, config).quantization
+    if scheme == "none" and not own:
+        return {}
+    if scheme == "none":
+        from transformers import Mxfp4Config
+
+        return {"quantization_config": Mxfp4Config(dequantize=True)}
+    made = _bitsandbytes(scheme, dtype)
+    if not own:
+        return {"quantization_config": made}
+    kept = own | {"bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
+    return {"config": type(config).from_dict(config.to_dict() | {"quantization_config": kept})}
+
+
+def _bitsandbytes(scheme: str, dtype: "torch.dtype") -> Any:
+    from transformers import BitsAndBytesConfig
+
+    need(f"model.quantization: {scheme!r}", "bitsandbytes", extra="local")
+    if scheme == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+    )
+
+
+def as_unquantized(tensors: Mapping[str, TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorInfo]:
+    """The tensors as if bitsandbytes had not quantized them: 4-bit weights are packed, two in a byte, in one column.
+
+    `shapes` are those of the model. Notes beside a weight, such as its scales, are left out; a packed weight that lacks
+    them, or has another number of values, stays as it is, and fits no model.
+    """
+    found = {}
+    for name, info in tensors.items():
+        if name.endswith((*NOTES_OF_A_WEIGHT, *NOTES_OF_A_LAYER)):
+            continue
+        shape = shapes.get(name)
+        is_packed = info.dtype == "U8" and {f"{name}.absmax", f"{name}.quant_map"} <= tensors.keys()
+        if is_packed and shape is not None and prod(info.shape) == ceil(prod(shape) / 2):
+            info = TensorInfo(info.dtype, shape)
+        found[name] = info
+    return found
