@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.pinned_date import with_pinned_date
+from trainer.data.template_limits import MAX_BYTES, MAX_SECONDS, TemplateLimit, limited
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,6 +30,11 @@ _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral's templates demand of 
 _NAMED = re.compile(r"\w")
 _TAG = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
 MAX_KNOWN_TAILS = 256
+MAX_TOO_MUCH = 3  # conversations that a template may take too much for before it is not run any more
+TOO_MUCH = (
+    f"this model's chat template takes more than {MAX_SECONDS:g} seconds or {MAX_BYTES >> 30} GiB for this row, "
+    "expected milliseconds; choose another base, or correct the template and set it as model.chat_template"
+)
 _USER = {"role": "user", "content": QUESTION}
 
 
@@ -63,6 +69,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         tokenizer.chat_template = with_pinned_date(tokenizer.chat_template)
         self.tokenizer = tokenizer
+        self._num_too_much = 0
         self._tails: dict[str, list[int]] = {}  # what stands between a prompt's last added token and its end
 
     def encode(self, messages: ChatMessages, tools: Tools = None, prompt: bool = False) -> Rendered:
@@ -72,11 +79,26 @@ class ChatTemplate:
     def text(self, messages: ChatMessages, tools: Tools = None, prompt: bool = False) -> str:
         from jinja2 import TemplateError
 
+        if self._num_too_much >= MAX_TOO_MUCH:
+            raise RenderingError(TOO_MUCH)
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tools=tools, add_generation_prompt=prompt, tokenize=False
+            text = limited(
+                lambda: self.tokenizer.apply_chat_template(
+                    list(messages), tools=tools, add_generation_prompt=prompt, tokenize=False
+                )
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        except (TemplateLimit, MemoryError):
+            self._num_too_much += 1
+            raise RenderingError(TOO_MUCH) from None
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise RenderingError(f"this model's chat template refuses the conversation: {error}") from None
         assert isinstance(text, str)
         return text
