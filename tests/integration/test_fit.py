@@ -253,6 +253,18 @@ def test_the_rate_that_is_logged_is_the_one_the_step_used(
     assert min(used) > 0
 
 
+def test_the_packs_of_the_validation_rows_are_made_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One measurement of the first two rows a step, and one of all four an epoch."""
+    made = []
+    original = sft.Engine.packs
+    monkeypatch.setattr(sft.Engine, "packs", lambda self, rows, n: made.append(len(rows)) or original(self, rows, n))
+    changes = {"training__batch_size": 10, "training__eval_steps": 1, "training__eval_rows": 2}
+    run, _ = train(settings(training__n_epochs=2, **changes))
+    assert made == [10, 2, 10, 4, 10, 10]
+    assert [row.keys() >= {"valid_loss"} for row in run.results()] == [True] * 4
+    assert [row.keys() >= {"full_valid_loss"} for row in run.results()] == [False, True] * 2
+
+
 def test_a_run_of_one_step_trains(settings: Settings) -> None:
     run, outcome = train(settings(training__n_epochs=1, training__batch_size=20))
     assert outcome.summary.startswith("finished at step 1;")

@@ -5,9 +5,12 @@ trie laid out depth-first: each shared token stands in it, and is computed, once
 memory and not the result: each pack returns sums, and the step divides them by its own number of supervised tokens.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,9 +63,14 @@ class Sharing:
 class _Row:
     """A row without what comes after its last supervised token, and where and what is scored."""
 
-    ids: tuple[int, ...]
+    ids: Ints
     position: Ints
     target: Ints
+
+    @property
+    def order(self) -> tuple[bytes, bytes]:
+        """Sorts as its tokens and then its positions do, and compares at the speed of memory."""
+        return self.ids.astype(">u4").tobytes(), self.position.astype(">u4").tobytes()
 
 
 def make_packs(examples: Sequence[Example], token_budget: int, sharing: Sharing | None = None) -> list[Pack]:
@@ -74,12 +82,11 @@ def make_packs(examples: Sequence[Example], token_budget: int, sharing: Sharing 
     sharing = sharing or Sharing()
     groups: dict[tuple[int, int], list[_Row]] = {}
     for example in examples:
-        if any(label != IGNORE_INDEX for label in example.labels[1:]):
-            group = _group(len(example.input_ids), sharing)
-            groups.setdefault(group, []).append(_trimmed(example, sharing))
+        if (row := _trimmed(example, sharing)) is not None:
+            groups.setdefault(_group(len(example.input_ids), sharing), []).append(row)
     packs: list[Pack] = []
     for (kind, _), rows in sorted(groups.items(), key=lambda item: item[0]):
-        rows.sort(key=lambda row: (row.ids, row.position.tolist()))
+        rows.sort(key=lambda row: row.order)
         match kind:
             case 0:
                 packs += [_trie(part, shared=True) for part in _cut(rows, token_budget)]
@@ -98,33 +105,45 @@ def _group(length: int, sharing: Sharing) -> tuple[int, int]:
     return int(sharing.longest is not None and length > sharing.longest), side
 
 
-def _trimmed(example: Example, sharing: Sharing) -> _Row:
-    """The last supervised token is only predicted; it and what follows need not be read.
+def _trimmed(example: Example, sharing: Sharing) -> _Row | None:
+    """The last supervised token is only predicted; it and what follows need not be read. None where none is.
 
     Rows whose length matters to the model's frequencies keep it.
     """
     labels = np.asarray(example.labels, dtype=np.int64)
     scored = np.flatnonzero(labels[1:] != IGNORE_INDEX)
+    if not len(scored):
+        return None
     limits = [limit for limit in (sharing.boundary, sharing.alone_over) if limit is not None]
     whole = any(len(example.input_ids) > limit for limit in limits)
     ids = example.input_ids if whole else example.input_ids[: int(scored[-1]) + 1]
-    return _Row(ids, scored, labels[scored + 1])
+    return _Row(np.asarray(ids, dtype=np.int64), scored, labels[scored + 1])
 
 
 def _cut(rows: Sequence[_Row], token_budget: int) -> Iterable[Sequence[_Row]]:
-    """Cut sorted rows into runs within the budget, for the least tokens in all, then for the evenest packs."""
+    """Cut sorted rows into runs within the budget, for the least tokens in all, then for the evenest packs.
+
+    `best[end]` is that of the rows before `end`, with where its last run begins. Once a later beginning is better for
+    some end, it is so for all ends after it (the squares of the sizes obey the quadrangle inequality), so each
+    beginning is the one to take for one stretch of ends, and the queue holds those stretches.
+    """
     overlap = [0, *(common(a.ids, b.ids) for a, b in pairwise(rows))]
-    best: list[tuple[int, int, int]] = [(0, 0, 0)]  # tokens and pack costs, sum of squares, where the last run begins
+    new_before = [0, *accumulate(len(row.ids) - shared for row, shared in zip(rows, overlap, strict=True))]
+    best: list[tuple[float, float, int]] = [(0, 0, 0)]  # tokens and pack costs, sum of squares, the last beginning
+
+    def weigh(begin: int, end: int) -> tuple[float, float, int]:
+        size = new_before[end] - new_before[begin] + overlap[begin]
+        if size > token_budget and begin < end - 1:
+            return math.inf, math.inf, -begin  # of two that are too large, the later one is so for longer
+        cost, squares, _ = best[begin]
+        return cost + size + PACK_COST, squares + size * size, begin
+
+    stretches: deque[tuple[int, int]] = deque()  # a beginning, and the first end that it is taken for
     for end in range(1, len(rows) + 1):
-        size = 0
-        candidates: list[tuple[int, int, int]] = []
-        for begin in range(end - 1, -1, -1):
-            size += len(rows[begin].ids) - (overlap[begin + 1] if begin + 1 < end else 0)
-            if size > token_budget and candidates:
-                break
-            cost, squares, _ = best[begin]
-            candidates.append((cost + size + PACK_COST, squares + size * size, begin))
-        best.append(min(candidates))
+        _add_beginning(stretches, end - 1, len(rows), weigh)
+        while len(stretches) > 1 and stretches[1][1] <= end:
+            stretches.popleft()
+        best.append(weigh(stretches[0][0], end))
     cuts = [len(rows)]
     while cuts[-1]:
         cuts.append(best[cuts[-1]][2])
@@ -132,12 +151,27 @@ def _cut(rows: Sequence[_Row], token_budget: int) -> Iterable[Sequence[_Row]]:
     return [rows[begin:end] for begin, end in pairwise(cuts)]
 
 
-def common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+def _add_beginning(
+    stretches: deque[tuple[int, int]], new: int, last: int, weigh: Callable[[int, int], tuple[float, float, int]]
+) -> None:
+    """Give the beginning `new` the ends, up to `last`, for which it is better than those before it."""
+    first = new + 1
+    while stretches:
+        before, start = stretches[-1]
+        ends = range(max(start, new + 1), last + 1)
+        if weigh(new, ends.start) >= weigh(before, ends.start):
+            first = ends.start + bisect_left(ends, True, key=lambda end: weigh(new, end) < weigh(before, end))
+            break
+        stretches.pop()
+    if first <= last:
+        stretches.append((new, first))
+
+
+def common(a: Sequence[int] | Ints, b: Sequence[int] | Ints) -> int:
     """Tokens that both begin with."""
     shorter = min(len(a), len(b))
-    if a[:shorter] == b[:shorter]:
-        return shorter
-    return int(np.argmax(np.asarray(a[:shorter]) != np.asarray(b[:shorter])))
+    differs = np.asarray(a[:shorter]) != np.asarray(b[:shorter])
+    return int(differs.argmax()) if differs.any() else shorter
 
 
 def _by_length(rows: Sequence[_Row], token_budget: int) -> Iterable[Sequence[_Row]]:
@@ -159,11 +193,11 @@ def _trie(rows: Sequence[_Row], shared: bool) -> Pack:
     scored: list[Ints] = []
     targets: list[Ints] = []
     path = np.empty(0, dtype=np.int64)  # where the current row's tokens stand
-    size, before = 0, _Row((), path, path)
+    size, before = 0, _Row(path, path, path)
     for row in rows:
         kept = common(before.ids, row.ids) if shared else 0
         ends.append((path[kept:], size))
-        ids.append(np.asarray(row.ids[kept:], dtype=np.int64))
+        ids.append(row.ids[kept:])
         depths.append(np.arange(kept, len(row.ids)))
         path = np.concatenate([path[:kept], np.arange(size, size + len(row.ids) - kept)])
         size, before = size + len(row.ids) - kept, row

@@ -1,11 +1,10 @@
 """Running out of memory is no end: the step is cut finer in all processes, and computed again with the same result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from trainer.data.rendering import Example
 from trainer.errors import TrainingError
 from trainer.training.engine import Engine
 from trainer.training.plan import MEMORY, Plan
@@ -17,13 +16,12 @@ class Room:
     def __init__(self, plan: Plan) -> None:
         self.token_budget, self.recompute_layers = plan.token_budget, plan.recompute_layers
 
-    def cut_finer(self, engine: Engine, examples: Sequence[Example], step: int) -> str:
+    def cut_finer(self, engine: Engine, longest: int, step: int) -> str:
         """Halve the budget, or where it holds but the longest row, compute all layers again; returns it in words.
 
         Raises: TrainingError, when nothing is left to do.
         """
         torch.cuda.empty_cache()
-        longest = max(len(example.input_ids) for example in examples)
         if self.token_budget > longest:
             self.token_budget = max(longest, self.token_budget // 2)
             return f"out of memory: the step is cut finer, to {self.token_budget:,} tokens at a time"

@@ -8,7 +8,7 @@ masks and drops nothing: it is given ready examples and told to leave them alone
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,7 @@ from trainer.training.dataset import Row, Rows
 from trainer.training.engine import Engine
 from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
+from trainer.training.held_out import HeldOut
 from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
 from trainer.training.plan import MEMORY, Plan
@@ -98,7 +99,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     ) -> None:
         self.settings, self.plan, self.run, self.display = config, plan, run, display
         self.lock, self.fingerprint, self.ranks = lock, fingerprint, ranks
-        self.rows, self.validation = train, validation
+        self.rows = train
+        self.few_held_out = HeldOut(validation, config.training.eval_rows)
+        self.held_out = HeldOut(validation, len(validation))
         self.order = StepOrder([row.file for row in train.conversations], weights, plan.batch_size, plan.seed)
         super().__init__(
             model=model,
@@ -180,17 +183,22 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
     def _step(self, model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
         examples = [example for row in rows for example in row.examples]
         num_supervised = sum(example.num_supervised for example in examples)
-        nll, num_correct = self._made_to_fit(examples, lambda: self._add_gradients(examples, num_supervised))
+        nll, num_correct = self._made_to_fit(
+            lambda: self._add_gradients(examples, num_supervised),
+            lambda: max(len(example.input_ids) for example in examples),
+        )
         if self.ranks.size > 1:
             self.ranks.add_up([*_gradients(model), nll, num_correct])
         self.guard.see_loss(nll)
         self._meter.add(nll, num_correct, num_supervised, sum(len(example.input_ids) for example in examples))
         return nll / num_supervised
 
-    def _made_to_fit(self, examples: Sequence[Example], compute: Callable[[], T]) -> T:
+    def _made_to_fit(self, compute: Callable[[], T], longest: Callable[[], int]) -> T:
         """What `compute` returns, after cutting finer and calling it again wherever memory ran out.
 
-        Raises: TrainingError, when the longest example alone does not fit.
+        `longest` counts the tokens of the longest example.
+
+        Raises: TrainingError, when that one alone does not fit.
         """
         engine = self.engine  # made before the first try, since the processes agree on what it finds
         while True:
@@ -199,13 +207,13 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
                 return result
             start_over(self.model.get_base_model())
             self.model.zero_grad()
-            self._say(self.room.cut_finer(engine, examples, self.state.global_step + 1), level="warning")
+            self._say(self.room.cut_finer(engine, longest(), self.state.global_step + 1), level="warning")
             if rng is not None:
                 restore_rng(rng)
 
     def _add_gradients(self, examples: Sequence[Example], num_supervised: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Forward and backward of this process's part of a step; returns its summed loss and its correct tokens."""
-        packs = self._own_packs(examples)
+        packs = self._in_step(self._own_packs(examples))
         nll = torch.zeros((), device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         for pack in packs:
@@ -216,9 +224,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         return nll, num_correct
 
     def _own_packs(self, examples: Sequence[Example]) -> list[Pack]:
-        """What this process computes of the examples that all compute together; with a base in parts, equally many."""
+        """What this process computes of the examples that all compute together."""
         parts = balanced(examples, self.ranks.size, shared=self.engine.sharing != UNSHARED)
-        packs = self.engine.packs(parts[self.ranks.rank], self.room.token_budget)
+        return self.engine.packs(parts[self.ranks.rank], self.room.token_budget)
+
+    def _in_step(self, packs: list[Pack]) -> list[Pack]:
+        """With a base in parts, all processes compute equally many packs: the others need its part of each layer."""
         if not self.settings.memory.shard_base:
             return packs
         self.ranks.will_come()
@@ -257,12 +268,15 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         if step % self.plan.logging_steps == 0 or epoch_end:
             result |= self._record_training(step, learning_rate, float(grad_norm))
         new_best = False
-        if self.validation and (step % self.plan.eval_steps == 0 or epoch_end):
-            valid = self.evaluate_rows(self.validation[: self.settings.training.eval_rows], "valid")
-            result |= valid
+        if self.held_out.count and (step % self.plan.eval_steps == 0 or epoch_end):
+            valid = self.evaluate_held_out(self.few_held_out)
+            result |= {f"valid_{name}": value for name, value in valid.items()}
             if epoch_end:
-                result |= self.evaluate_rows(self.validation, "full_valid")
-            new_best = self.curve.add(step, self.state.epoch or 0.0, valid["valid_loss"])
+                full = (
+                    valid if self.few_held_out.count == self.held_out.count else self.evaluate_held_out(self.held_out)
+                )
+                result |= {f"full_valid_{name}": value for name, value in full.items()}
+            new_best = self.curve.add(step, self.state.epoch or 0.0, valid["loss"])
             self.stopped_early = self.curve.should_stop and not last
         if result:
             self.run.append_result({"step": step} | result)
@@ -303,26 +317,24 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             self._looked_at, self.request = now, self.run.asked()
 
     @torch.no_grad()
-    def evaluate_rows(self, rows: Iterable[Row], prefix: str) -> dict[str, float]:
+    def evaluate_held_out(self, rows: HeldOut) -> dict[str, float]:
         """Mean loss and token accuracy over the supervised tokens of `rows`."""
         self._meter.pause()
-        examples: list[Example] = [example for row in rows for example in row.examples]
         self.model.eval()
-        nll, num_correct = self._made_to_fit(examples, lambda: self._read(examples))
+        nll, num_correct = self._made_to_fit(lambda: self._read(rows), rows.longest)
         self.model.train()
         self.ranks.add_up([nll, num_correct])
-        total = sum(example.num_supervised for example in examples)
-        loss = float(nll) / total
         if not torch.isfinite(nll):
             raise TrainingError(
                 f"step {self.state.global_step}: the validation loss is not finite, expected finite numbers; "
                 "the newest checkpoint before it is kept"
             )
-        return {f"{prefix}_loss": loss, f"{prefix}_mean_token_accuracy": int(num_correct) / total}
+        total = rows.num_supervised
+        return {"loss": float(nll) / total, "mean_token_accuracy": int(num_correct) / total}
 
-    def _read(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The summed loss of this process's part of the examples, and its correct tokens."""
-        packs = self._own_packs(examples)
+    def _read(self, rows: HeldOut) -> tuple[torch.Tensor, torch.Tensor]:
+        """The summed loss of this process's part of the rows, and its correct tokens."""
+        packs = self._in_step(rows.packs(self.room.token_budget, self._own_packs))
         nll = torch.zeros((), dtype=torch.float64, device=self.args.device)
         num_correct = torch.zeros((), dtype=torch.int64, device=self.args.device)
         for pack in packs:

@@ -1,15 +1,17 @@
 """Packs are the step's conversations as tries: nothing lost, nothing doubled that no cut forces."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from random import Random
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.packing import Pack, Sharing, make_packs
+from trainer.data.packing import PACK_COST, Pack, Sharing, make_packs
 from trainer.data.rendering import IGNORE_INDEX, Example
 
 
@@ -95,6 +97,57 @@ def test_packs_keep_the_budget_and_do_not_depend_on_the_order_of_rows(
     for one, other in zip(packs, again, strict=True):
         assert torch.equal(one.input_ids, other.input_ids)
         assert torch.equal(one.weight, other.weight)
+
+
+def all_cuts(rows: Sequence[tuple[int, ...]], token_budget: int) -> list[int]:
+    """Sizes of the best packs of sorted rows, found by weighing every beginning for every end."""
+
+    def size(begin: int, end: int) -> int:
+        return len({row[:n] for row in rows[begin:end] for n in range(1, len(row) + 1)})
+
+    best: list[tuple[int, int, int]] = [(0, 0, 0)]
+    for end in range(1, len(rows) + 1):
+        fitting = [begin for begin in range(end) if begin == end - 1 or size(begin, end) <= token_budget]
+        sizes = {begin: size(begin, end) for begin in fitting}
+        best.append(
+            min((best[begin][0] + size + PACK_COST, best[begin][1] + size**2, begin) for begin, size in sizes.items())
+        )
+    packs, end = [], len(rows)
+    while end:
+        packs.append(size(best[end][2], end))
+        end = best[end][2]
+    return packs[::-1]
+
+
+@given(examples(), st.integers(1, 60), st.integers(1, 4))
+@settings(max_examples=200, deadline=None)
+def test_no_other_way_to_cut_is_better(rows: list[Example], token_budget: int, times: int) -> None:
+    """Resumed runs depend on the very choice: the least tokens, then the evenest packs, then the earliest cut."""
+    read = [
+        row.input_ids[: max(scored)]
+        for row in rows
+        if (scored := [t for t, y in enumerate(row.labels) if t and y >= 0])
+    ]
+    packs = make_packs(rows * times, token_budget)
+    assert [len(pack.input_ids) for pack in packs] == all_cuts(sorted(read * times), token_budget)
+
+
+@pytest.mark.parametrize("kind", ["behind one prompt", "all the same"])
+def test_eight_times_as_many_rows_take_no_more_than_twenty_times_as_long(kind: str) -> None:
+    prompt, random = tuple(range(500)), Random(0)
+
+    def some(count: int) -> list[Example]:
+        alike = kind == "all the same"
+        return [row(prompt, (1, 2) if alike else tuple(random.choices(range(1000), k=4))) for _ in range(count)]
+
+    def seconds(rows: list[Example]) -> float:
+        start = time.process_time()
+        make_packs(rows, 32_768)
+        return time.process_time() - start
+
+    make_packs(some(10), 100)
+    few, many = (min(seconds(some(count)) for _ in range(2)) for count in (1000, 8000))
+    assert many < 20 * few
 
 
 def test_cuts_fall_where_the_least_is_shared() -> None:
