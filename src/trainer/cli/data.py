@@ -138,7 +138,7 @@ def preview(
     from trainer.cli.preview import show_rows, write_page
     from trainer.config.load import load_config
 
-    settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="])
+    settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="], together=False)
     reading, data = local.render(settings)
     if html is not None:
         write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)

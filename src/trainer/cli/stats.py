@@ -43,7 +43,7 @@ def stats(
         from trainer.config.load import load_config
 
         paths = json.dumps([str(file) for file in files])
-        reading = local.read(load_config(config, [f"data.train={paths}", "data.validation="]))
+        reading = local.read(load_config(config, [f"data.train={paths}", "data.validation="], together=False))
         measured = measure_files(files, validation or [], reading.renderer, reading.max_length)
     if output is Format.json:
         print_as_is(json.dumps(measured.to_json(), indent=2))

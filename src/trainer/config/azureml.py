@@ -2,16 +2,24 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from trainer.config.deployment import DeploymentConfig
-from trainer.config.fields import Count, Positive, Section, Text, of_form
+from trainer.config.fields import Count, Positive, Section, Text, of_form, shown_form
 
 # Letters, digits, - and _, as Azure ML names its jobs' experiments.
-Experiment = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,254}$")]
-Size = Annotated[str, Field(strict=True, pattern=r"^[1-9][0-9]*[bkmg]$")]
-Address = Annotated[str, Field(strict=True, pattern=r"^https://[^/@?#]+/?$")]
+EXPERIMENT, SIZE, VAULT, CURRENCY = (
+    r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}", r"[1-9][0-9]*[bkmg]", r"https://[^/@?#]+/?", r"[A-Z]{3}",
+)  # fmt: skip
+Experiment = Annotated[
+    str,
+    shown_form(EXPERIMENT),
+    of_form(EXPERIMENT, "a name of up to 255 letters, digits, - and _ that begins with a letter or digit"),
+]
+Size = Annotated[str, shown_form(SIZE), of_form(SIZE, "a number and its unit, b, k, m or g, such as 16g")]
+Address = Annotated[str, shown_form(VAULT), of_form(VAULT, "an address such as https://NAME.vault.azure.net")]
+Currency = Annotated[str, shown_form(CURRENCY), of_form(CURRENCY, "three capital letters, such as USD")]
 
 # What the SDK takes for a job's environment; other words it refuses only once data has been uploaded.
 Environment = Annotated[
@@ -83,7 +91,7 @@ class AzureMLConfig(Section):
     price_per_hour: Positive | None = None
     """What one machine costs an hour. Default: the Retail Prices API's figure."""
 
-    currency: Annotated[str, Field(strict=True, pattern=r"^[A-Z]{3}$")] = "USD"
+    currency: Currency = "USD"
     """The currency of the quote."""
 
     checkpoints: Literal["all", "none"] = "all"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from trainer.config.fields import Count, Flag, Positive, Section, Text
+from trainer.config.fields import Count, Flag, Length, Positive, Section, Text
 
 
 class DeploymentConfig(Section):
@@ -23,10 +23,10 @@ class DeploymentConfig(Section):
     max_requests: Count = 32
     """Requests at a time on a machine, with `vllm`; more are told to try again. With `score` it is one."""
 
-    max_tokens: Count = 1024
+    max_tokens: Length = 1024
     """The longest answer in tokens, with `score`."""
 
-    max_length: Count | None = None
+    max_length: Length | None = None
     """The longest conversation in tokens that `vllm` keeps room for. Default: what the base can read."""
 
     tool_parser: Text | None = None

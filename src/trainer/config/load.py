@@ -1,6 +1,7 @@
 """A YAML file and `key=value` overrides become a RunConfig, or one error that names every mistake."""
 
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,38 @@ from pydantic import ValidationError
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
 from trainer.config.service import foreign_settings, is_default
+from trainer.config.together import given_settings, idle_settings, was_resolved
 from trainer.config.yaml_source import YamlSource, parse_yaml
-from trainer.errors import ConfigError, quoted, similar
+from trainer.errors import ConfigError, quoted
+
+KINDS: dict[type, str] = {list: "a list", str: "a text", int: "a number", float: "a number"}
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: Path, overrides: Sequence[str] = (), together: bool = True) -> RunConfig:
     """Read `path`, apply overrides such as `training.n_epochs=1`, and validate the whole tree.
+
+    `together` also refuses what would have no effect beside the other settings. A run's own config holds all numbers,
+    chosen or not, so of one only the overrides are looked at.
 
     Raises: ConfigError, with all mistakes of the file and of the overrides.
     """
     source = parse_yaml(_read(path), str(path))
     source.values = {} if source.values is None else source.values
     if not isinstance(source.values, dict):
-        raise ConfigError(f"{path}: holds {type(source.values).__name__}, expected sections such as model: and data:")
+        raise ConfigError(
+            f"{path}: holds {KINDS.get(type(source.values), 'a value')}, expected sections such as model: and data:"
+        )
+    from_file = () if was_resolved(source.values) else tuple(given_settings(source.values))
     origins = dict(_apply(source, overrides))
     try:
         config = RunConfig.model_validate(source.values)
     except ValidationError as error:
         found = describe(error, source.values, lambda at: _place(source, origins, at))
         raise ConfigError(*source.problems, *found) from None
-    if source.problems:
-        raise ConfigError(*source.problems)
+    given = {*from_file, *map(".".join, origins)} if together else set()
+    idle = [f"{_place(source, origins, tuple(name.split('.')))}: {said}" for name, said in idle_settings(config, given)]
+    if problems := [*source.problems, *idle]:
+        raise ConfigError(*problems)
     return config
 
 
@@ -48,12 +60,18 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        siblings = [str(file) for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-        raise ConfigError(f"{path}: no such file, expected a yaml config{similar(str(path), siblings)}") from None
+        raise ConfigError(f"{path}: no such file, expected a yaml config{_meant(path)}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not utf-8, expected utf-8 text") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _meant(path: Path) -> str:
+    """`, did you mean c.yaml?`, of the configs beside it: only names are compared, as all share the folder."""
+    names = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f", did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _apply(source: YamlSource, overrides: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -3,9 +3,9 @@
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator
 
-from trainer.config.fields import Flag, NonNegative, Section, Text, of_form
+from trainer.config.fields import Flag, NonNegative, Section, Text, of_form, shown_form
 
 
 def _day_as_text(value: Any) -> Any:
@@ -13,8 +13,16 @@ def _day_as_text(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
-Version = Annotated[str, Field(strict=True, pattern=r"^\d{4}-\d{2}-\d{2}(-preview)?$"), BeforeValidator(_day_as_text)]
-Variable = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VERSION, VARIABLE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?", r"[A-Za-z_][A-Za-z0-9_]*"
+Version = Annotated[
+    str,
+    shown_form(VERSION),
+    of_form(VERSION, "a date such as 2024-10-21, or 2024-10-21-preview"),
+    BeforeValidator(_day_as_text),
+]
+Variable = Annotated[
+    str, shown_form(VARIABLE), of_form(VARIABLE, "a variable's name: letters, digits and _, no digit first")
+]
 
 Address = Annotated[Text, of_form(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://HOST")]
 

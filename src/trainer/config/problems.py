@@ -34,6 +34,36 @@ FOREIGN_NAMES = {
     "num_train_epochs": "training.n_epochs",
     "lr": "training.learning_rate",
     "optim": "training.optimizer",
+    "optimizer_name": "training.optimizer",
+    "warmup_steps": "training.warmup_ratio (a share of the steps)",
+    "max_steps": "training.n_epochs",
+    "logging_interval": "training.logging_steps",
+    "evaluation_steps": "training.eval_steps",
+    "eval_batch_size": "memory.token_budget (it is planned by itself)",
+    "per_device_eval_batch_size": "memory.token_budget (it is planned by itself)",
+    "train_batch_size": "training.batch_size (conversations per optimizer step)",
+    "gradient_checkpointing": "memory.recompute_layers",
+    "clip_grad_norm": "training.max_grad_norm",
+    "gradient_clipping": "training.max_grad_norm",
+    "random_seed": "training.seed",
+    "weight_decay_rate": "training.weight_decay",
+    "alpha": "lora.lora_alpha",
+    "rank": "lora.r",
+    "dropout": "lora.lora_dropout",
+    "max_len": "data.max_length",
+    "train_dataset": "data.train",
+    "training_file": "data.train",
+    "dataset_path": "data.train",
+    "eval_dataset": "data.validation",
+    "eval_file": "data.validation",
+    "val_file": "data.validation",
+    "model_id": "model.base",
+    "model_name": "model.base",
+    "pretrained_model_name_or_path": "model.base",
+    "bf16": "model.dtype: bfloat16",
+    "fp16": "model.dtype: float16",
+    "torch_dtype": "model.dtype",
+    "run_name": "run.name",
     "lr_scheduler": "training.lr_scheduler_type",
     "micro_batch_size": "training.batch_size (conversations per optimizer step)",
     "per_device_train_batch_size": "training.batch_size (conversations per optimizer step)",
@@ -80,7 +110,13 @@ def _sentence(path: Path, details: list[ErrorDetails]) -> str:
         case "both_set":
             return f"{name}: {first['msg']}"
     expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
-    return f"{name}: is {quoted(first['input'])}, expected {expected}"
+    return f"{name}: is {quoted(first['input'])}, expected {expected}{_as_section(path, first['input'])}"
+
+
+def _as_section(path: Path, value: Any) -> str:
+    """`, such as {base: x}` where the one setting that must be given stands in place of its section."""
+    required = {"model": "base", "data": "train"}.get(".".join(map(str, path)))
+    return f", such as {{{required}: {value}}}" if required and isinstance(value, str) and value else ""
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -92,6 +128,8 @@ def _expected(detail: ErrorDetails) -> str:
             return f"a number above {context['gt']:g}"
         case "greater_than_equal":
             return f"a number of at least {context['ge']:g}"
+        case "less_than_equal":
+            return f"a number of at most {context['le']:,}".removesuffix(".0")
         case "less_than":
             return f"a number below {context['lt']:g}"
         case "int_type" | "int_parsing" | "int_from_float":
@@ -102,8 +140,6 @@ def _expected(detail: ErrorDetails) -> str:
             return "true or false"
         case "string_type":
             return "text (in quotes where it looks like a number)"
-        case "string_pattern_mismatch":
-            return f"text matching {context['pattern']}"
         case "form":
             return str(context["expected"])
         case "string_too_short" | "too_short":

@@ -14,14 +14,22 @@ from trainer.config.azureml import AzureMLConfig
 from trainer.config.fields import (
     Auto,
     Count,
+    Epochs,
     Flag,
     Fraction,
+    Length,
+    Multiplier,
     Name,
     NonNegative,
     NonNegativeCount,
     Positive,
+    Rank,
+    Rate,
     Section,
+    Seed,
+    Suffix,
     Text,
+    Weight,
 )
 from trainer.config.openai import OpenAIConfig
 
@@ -50,10 +58,10 @@ class ModelConfig(Section):
 class LoraSettings(Section):
     """The adapter's shape, in PEFT's names."""
 
-    r: Count = 16
+    r: Rank = 16
     """Rank of the update: more can store more and costs more memory."""
 
-    lora_alpha: Count = 32
+    lora_alpha: Rank = 32
     """The update is scaled by `lora_alpha / r` (by `lora_alpha / sqrt(r)` with `use_rslora`)."""
 
     lora_dropout: Fraction = 0.0
@@ -75,7 +83,7 @@ class DataSource(Section):
     path: Text
     """A chat JSONL file."""
 
-    weight: Positive = 1.0
+    weight: Weight = 1.0
     """How often an epoch uses the file: 2 means every row twice, 0.5 a random half that changes each epoch."""
 
 
@@ -88,7 +96,7 @@ class DataConfig(Section):
     validation: Text | Annotated[list[Text], Field(min_length=1)] | None = None
     """Held-out rows in the same format: they are never trained on and choose the best checkpoint."""
 
-    max_length: Count | Auto = "auto"
+    max_length: Length | Auto = "auto"
     """The longest row in tokens. `auto`: what the model can read."""
 
     on_overlength: Literal["error", "drop", "truncate"] = "error"
@@ -117,20 +125,20 @@ class TrainingConfig(Section):
     method: Literal["sft"] = "sft"
     """`sft`: supervised fine-tuning on the assistant's messages."""
 
-    n_epochs: Count | Auto = "auto"
+    n_epochs: Epochs | Auto = "auto"
     """Passes over the training data. `auto`: 3, more for fewer than 34 rows and fewer for more than 8,333."""
 
     batch_size: Count | Auto = "auto"
     """Conversations per optimizer step, and nothing else: how they are split to fit in memory changes no result. `auto`: a twentieth of the rows, between 1 and 16."""
 
-    learning_rate_multiplier: Positive | Auto = "auto"
+    learning_rate_multiplier: Multiplier | Auto = "auto"
     """The learning rate as a multiple of 2e-4, the usual one for LoRA. `auto`: 1."""
 
-    learning_rate: Positive | None = None
+    learning_rate: Rate | None = None
     """The learning rate itself; give this or the multiplier."""
 
-    seed: NonNegativeCount | Auto = "auto"
-    """Decides the order of the rows and the adapter's first weights. `auto`: 42, so that one config is one result."""
+    seed: Seed | Auto = "auto"
+    """Decides the order of the rows and the adapter's first weights; at most 2^32 - 1. `auto`: 42, so that one config is one result."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """`adamw`, or plain `sgd` without momentum."""
@@ -178,7 +186,7 @@ class TrainingConfig(Section):
     """Checkpoints kept: the newest this many, the best, and the permanent ones."""
 
     save_permanent_steps: Count | None = None
-    """Steps between two checkpoints that are never deleted; `save_steps` can then be small."""
+    """Steps between two checkpoints that are written and never deleted; `save_steps` can then be small."""
 
     early_stopping_patience: Count | None = None
     """Stop after this many measurements in a row without a better validation loss."""
@@ -187,7 +195,7 @@ class TrainingConfig(Section):
     """How much lower the validation loss must be to count as better."""
 
     adapter_from: Literal["best", "last"] = "best"
-    """Which checkpoint becomes the run's adapter: the one with the lowest validation loss, or the last. Without validation data it is the last."""
+    """Which checkpoint becomes the run's adapter: the one with the lowest validation loss, or the last. Without validation data it is the last, and `best` cannot be asked for."""
 
     @model_validator(mode="after")
     def _one_learning_rate(self) -> Self:
@@ -204,7 +212,7 @@ class TrainingConfig(Section):
 class MemoryConfig(Section):
     """How a step is split to fit. It changes the speed and the memory, never the result."""
 
-    token_budget: Count | Auto = "auto"
+    token_budget: Length | Auto = "auto"
     """Tokens that go through the model at a time; what conversations share counts once. `auto`: what the free memory allows."""
 
     recompute_layers: NonNegativeCount | Auto = "auto"
@@ -226,7 +234,7 @@ class EvaluationConfig(Section):
     max_rows: Count | Auto = "auto"
     """At most this many held-out rows, drawn at random with the run's seed. `auto`: as many as hold 50 answers."""
 
-    max_new_tokens: Count | Auto = "auto"
+    max_new_tokens: Length | Auto = "auto"
     """Where an answer is cut off, in tokens. `auto`: half as many again as the longest held-out answer, between 64 and 1,024."""
 
 
@@ -253,7 +261,7 @@ class RunSettings(Section):
     name: Name | None = None
     """The run's name and folder. Default: date and time, base and suffix. An existing run is never overwritten."""
 
-    suffix: Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_-]{1,40}$")] | None = None
+    suffix: Suffix | None = None
     """A word of yours at the end of the default name."""
 
     root: Text = "runs"

@@ -1,5 +1,6 @@
 """YAML text to plain values that remember the line they stand on."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 
 from trainer.errors import ConfigError, quoted
 
+OCTAL = re.compile(r"[-+]?0[0-7_]+")
 MAX_DEPTH = 32
 MAX_NODES = 10_000  # aliases can make a short file expand without end
 
@@ -36,6 +38,11 @@ def parse_yaml(text: str, file: str) -> YamlSource:
     Raises: ConfigError, when the text is not YAML at all.
     """
     source = YamlSource(file)
+    if line := _unmerged(text):
+        raise ConfigError(
+            f"{file}:{line}: a merge that git could not finish, expected yaml; keep one of the two versions, and "
+            "remove the lines of <<<<<<<, ======= and >>>>>>>"
+        )
     try:
         loader = yaml.SafeLoader(text)  # refuses control characters
         root = loader.get_single_node()
@@ -43,10 +50,35 @@ def parse_yaml(text: str, file: str) -> YamlSource:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise ConfigError(f"{place}: not valid yaml: {error.problem or error.context}") from None
+        raise ConfigError(f"{place}: not valid yaml: {_in_words(error, text)}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{file}: not valid yaml: {error}") from None
     return source
+
+
+def _unmerged(text: str) -> int | None:
+    """The line on which git marked two versions, if it did."""
+    lines = text.splitlines()
+    marked = [number for number, line in enumerate(lines, 1) if line.startswith("<<<<<<< ")]
+    return marked[0] if marked and any(line.startswith(">>>>>>> ") for line in lines) else None
+
+
+def _in_words(error: yaml.MarkedYAMLError, text: str) -> str:
+    """What the parser found, as somebody who has never written a parser would say it."""
+    problem = str(error.problem or error.context)
+    if "'\\t'" in problem:
+        return "a tab, expected spaces; replace it by two spaces"
+    if "mapping values are not allowed" in problem:
+        return "a colon where none can be; put the line under its section with two spaces, and quote a text with ': '"
+    if "expected <block end>" in problem:
+        return "a line that is indented unlike those beside it; give all settings of a section the same spaces"
+    if "could not find expected ':'" in problem:
+        return "a line without a colon, expected name: value; add it, or indent the line like the text that it goes on"
+    if "found '<stream end>'" in problem or "unexpected end of stream" in problem:
+        return "it ends inside of a bracket or quote; close it"
+    if text.lstrip().startswith("{") and len(text.strip().splitlines()) > 1 and "'<document start>'" in problem:
+        return "one JSON object a line, as in a data file, expected a config; name the file in it as data.train"
+    return problem
 
 
 class _Builder:
@@ -66,12 +98,21 @@ class _Builder:
         return self._scalar(node)
 
     def _scalar(self, node: yaml.Node) -> Any:
+        kind = str(node.tag).rsplit(":", 1)[-1]
+        if kind in ("int", "float") and ":" in node.value:
+            return node.value  # YAML 1.1 counts in sixties: 1:30 would be 90
+        if kind == "int" and OCTAL.fullmatch(node.value):
+            problem = (
+                f"{quoted(node.value)} is {int(node.value.replace('_', ''), 8)} to YAML 1.1 and another number to "
+                "YAML 1.2; write it without the 0 at its beginning, or in quotes where it is text"
+            )
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         try:
             return self.loader.construct_object(node)
         except yaml.YAMLError:
             raise
         except (ValueError, LookupError, AttributeError, TypeError):  # what `!!int foo` or 2024-13-45 ends in
-            problem = f"{quoted(node.value)} is no value of the type {str(node.tag).rsplit(':', 1)[-1]}"
+            problem = f"{quoted(node.value)} is no value of the type {kind}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from None
 
     def _item(self, node: yaml.Node, path: Path) -> Any:

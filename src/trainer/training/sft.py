@@ -285,7 +285,9 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self.display.step(step, result)
         self._look_for_request()
         stop = last or self.stopped_early or self.ranks.any(self.interrupted or self.request is not None)
-        if new_best or epoch_end or stop or step % self.plan.save_steps == 0:
+        permanent = self.settings.training.save_permanent_steps
+        due = step % self.plan.save_steps == 0 or (permanent is not None and step % permanent == 0)
+        if new_best or epoch_end or stop or due:
             self._save(step)
         self.control.should_training_stop = stop
 
