@@ -26,6 +26,7 @@ from trainer.config import RunConfig
 from trainer.config.problems import field_names
 from trainer.data.packing import Pack
 from trainer.errors import ConfigError, ExitCode, TrainingError
+from trainer.model import threads
 from trainer.runs import Run, control, create_run, find_or_adopt, lock
 from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complete, write
 from trainer.training import fit as fitting
@@ -85,6 +86,23 @@ def test_a_run_stopped_again_and_again_is_still_the_same(settings: Settings, mon
             assert resume(run).exit_code is ExitCode.RESUMABLE
     resume(run)
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
+
+
+def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stopped_run(settings, monkeypatch)
+    assert run.manifest()["num_threads"] == torch.get_num_threads()
+    run.write_manifest(run.manifest() | {"num_threads": 1})
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "_chosen", [2])  # what this machine would take now
+    torch.set_num_threads(2)
+    try:
+        resume(run)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_early_stopping_goes_on_counting(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

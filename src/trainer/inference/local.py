@@ -17,6 +17,7 @@ from trainer.model.adapter import load_adapter
 from trainer.model.device import pick_device, pick_dtype
 from trainer.model.loading import load_model
 from trainer.model.sharding import shard_base
+from trainer.model.threads import choose_threads
 from trainer.runs import Run
 from trainer.training.ranks import Ranks
 
@@ -38,6 +39,7 @@ class TunedModel:
         trained_adapter(run)
         config, base = run.config(), trained_base(run)
         settings, device = config.model, pick_device()
+        choose_threads()
         self.ranks = ranks if ranks and config.memory.shard_base is True else Ranks()
         self.tokenizer = trained_tokenizer(run)
         self.renderer = Renderer(self.tokenizer)

@@ -17,6 +17,7 @@ from types import FrameType
 
 from trainer.child_environment import training_environment
 from trainer.errors import ConfigError, ExitCode
+from trainer.runs.machine import usable_cores
 
 VARIABLE = "TRAINER_PROCESSES"
 PARENT = "TRAINER_PARENT_PIPE"  # its reading end: when the launching process is gone, it has ended
@@ -85,7 +86,7 @@ def _environment(size: int, pipe: int) -> dict[str, str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), PARENT: str(pipe)}
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // size))}
+    threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // size))}
     return threads | training_environment() | meeting
 
 

@@ -16,6 +16,8 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "t
 
 def build_manifest(prepared: Prepared) -> dict[str, Any]:
     """The manifest of a run that is about to start."""
+    import torch
+
     config, data = prepared.config, prepared.data
     return {
         "trainer_version": metadata.version("azure-llm-trainer"),
@@ -42,6 +44,7 @@ def build_manifest(prepared: Prepared) -> dict[str, Any]:
         "dtype": str(prepared.dtype).removeprefix("torch."),
         "attention": prepared.base.attention,
         "device": describe(prepared.device),
+        "num_threads": torch.get_num_threads(),
         "num_processes": prepared.ranks.size,
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},

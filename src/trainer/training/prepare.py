@@ -15,6 +15,7 @@ from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
 from trainer.model.lineage import Parent, find_parent, inherit
 from trainer.model.quantization import adopted
+from trainer.model.threads import choose_threads
 from trainer.training import launch
 from trainer.training.dataset import TrainingData, render_data
 from trainer.training.garbage import all_stays
@@ -73,6 +74,7 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     if data.has_role("developer") and not reading.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
     device = pick_device()
+    choose_threads(ranks.on_machine)
     dtype = pick_dtype(config.model, device, sum(parameter.numel() for parameter in base.skeleton.parameters()))
     counts = Counter(conversation.file for conversation in data.train.conversations)
     num_rows = rows_per_epoch(counts, data.weights)

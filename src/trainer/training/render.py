@@ -6,7 +6,6 @@ when it has done the last one, and this process does as they do: what comes of i
 
 import contextlib
 import multiprocessing
-import os
 import subprocess
 import sys
 from collections import deque
@@ -20,6 +19,7 @@ from trainer.child_environment import harmless_environment
 from trainer.data.conversations import Conversation
 from trainer.data.overlength import Policy, Touched, apply_policy
 from trainer.data.rendering import Example, Renderer, RenderingError
+from trainer.runs.machine import usable_cores
 from trainer.training.tokens import Tokens
 
 PART_ROWS = 200
@@ -67,7 +67,7 @@ class Rendering:
 
 def num_workers(num_rows: int, shared_by: int = 1) -> int:
     """Processes that help with so many rows, where `shared_by` processes of a run share the machine and all render."""
-    cores = len(os.sched_getaffinity(0)) // shared_by
+    cores = usable_cores() // shared_by
     return max(0, min(cores - 1, num_rows // ROWS_A_WORKER, MAX_WORKERS))
 
 

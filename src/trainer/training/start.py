@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from trainer.config.load import dump_config
 from trainer.data.overlength import in_words
+from trainer.model.threads import use_threads
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import Checkpoint, forget_after, newest_complete
@@ -31,6 +32,8 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
     refuse_former(run)
     checkpoint, passed_over = newest_complete(run.checkpoints)
     manifest, now = run.manifest(), fingerprint(prepared)
+    if "num_threads" in manifest:
+        use_threads(manifest["num_threads"])
     before = checkpoint.state()["fingerprint"] if checkpoint else manifest.get("fingerprint", now)
     changes = refuse_changes(before, now, allowed, run.path)
     for reason in passed_over:

@@ -14,6 +14,7 @@ from trainer.inference.client import Sampling
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.refusals import failed
 from trainer.model.device import free_memory_bytes
+from trainer.runs.machine import usable_cores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -125,7 +126,7 @@ def _leave_a_core(model: "PreTrainedModel") -> None:
     import torch
 
     if model.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores() - 1)))
 
 
 def _num_pages(model: "PreTrainedModel", max_length: int, limits: Limits) -> int:

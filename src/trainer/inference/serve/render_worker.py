@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trainer.runs.machine import address_space_bytes
+
 MAX_SECONDS = 2.0  # of processor time for a short request; templates take milliseconds
 BYTES_A_SECOND = 125_000  # more for a long one: tokenizers read at least twice as many
 MAX_WAIT_SECONDS = 60.0  # for one that waits instead of working
@@ -106,7 +108,7 @@ def _prepare(folder: Path) -> tuple[Any, dict[str, Any]]:
 
 
 def _limit_memory() -> None:
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    used = address_space_bytes()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (used + MAX_BYTES, hard))
 
