@@ -11,7 +11,7 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,25 @@ def rendered(num_rows: int) -> dict[str, Any]:
     return results
 
 
+def many_turns(counts: Sequence[int]) -> dict[str, Any]:
+    """Render one row of so many questions and answers, for each of `counts`."""
+    from transformers import AutoTokenizer
+
+    from trainer.data.conversations import Conversation, Message
+    from trainer.data.rendering import Renderer
+    from trainer.model.tiny import tiny_base
+
+    renderer = Renderer(AutoTokenizer.from_pretrained(tiny_base(), trust_remote_code=False))
+    results: dict[str, Any] = {}
+    for count in counts:
+        turns = [(Message("user", f"What is {n}?"), Message("assistant", f"It is {n}.")) for n in range(count)]
+        row = Conversation(tuple(message for turn in turns for message in turn), (), "rows.jsonl", 1)
+        start = time.process_time()
+        num_tokens = sum(len(example.input_ids) for example in renderer.render(row))
+        results[str(count)] = {"cpu_seconds": round(time.process_time() - start, 2), "tokens": num_tokens}
+    return results
+
+
 def peak_memory_bytes() -> int:
     """The most memory that this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
@@ -119,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the file that is checked")
     parser.add_argument("--rendered", type=int, default=10_000, help="rows of each sample file that are rendered")
+    parser.add_argument("--turns", type=int, default=100, help="of one row, which then has 10 and 100 times as many")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are written as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -126,6 +146,7 @@ def main() -> None:
     results = {
         "check": check,
         "render": rendered(arguments.rendered),
+        "turns_of_one_row": many_turns([arguments.turns * factor for factor in (1, 10, 100)]),
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
     }
     text = json.dumps(results, indent=2)

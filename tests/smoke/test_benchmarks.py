@@ -12,11 +12,22 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_data_benchmark_writes_its_results(tmp_path: Path) -> None:
     out = tmp_path / "data.json"
-    command = [sys.executable, "benchmarks/data.py", "--rows", "300", "--rendered", "5", "--out", str(out)]
+    command = [
+        sys.executable,
+        "benchmarks/data.py",
+        "--rows",
+        "300",
+        "--rendered",
+        "5",
+        "--turns",
+        "2",
+        "--out",
+        str(out),
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
     results = json.loads(out.read_text(encoding="utf-8"))
     kept = json.loads((ROOT / "benchmarks" / "results" / "data.json").read_text(encoding="utf-8"))
-    assert results.keys() == kept.keys() == {"check", "render", "versions"}
+    assert results.keys() == kept.keys() == {"check", "render", "turns_of_one_row", "versions"}
     assert (results["check"]["rows"], kept["check"]["rows"]) == (300, 1_000_000)
 
 

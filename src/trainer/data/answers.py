@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.data.chat_template import ChatMessages, ChatTemplate, RenderingError, Tools
 from trainer.data.kept_text import check_answer
+from trainer.data.turns import Turns
 
 MAX_OPENING_CHARS = 100  # of an answer that a prompt can hold: <think> and a line break, in the models there are
 SHOWN_TOKENS = 8  # on each side of a difference
@@ -16,14 +17,18 @@ _QUESTION = {"role": "user", "content": "question"}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A rendering that begins with `prompt` and holds the answer up to `end`, its end marker included."""
+    """A rendering that begins with a prompt up to `begin` and holds the answer up to `end`, its end marker included."""
 
     index: int  # of its message
-    prompt: str
     text: str
+    begin: int
     end: int
     marker: int  # id of the end marker
-    begun: bool  # whether the template writes something between the prompt and the answer's own text
+
+    @property
+    def prompt(self) -> str:
+        """What serving sends."""
+        return self.text[: self.begin]
 
 
 def answer_of(template: ChatTemplate, messages: ChatMessages, tools: Tools) -> Answer:
@@ -39,14 +44,36 @@ def answer_of(template: ChatTemplate, messages: ChatMessages, tools: Tools) -> A
         )
     if not text.startswith(prompt):
         raise RenderingError(f"messages[{index}]: {difference(template, prompt, text)}")
+    return _found(template, message, index, text, len(prompt), len(text), opening=prompt)
+
+
+def answer_in(
+    template: ChatTemplate, message: Mapping[str, Any], index: int, turns: Turns, asked: Turns
+) -> Answer | None:
+    """As `answer_of`, found in one rendering of the whole conversation; None where that does not show it.
+
+    `asked` is the same conversation as a prompt: its end is what serving sends before each answer. Raises:
+    RenderingError.
+    """
+    begin, end = turns.begins.get(index), turns.begins.get(index + 1)
+    if begin is None or end is None or not turns.text.startswith(asked.closing, begin):
+        return None
+    begin += len(asked.closing)
+    if turns.text.find(template.spelled(template.end_marker(message)), begin, end) < 0:
+        return None
+    return _found(template, message, index, turns.text, begin, end, opening=asked.closing)
+
+
+def _found(
+    template: ChatTemplate, message: Mapping[str, Any], index: int, text: str, begin: int, stop: int, opening: str
+) -> Answer:
+    """The answer that begins there and ends before `stop`. Raises: RenderingError."""
     marker = template.end_marker(message)
-    end = text.find(template.spelled(marker), len(prompt))
+    end = text.find(template.spelled(marker), begin, stop)
     if end < 0:
         raise RenderingError(f"messages[{index}]: no end-of-turn token follows the answer")
-    answer, own = text[len(prompt) : end], message["content"]
-    check_answer(answer, message, index, opening=prompt)
-    begun = not own.strip() or not answer.startswith((own, own.strip()))
-    return Answer(index, prompt, text, end + len(template.spelled(marker)), marker, begun)
+    check_answer(text[begin:end], message, index, opening=opening)
+    return Answer(index, text, begin, end + len(template.spelled(marker)), marker)
 
 
 def _opened_by_prompt(template: ChatTemplate, text: str, prompt: str, message: Mapping[str, Any]) -> str | None:

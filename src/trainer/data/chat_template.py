@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import islice, takewhile
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ QUESTION, PROBE = "probe question", "probe answer"
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral's templates demand of the id of a tool call
 _NAMED = re.compile(r"\w")
 _TAG = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
-MAX_KNOWN_TAILS = 256
+MAX_KNOWN_TAILS = 64
 MAX_TOO_MUCH = 3  # conversations that a template may take too much for before it is not run any more
 TOO_MUCH = (
     f"this model's chat template takes more than {MAX_SECONDS:g} seconds or {MAX_BYTES >> 30} GiB for this row, "
@@ -120,25 +120,59 @@ class ChatTemplate:
                     f"this model's tokenizer has no token for {text!r} of an answer; remove it or choose another base"
                 )
 
-    def num_prompt_tokens(self, row: Rendered, prompt: str) -> int | None:
-        """How many tokens of `row` are exactly those of `prompt`, None where `row` does not begin with them.
+    def num_prompt_tokens(self, row: Rendered, length: int) -> int | None:
+        """How many tokens of `row` are exactly those of its first `length` characters as serving tokenises them.
 
-        A tokenizer cuts a text at its added tokens, so what stands before the last one of a prompt need not be
-        tokenised again for every row. For each new ending of a prompt that is held against the whole prompt once.
+        None where the row does not begin with those. A tokenizer cuts a text at its added tokens, so what stands
+        before the last one of a prompt need not be tokenised again for every row. For each new ending of a prompt that
+        is held against the whole prompt once, for as many as are kept.
         """
-        cut = bisect_right(row.offsets, len(prompt), key=itemgetter(1)) - 1
+        cut = bisect_right(row.offsets, length, key=itemgetter(1)) - 1
         while cut > 0 and row.ids[cut] not in self._added_ids:
             cut -= 1
-        tail = prompt[row.offsets[cut][0] :] if cut >= 0 else prompt
-        known = self._tails.get(tail)
+        at_added = cut >= 0 and row.ids[cut] in self._added_ids
+        tail = row.text[row.offsets[cut][0] if at_added else 0 : length]
+        known = self._tails.get(tail) if at_added else None
+        if known is None and at_added and len(self._tails) >= MAX_KNOWN_TAILS:
+            known = self.tokenise(tail).ids
         if known is not None and row.ids[cut : cut + len(known)] == known:
             return cut + len(known)
-        ids = self.tokenise(prompt).ids
+        ids = self.tokenise(row.text[:length]).ids
         if row.ids[: len(ids)] != ids:
             return None
-        if cut >= 0 and row.ids[cut] in self._added_ids and len(self._tails) < MAX_KNOWN_TAILS:
+        if at_added and len(self._tails) < MAX_KNOWN_TAILS:
             self._tails[tail] = ids[cut:]
         return len(ids)
+
+    def continuation(self, prompt: Sequence[int], text: str, begin: int) -> list[int] | None:
+        """The ids with which a model goes on from `prompt`, the first `begin` characters of `text`, to its end.
+
+        The rest is tokenised behind an added token, so that it is no beginning of a text either. None where the two
+        parts would not be read as `text`: a tokenizer may put a space before each piece.
+        """
+        whole = self._decoded(self.tokenise(text).ids)
+        for before in self._separators:
+            rest = self.tokenise(before + text[begin:])
+            if before and rest.offsets[0] != (0, len(before)):
+                continue
+            ids = rest.ids[1:] if before else rest.ids
+            if self._decoded([*prompt, *ids]) == whole:
+                return ids
+        return None
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @cached_property
+    def _separators(self) -> list[str]:
+        """An added token that takes nothing from the text beside it, and nothing."""
+        added = self.tokenizer.added_tokens_decoder
+        plain = (
+            token
+            for token in sorted(self._special_ids & added.keys())
+            if not (added[token].lstrip or added[token].rstrip)
+        )
+        return [*(self.spelled(token) for token in islice(plain, 1)), ""]
 
     @cached_property
     def _added_ids(self) -> frozenset[int]:

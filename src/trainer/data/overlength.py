@@ -42,25 +42,52 @@ def apply_policy(
     a row that is still too long is an error.
     """
     num_tokens = longest(examples)
-    if num_tokens <= max_length:
-        return examples, None
+    return (
+        (examples, None)
+        if num_tokens <= max_length
+        else too_long(conversation, num_tokens, renderer, max_length, policy)
+    )
+
+
+def too_long(
+    conversation: Conversation, num_tokens: int, renderer: Renderer, max_length: int, policy: Policy
+) -> tuple[list[Example], Touched]:
+    """What becomes of a row that has so many tokens."""
     if policy == "drop":
         return [], Touched(conversation.place, num_tokens, "dropped")
-    if policy == "truncate":
-        for shorter in shortened(conversation):
-            fitting = renderer.render(shorter)
-            if longest(fitting) <= max_length:
-                return fitting, Touched(conversation.place, num_tokens, "truncated")
+    if policy == "truncate" and (found := shortened(conversation, renderer, max_length)):
+        return found[1], Touched(conversation.place, num_tokens, "truncated")
     return [], Touched(conversation.place, num_tokens, "error")
 
 
-def shortened(conversation: Conversation) -> list[Conversation]:
-    """The conversation without its first turn, its first two, and so on, as long as something is trained."""
+def shortened(
+    conversation: Conversation, renderer: Renderer, max_length: int
+) -> tuple[Conversation, list[Example]] | None:
+    """The conversation without as few of its first turns as it takes to fit, and its examples; None if nothing fits.
+
+    Halving finds how many: the more turns are removed, the shorter is what is left.
+    """
     head, turns = split_turns(conversation.messages)
-    shorter = [(*head, *(message for turn in turns[start:] for message in turn)) for start in range(1, len(turns))]
-    return [
-        replace(conversation, messages=messages) for messages in shorter if any(message.trained for message in messages)
-    ]
+    last = max((number for number, turn in enumerate(turns) if any(m.trained for m in turn)), default=0)
+    fitting: tuple[Conversation, list[Example]] | None = None
+    fewest, most = 1, last
+    while fewest <= most:
+        removed = (fewest + most) // 2
+        rest = (message for turn in turns[removed:] for message in turn)
+        shorter = replace(conversation, messages=(*head, *rest))
+        examples = _within(shorter, renderer, max_length)
+        if examples is None:
+            fewest = removed + 1
+        else:
+            fitting, most = (shorter, examples), removed - 1
+    return fitting
+
+
+def _within(conversation: Conversation, renderer: Renderer, max_length: int) -> list[Example] | None:
+    if renderer.num_tokens_beyond(conversation, max_length) is not None:
+        return None
+    examples = renderer.render(conversation)
+    return examples if longest(examples) <= max_length else None
 
 
 def split_turns(messages: Sequence[Message]) -> tuple[list[Message], list[list[Message]]]:

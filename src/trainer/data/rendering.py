@@ -10,16 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.answers import Answer, answer_of, difference
+from trainer.data.answers import Answer, answer_in, answer_of, difference
 from trainer.data.chat_template import ChatMessages, ChatTemplate, Tools
 from trainer.data.chat_template import RenderingError as RenderingError
 from trainer.data.conversations import Conversation, Message
-from trainer.data.kept_text import check_kept, left_out, texts_of, texts_of_tools
+from trainer.data.kept_text import check_kept, left_out, probe_text, probes_in, texts_of, texts_of_tools
+from trainer.data.turns import TurnFinder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE_INDEX = -100  # torch's cross_entropy ignores this label
+MANY_ANSWERS = 8  # of one row: from here on it pays to look for them in one rendering
+MAX_CHARACTERS = 100_000_000  # to render for one row, answer by answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +68,56 @@ class Renderer:
         if not trained:
             raise RenderingError("no message is trained, expected an assistant message of weight 1; add one")
         self._check_tools(messages[: trained[0] + 1], tools)
-        answers = [answer_of(self.template, messages[: index + 1], tools) for index in trained]
+        answers = self._answers(messages, tools, trained)
         ends_trained = trained[-1] == len(messages) - 1
         whole = answers[-1].text if ends_trained else self.template.text(messages, tools)
-        if all(whole.startswith(answer.text[: answer.end]) for answer in answers):
+        if all(answer.text is whole or whole.startswith(answer.text[: answer.end]) for answer in answers):
             self._check_texts(messages, tools, whole, ends_trained)
-            if example := self._example(whole, answers):
-                return [example]
+            example, apart = self._example(whole, answers)
+            return [*([example] if len(apart) < len(answers) else []), *map(self._example_in_two, apart)]
         for answer in answers:
             self._check_texts(messages[: answer.index + 1], tools, answer.text, ends_trained=True)
-        return [self._example(answer.text, [answer]) or self._example_in_two(answer) for answer in answers]
+        return [self._example_alone(answer) for answer in answers]
+
+    def num_tokens_beyond(self, conversation: Conversation, max_length: int) -> int | None:
+        """Tokens up to the last trained answer of a row with many, where those are more than `max_length`.
+
+        So a row that will not fit is known before each of its answers is looked at. Raises: RenderingError.
+        """
+        trained = [index for index, message in enumerate(conversation.messages) if message.trained]
+        if len(trained) < MANY_ANSWERS:
+            return None
+        messages = [self.template.adapt(as_object(message)) for message in conversation.messages[: trained[-1] + 1]]
+        text = answer_of(self.template, messages, [dict(tool) for tool in conversation.tools] or None).text
+        num_tokens = len(self.template.tokenise(text).ids) if len(text.encode()) > max_length else 0
+        return num_tokens if num_tokens > max_length else None
+
+    def _answers(self, messages: list[dict[str, Any]], tools: Tools, trained: Sequence[int]) -> list[Answer]:
+        """All trained answers, from one rendering where that shows them. Raises: RenderingError."""
+        answers: dict[int, Answer] = {}
+        if len(trained) >= MANY_ANSWERS:
+            whole = self.template.text(messages, tools)
+            answers = self._answers_in_one(messages, tools, trained, whole)
+            num_characters = (len(trained) - len(answers)) * len(whole)
+            if num_characters > MAX_CHARACTERS:
+                raise RenderingError(
+                    f"{len(trained):,} answers are trained, and this model's chat template may write the history of "
+                    f"each anew: {num_characters:,} characters to render, expected at most {MAX_CHARACTERS:,}; "
+                    "split the row, or give its earlier answers weight 0"
+                )
+        for index in trained:
+            if index not in answers:
+                answers[index] = answer_of(self.template, messages[: index + 1], tools)
+        return [answers[index] for index in trained]
+
+    def _answers_in_one(
+        self, messages: list[dict[str, Any]], tools: Tools, trained: Sequence[int], whole: str
+    ) -> dict[int, Answer]:
+        found = TurnFinder(self.tokenizer).find(messages, tools)
+        if found is None or found[0].text != whole:
+            return {}
+        answers = {index: answer_in(self.template, messages[index], index, *found) for index in trained}
+        return {index: answer for index, answer in answers.items() if answer is not None}
 
     def prompt_ids(self, messages: ChatMessages, tools: Tools = None) -> list[int]:
         """What serving sends to the model: the messages and the generation prompt."""
@@ -92,33 +135,38 @@ class Renderer:
 
     # Tokens and labels
 
-    def _example(self, text: str, answers: Sequence[Answer]) -> Example | None:
-        """A rendering that holds all `answers`, None where its tokens do not begin with those that serving sends."""
+    def _example(self, text: str, answers: Sequence[Answer]) -> tuple[Example, list[Answer]]:
+        """A rendering that holds all `answers`, and those before which its tokens are not those that serving sends."""
         row = self.template.tokenise(text)
         labels = [IGNORE_INDEX] * len(row.ids)
+        apart: list[Answer] = []
         for answer in answers:
-            begin = self.template.num_prompt_tokens(row, answer.prompt)
+            begin = self.template.num_prompt_tokens(row, answer.begin)
             if begin is None:
-                return None
+                apart.append(answer)
+                continue
             end = row.ids.index(answer.marker, begin) + 1
             self.template.check_known(row, begin, end)
             labels[begin:end] = row.ids[begin:end]
-        return Example(tuple(row.ids), tuple(labels))
+        return Example(tuple(row.ids), tuple(labels)), apart
+
+    def _example_alone(self, answer: Answer) -> Example:
+        example, apart = self._example(answer.text, [answer])
+        return self._example_in_two(answer) if apart else example
 
     def _example_in_two(self, answer: Answer) -> Example:
-        """Prompt and answer tokenised apart, as serving does, where it is the template that makes their tokens one.
+        """Prompt and answer tokenised apart, as serving does, where the tokenizer would make their tokens one.
 
-        Qwen 3.5's prompt ends with <think> and a line break, and its template goes on with another one. What an
-        author writes there is refused, since it can be written differently. Raises: RenderingError.
+        Qwen 3.5's prompt ends with <think> and a line break, and its template goes on with another one; an answer of
+        an author may begin with spaces or a line break. The history of a later answer is text again.
+
+        Raises: RenderingError.
         """
-        marker = self.template.spelled(answer.marker)
-        rest = self.template.tokenise(marker + answer.text[len(answer.prompt) :])
-        if not answer.begun or rest.offsets[0] != (0, len(marker)):
+        prompt, text = self.template.tokenise(answer.prompt).ids, answer.text[: answer.end]
+        tail = self.template.continuation(prompt, text, answer.begin)
+        if tail is None:
             raise RenderingError(f"messages[{answer.index}]: {difference(self.template, answer.prompt, answer.text)}")
-        prompt, tail = self.template.tokenise(answer.prompt).ids, rest.ids[1:]
-        end = tail.index(answer.marker) + 1
-        labels = [IGNORE_INDEX] * len(prompt) + tail[:end] + [IGNORE_INDEX] * (len(tail) - end)
-        return Example((*prompt, *tail), tuple(labels))
+        return Example((*prompt, *tail), (*[IGNORE_INDEX] * len(prompt), *tail))
 
     # What the template leaves out: only the shape of a conversation matters, so that each shape is rendered once
 
@@ -138,11 +186,12 @@ class Renderer:
         shape = (_shape(messages), bool(tools), ends_trained)
         if shape in self._complete_shapes:
             return
-        before = [{**m, "content": f"probe-{i}-text"} if m["content"] else m for i, m in enumerate(messages[:-1])]
+        before = [{**m, "content": probe_text(i)} if m["content"] else m for i, m in enumerate(messages[:-1])]
         marked = [*before, messages[-1]]
         text = answer_of(self.template, marked, tools).text if ends_trained else self.template.text(marked, tools)
+        kept = probes_in(text)
         for index, message in enumerate(before):
-            if message["content"] and not message.get("tool_calls") and f"probe-{index}-text" not in text:
+            if message["content"] and not message.get("tool_calls") and probe_text(index) not in kept:
                 raise RenderingError(left_out(index, str(message["role"])))
         self._complete_shapes.add(shape)
 

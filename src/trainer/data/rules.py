@@ -430,8 +430,9 @@ _TOKEN_RULES = (
         "TEMPLATE",
         "the model's chat template renders the row exactly",
         "What is trained must be what serving sends and what the model should answer, token for token. A message that "
-        "the template drops or rewrites, text that spells a control token, and an answer whose first token the "
-        "tokenizer joins with the prompt are refused. Needs the model: told by train and its --check.",
+        "the template drops or rewrites and text that spells a control token are refused, and a row of so many answers "
+        "that a template which looks at the whole conversation would render it without end. Needs the model: told by "
+        "train --check, and by data check --config, which can part such rows out.",
         "do what the message says",
         "rows.jsonl:1: TEMPLATE: messages[0].content holds '<|im_end|>', a control token of this model; "
         "remove or respell it",
@@ -441,7 +442,7 @@ _TOKEN_RULES = (
         "LENGTH",
         "a row is no longer than data.max_length",
         "data.on_overlength may be set to drop such rows or to shorten them by whole turns from the oldest on, which "
-        "is counted and listed. Needs the model: told by train and its --check.",
+        "is counted and listed. Needs the model: told by train --check, and by data check --config.",
         "raise data.max_length, or set data.on_overlength to drop or truncate",
         "rows.jsonl:1: LENGTH: has 2,526 tokens, expected at most 2048",
         only="local",

@@ -17,7 +17,7 @@ from threading import Thread
 
 from trainer.child_environment import harmless_environment
 from trainer.data.conversations import Conversation
-from trainer.data.overlength import Policy, Touched, apply_policy
+from trainer.data.overlength import Policy, Touched, apply_policy, too_long
 from trainer.data.rendering import Example, Renderer, RenderingError
 from trainer.runs.machine import usable_cores
 from trainer.training.tokens import Tokens
@@ -54,8 +54,7 @@ class Rendering:
         for conversation in conversations:
             examples: list[Example] = []
             try:
-                examples = self.renderer.render(conversation)
-                examples, note = apply_policy(conversation, examples, self.renderer, self.max_length, self.policy)
+                examples, note = self._fit(conversation)
             except RenderingError as error:
                 problems.append(f"{conversation.place}: TEMPLATE: {error}")
                 note = None
@@ -63,6 +62,13 @@ class Rendering:
                 touched.append(note)
             rows.append(examples)
         return Rendered(Tokens.of(rows), problems, touched)
+
+    def _fit(self, conversation: Conversation) -> tuple[list[Example], Touched | None]:
+        num_tokens = self.renderer.num_tokens_beyond(conversation, self.max_length)
+        if num_tokens is not None:
+            return too_long(conversation, num_tokens, self.renderer, self.max_length, self.policy)
+        examples = self.renderer.render(conversation)
+        return apply_policy(conversation, examples, self.renderer, self.max_length, self.policy)
 
 
 def num_workers(num_rows: int, shared_by: int = 1) -> int:

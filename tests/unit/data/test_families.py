@@ -1,6 +1,5 @@
 """Real template families: masks that were read by eye, and the equalities that hold for every row of every family."""
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -86,21 +85,29 @@ def ids(made: Renderer, messages: list[dict[str, Any]], tools: Any, prompt: bool
     )
 
 
-def answers_of(conversation: Conversation, examples: list[Example]) -> Iterator[tuple[Example, list[int]]]:
-    """Each example with the numbers of the messages that are trained in it."""
-    trained = [index for index, message in enumerate(conversation.messages) if message.trained]
-    groups = [trained] if len(examples) == 1 else [[index] for index in trained]
-    yield from zip(examples, groups, strict=True)
+def answers_of(made: Renderer, conversation: Conversation, examples: list[Example]) -> list[tuple[Example, list[int]]]:
+    """Each example with the numbers of the messages that are trained in it: those whose prompt it goes on from."""
+    messages, tools = sent(made, conversation)
+    groups: list[list[int]] = [[] for _ in examples]
+    for index in (index for index, message in enumerate(conversation.messages) if message.trained):
+        length = len(prompt := ids(made, messages[:index], tools, prompt=True))
+        found = [
+            number
+            for number, example in enumerate(examples)
+            if list(example.input_ids[:length]) == prompt and example.labels[length] != IGNORE_INDEX
+        ]
+        assert found, f"messages[{index}] is trained nowhere"
+        groups[found[-1]].append(index)
+    return list(zip(examples, groups, strict=True))
 
 
 def check_equalities(made: Renderer, conversation: Conversation, examples: list[Example]) -> None:
     """Supervised are the tokens between each prompt that serving sends and the end marker, and no others."""
     messages, tools = sent(made, conversation)
-    for example, answers in answers_of(conversation, examples):
+    for example, answers in answers_of(made, conversation, examples):
         expected = [IGNORE_INDEX] * len(example.input_ids)
         for index in answers:
             prompt = ids(made, messages[:index], tools, prompt=True)
-            assert list(example.input_ids[: len(prompt)]) == prompt
             ends = [at for at in range(len(prompt), len(expected)) if example.input_ids[at] in made.end_markers]
             expected[len(prompt) : ends[0] + 1] = example.input_ids[len(prompt) : ends[0] + 1]
         assert list(example.labels) == expected
@@ -127,7 +134,7 @@ def test_ids_are_those_of_the_chat_template(name: str, case: str) -> None:
     made, conversation = renderer(name), CASES[case]
     examples = renderer(name).render(CASES[case])
     messages, tools = sent(made, conversation)
-    for example, answers in answers_of(conversation, examples):
+    for example, answers in answers_of(made, conversation, examples):
         whole = messages if len(examples) == 1 else messages[: answers[-1] + 1]
         assert (list(example.input_ids) == ids(made, whole, tools)) == ((name, case) not in REBUILT)
 

@@ -198,22 +198,23 @@ def joining_tokenizer() -> "PreTrainedTokenizerFast":
     return PreTrainedTokenizerFast(tokenizer_object=pieces, eos_token="<|im_end|>", chat_template=CHATML)
 
 
-JOINED = (
-    "messages[1]: the prompt that serving sends is not how this row begins; the tokenizer joins the end of the prompt "
-    "with the beginning of the answer; begin it differently; at token 20 serving sends "
-    "['s', 's', 'i', 's', 't', 'a', 'n', 't', '\\n'] and the row has "
-    "['s', 's', 'i', 's', 't', 'a', 'n', 't', '\\n\\n', 'o', 'k', '<|im_end|>', '\\n']"
-)
-
-
-def test_an_answer_whose_first_token_is_joined_with_the_prompt_is_refused_with_the_tokens() -> None:
-    with pytest.raises(RenderingError) as caught:
-        Renderer(joining_tokenizer()).render(talk(("user", "hi"), ("assistant", "\nok")))
-    assert str(caught.value) == JOINED
+def test_an_answer_that_the_tokenizer_joins_with_the_prompt_is_tokenised_apart_as_serving_does() -> None:
+    made = Renderer(joining_tokenizer())
+    conversation = talk(
+        ("user", "hi"), ("assistant", "\nok"), ("user", "so"), ("assistant", "yes"), ("user", "a"), ("assistant", "b")
+    )
+    turns = [{"role": message.role, "content": message.content or ""} for message in conversation.messages]
+    inline, apart = made.render(conversation)
+    assert supervised_text(made, inline) == "yes<|im_end|>b<|im_end|>"
+    assert list(inline.input_ids) == made.tokenizer.apply_chat_template(turns, return_dict=False)
+    prompt = made.prompt_ids(turns[:1])
+    answer = made.tokenizer("\nok<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert list(apart.input_ids) == prompt + answer
+    assert list(apart.labels) == [IGNORE_INDEX] * len(prompt) + answer
 
 
 def test_every_row_is_held_against_serving_and_each_that_differs_is_named() -> None:
-    rows = [("hi", "\nok" if number in (1, 3, 4) else "ok") for number in range(6)]
+    rows = [("hi", "<|im_end|>" if number in (1, 3, 4) else "ok") for number in range(6)]
     conversations = [
         replace(talk(("user", question), ("assistant", answer)), line=number + 1)
         for number, (question, answer) in enumerate(rows)
@@ -221,7 +222,8 @@ def test_every_row_is_held_against_serving_and_each_that_differs_is_named() -> N
     report = DataReport(conversations, [], [], rows=6, validation_rows=0)
     with pytest.raises(DataError) as caught:
         render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), Renderer(joining_tokenizer()), 2048)
-    assert caught.value.problems == tuple(f"rows.jsonl:{line}: TEMPLATE: {JOINED}" for line in (2, 4, 5))
+    reason = "messages[1].content holds '<|im_end|>', a control token of this model; remove or respell it"
+    assert caught.value.problems == tuple(f"rows.jsonl:{line}: TEMPLATE: {reason}" for line in (2, 4, 5))
 
 
 def test_a_template_that_doubles_the_bos_is_refused() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.config.schema import EvaluationConfig, RunConfig
 from trainer.data.checks import DataReport, check_files
 from trainer.data.conversations import Conversation
-from trainer.data.overlength import Touched, longest, shortened
+from trainer.data.overlength import Touched, shortened
 from trainer.data.rendering import Renderer
 from trainer.data.sources import sha256_of
 from trainer.errors import ConfigError
@@ -126,5 +126,6 @@ def _as_trained(row: Row, touched: Sequence[Touched], renderer: Renderer, max_le
     """The row without the turns that `data.on_overlength: truncate` removed."""
     if row.conversation.place not in {note.place for note in touched}:
         return row
-    shorter = shortened(row.conversation)
-    return replace(row, conversation=next(c for c in shorter if longest(renderer.render(c)) <= max_length))
+    found = shortened(row.conversation, renderer, max_length)
+    assert found is not None  # the row was truncated, so that it fits
+    return replace(row, conversation=found[0])
