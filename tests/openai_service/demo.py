@@ -81,7 +81,8 @@ def _run(made: World, words: list[str]) -> int:
 def _environment(made: World) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "OPENAI_"))}
     return own | {name: value for name, value in made.environment.items() if name != "HOME"} | {
-        "TRAINER_TIMEOUT_SECONDS": "30"
+        "TRAINER_TIMEOUT_SECONDS": "30",
+        "TERM": os.environ.get("TERM", "dumb") if sys.stdout.isatty() else "dumb",  # no colors in a file
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from trainer.errors import ConfigError, ExitCode, TrainerError
 
 P = ParamSpec("P")
 
+PACKAGE = "azure-llm-trainer"
 PIPE_WIDTH = 120  # columns where the output is no terminal
 MIN_BYTES_FOR_A_BAR = 20_000_000  # about two seconds
 
@@ -30,6 +31,19 @@ for console in (out, err):
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
 Root = Annotated[Path, typer.Option("--root", envvar="TRAINER_RUNS", help="The folder that holds the runs.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print_as_is(f"{PACKAGE} {metadata.version(PACKAGE)}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and leave.")
+]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or folder.")]
 
 

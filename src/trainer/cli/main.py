@@ -3,6 +3,7 @@
 import typer
 
 from trainer.cli import chat, config, control, data, deploy, evaluate, export, models, runs, serve
+from trainer.cli.console import Version
 from trainer.cli.narrow_output import widen_output
 from trainer.cli.train import resume as resume_command
 from trainer.cli.train import train as train_command
@@ -19,6 +20,13 @@ trainer_app = typer.Typer(
     context_settings=SETTINGS,
     pretty_exceptions_enable=False,
 )
+
+
+@trainer_app.callback()
+def _about(version: Version = False) -> None:
+    """Take what stands before a command."""
+
+
 trainer_app.command(name="train")(train_command)
 trainer_app.command(name="resume")(resume_command)
 trainer_app.command(name="pause")(control.pause)

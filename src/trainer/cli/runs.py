@@ -73,8 +73,7 @@ def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
         _plot(title, columns, results)
     _print_section("last measurements", _last_values(results))
     _print_section("made from", _origin(found.manifest()))
-    out.print("\n[bold]settings[/]")
-    out.print((found.path / "config.yaml").read_text(encoding="utf-8").rstrip(), markup=False)
+    _print_section(f"settings that are no defaults; all of them: {found.path / 'config.yaml'}", _settings(found))
     out.print("\n[bold]files[/]")
     for path in sorted(found.path.iterdir()):
         size = (
@@ -207,6 +206,31 @@ def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _settings(run: Run) -> dict[str, Any]:
+    """What says something about this run: no defaults, and nothing of backends that it did not use."""
+    from trainer.config.service import is_default
+
+    try:
+        config = run.config()
+    except ConfigError:
+        return {"": "the file is damaged"}
+    others = {"azureml", "openai"} - {run.backend}
+    return {
+        f"{section}.{name}": _plain(getattr(getattr(config, section), name))
+        for section in type(config).model_fields
+        if section not in others
+        for name in type(getattr(config, section)).model_fields
+        if not is_default(config, section, name)
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As it stands in the file."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(exclude_defaults=True)
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def _outcomes(overlength: list[dict[str, Any]]) -> str:
     """What became of rows over data.max_length."""
     counts = Counter(note["outcome"] for note in overlength)
@@ -216,7 +240,7 @@ def _outcomes(overlength: list[dict[str, Any]]) -> str:
 
 def _print_section(title: str, values: dict[str, Any]) -> None:
     if values:
-        out.print(f"\n[bold]{title}[/]")
+        out.print(f"\n[bold]{escape(clean(title))}[/]")
         width = max(map(len, values))
         for name, value in values.items():
             out.print(f"  {name:<{width}}  {clean(str(value))}", markup=False)

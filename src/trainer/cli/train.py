@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.console import Debug, Root, RunName, command, err, out, say
+from trainer.cli.console import Debug, Root, RunName, Version, command, err, out, say
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 from trainer.training.interrupt import Interruption
@@ -46,6 +46,7 @@ def train(
     ] = False,
     allow_change: AllowChange = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money.")] = False,
+    version: Version = False,
     root: Root = Path("runs"),
     debug: Debug = False,
 ) -> int:
