@@ -24,6 +24,7 @@ class Interruption:
         self.signal: int | None = None
         self._stop: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
+        self._terminals = _terminals()
 
     @property
     def exit_code(self) -> ExitCode:
@@ -52,7 +53,7 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            _leave_terminal()
+            _leave(self._terminals)
         if self.signal is None and self._stop is not None:
             self.signal = number
             self._stop()
@@ -61,10 +62,14 @@ class Interruption:
         raise KeyboardInterrupt
 
 
-def _leave_terminal() -> None:
+def _terminals() -> list[int]:
+    """Which of the outputs are a terminal; one that is gone would deny it."""
+    return [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None and stream.isatty()]
+
+
+def _leave(terminals: list[int]) -> None:
     """The terminal is gone, and printing to it would fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.__stdout__, sys.__stderr__):
-        if stream is not None and stream.isatty():
-            os.dup2(nowhere, stream.fileno())
+    for number in terminals:
+        os.dup2(nowhere, number)
     os.close(nowhere)
