@@ -21,7 +21,7 @@ SMALL = (*TINY, "data.train=data/starter.jsonl", "data.validation=")
 BAD_INPUT = 2
 
 
-def command(*words: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+def command(*words: str, answer: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a program from the repository's folder, without a network."""
     program, *arguments = words
     unwanted = ("FORCE_COLOR", "TRAINER_RUNS", "WORLD_SIZE")
@@ -29,7 +29,7 @@ def command(*words: str, answer: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [BIN / program, *arguments],
         cwd=ROOT,
-        env=environment | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1"},
+        env=environment | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1"} | variables,
         input=answer,
         capture_output=True,
         text=True,
@@ -232,6 +232,29 @@ def test_a_root_that_is_a_file_is_refused(tmp_path):
     assert refusal("train", *SMALL, f"run.root={taken}")[-1] == (
         f"error: run.root: {str(taken)!r} is a file, expected a folder; choose another"
     )
+
+
+ROOTS = {  # words and TRAINER_RUNS
+    "the variable": ([], "{}"),
+    "the option before the variable": (["--root", "{}"], "elsewhere"),
+    "the setting before the variable": (["run.root={}"], "elsewhere"),
+}
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_one_rule_says_where_runs_are_kept(stopped, name):
+    words, variable = ROOTS[name]
+    root = str(stopped.path.parent)
+    words = [word.format(root) for word in words]
+    done = command("train", *SMALL, *words, "run.name=stopped", TRAINER_RUNS=variable.format(root))
+    assert done.returncode == BAD_INPUT
+    assert f"run.name: 'stopped' exists in {root!r}" in done.stderr
+
+
+def test_two_roots_on_the_command_line_are_refused():
+    assert refusal("train", *SMALL, "--root", "a", "run.root=b") == [
+        "error: --root: is 'a' beside run.root=b, expected one; remove one"
+    ]
 
 
 def test_a_run_name_that_exists_is_refused(finished):

@@ -111,7 +111,9 @@ def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
 
 def launch_detached(run: Run) -> int:
     """Train a run that has been created, in a process of its own that outlives this one; returns its pid."""
-    run.set_status("queued")
+    if run.state != "succeeded":
+        run.answer()  # a request to a process that is gone
+        run.set_status("queued", error=None)
     command = [sys.executable, "-m", "trainer", "train", "--resume", str(run.path)]
     with (run.path / "output.log").open("ab") as log:
         process = subprocess.Popen(
@@ -122,6 +124,7 @@ def launch_detached(run: Run) -> int:
             start_new_session=True,
             env=training_environment(),
         )
+    run.launched(process.pid)
     return process.pid
 
 

@@ -16,9 +16,10 @@ from trainer.runs import Run, find_folder, find_run
 from trainer.runs import list_runs as runs_below
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.ledger import Ledger
-from trainer.runs.lock import holder, in_use
+from trainer.runs.lock import holder, in_use, locked
 from trainer.runs.ownership import refuse_removal
-from trainer.runs.pending import pending_note
+from trainer.runs.pending import is_worked_on, pending_note
+from trainer.runs.process import is_here
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
 LEVEL_COLORS = {"warning": "yellow", "error": "red"}
@@ -95,7 +96,7 @@ def logs(
     found = find_run(run, root)
     shown = 0
     while True:
-        over = refreshed(found).state not in ACTIVE and holder(found.path) is None
+        over = refreshed(found).state not in ACTIVE and not is_worked_on(found)
         events = list(found.events())
         for event in events[shown:]:
             color = LEVEL_COLORS.get(event["level"], "default")
@@ -143,8 +144,15 @@ def delete(
     refuse_removal(found.path)
     if found.state in ("running", "validating_files"):
         raise ConfigError(f"run {found.name!r}: is {found.state}, expected a stopped run; stop its process first")
+    if found.is_launched:
+        raise ConfigError(
+            f"run {found.name!r}: is about to be trained in the background; first: trainer cancel {found.path}"
+        )
     if (owner := holder(found.path)) is not None:
-        raise in_use(found.path, owner)
+        if is_here(owner):
+            raise in_use(found.path, owner)
+        with locked(found.path, say):  # another machine's process is watched for a sign of life
+            pass
     if billing := Ledger(found.path).billing():
         kept = ", ".join(f"{entry.thing.kind} {entry.thing.key}" for entry in billing)
         raise ConfigError(

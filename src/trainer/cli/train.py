@@ -25,6 +25,7 @@ AllowChange = Annotated[
 
 @command
 def train(
+    context: typer.Context,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. training.n_epochs=1.")
     ] = None,
@@ -64,7 +65,7 @@ def train(
 
     from trainer.config.load import load_config
 
-    settings = load_config(config, overrides or [])
+    settings = _rooted(context, load_config(config, overrides or []), overrides or [], root)
     if auto_resume and settings.run.name is None:
         raise ConfigError("--auto-resume: the run has no name, expected one that stays the same; set run.name")
     if auto_resume and detach and settings.backend.kind == "local":  # elsewhere it is how a script submits once
@@ -78,6 +79,20 @@ def train(
         return train_remotely(settings, check, detach, auto_resume, yes)
 
     return _stoppable(lambda: _train_here(settings, check, preview, detach, auto_resume, allow_change or []))
+
+
+def _rooted(context: typer.Context, settings: "RunConfig", overrides: list[str], root: Path) -> "RunConfig":
+    """The settings with the folder that holds the runs: --root, else run.root, else TRAINER_RUNS, else runs.
+
+    Raises: ConfigError, when the command line names two.
+    """
+    source = context.get_parameter_source("root")
+    is_option = source is not None and source.name == "COMMANDLINE"
+    if is_option and any(text.startswith("run.root=") for text in overrides) and Path(settings.run.root) != root:
+        raise ConfigError(f"--root: is {str(root)!r} beside run.root={settings.run.root}, expected one; remove one")
+    if not is_option and "root" in settings.run.model_fields_set:
+        return settings
+    return settings.model_copy(update={"run": settings.run.model_copy(update={"root": str(root)})})
 
 
 def _train_here(
@@ -116,12 +131,15 @@ def resume(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings to change; see --allow-change.")
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Go on in the background; see trainer logs --follow.")
+    ] = False,
     allow_change: AllowChange = None,
     root: Root = Path("runs"),
     debug: Debug = False,
 ) -> int:
     """Go on with a stopped run; the same as train --resume RUN."""
-    return _resume(find_run(run, root), overrides or [], allow_change or [])
+    return _resume(find_run(run, root), overrides or [], allow_change or [], detach)
 
 
 def _stoppable(work: Callable[[], int]) -> int:

@@ -265,7 +265,7 @@ class RunSettings(Section):
     """A word of yours at the end of the default name."""
 
     root: Text = "runs"
-    """The folder that holds the runs."""
+    """The folder that holds the runs. `--root` of a command wins over it, and it over the variable TRAINER_RUNS."""
 
 
 class RunConfig(Section):

@@ -25,13 +25,16 @@ def cancel(run: Run, wait_seconds: float) -> bool:
     """
     if run.state in ("succeeded", "failed", "cancelled"):
         raise ConfigError(f"run {run.name!r}: is {run.state}, expected one that has not ended")
-    if run.state == "paused":
+    if run.state != "paused":
+        run.ask("cancel")
+        if not _has_stopped(run, wait_seconds):
+            return False
+    if run.state == "paused":  # nobody is there to answer
         with locked(run.path, lambda message: None):
+            run.answer()
             run.set_status("cancelled", finished_at=now())
             run.event("cancelled")
-        return True
-    run.ask("cancel")
-    return _has_stopped(run, wait_seconds)
+    return True
 
 
 def _has_stopped(run: Run, wait_seconds: float) -> bool:

@@ -1,8 +1,8 @@
 """One process at a time writes a run: a lock file that its owner keeps alive and that outlives no one.
 
 The lock works wherever creating a file fails if the file exists, network mounts included. An owner on this host is
-asked for by its process; one on another host is watched: it counts up a beat in the file, and an owner whose beat
-stands still is dead. No clock is compared with another machine's.
+asked for by its process; one on another host, or in another container, is watched: it counts up a beat in the file, and
+an owner whose beat stands still is dead. No clock is compared with another machine's.
 """
 
 import contextlib
@@ -96,7 +96,8 @@ def _is_held(path: Path, found: dict[str, Any], report: Callable[[str], None]) -
     if found and is_here(found):
         return is_alive(found)
     if found:
-        report(f"waiting {PATIENCE_SECONDS:.0f} s for a sign of life of process {found['pid']} on {found['host']!r}")
+        owner = f"process {found.get('pid')} on {found.get('host')!r}"
+        report(f"waiting {PATIENCE_SECONDS:.0f} s for a sign of life of {owner}")
     # A lock that cannot be read is just being written, or was cut short by a crash: it gets the same time.
     until = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < until:

@@ -23,7 +23,7 @@ TEMPLATES = "additional_chat_templates"  # a folder of transformers' tokenizers
 FILES = frozenset(
     {
         MARKER, "config.yaml", "status.json", "manifest.json", "events.jsonl", "results.csv", "metrics.jsonl",
-        "lock.json", "request.json", "output.log", "ledger.jsonl", "azureml.json", "job.yml",
+        "lock.json", "process.json", "request.json", "output.log", "ledger.jsonl", "azureml.json", "job.yml",
     }
 )  # fmt: skip
 FOLDERS = {  # and the names in them

@@ -7,25 +7,37 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    """Host, pid and start time: together they name a process even after its pid is used again."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "pid_started": _started(os.getpid())}
+    """What names this process even after its pid is used again, and on a folder that other machines share."""
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> dict[str, Any]:
+    """Host, pid and start time of a process of ours; boot and pid namespace, without which a pid means nothing."""
+    named = {"host": socket.gethostname(), "pid": pid, "pid_started": _started(pid)} | _surroundings()
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def is_here(owner: dict[str, Any]) -> bool:
-    """Whether the process is, or was, one of this host."""
-    return owner.get("host") == socket.gethostname()
+    """Whether the process is, or was, one that can be asked for by its pid: of this host, boot and pid namespace.
+
+    Containers may share a host's name and a folder, and see none of each other's processes.
+    """
+    return owner.get("host") == socket.gethostname() and all(
+        owner.get(key, value) == value for key, value in _surroundings().items()
+    )
 
 
 def is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the process still runs. One on another host cannot be asked, and counts as alive."""
+    """Whether the process still runs. One that cannot be asked for counts as alive, but not one of an earlier boot."""
     if not is_here(owner):
-        return True
-    pid = int(owner.get("pid") or 0)
+        boot = _surroundings()["boot_id"]
+        return owner.get("host") != socket.gethostname() or owner.get("boot_id", boot) == boot
+    pid = number_of(owner.get("pid"))
     if pid <= 0:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass
@@ -40,3 +52,26 @@ def _started(pid: int) -> str | None:
         return None
     fields = stat.rpartition(")")[2].split()  # from field 3 of proc(5) on; the command name may hold spaces
     return "" if fields[0] == "Z" else fields[19]
+
+
+def number_of(value: object) -> int:
+    """A pid of a file that a person or a fault may have changed; 0 where it is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0
+
+
+def _surroundings() -> dict[str, str | None]:
+    return {"boot_id": _read("/proc/sys/kernel/random/boot_id"), "pid_namespace": _pid_namespace()}
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None
+
+
+def _pid_namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None

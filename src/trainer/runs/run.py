@@ -6,6 +6,7 @@ manifest.json    data, base model, versions, hardware;          events.jsonl    
 results.csv      loss and token accuracy by step                metrics.jsonl   everything else that is measured
 checkpoints/     resumable states by step                       adapter/        the result, in PEFT's format
 lock.json        the process that writes, while it does         output.log      what a run in the background printed
+process.json     the process of a run in the background         request.json    pause or cancel, until it is answered
 report/          base and tuned model on held-out rows, as a page and as JSON
 ledger.jsonl     what the run has created at a service, and what of it still bills
 .azure-llm-trainer   the sign that train made this folder, so that it may be deleted
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainer.errors import ConfigError, similar
 from trainer.runs import files
 from trainer.runs.ownership import MARKER, SIGN, foreign, in_short, is_run
-from trainer.runs.process import is_alive, this_process
+from trainer.runs.process import is_alive, process_of, this_process
 from trainer.runs.removal import beside, remove, sweep
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ State = Literal["validating_files", "queued", "running", "paused", "succeeded", 
 Level = Literal["info", "warning", "error"]
 
 CONFIG = "config.yaml"
+LAUNCHED = "process.json"
 
 # The fine-tuning service's own columns, so that one reader serves every backend.
 RESULT_COLUMNS = (
@@ -93,10 +95,25 @@ class Run:
     def status(self) -> dict[str, Any]:
         """The last status written; a run on this machine whose process is gone is reported as paused."""
         status = {"state": "queued"} | files.read_record(self.path / "status.json")
-        is_here = status.get("backend", "local") == "local"
-        if is_here and status["state"] in ("running", "validating_files") and not is_alive(status):
+        if status.get("backend", "local") == "local" and self._is_abandoned(status):
             status["state"] = "paused"
         return status
+
+    def _is_abandoned(self, status: dict[str, Any]) -> bool:
+        """Whether the process that should move the run on is gone."""
+        if status["state"] in ("running", "validating_files"):
+            return not is_alive(status)
+        return status["state"] == "queued" and "pid" in status and not (is_alive(status) or self.is_launched)
+
+    def launched(self, pid: int) -> None:
+        """Note the process in the background that is to execute the run; it writes the status itself."""
+        files.write_json(self.path / LAUNCHED, process_of(pid))
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether a process in the background is at the run, or about to be."""
+        process = files.read_record(self.path / LAUNCHED)
+        return bool(process) and is_alive(process)
 
     @property
     def backend(self) -> str:

@@ -1,9 +1,11 @@
 """The lock of a run: one process at a time, none after its death."""
 
+import itertools
 import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from trainer.errors import ConfigError
 from trainer.runs import lock
+from trainer.runs.files import write_whole
 from trainer.runs.lock import NAME, holder, locked
 from trainer.runs.process import this_process
 
@@ -95,6 +98,35 @@ def test_a_living_owner_on_another_host_is_recognised_by_its_beat(tmp_path: Path
         lock.is_here = before
         process.kill()
         process.join()
+
+
+@pytest.mark.parametrize("other", [{"pid_namespace": "pid:[1]"}, {"boot_id": "another"}])
+def test_a_lock_of_another_container_is_not_stolen_while_it_beats(tmp_path: Path, other: dict[str, str]) -> None:
+    """Same host name, and a pid that nobody has here."""
+    path, beats = tmp_path / NAME, threading.Event()
+    owner = this_process() | {"pid": 2**22 + 1, "token": "theirs"} | other
+
+    def beat() -> None:
+        for number in itertools.count():
+            write_whole(path, json.dumps(owner | {"beat": number}))
+            if beats.wait(0.1):
+                return
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    while not path.exists():
+        time.sleep(0.01)
+    try:
+        with pytest.raises(ConfigError, match=f"in use by process {2**22 + 1}"), locked(tmp_path, silent):
+            pass
+        assert json.loads(path.read_text())["token"] == "theirs"
+    finally:
+        beats.set()
+        heart.join()
+    told: list[str] = []
+    with locked(tmp_path, told.append):
+        pass
+    assert len(told) == 1
 
 
 def test_an_owner_that_was_suspended_learns_that_it_lost_the_lock(tmp_path: Path) -> None:

@@ -158,7 +158,24 @@ def test_a_running_run_whose_process_lives_is_running(run):
     assert run.state == "running"
 
 
-@pytest.mark.parametrize("state", ["running", "validating_files"])
+def test_a_queued_run_waits_for_the_process_that_was_launched_for_it(run):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.launched(child.pid)
+    run.set_status("queued", pid=2**22 + 1)
+    assert (run.state, run.is_launched) == ("queued", True)
+    child.communicate()
+    assert (run.state, run.is_launched) == ("paused", False)
+
+
+@pytest.mark.parametrize("pid", ["1", None, -1, 0, 2**70, True, [], "x"])
+def test_a_pid_that_is_no_number_is_no_process(run, pid):
+    run.set_status("running")
+    status = json.loads((run.path / "status.json").read_text())
+    (run.path / "status.json").write_text(json.dumps(status | {"pid": pid}))
+    assert run.state == "paused"
+
+
+@pytest.mark.parametrize("state", ["queued", "running", "validating_files"])
 def test_a_run_whose_process_is_gone_is_paused(run, state):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -189,12 +206,22 @@ def test_a_run_of_another_process_that_lives_is_running(run):
     assert run.state == "paused"
 
 
+def test_a_process_of_another_container_is_not_asked_for_by_its_pid(run):
+    run.set_status("running", pid=2**22 + 1, pid_namespace="pid:[1]")
+    assert run.state == "running"
+
+
+def test_a_process_from_before_this_host_was_booted_is_gone(run):
+    run.set_status("running", boot_id="0")
+    assert run.state == "paused"
+
+
 def test_a_run_on_another_host_is_taken_at_its_word(run):
     run.set_status("running", host=f"not-{socket.gethostname()}", pid=1, pid_started="0")
     assert run.state == "running"
 
 
-@pytest.mark.parametrize("state", ["queued", "paused", "succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("state", ["paused", "succeeded", "failed", "cancelled"])
 def test_a_state_without_a_process_stays_when_the_process_is_gone(run, state):
     run.set_status(state, pid=2**22 + 1)
     assert run.state == state

@@ -28,7 +28,7 @@ from trainer.runs import Run, files
 
 MAX_TRIES = 5  # a step that did not fit is planned finer and tried again at once
 FILES = "files.json"
-NOT_BROUGHT_HOME = frozenset({"lock.json", "request.json", "output.log"})
+NOT_BROUGHT_HOME = frozenset({"lock.json", "process.json", "request.json", "output.log"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

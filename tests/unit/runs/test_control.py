@@ -1,0 +1,70 @@
+"""Stopping a run from outside tells the truth, also where nobody is there to answer."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands import performed
+from trainer.config.schema import RunConfig
+from trainer.runs import Run, create_run
+from trainer.runs.control import cancel
+
+GONE = 2**22 + 1
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    values = {
+        "model": {"base": "builtin:tiny"},
+        "data": {"train": "a.jsonl"},
+        "run": {"name": "one", "root": str(tmp_path)},
+    }
+    return create_run(RunConfig.model_validate(values))
+
+
+def test_a_run_whose_process_died_before_it_began_is_cancelled_at_once(run: Run) -> None:
+    run.set_status("queued", pid=GONE)
+    run.ask("pause")
+    assert cancel(run, 0)
+    assert (run.state, run.asked()) == ("cancelled", None)
+
+
+def test_a_run_whose_process_dies_while_it_is_asked_is_cancelled(run: Run) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.launched(child.pid)
+    run.set_status("queued", pid=GONE)
+
+    def die() -> None:
+        while run.asked() != "cancel":
+            time.sleep(0.01)
+        child.communicate()
+
+    killer = threading.Thread(target=die)
+    killer.start()
+    assert cancel(run, 60)
+    killer.join()
+    assert (run.state, run.asked()) == ("cancelled", None)
+
+
+def test_following_a_run_whose_process_died_ends_and_says_where_to_look(run: Run) -> None:
+    run.launched(GONE)
+    run.set_status("queued", pid=GONE)
+    done = performed(("logs", str(run.path), "--follow"), lambda: 0.0)
+    assert done.code == 0
+    assert "its process ended before training began; see " in done.err
+    listed = performed(("runs", "--root", str(run.path.parent)), lambda: 0.0).out
+    assert ("paused" in listed, "queued" in listed) == (True, False)
+
+
+def test_a_run_that_is_about_to_begin_in_the_background_is_not_deleted(run: Run) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.launched(child.pid)
+    run.set_status("queued", pid=GONE)
+    done = performed(("delete", str(run.path), "--yes"), lambda: 0.0)
+    assert (done.code, run.path.exists()) == (2, True)
+    child.communicate()
+    assert performed(("delete", str(run.path), "--yes"), lambda: 0.0).code == 0
