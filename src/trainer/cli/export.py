@@ -27,6 +27,14 @@ def export(
     max_drift: Annotated[
         float | None, typer.Option(min=0, help="Accept this much drift instead, in nats a token.", metavar="NATS")
     ] = None,
+    accept_loss: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Accept a merged model that is worse by this much, in drift and in validation loss, in nats a token.",
+            metavar="NATS",
+        ),
+    ] = None,
     root: Root = Path("runs"),
     debug: Debug = False,
 ) -> None:
@@ -36,6 +44,8 @@ def export(
     """
     if dtype is not None and not merge:
         raise ConfigError("--dtype: given without --merge, expected with it; an adapter keeps its number format")
+    if accept_loss is not None and not merge:
+        raise ConfigError("--accept-loss: given without --merge, expected with it; an adapter loses nothing")
     found = find_run(run, root)
 
     from trainer.inference.output_folder import refuse_output
@@ -45,18 +55,24 @@ def export(
     refuse_output(output, num_bytes=0)
 
     from trainer.backends import local  # imports torch: what can be told without it has been told
-    from trainer.inference.export import export_run
+    from trainer.inference.export import Accepted, export_run
 
     local.be_quiet()
-    _show(export_run(found, output, merge, dtype, max_drift, say))
+    _show(export_run(found, output, merge, dtype, Accepted(max_drift, accept_loss), say))
 
 
 def _show(result: "Export") -> None:
-    drift, change, accepted = result.drift, result.change, result.bounds.mean_kl
+    drift, change, bounds = result.drift, result.change, result.bounds
+    say(f"format   {result.dtype}, {result.num_bytes / 1e6:,.0f} MB of weights")
     say(f"rows     {drift.num_answers} of {result.rows}")
-    say(f"drift    {drift.mean_kl:.1e} nats a token, accepted {accepted:.0e}; tuning changed {change.mean_kl:.1e}")
+    say(
+        f"drift    {drift.mean_kl:.1e} nats a token, accepted {bounds.mean_kl:.2g}; tuning changed {change.mean_kl:.1e}"
+    )
     say(f"tokens   {drift.num_same_choice} of {drift.num_tokens} have the same first choice")
-    say(f"answers  {drift.num_same_answers} of {drift.num_answers} are the same")
-    if result.loss is not None:
-        say(f"loss     {result.loss.measured:.4f} on the validation rows, in training {result.loss.recorded:.4f}")
+    say(f"answers  {drift.num_same_answers} of {drift.num_answers} are the same ({drift.same_answers:.0%})")
+    if losses := result.losses:
+        say(
+            f"loss     {losses.export:.4f} on the validation rows, the run in {result.dtype} {losses.run:.4f}: "
+            f"{losses.change:+.4f}, accepted {bounds.loss:+g}; in training {losses.recorded:.4f}"
+        )
     out.print(str(result.folder), markup=False)

@@ -16,11 +16,11 @@ model = AutoModelForCausalLM.from_pretrained("{folder}", dtype="{dtype}")
 """
 # By way of PeftModel: transformers' own loading of adapters leaves the magnitudes of DoRA out, with a warning only.
 ADAPTER = """\
-from peft import PeftModel
+from peft import {peft}
 from transformers import AutoModelForCausalLM, AutoTokenizer{imports}
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
-base = AutoModelForCausalLM.from_pretrained("{base}", {arguments})
+base = AutoModelForCausalLM.from_pretrained({base}, {arguments})
 model = PeftModel.from_pretrained(base, "{folder}")
 """
 ASKING = """\
@@ -75,14 +75,21 @@ def loading(run: Run, base: Base, folder: str, merged: bool, dtype: str) -> str:
     if merged:
         return MERGED.format(folder=folder, dtype=dtype)
     arguments, imports = [f'dtype="{dtype}"'], ""
+    # A folder is read from adapter_config.json, which has to name it: a card is for others, who need not know it.
+    source, peft = f'PeftConfig.from_pretrained("{folder}").base_model_name_or_path', "PeftConfig, PeftModel"
     if base.from_hub:
+        source, peft = f'"{base.source}"', "PeftModel"
         arguments.append(f'revision="{base.revision}"')
     quantization = run.config().model.quantization
     if quantization != "none":
         imports = ", BitsAndBytesConfig"
         arguments.append(f"quantization_config=BitsAndBytesConfig({_bitsandbytes(quantization, dtype)})")
-    source = base.source if base.from_hub else Path(base.source).resolve()
-    return ADAPTER.format(folder=folder, base=source, arguments=", ".join(arguments), imports=imports)
+    return ADAPTER.format(folder=folder, base=source, arguments=", ".join(arguments), imports=imports, peft=peft)
+
+
+def _public_name(base: Base) -> str:
+    """The base's name, without the path to a folder of this machine."""
+    return Path(base.source).resolve().name if Path(base.name).is_dir() else base.name
 
 
 def _bitsandbytes(quantization: str, dtype: str) -> str:
@@ -103,7 +110,7 @@ def _metadata(base: Base, merged: bool) -> str:
 
     stated = license_of(base)
     card = ModelCardData(
-        base_model=base.name,
+        base_model=_public_name(base),
         library_name="transformers" if merged else "peft",
         license=stated.license,
         license_name=stated.name,
@@ -145,7 +152,7 @@ def _license_sentence(base: Base) -> str:
     stated = license_of(base)
     name = (stated.license == "other" and stated.name) or stated.license
     return (
-        f"The license of the base {base.name}: {name}{f' ({stated.link})' if stated.link else ''}. "
+        f"The license of the base {_public_name(base)}: {name}{f' ({stated.link})' if stated.link else ''}. "
         "Its terms hold for this model too, and those of the training data come on top.\n"
     )
 
@@ -154,8 +161,12 @@ def _origin(run: Run, base: Base, merged: bool, dtype: str) -> Iterator[str]:
     config, identity = run.config(), run.manifest()["base"]
     kind = "DoRA" if config.lora.use_dora else "LoRA"
     form = f"merged into the weights, {dtype}" if merged else "as an adapter"
-    yield f"{base.name}, fine-tuned with {kind} (rank {config.lora.r}) by azure-llm-trainer; {form}.\n"
-    pinned = {"base": base.name, "revision": identity["revision"], "sha256 of its weights": identity["weights_sha256"]}
+    yield f"{_public_name(base)}, fine-tuned with {kind} (rank {config.lora.r}) by azure-llm-trainer; {form}.\n"
+    pinned = {
+        "base": _public_name(base),
+        "revision": identity["revision"],
+        "sha256 of its weights": identity["weights_sha256"],
+    }
     quantization = config.model.quantization
     pinned["quantized in training"] = None if quantization == "none" else quantization
     yield from _table(("", ""), [(name, f"`{value}`") for name, value in pinned.items() if value is not None])
@@ -179,12 +190,13 @@ def _metrics(run: Run) -> Iterator[tuple[str, str]]:
 def _parity_cells(parity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     drift, change = parity["drift"], parity["fine_tuning_change"]
     yield "rows", str(parity["rows"])
-    yield "mean divergence, nats a token", f"{drift['mean_kl']:.1e} (accepted: {parity['bounds']['mean_kl']:.0e})"
+    yield "mean divergence, nats a token", f"{drift['mean_kl']:.1e} (accepted: {parity['bounds']['mean_kl']:.2g})"
     yield "what the fine-tuning changed, nats a token", f"{change['mean_kl']:.1e}"
     yield "same most likely token", f"{drift['num_same_choice']} of {drift['num_tokens']}"
     yield "same greedy answer", f"{drift['num_same_answers']} of {drift['num_answers']}"
     if loss := parity["valid_loss"]:
-        yield "validation loss, in training and now", f"{loss['recorded']:.4f}, {loss['measured']:.4f}"
+        yield f"validation loss of the trained model, computed in {parity['dtype']}", f"{loss['run']:.4f}"
+        yield "validation loss of this one", f"{loss['export']:.4f} ({loss['export'] - loss['run']:+.4f})"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:

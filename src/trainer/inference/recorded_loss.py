@@ -1,48 +1,80 @@
-"""The validation loss that training recorded for the adapter, measured once more on another form of the model."""
+"""The validation loss: as training recorded it for the adapter, and of other forms of the model on the same rows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.data.conversations import read_conversations
 from trainer.data.overlength import apply_policy
 from trainer.data.rendering import Example, Renderer
 from trainer.data.sources import sha256_of
+from trainer.inference.parity import Bounds
 from trainer.inference.trained import trained_tokenizer
 from trainer.runs import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-EXACT, ROUNDED = 1e-4, 0.02  # accepted difference in nats: float32; 16 bits and quantized
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The same rows' loss, in nats a token."""
+
+    recorded: float  # as training wrote it into results.csv, in the number format that was trained in
+    run: float  # of the trained model, computed in the number format of the export
+    export: float
+
+    @property
+    def change(self) -> float:
+        """What the export loses against the trained model."""
+        return self.export - self.run
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def problems(self, bounds: Bounds) -> list[str]:
+        """What exceeds the bounds."""
+        found = []
+        if not self.change <= bounds.loss:  # also where it is NaN
+            found.append(
+                f"the validation loss rises by {self.change:.4f}, from {self.run:.4f} to {self.export:.4f}, expected "
+                f"by at most {bounds.loss:g}"
+            )
+        if not abs(self.run - self.recorded) <= bounds.recorded_loss:
+            found.append(
+                f"the validation loss of the trained model is {self.run:.4f} and was {self.recorded:.4f} when it was "
+                f"trained, expected at most {bounds.recorded_loss:g} between them"
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
-class LossPair:
-    """The same rows' loss, in nats a token: as training wrote it into results.csv, and measured now."""
+class Recorded:
+    """A loss of training and the examples that it was measured on."""
 
-    recorded: float
-    measured: float
-    accepted: float
+    loss: float
+    examples: tuple[Example, ...]
 
-    def problems(self) -> list[str]:
-        """The difference, where it is more than accepted."""
-        if abs(self.measured - self.recorded) <= self.accepted:
-            return []
-        found = f"the validation loss is {self.measured:.4f} and was {self.recorded:.4f} when the adapter was trained"
-        return [f"{found}, expected at most {self.accepted:g} between them"]
+    def measured(self, model: "PreTrainedModel") -> float:
+        """The loss of `model` on the same examples."""
+        import torch
+
+        from trainer.training.loss import plain_sums
+
+        with torch.inference_mode():
+            nll = sum(float(plain_sums(model, example).nll) for example in self.examples)
+        return nll / sum(example.num_supervised for example in self.examples)
 
 
-def recorded_and_measured(run: Run, model: "PreTrainedModel", exact: bool) -> LossPair | None:
-    """Both losses, or None where training recorded none or its validation data is gone."""
+def recorded_loss(run: Run) -> Recorded | None:
+    """The adapter's own, or None where training recorded none or its validation data is gone."""
     step = run.status().get("adapter_step")
     recorded = next((row["valid_loss"] for row in run.results() if row["step"] == step and "valid_loss" in row), None)
     files = [entry for entry in run.manifest()["data"] if entry["role"] == "validation"]
     if recorded is None or not all(_unchanged(entry["path"], entry["sha256"]) for entry in files):
         return None
-    measured = _loss(model, list(_examples(run)))
-    return LossPair(recorded, measured, EXACT if exact else ROUNDED)
+    return Recorded(recorded, tuple(_examples(run)))
 
 
 def _unchanged(path: str, digest: str) -> bool:
@@ -65,13 +97,3 @@ def _examples(run: Run) -> Iterator[Example]:
             kept, _ = apply_policy(conversation, rendered, renderer, config.data.max_length, config.data.on_overlength)
             num_rows += bool(kept)
             yield from kept
-
-
-def _loss(model: "PreTrainedModel", examples: list[Example]) -> float:
-    import torch
-
-    from trainer.training.loss import plain_sums
-
-    with torch.inference_mode():
-        nll = sum(float(plain_sums(model, example).nll) for example in examples)
-    return nll / sum(example.num_supervised for example in examples)

@@ -12,11 +12,12 @@ from trainer.data.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.inference.parity import Bounds, Drift, Observation, drift
 from trainer.inference.probes import MAX_TOKENS, Rows, probes_of, request_of, rows_of
+from trainer.inference.recorded_loss import Losses
 from trainer.runs import Run
 
 SAME = Drift(10, 0.0, 0.0, 0.0, 10, 2, 2, 0.0)
 CHANGE = replace(SAME, mean_kl=1.0)
-BOUNDS = Bounds(mean_kl=0.1, greedy_gap=0.5)
+BOUNDS = Bounds(mean_kl=0.1, greedy_gap=0.5, loss=0.02, recorded_loss=0.1)
 
 
 def said(*rows: list[float], answers: list[list[int]] | None = None) -> Observation:
@@ -54,14 +55,14 @@ def test_an_answer_that_ends_earlier_is_not_the_same() -> None:
 def test_what_is_not_finite_is_never_accepted() -> None:
     broken = replace(said([0.5, 0.5]), logprobs=[torch.tensor([[float("nan"), float("nan")]])])
     found = drift(said([0.5, 0.5]), broken)
-    assert len(found.problems(Bounds(float("inf"), float("inf")), CHANGE)) == 2
+    assert len(found.problems(replace(BOUNDS, mean_kl=float("inf"), greedy_gap=float("inf")), CHANGE)) == 2
 
 
 @pytest.mark.parametrize(
     ("found", "problems"),
     [
         (replace(SAME, mean_kl=0.1), []),
-        (replace(SAME, mean_kl=0.2), ["drift is 2.00e-01 nats a token, expected at most 1e-01"]),
+        (replace(SAME, mean_kl=0.2), ["drift is 2.00e-01 nats a token, expected at most 0.1"]),
         (replace(SAME, greedy_gap=0.5, num_same_answers=1), []),
         (
             replace(SAME, greedy_gap=0.51, num_same_answers=1),
@@ -82,6 +83,47 @@ def test_drift_may_not_undo_half_of_what_was_learned() -> None:
     assert (
         problem == "drift is 6.00e-03 nats a token where the fine-tuning changed 1.00e-02, expected at most 50% of that"
     )
+
+
+def test_an_accepted_loss_is_accepted_in_drift_answers_and_loss_alike() -> None:
+    found = replace(SAME, mean_kl=0.2, greedy_gap=3.0, num_same_answers=0)
+    losses = Losses(recorded=1.0, run=1.0, export=1.2)
+    accepting = BOUNDS.accepting(max_drift=None, loss=0.21)
+    assert (found.problems(accepting, CHANGE), losses.problems(accepting)) == ([], [])
+    both = BOUNDS.accepting(max_drift=0.15, loss=0.21)
+    assert found.problems(both, CHANGE) == ["drift is 2.00e-01 nats a token, expected at most 0.15"]
+    assert BOUNDS.accepting(max_drift=0.3, loss=None) == replace(BOUNDS, mean_kl=0.3)
+
+
+def test_half_of_what_was_learned_must_be_kept_whatever_loss_is_accepted() -> None:
+    (problem,) = replace(SAME, mean_kl=0.6).problems(BOUNDS.accepting(None, 9.0), CHANGE)
+    assert "where the fine-tuning changed 1.00e+00, expected at most 50% of that" in problem
+
+
+@pytest.mark.parametrize(
+    ("losses", "problems"),
+    [
+        (Losses(recorded=1.0, run=1.05, export=1.06), []),
+        (Losses(recorded=1.0, run=1.0, export=0.5), []),
+        (
+            Losses(recorded=1.0, run=1.05, export=1.08),
+            ["the validation loss rises by 0.0300, from 1.0500 to 1.0800, expected by at most 0.02"],
+        ),
+        (
+            Losses(recorded=1.0, run=1.2, export=1.2),
+            [
+                "the validation loss of the trained model is 1.2000 and was 1.0000 when it was trained, "
+                "expected at most 0.1 between them",
+            ],
+        ),
+    ],
+)
+def test_a_merge_is_held_against_the_run_in_its_own_number_format(losses: Losses, problems: list[str]) -> None:
+    assert losses.problems(BOUNDS) == problems
+
+
+def test_a_loss_that_is_not_finite_is_never_accepted() -> None:
+    assert len(Losses(1.0, 1.0, float("nan")).problems(BOUNDS.accepting(None, 99.0))) == 1
 
 
 def test_an_adapter_that_changes_nothing_is_merged_exactly() -> None:

@@ -1,0 +1,95 @@
+"""What a run's export is held against: the trained model, computed in the number format of the export.
+
+Like is compared with like. What the number format itself changes in the trained model is not what the export did to it.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainer.data.rendering import Renderer
+from trainer.inference.parity import Drift, Observation, drift, observe
+from trainer.inference.probes import Probe, probes_of, rows_of
+from trainer.inference.recorded_loss import Losses, Recorded, recorded_loss
+from trainer.inference.trained import stop_ids, trained_tokenizer, with_stops
+from trainer.model.adapter import load_adapter
+from trainer.model.base import Base
+from trainer.model.device import free_memory_bytes, pick_device
+from trainer.model.loading import load_model
+from trainer.model.quantization import adopted
+from trainer.runs import Run
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import GenerationConfig, PreTrainedModel
+
+FREE_SHARE = 0.8  # of a GPU's free memory that a model's weights may take
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What the trained model says, and how far its base is from it."""
+
+    probes: list[Probe]
+    rows: str
+    stops: list[int]
+    generation: "GenerationConfig"
+    said: Observation
+    change: Drift
+    recorded: Recorded | None
+    loss: float | None  # on the examples of `recorded`
+
+    def held_against(self, model: "PreTrainedModel") -> tuple[Drift, Losses | None]:
+        """How far `model` is from the trained one."""
+        found = drift(self.said, observe(model, self.probes, self.stops))
+        if self.recorded is None or self.loss is None:
+            return found, None
+        return found, Losses(self.recorded.loss, self.loss, self.recorded.measured(model))
+
+
+def reference(run: Run, base: Base, dtype: str) -> Reference:
+    """Ask the base in the form in which it was trained, quantized where it was, with the adapter on."""
+    tokenizer, rows, recorded = trained_tokenizer(run), rows_of(run), recorded_loss(run)
+    renderer = Renderer(tokenizer)
+    probes = probes_of(rows, renderer)
+    model = load_adapter(trained_form(run, base, dtype), run.adapter).eval()
+    generation = model.generation_config
+    stops = stop_ids(renderer.end_markers, tokenizer.eos_token_id, generation.eos_token_id)
+    said = observe(model, probes, stops)
+    loss = recorded.measured(model) if recorded else None
+    with model.disable_adapter():
+        before = observe(model, probes, stops)
+    generation = with_stops(generation, stops, tokenizer.pad_token_id)
+    return Reference(probes, rows.source, stops, generation, said, drift(said, before), recorded, loss)
+
+
+def trained_form(run: Run, base: Base, dtype: str) -> "PreTrainedModel":
+    """The base as the run loaded it, computing in `dtype`."""
+    import torch
+
+    settings = run.config().model
+    device = pick_device() if is_quantized(run, base) else place_for(weight_bytes(base, dtype))
+    return load_model(base, settings, device, getattr(torch, dtype))
+
+
+def is_quantized(run: Run, base: Base) -> bool:
+    """Whether the run, or the base itself, stores weights in fewer bits than it computes with."""
+    return adopted(run.config().model, base.config).quantization != "none"
+
+
+def weight_bytes(base: Base, dtype: str) -> int:
+    """The size of the unquantized model."""
+    import torch
+
+    item: torch.dtype = getattr(torch, dtype)
+    num_weights: int = sum(parameter.numel() for parameter in base.skeleton.parameters())
+    return num_weights * item.itemsize
+
+
+def place_for(num_bytes: int) -> "torch.device":
+    """The GPU where weights of this size fit, else the CPU."""
+    import torch
+
+    device = pick_device()
+    if device.type == "cuda" and num_bytes > FREE_SHARE * free_memory_bytes(device):
+        return torch.device("cpu")
+    return device
