@@ -102,8 +102,8 @@ def pages(made: Make) -> dict[str, str]:
     rows = [f"{HOSTILE} {number}" for number in range(8)]
     first, second = (made(f"run-{i}", [f"{HOSTILE} {i} {n}" for n in range(8)], right=rows,
                           device=HOSTILE) for i in range(2))  # fmt: skip
-    write_report(first, result(first, rows, rows, prompt=HOSTILE) | {"notes": [HOSTILE], "files": [HOSTILE]})
-    write_report(second, result(second, rows, rows, prompt=HOSTILE))
+    write_report(first, result(first, rows, rows, prompt=HOSTILE) | {"notes": [HOSTILE], "files": [HOSTILE]}, True)
+    write_report(second, result(second, rows, rows, prompt=HOSTILE), True)
     write_comparison([first, second], first.path / "both.html")
     return {"report": (first.report / "report.html").read_text(), "comparison": (first.path / "both.html").read_text()}
 

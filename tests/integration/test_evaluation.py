@@ -28,6 +28,7 @@ from trainer.inference.generate import Reply, generate
 from trainer.inference.local import TunedModel
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
+from trainer.runs.ownership import foreign
 from trainer.runs.pending import pending_note
 
 TALK = {
@@ -255,8 +256,25 @@ def test_fewer_rows_are_drawn_with_the_runs_seed_and_it_is_said(run: Run) -> Non
     assert first["rows"] == local.evaluate(run, quiet(), max_rows=3)["rows"]
     assert (first["num_rows"], first["num_held_out"]) == (3, 7)
     assert first["verdict"]["sentence"].startswith("too few rows to tell")
-    assert "3 of 7 held-out rows were compared" in (run.report / "report.html").read_text()
+    assert "3 of 7 held-out rows were compared" in Path(first["page"]).read_text()
+
+
+def test_a_fuller_report_is_never_replaced_unasked(run: Run, folder: Path) -> None:
+    own, before = run.report / "report.json", run.comparison()
+    assert before["num_rows"] == 7
+    text = own.read_bytes()
+    fewer = local.evaluate(run, quiet(), max_rows=3)
+    others = local.evaluate(run, quiet(), Path(write(folder / "own.jsonl", HELD_OUT[:2])))
+    shorter = local.evaluate(run, quiet(), max_new_tokens=2)
+    pages = [Path(found["page"]) for found in (fewer, others, shorter)]
+    assert len({run.report / "report.html", *pages}) == 4
+    assert all(page.is_file() and page.with_suffix(".json").is_file() for page in pages)
+    assert own.read_bytes() == text
+    assert foreign(run.path) == []
+    assert local.evaluate(run, quiet(), max_rows=3, replace_report=True)["page"] == str(run.report / "report.html")
+    assert run.comparison()["num_rows"] == 3
     local.evaluate(run, quiet())
+    assert run.comparison()["rows"] == before["rows"]
 
 
 def said(console: Console) -> str:
@@ -268,7 +286,7 @@ def test_rows_of_a_file_are_compared_instead(run: Run, folder: Path) -> None:
     own = Path(write(folder / "own.jsonl", HELD_OUT[:2]))
     found = local.evaluate(run, quiet(), own)
     assert (found["files"], found["num_rows"]) == ([str(own)], 2)
-    assert f"--rows {own}" in (run.report / "report.html").read_text()
+    assert f"--rows {own}" in Path(found["page"]).read_text()
 
 
 def test_rows_that_were_trained_on_are_told(run: Run, folder: Path) -> None:
@@ -481,6 +499,8 @@ def test_the_report_is_an_artifact_in_mlflow(
     stored = {file.path for file in mlflow.MlflowClient().list_artifacts(logged.info.run_id, "report")}
     assert stored == {f"report/{path.name}" for path in run.report.iterdir()}
     local.evaluate(run, quiet(), max_rows=3)
+    stored = {file.path for file in mlflow.MlflowClient().list_artifacts(logged.info.run_id, "report")}
+    assert stored == {f"report/{path.name}" for path in run.report.iterdir()}
     page = mlflow.artifacts.load_text(f"runs:/{logged.info.run_id}/report/report.html")
     assert page == (run.report / "report.html").read_text()
 

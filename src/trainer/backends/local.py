@@ -219,8 +219,9 @@ def evaluate(
     max_rows: int | None = None,
     max_new_tokens: int | None = None,
     ranks: Ranks | None = None,
+    replace_report: bool = False,
 ) -> dict[str, Any]:
-    """Compare a run's model with its base on held-out rows, and write its report.
+    """Compare a run's model with its base on held-out rows, and write its report; `page` in the result is its path.
 
     Where `ranks` hold the base in parts, each of them calls this, and the first one writes.
 
@@ -231,10 +232,10 @@ def evaluate(
     result = evaluation.evaluate(run, console, file, max_rows, max_new_tokens, ranks)
     if ranks is not None and not ranks.is_first:
         return result
-    page = write_report(run, result)
+    page = write_report(run, result, replace_report)
     run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
     _log_report(run, console)
-    return result
+    return result | {"page": str(page)}
 
 
 def lacks(run: Run) -> bool:

@@ -25,12 +25,15 @@ def evaluate(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Cut an answer off after N tokens.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make this the run's report, which trainer compare reads.")
+    ] = False,
     root: Root = Path("runs"),
     debug: Debug = False,
 ) -> int:
-    """Compare a run's model with its base on held-out rows, and write the run's report.
+    """Compare a run's model with its base on held-out rows, as a run does at its end.
 
-    This is what a run does at its end; its earlier report is replaced.
+    The run's report is replaced by one of the same or more rows; any other is written beside it.
     """
     found = find_run(run, root)
 
@@ -42,10 +45,13 @@ def evaluate(
     from trainer.backends import local
     from trainer.training.ranks import join
 
-    result = local.evaluate(found, err, rows, max_rows, max_new_tokens, join())
+    result = local.evaluate(found, err, rows, max_rows, max_new_tokens, join(), replace)
     show_measures(result)
     out.print(escape(result["verdict"]["sentence"]), style="bold")
-    say(f"report  {found.report / 'report.html'}")
+    page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
+    say(f"report  {page}")
+    if page.stem != "report":
+        say("the run's own report was kept, since this one has fewer rows, or others; --replace puts it in its place")
     return 0
 
 

@@ -28,7 +28,7 @@ FILES = frozenset(
 )  # fmt: skip
 FOLDERS = {  # and the names in them
     "checkpoints": re.compile(r"step-\d+"),
-    "report": re.compile(r"[a-z_]+\.(html|json|svg)"),
+    "report": re.compile(r"[A-Za-z0-9_-]+\.(html|json|svg)"),
     "adapter": re.compile(rf".*\.(safetensors|json|jinja|txt|model|tiktoken|spm|bpe|vocab|md)|{TEMPLATES}"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
 }

@@ -1,5 +1,6 @@
 """The report of a run: `report/` with a page for people, report.json for machines, and the plots as files."""
 
+import re
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -19,25 +20,48 @@ NUM_SHOWN = 300  # rows on the page; more would make it slow to open
 TILES = ("calls", "exact", "chrf", "token_accuracy", "loss")
 
 
-def write_report(run: Run, result: Mapping[str, Any]) -> Path:
+def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> Path:
     """Write what `evaluate` found about `run`; returns the page's path.
+
+    What answers fewer rows than the run's report, or others, gets a name of its own beside it, unless it is to
+    `replace` it.
 
     Raises: TrainingError, when the disk is full or the folder cannot be written.
     """
-    plots, page = _plots(run, result), run.report / "report.html"
+    is_the_runs = replace or _goes_as_far(result, run.comparison())
+    plots, page = _plots(run, result), run.report / f"{'report' if is_the_runs else _name(result)}.html"
     html = report_page(run, result, plots)
     try:
         run.report.mkdir(exist_ok=True)
-        for name, svg in plots.items():
+        for name, svg in plots.items() if is_the_runs else ():
             files.write_whole(run.report / f"{name}.svg", standalone(svg))
         files.write_whole(page, html)
-        files.write_json(run.report / "report.json", dict(result))
+        files.write_json(page.with_suffix(".json"), dict(result))
     except OSError as error:
         raise TrainingError(
             f"report {str(run.report)!r}: cannot be written: {error.strerror}, expected free space and write access; "
             f"repeat it with: trainer evaluate {run.path}"
         ) from error
     return page
+
+
+def _goes_as_far(result: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a result covers what an earlier one does: as many rows of the same files, and answers as long."""
+    if not before:
+        return True
+    same_rows = before["rows_sha256"] == result["rows_sha256"]
+    more_rows = before["files"] == result["files"] and before["num_rows"] < result["num_rows"]
+    return (same_rows or more_rows) and _longest(before) <= _longest(result)
+
+
+def _longest(result: Mapping[str, Any]) -> int:
+    return int(result["settings"]["max_new_tokens"])
+
+
+def _name(result: Mapping[str, Any]) -> str:
+    """The name of a report beside the run's own: the same for the same rows and limits."""
+    file = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(result["files"][0]).stem)[:40]
+    return f"{result['num_rows']}-rows-{file}-{result['rows_sha256'][:8]}-{_longest(result)}-tokens"
 
 
 def _plots(run: Run, result: Mapping[str, Any]) -> dict[str, str]:
