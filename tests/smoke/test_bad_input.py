@@ -168,8 +168,29 @@ def test_a_missing_data_file_is_told_with_the_one_that_was_meant(runs):
     (line,) = refusal("train", *TINY, "data.train=data/startr.jsonl", f"run.root={runs}")
     assert line == (
         "error: data/startr.jsonl: the file does not exist, expected a chat JSONL file; "
-        "did you mean data/starter.jsonl?"
+        f"did you mean data/starter.jsonl? (looked for below {ROOT})"
     )
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("data.train=nothing.jsonl", "nothing.jsonl: the file does not exist"),
+        ("training.n_epoch=3", "training.n_epoch: unknown field"),
+        ("training.early_stopping_patience=3", "but has no effect without validation data"),
+    ],
+)
+def test_a_mistake_is_told_before_torch_is_loaded(override, problem):
+    """Loading it takes seconds."""
+    code = (
+        "import sys, runpy, atexit\n"
+        "atexit.register(lambda: print(sorted(name for name in ('torch', 'transformers') if name in sys.modules)))\n"
+        "runpy.run_module('trainer', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, "train", "--check", *TINY, "data.validation=null", override]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (2, "[]")
+    assert problem in done.stderr
 
 
 def test_an_empty_data_file_is_refused(tmp_path, runs):

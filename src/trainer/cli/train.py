@@ -98,6 +98,9 @@ def _rooted(context: typer.Context, settings: "RunConfig", overrides: list[str],
 def _train_here(
     settings: "RunConfig", check: bool, preview: int | None, detach: bool, auto_resume: bool, allowed: list[str]
 ) -> int:
+    from trainer.data.sources import refuse_unreadable
+
+    refuse_unreadable(settings.data)
     if not (check or preview or detach) and (code := _in_processes()) is not None:
         return code
     from trainer.training.garbage import all_stays
@@ -216,6 +219,7 @@ def _show_plan(prepared: "Prepared") -> None:
     from rich.table import Table
 
     from trainer.data.overlength import in_words
+    from trainer.data.sources import without_validation
     from trainer.model.device import describe
     from trainer.training.memory import gib
 
@@ -232,6 +236,8 @@ def _show_plan(prepared: "Prepared") -> None:
         f"{len(data.train):,} rows to train on, {len(data.validation):,} to validate; "
         f"{data.num_tokens:,} tokens, {data.num_supervised:,} supervised ({share:.0%}); longest row {data.longest:,}",
     )
+    if lacking := without_validation(prepared.config.data):
+        table.add_row("[yellow]held out[/]", escape(lacking))
     table.add_row(
         "plan",
         f"{plan.n_epochs} epochs of {plan.steps_per_epoch:,} steps with {plan.batch_size} conversations each, "

@@ -11,6 +11,7 @@ from trainer.data.quoting import printable
 from trainer.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SHOWN = 3  # files of a folder
 MAX_LINE_BYTES = 128 * 2**20
 
 
@@ -79,10 +80,16 @@ def _named(path: Path) -> str:
 
 
 def _advice(path: Path, folder: Path) -> str:
-    """The file that was probably meant: one in `folder` with a similar name, or any JSONL file of a directory."""
+    """The file that was probably meant, or what rows the folder holds; and from where a relative path was followed."""
+    below = "" if path.is_absolute() else f" (looked for below {printable(str(Path.cwd()))})"
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     except OSError:
-        return f"check the path, the directory {printable(str(folder))} does not exist"
-    meant = get_close_matches(path.name, names, n=1) or [name for name in names if name.endswith(".jsonl")][:1]
-    return f"did you mean {printable(str(folder / meant[0]))}?" if meant else "check the path"
+        return f"check the path, the directory {printable(str(folder))} does not exist{below}"
+    rows = [printable(str(folder / name)) for name in names if name.endswith(".jsonl")][:SHOWN]
+    if path == folder and rows:
+        return f"did you mean {rows[0]}?"
+    stems = {Path(name).stem: name for name in names}  # endings are alike, whatever the file is
+    if meant := get_close_matches(path.stem, stems, n=1):
+        return f"did you mean {printable(str(folder / stems[meant[0]]))}?{below}"
+    return f"check the path{', there is ' if rows else ''}{', '.join(rows)}{below}"

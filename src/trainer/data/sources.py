@@ -8,7 +8,8 @@ from pathlib import Path
 
 from trainer.config.schema import DataConfig
 from trainer.data.checks import DataReport, check_files
-from trainer.errors import DataError
+from trainer.data.data_files import opened
+from trainer.errors import Attempts, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,29 @@ class CheckedData:
 
     report: DataReport
     digests: Mapping[str, str]
+
+
+def without_validation(settings: DataConfig) -> str | None:
+    """What a run without held-out rows lacks and how to hold some out, or None where it has them."""
+    if settings.validation_paths:
+        return None
+    return (
+        "nothing, so no best checkpoint is chosen and nothing will show whether it got better; hold rows out with: "
+        f"trainer data split {settings.train_sources[0].path}"
+    )
+
+
+def refuse_unreadable(settings: DataConfig) -> None:
+    """Raises: DataError, with every file that is not there or cannot be read: known before anything is loaded."""
+    attempts = Attempts()
+    for path in (*(source.path for source in settings.train_sources), *settings.validation_paths):
+        attempts.make(_open_once, Path(path))
+    attempts.end()
+
+
+def _open_once(path: Path) -> None:
+    with opened(path):
+        pass
 
 
 def check_data(settings: DataConfig) -> CheckedData:

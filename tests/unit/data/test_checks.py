@@ -1,6 +1,7 @@
 """The rules across rows and files, the texts of rows, and the sizes of a data set."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -185,9 +186,10 @@ def test_missing_files_are_named_together(written):
     path = written("a.jsonl", rows(50))
     with pytest.raises(DataError) as caught:
         check_files([path.with_name("aa.jsonl")], [path.with_name("b.jsonl")])
+    below = f"(looked for below {Path.cwd()})"
     assert caught.value.problems == (
-        "aa.jsonl: the file does not exist, expected a chat JSONL file; did you mean a.jsonl?",
-        "b.jsonl: the file does not exist, expected a chat JSONL file; did you mean a.jsonl?",
+        f"aa.jsonl: the file does not exist, expected a chat JSONL file; did you mean a.jsonl? {below}",
+        f"b.jsonl: the file does not exist, expected a chat JSONL file; check the path, there is a.jsonl {below}",
     )
 
 

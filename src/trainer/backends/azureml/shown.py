@@ -13,6 +13,7 @@ from trainer.backends.azureml.snapshot import content_hash, list_files, stage
 from trainer.backends.azureml.submit import ENVIRONMENT, HASH_LENGTH
 from trainer.backends.azureml.workspace import Place
 from trainer.config.schema import RunConfig
+from trainer.data.sources import without_validation
 
 if TYPE_CHECKING:
     from trainer.backends.azureml.preflight import Details
@@ -53,6 +54,8 @@ def rows(config: RunConfig, place: Place, site: Site, amounts: Amounts, size: st
         ("machine", f"{settings.instance_count} x {machine}, {settings.tier.replace('_', ' ')}, {where}"),
         ("upload", f"{size}; see them with --check"),
     ]
+    if lacking := without_validation(config.data):
+        found.insert(3, ("held out", lacking))
     if amounts.memory is not None:
         from trainer.training.memory import gib
 

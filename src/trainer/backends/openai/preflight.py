@@ -20,6 +20,7 @@ from trainer.backends.openai.settings import refuse_settings, residency, resolve
 from trainer.backends.openai.tokens import encoding_for
 from trainer.backends.remote import Model, Plan
 from trainer.config.schema import RunConfig
+from trainer.data.sources import without_validation
 from trainer.errors import Attempts, ConfigError
 
 SHOWN_FINDINGS = 5
@@ -123,6 +124,8 @@ def _rows(
         ("data", _data(checked)),
         ("plan", f"{numbers}, learning rate multiplier {training.learning_rate_multiplier}, seed {training.seed}"),
     ]
+    if lacking := without_validation(config.data):
+        rows.append(("held out", lacking))
     if resource:
         rows.insert(2, ("resource", resource))
     if base.parent is not None:
