@@ -20,10 +20,11 @@ from trainer.inference.trained import (
     trained_tokenizer,
     with_stops,
 )
+from trainer.model.adapter import seal_adapter
 from trainer.model.base import Base
 from trainer.model.model_files import model_files
 from trainer.runs import Run, files
-from trainer.runs.checkpoint import list_checkpoints
+from trainer.runs.checkpoint import MANIFEST, list_checkpoints
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -52,16 +53,18 @@ def write_bundle(run: Run, folder: Path, checkpoint: str | None = None, with_bas
     weights = _checkpoint(run, checkpoint) if checkpoint else adapter
     tokenizer = trained_tokenizer(run)
     folder.mkdir(parents=True)
-    for file in sorted(adapter.iterdir()):
+    for file in sorted(file for file in adapter.iterdir() if file.name != MANIFEST):
         shutil.copyfile((weights if file.name in ADAPTER_FILES else adapter) / file.name, folder / file.name)
     takes_base = with_base or not base.from_hub
     if takes_base:
         _copy_base(base, folder / BASE_FOLDER)
     _generation(base, tokenizer).save_pretrained(folder)
     _name_base(folder / "adapter_config.json", base, takes_base)
+    step = int(checkpoint) if checkpoint else None
+    seal_adapter(folder, step or run.status().get("adapter_step"))
     files.write_json(folder / "parity.json", _origin(run, base))
     digests = digests_of(folder)
-    return Bundle(folder, digest_of(digests), digests, base.identity(), int(checkpoint) if checkpoint else None)
+    return Bundle(folder, digest_of(digests), digests, base.identity(), step)
 
 
 def digests_of(folder: Path) -> dict[str, str]:

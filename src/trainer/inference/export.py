@@ -23,11 +23,12 @@ from trainer.inference.reference import (
     weight_bytes,
 )
 from trainer.inference.trained import ADAPTER_FILES, trained_adapter, trained_base
-from trainer.model.adapter import load_adapter
+from trainer.model.adapter import load_adapter, seal_adapter
 from trainer.model.base import Base, find_base
 from trainer.model.loading import load_model
 from trainer.model.merging import merged_model
 from trainer.runs import Run, files
+from trainer.runs.checkpoint import MANIFEST
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -97,7 +98,7 @@ def _write_model(run: Run, base: Base, folder: Path, merge: bool, dtype: str, ge
     import torch
 
     for file in sorted(run.adapter.iterdir()):
-        if not (merge and file.name in ADAPTER_FILES):
+        if file.name != MANIFEST and not (merge and file.name in ADAPTER_FILES):
             shutil.copyfile(file, folder / file.name)
     if merge:
         model = merged_model(base, run.config().model, run.adapter, getattr(torch, dtype))
@@ -108,6 +109,7 @@ def _write_model(run: Run, base: Base, folder: Path, merge: bool, dtype: str, ge
     else:
         generation.save_pretrained(folder)
         _pin_base(folder / "adapter_config.json", base)
+        seal_adapter(folder, run.status().get("adapter_step"))
 
 
 def _pin_base(config: Path, base: Base) -> None:

@@ -1,17 +1,23 @@
 """The adapter: LoRA weights put onto a base, made new or loaded from a run."""
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.config.schema import LoraSettings
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, quoted
+from trainer.model.weight_files import TensorInfo, read_header
+from trainer.runs import files
+from trainer.runs.checkpoint import MANIFEST, Checkpoint, make_manifest
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def add_adapter(model: "PreTrainedModel", settings: LoraSettings) -> "PeftModel":
@@ -39,18 +45,60 @@ def check_targets(model: "PreTrainedModel", settings: LoraSettings) -> None:
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> "PeftModel":
-    """The base with the adapter of `folder`, whose weights must be safetensors.
+    """The base with the adapter of `folder`, whose weights must be safetensors, whole and finite.
 
-    Raises: ConfigError, when the folder is not an adapter of this base.
+    Raises: ConfigError, when the folder is not an adapter of this base, or not what its manifest says.
     """
     from peft import PeftModel
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ConfigError(f"adapter {str(folder)!r}: has no adapter_model.safetensors, expected a PEFT adapter")
+    place, file = f"adapter {str(folder)!r}", folder / ADAPTER
+    if not file.is_file():
+        raise ConfigError(f"{place}: has no {ADAPTER}, expected a PEFT adapter")
+    if (folder / MANIFEST).is_file() and (problem := Checkpoint(folder).problem()):
+        raise ConfigError(f"{place}: {problem}; bring the old files back")
     try:
-        return PeftModel.from_pretrained(model, folder, is_trainable=trainable, use_safetensors=True)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"adapter {str(folder)!r}: does not fit the base: {error}") from error
+        tensors = read_header(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is missing is told below, in words
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, use_safetensors=True)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{place}: {_as_told(error)}") from error
+    if problem := tensors_problem(adapted, tensors):
+        raise ConfigError(f"{place}: {problem}; bring the old file back, or train it again")
+    for name, tensor in adapter_tensors(adapted).items():
+        if not tensor.isfinite().all():
+            raise ConfigError(
+                f"{place}: {name!r} holds values that are no numbers, expected finite ones; bring the old file back, "
+                "or train it again"
+            )
+    return adapted
+
+
+def seal_adapter(folder: Path, step: int | None) -> None:
+    """Write the manifest beside an adapter, which a load holds its files against."""
+    content = {name: (folder / name).read_bytes() for name in (ADAPTER, ADAPTER_CONFIG)}
+    files.write_whole(folder / MANIFEST, make_manifest(step, content))
+
+
+def _as_told(error: Exception) -> str:
+    """A header's problem, which is told after the name of the file; else that it is the adapter of another base."""
+    if isinstance(error, ValueError) and str(error).startswith(("is ", "has ", "ends ", "cannot ")):
+        return f"{ADAPTER} {error}"
+    reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+    return f"does not fit the base ({quoted(reason, 200)}); take the base that it was trained on"
+
+
+def tensors_problem(model: "PeftModel", tensors: Mapping[str, TensorInfo]) -> str | None:
+    """Why `tensors` are not those of the model's adapter, or None where they are."""
+    expected = {name: tuple(tensor.shape) for name, tensor in adapter_tensors(model).items()}
+    if missing := sorted(expected.keys() - tensors.keys()):
+        return f"{len(missing)} of its {len(expected)} tensors are missing, such as {missing[0]!r}"
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        return f"{len(unknown)} of its tensors have no place in this base, such as {unknown[0]!r}"
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            return f"{name!r} has the shape {tensors[name].shape}, expected {shape}"
+    return None
 
 
 def unchanged(file: Path, start: Path | None) -> bool:

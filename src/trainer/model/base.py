@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.certificates import check_certificates
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
+from trainer.model.base_folder import refuse_folder
 from trainer.model.config_limits import refuse_config
 from trainer.model.hub import OutOfSightError, is_out_of_reach, tensors_of
 from trainer.model.loading import make_skeleton
@@ -79,7 +80,7 @@ def find_base(settings: ModelConfig) -> Base:
     source = str(tiny_base()) if settings.base == TINY else settings.base
     if settings.base.startswith("builtin:") and settings.base != TINY:
         raise ConfigError(f"model.base: {settings.base!r} is not known, expected {TINY!r}")
-    _check_folder(settings.base)
+    refuse_folder(settings.base)
     local_only = not Path(source).is_dir() and is_out_of_reach()
     if not local_only and not Path(source).is_dir():
         check_certificates()
@@ -119,22 +120,6 @@ def _weights_notes(base: Base) -> Iterator[str]:
         raise ConfigError(*problems)
     if note := fit.note(base.name):
         yield note
-
-
-def _check_folder(name: str) -> None:
-    """A folder needs a config, and its weights as safetensors: other formats can run code when they are read."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"model.base: the folder {name!r} has no config.json, expected a model in Hugging Face format"
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"model.base: the folder {name!r} has no safetensors weights, expected *.safetensors; "
-            "convert it with save_pretrained of transformers"
-        )
 
 
 def _not_found(settings: ModelConfig, error: Exception) -> str:

@@ -49,7 +49,17 @@ class Checkpoint:
             return f"{MANIFEST} cannot be read: {error.strerror}"
         if manifest.pop("sha256", None) != _digest(manifest):
             return f"{MANIFEST} is damaged"
-        return next((problem for entry in expected if (problem := self._file_problem(*entry))), None)
+        if problem := next((problem for entry in expected if (problem := self._file_problem(*entry))), None):
+            return problem
+        return self._name_problem(manifest.get("step"))
+
+    def _name_problem(self, step: Any) -> str | None:
+        """A copy under another step's name would be trained on as if it had come that far."""
+        if not self.path.name.startswith("step-"):
+            return None
+        saved = self.state().get("step", step) if (self.path / STATE).is_file() else step
+        other = next((found for found in (step, saved) if found != self.step), None)
+        return None if other is None else f"it was written at step {other}, and its folder has the name of another"
 
     def _file_problem(self, name: str, size: int, sha256: str) -> str | None:
         file = self.path / name
@@ -104,9 +114,7 @@ def write(checkpoints: Path, step: int, content: Mapping[str, bytes], state: Map
     """
     checkpoint = Checkpoint(folder_of(checkpoints, step))
     whole = dict(content) | {STATE: json.dumps(state, allow_nan=False).encode()}
-    entries = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in whole.items()}
-    manifest = {"step": step, "files": entries}
-    sealed = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode()
+    sealed = make_manifest(step, whole)
     try:
         if checkpoint.path.exists():
             checkpoint.delete()
@@ -124,6 +132,13 @@ def write(checkpoints: Path, step: int, content: Mapping[str, bytes], state: Map
             "access; earlier checkpoints are kept"
         ) from error
     return checkpoint
+
+
+def make_manifest(step: int | None, content: Mapping[str, bytes]) -> bytes:
+    """What says which files are whole: size and sha256 of each, and a digest of the manifest itself."""
+    entries = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in content.items()}
+    manifest = {"step": step, "files": entries}
+    return json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode()
 
 
 def list_checkpoints(checkpoints: Path) -> list[Checkpoint]:

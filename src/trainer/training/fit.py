@@ -15,12 +15,20 @@ import torch
 from rich.console import Console
 
 from trainer.errors import ExitCode, TrainerError, TrainingError, file_words
-from trainer.model.adapter import add_adapter, load_adapter, trainable, unchanged
+from trainer.model.adapter import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    add_adapter,
+    load_adapter,
+    seal_adapter,
+    trainable,
+    unchanged,
+)
 from trainer.model.loading import load_model
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import shard_base
 from trainer.runs import Run, files
-from trainer.runs.checkpoint import Checkpoint, folder_of
+from trainer.runs.checkpoint import MANIFEST, Checkpoint, folder_of
 from trainer.runs.lock import Lock, locked
 from trainer.runs.outcome import Outcome
 from trainer.runs.run import now
@@ -179,8 +187,10 @@ def _store_result(prepared: Prepared, run: Run, trainer: "Trainer") -> Outcome:
 
 def _copy_adapter(source: Path, target: Path) -> None:
     target.mkdir(exist_ok=True)
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
+    (target / MANIFEST).unlink(missing_ok=True)  # it is of the files that are replaced
+    for name in (ADAPTER, ADAPTER_CONFIG):
         files.write_whole(target / name, (source / name).read_bytes())
+    seal_adapter(target, Checkpoint(source).step)
 
 
 def _interrupted(run: Run) -> str:

@@ -28,10 +28,11 @@ from trainer.data.balancing import balanced
 from trainer.data.packing import Pack
 from trainer.data.rendering import Example
 from trainer.errors import TrainingError
-from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, trainable
+from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, tensors_problem, trainable
 from trainer.model.device import peak_memory_bytes
 from trainer.model.sharding import start_over
 from trainer.model.sharing import UNSHARED
+from trainer.model.weight_files import read_header
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint, rotate
 from trainer.runs.lock import Lock
@@ -399,7 +400,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         raise AssertionError("checkpoints are written by _save")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        set_peft_model_state_dict(self.model, load_file(Path(resume_from_checkpoint) / ADAPTER))
+        file = Path(resume_from_checkpoint) / ADAPTER
+        if problem := tensors_problem(self.model, read_header(file)):
+            raise TrainingError(
+                f"checkpoint {resume_from_checkpoint!r}: {problem}; delete it to go on from an earlier one"
+            )
+        set_peft_model_state_dict(self.model, load_file(file))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:

@@ -54,6 +54,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
     for number, parameter in enumerate(parameters):
         prefix = f"{names[id(parameter)]}/"
         values = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
+        for key, value in values.items():
+            if value.numel() != 1 and value.shape != parameter.shape:
+                raise TrainingError(
+                    f"{file}: {prefix}{key} has the shape {tuple(value.shape)}, expected {tuple(parameter.shape)}; "
+                    "delete this checkpoint to go on from an earlier one"
+                )
         if values:
             state[number] = values
     if tensors:

@@ -76,6 +76,51 @@ def test_weights_that_are_not_safetensors_are_never_read(folder: Path) -> None:
     )
 
 
+def gguf(file: Path) -> Path:
+    file.write_bytes(b"GGUF" + bytes(60))
+    return file
+
+
+def test_a_gguf_file_is_called_what_it_is_with_the_way_to_convert_it(tmp_path: Path) -> None:
+    file = gguf(tmp_path / "tiny.q4.gguf")
+    for base, start in ((file, f"{str(file)!r} is"), (tmp_path, f"the folder {str(tmp_path)!r} holds")):
+        found = problem(lambda base=base: find_base(ModelConfig(base=str(base))))  # type: ignore[misc]
+        assert found.startswith(f"model.base: {start} a GGUF file, the format of llama.cpp, expected safetensors")
+        assert f"A.from_pretrained({str(tmp_path)!r}, gguf_file='tiny.q4.gguf')" in found
+
+
+def test_a_file_is_no_base(folder: Path) -> None:
+    file = str(folder / "model.safetensors")
+    assert problem(lambda: find_base(ModelConfig(base=file))) == (
+        f"model.base: {file!r} is a file, expected the folder that holds the model"
+    )
+
+
+def test_a_folder_with_a_model_and_an_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    assert problem(lambda: find_base(ModelConfig(base=str(folder)))) == (
+        f"model.base: the folder {str(folder)!r} holds a model and an adapter, expected one of them; move "
+        "adapter_config.json and adapter_model.safetensors to another folder"
+    )
+
+
+@pytest.mark.parametrize(
+    ("origin", "way"),
+    [
+        ({"run": "first"}, "to train it further give its run: model.base=runs/first; or write the merged model: "
+         "trainer export runs/first --merge --output FOLDER"),
+        ({}, "merge it into its base with merge_and_unload of PEFT, and give the folder of the result"),
+    ],
+    ids=["ours", "foreign"],
+)  # fmt: skip
+def test_a_folder_that_holds_only_an_adapter(origin: dict[str, str], way: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "parity.json").write_text(json.dumps(origin))
+    assert problem(lambda: find_base(ModelConfig(base=str(tmp_path)))) == (
+        f"model.base: the folder {str(tmp_path)!r} holds an adapter and no model, expected a model; {way}"
+    )
+
+
 def test_code_from_the_repository_is_never_run(folder: Path) -> None:
     marker = folder / "ran"
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\n")
@@ -126,10 +171,9 @@ def test_a_special_token_for_images_needs_no_row_of_its_own(folder: Path) -> Non
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
     tokenizer.save_pretrained(folder)
-    edit(folder / "config.json", vocab_size=258)
     settings = ModelConfig(base=str(folder))
     assert len(load_tokenizer(find_base(settings), settings)) == 259
-    edit(folder / "config.json", vocab_size=257)
+    LlamaForCausalLM(LlamaConfig(vocab_size=257, **SHAPE)).save_pretrained(folder)
     assert "has 259 tokens and the model 257" in problem(lambda: load_tokenizer(find_base(settings), settings))
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,3 +137,17 @@ def test_a_disk_that_fills_up_at_any_file_leaves_the_earlier_checkpoint(
     with pytest.raises(TrainingError, match="cannot be written: No space left on device, expected free space"):
         write(tmp_path, 2, CONTENT, {})
     assert newest_complete(tmp_path) == (earlier, [])
+
+
+def test_a_copy_under_another_steps_name_is_passed_over(tmp_path: Path) -> None:
+    whole = write(tmp_path, 2, {"a.safetensors": b"a"}, {"step": 2})
+    copy = checkpoint.folder_of(tmp_path, 9)
+    shutil.copytree(whole.path, copy)
+    found, passed_over = newest_complete(tmp_path)
+    assert found == whole
+    assert passed_over == [
+        "checkpoint step-00000009 is passed over: it was written at step 2, and its folder has the name of another"
+    ]
+    content = {name: (copy / name).read_bytes() for name in ("a.safetensors", "state.json")}
+    (copy / "MANIFEST.json").write_bytes(checkpoint.make_manifest(9, content))  # signed again
+    assert newest_complete(tmp_path)[0] == whole
