@@ -133,4 +133,6 @@ def _doing() -> str:
 
 def clean(text: str) -> str:
     """Text from files and users without control sequences, which could rewrite the terminal."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer.cli import chat, config, control, data, deploy, evaluate, export, models, runs, serve
+from trainer.cli import chat, config, control, data, deploy, evaluate, export, logs, models, runs, serve
 from trainer.cli.console import Version
 from trainer.cli.narrow_output import widen_output
 from trainer.cli.train import resume as resume_command
@@ -43,7 +43,7 @@ trainer_app.command(name="evaluate")(evaluate.evaluate)
 trainer_app.command(name="compare")(evaluate.compare)
 trainer_app.command(name="runs")(runs.list_all)
 trainer_app.command(name="show")(runs.show)
-trainer_app.command(name="logs")(runs.logs)
+trainer_app.command(name="logs")(logs.logs)
 trainer_app.command(name="checkpoints")(runs.checkpoints)
 trainer_app.command(name="delete")(runs.delete)
 trainer_app.add_typer(data.app, name="data")

@@ -1,6 +1,5 @@
 """Commands that look at runs, and the one that deletes them. They read the run's files and nothing else."""
 
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,21 +9,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, print_as_is, say
-from trainer.cli.remote import ACTIVE, refreshed
+from trainer.cli.remote import refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_folder, find_run
 from trainer.runs import list_runs as runs_below
+from trainer.runs.base_name import base_of
 from trainer.runs.checkpoint import list_checkpoints
+from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
 from trainer.runs.lock import holder, in_use, locked
 from trainer.runs.ownership import refuse_removal
-from trainer.runs.pending import is_worked_on, pending_note
+from trainer.runs.pending import pending_note
 from trainer.runs.process import is_here
+from trainer.runs.results import last_values
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
-LEVEL_COLORS = {"warning": "yellow", "error": "red"}
-FOLLOW_SECONDS = 0.5
-REMOTE_SECONDS = 5.0  # a service is asked less often than a file
 
 
 @command
@@ -37,18 +36,32 @@ def list_all(root: Root = Path("runs"), debug: Debug = False) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("run", "state", "step", "base", "train loss", "valid loss", "created"):
         table.add_column(column, justify="right" if "loss" in column or column == "step" else "left")
-    for run in map(refreshed, runs):
-        status = run.status()
-        table.add_row(
-            escape(run.name),
-            _colored(status["state"]),
-            f"{status.get('step', 0)}/{status['total_steps']}" if "total_steps" in status else "",
-            escape(_base_of(run)),
-            _last(run, "train_loss"),
-            _last(run, "valid_loss"),
-            status.get("created_at", "")[:16].replace("T", " "),
-        )
+    for run in runs:
+        table.add_row(*_row(run))
     out.print(table)
+
+
+def _row(run: Run) -> list[str]:
+    """A run's cells; what is damaged is named in them."""
+    try:
+        status = refreshed(run).status()
+        base = base_of((run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"))
+        last = last_values(run.path / "results.csv", ("train_loss", "valid_loss"))
+        broken = damaged(run)
+    except Exception as error:  # whatever a damaged run meets, the others are listed
+        return [escape(clean(run.name)), "", "", f"[red]cannot be read: {escape(clean(str(error)))}[/]", "", "", ""]
+    if base is None:
+        broken.append("config.yaml")
+    told = f"[red]damaged: {', '.join(broken)}[/]" if broken else ""
+    return [
+        escape(clean(run.name)),
+        _colored(status["state"]),
+        escape(clean(f"{status.get('step', 0)}/{status['total_steps']}")) if "total_steps" in status else "",
+        " ".join(filter(None, [escape(clean(base or "")), told])),
+        _number(last.get("train_loss")),
+        _number(last.get("valid_loss")),
+        escape(clean(str(status.get("created_at", ""))))[:16].replace("T", " "),
+    ]
 
 
 @command
@@ -56,11 +69,15 @@ def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
     """Show a run: state, loss and token accuracy as curves, settings, files."""
     found = refreshed(find_run(run, root))
     status = found.status()
-    out.print(f"[bold]{escape(found.name)}[/]  {_colored(status['state'])}  {escape(status.get('summary', ''))}")
+    summary = escape(clean(str(status.get("summary", ""))))
+    out.print(f"[bold]{escape(clean(found.name))}[/]  {_colored(status['state'])}  {summary}")
+    if broken := damaged(found):
+        out.print(f"[red]damaged: {', '.join(broken)}[/]")
     if "error" in status:
-        out.print(f"[red]{escape(clean(status['error']))}[/]")
+        out.print(f"[red]{escape(clean(str(status['error'])))}[/]")
     if comparison := found.comparison():
-        out.print(f"{comparison['verdict']['sentence']}  {found.report / 'report.html'}", markup=False, style="bold")
+        told = f"{comparison['verdict']['sentence']}  {found.report / 'report.html'}"
+        out.print(clean(told), markup=False, style="bold")
     if note := pending_note(found):
         out.print(f"[yellow]{escape(note)}[/]")
     results = found.results()
@@ -73,7 +90,11 @@ def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
     ):
         _plot(title, columns, results)
     _print_section("last measurements", _last_values(results))
-    _print_section("made from", _origin(found.manifest()))
+    try:
+        made_from = _origin(found.manifest())
+    except (LookupError, TypeError, ValueError, AttributeError):
+        made_from = {"damaged": "manifest.json"}
+    _print_section("made from", made_from)
     _print_section(f"settings that are no defaults; all of them: {found.path / 'config.yaml'}", _settings(found))
     out.print("\n[bold]files[/]")
     for path in sorted(found.path.iterdir()):
@@ -82,32 +103,7 @@ def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
             if path.is_dir()
             else path.stat().st_size
         )
-        out.print(f"  {size:>12,} bytes  {path}", markup=False)
-
-
-@command
-def logs(
-    run: RunName,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the run ends.")] = False,
-    root: Root = Path("runs"),
-    debug: Debug = False,
-) -> None:
-    """Print what happened in a run, oldest first."""
-    found = find_run(run, root)
-    shown = 0
-    while True:
-        over = refreshed(found).state not in ACTIVE and not is_worked_on(found)
-        events = list(found.events())
-        for event in events[shown:]:
-            color = LEVEL_COLORS.get(event["level"], "default")
-            time_of_day = str(event["created_at"])[:19].replace("T", " ")
-            out.print(f"[dim]{time_of_day}[/] [{color}]{event['level']:<7}[/] {escape(clean(str(event['message'])))}")
-        shown = len(events)
-        if over or not follow:
-            break
-        time.sleep(FOLLOW_SECONDS if found.backend == "local" else REMOTE_SECONDS)
-    if note := pending_note(found):
-        say(note)
+        out.print(clean(f"  {size:>12,} bytes  {path}"), markup=False)
 
 
 @command
@@ -252,17 +248,6 @@ def _print_section(title: str, values: dict[str, Any]) -> None:
         width = max(map(len, values))
         for name, value in values.items():
             out.print(f"  {name:<{width}}  {clean(str(value))}", markup=False)
-
-
-def _base_of(run: Run) -> str:
-    try:
-        return run.config().model.base
-    except ConfigError:
-        return "(config.yaml is damaged)"
-
-
-def _last(run: Run, column: str) -> str:
-    return next((_number(row[column]) for row in reversed(run.results()) if column in row), "")
 
 
 def _number(value: float | None) -> str:

@@ -63,7 +63,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """The object of a JSON file; empty where there is none yet, or a mount shows only a part of it."""
     try:
         value = read_json(path)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -131,7 +131,7 @@ def _outside(entry: "os.DirEntry[str]") -> str | None:
 
 def _has_our_status(folder: Path) -> bool:
     status = _record(folder / "status.json")
-    return status.get("state") in STATES and all(key in status for key in ("updated_at", "host", "pid"))
+    return status.get("state") in list(STATES) and all(key in status for key in ("updated_at", "host", "pid"))
 
 
 def _has_our_manifest(folder: Path) -> bool:

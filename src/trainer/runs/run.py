@@ -12,9 +12,7 @@ ledger.jsonl     what the run has created at a service, and what of it still bil
 .azure-llm-trainer   the sign that train made this folder, so that it may be deleted
 """
 
-import csv
 import errno
-import io
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.errors import ConfigError, similar
-from trainer.runs import files
-from trainer.runs.ownership import MARKER, SIGN, foreign, in_short, is_run
+from trainer.runs import files, results
+from trainer.runs.ownership import MARKER, SIGN, STATES, foreign, in_short, is_run
 from trainer.runs.process import is_alive, process_of, this_process
 from trainer.runs.removal import beside, remove, sweep
 
@@ -37,17 +35,6 @@ Level = Literal["info", "warning", "error"]
 
 CONFIG = "config.yaml"
 LAUNCHED = "process.json"
-
-# The fine-tuning service's own columns, so that one reader serves every backend.
-RESULT_COLUMNS = (
-    "step",
-    "train_loss",
-    "train_mean_token_accuracy",
-    "valid_loss",
-    "valid_mean_token_accuracy",
-    "full_valid_loss",
-    "full_valid_mean_token_accuracy",
-)
 
 
 class Run:
@@ -74,10 +61,9 @@ class Run:
 
     def comparison(self) -> dict[str, Any]:
         """What comparing base and tuned model has found; empty before that, and where the file is damaged."""
-        try:
-            return files.read_json(self.report / "report.json") or {}
-        except ValueError:
-            return {}
+        found = files.read_record(self.report / "report.json")
+        verdict = found.get("verdict")
+        return found if isinstance(verdict, dict) and isinstance(verdict.get("sentence"), str) else {}
 
     def config(self) -> "RunConfig":
         """The resolved settings of this run."""
@@ -95,6 +81,8 @@ class Run:
     def status(self) -> dict[str, Any]:
         """The last status written; a run on this machine whose process is gone is reported as paused."""
         status = {"state": "queued"} | files.read_record(self.path / "status.json")
+        if status["state"] not in STATES:
+            status["state"] = "paused"
         if status.get("backend", "local") == "local" and self._is_abandoned(status):
             status["state"] = "paused"
         return status
@@ -148,21 +136,19 @@ class Run:
     def results(self) -> list[dict[str, float]]:
         """The rows of results.csv; a cell that was not measured is absent."""
         try:
-            text = (self.path / "results.csv").read_text(encoding="utf-8")
+            text = (self.path / "results.csv").read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
-        whole_lines = text[: text.rfind("\n") + 1]
-        rows = csv.DictReader(io.StringIO(whole_lines))
-        return [{key: float(cell) for key, cell in row.items() if key in RESULT_COLUMNS and cell} for row in rows]
+        return results.parse(text)[0]
 
     def append_result(self, row: Mapping[str, float]) -> None:
         path = self.path / "results.csv"
-        header = "" if path.exists() else ",".join(RESULT_COLUMNS) + "\n"
-        files.append_text(path, header + _csv_line(row))
+        header = "" if path.exists() else ",".join(results.COLUMNS) + "\n"
+        files.append_text(path, header + results.as_line(row))
 
     def write_results(self, rows: Sequence[Mapping[str, float]]) -> None:
         """All rows of results.csv in one step; a file that holds them already stays untouched."""
-        path, text = self.path / "results.csv", ",".join(RESULT_COLUMNS) + "\n" + "".join(map(_csv_line, rows))
+        path, text = self.path / "results.csv", ",".join(results.COLUMNS) + "\n" + "".join(map(results.as_line, rows))
         if rows and (not path.is_file() or path.read_text(encoding="utf-8") != text):
             files.write_whole(path, text)
 
@@ -294,7 +280,7 @@ def _renamed(made: Path, path: Path) -> Path:
 def list_runs(root: Path) -> list[Run]:
     """The runs below `root`, oldest first."""
     folders = [path.parent for path in root.glob("[!.]*/config.yaml") if is_run(path.parent)]
-    return sorted(map(Run, folders), key=lambda run: (run.status().get("created_at", ""), run.name))
+    return sorted(map(Run, folders), key=lambda run: (str(run.status().get("created_at", "")), run.name))
 
 
 def find_run(name: str, root: Path) -> Run:
@@ -350,8 +336,3 @@ def _plain(path: Path) -> Path:
 def now() -> str:
     """The time in UTC, ISO 8601, in milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _csv_line(row: Mapping[str, float]) -> str:
-    cells = (row.get(column) for column in RESULT_COLUMNS)
-    return ",".join("" if cell is None else f"{cell:.10g}" for cell in cells) + "\n"

@@ -20,7 +20,7 @@ from trainer.runs import Run, create_run, find_run, list_runs
 from trainer.runs.files import append_line, read_lines, write_json, write_whole
 from trainer.runs.ownership import MARKER
 from trainer.runs.process import this_process
-from trainer.runs.run import RESULT_COLUMNS
+from trainer.runs.results import COLUMNS
 
 ROW = {
     "step": 1,
@@ -345,7 +345,7 @@ def test_the_columns_of_results_are_those_of_the_fine_tuning_service(run):
         "full_valid_loss,full_valid_mean_token_accuracy"
     )
     assert line == "1,2.5,0.25,3,0.125,3.5,0"
-    assert tuple(ROW) == RESULT_COLUMNS
+    assert tuple(ROW) == COLUMNS
 
 
 def test_what_was_not_measured_is_absent(run):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trainer.runs.run import RESULT_COLUMNS
+from trainer.runs.results import COLUMNS
 
 Row = dict[str, float]
 
@@ -35,7 +35,7 @@ def in_our_names(data: Mapping[str, Any]) -> Row:
     for key, value in data.items():
         name = NAMES.get(key, key)
         number = _number(value)
-        if number is not None and not (name in RESULT_COLUMNS and number < 0):
+        if number is not None and not (name in COLUMNS and number < 0):
             found[name] = number
     return found
 
@@ -63,13 +63,13 @@ def by_step(rows: Iterable[Mapping[str, float]]) -> dict[int, Row]:
 
 def results(merged: Mapping[int, Row]) -> list[Row]:
     """Of each step what results.csv has a column for; steps of which nothing was measured are left out."""
-    kept = ({name: value for name, value in row.items() if name in RESULT_COLUMNS} for row in merged.values())
+    kept = ({name: value for name, value in row.items() if name in COLUMNS} for row in merged.values())
     return [row for row in kept if len(row) > 1]
 
 
 def others(merged: Mapping[int, Row]) -> list[Row]:
     """Of each step what results.csv has no column for."""
-    columns = set(RESULT_COLUMNS) - {"step"}
+    columns = set(COLUMNS) - {"step"}
     kept = ({name: value for name, value in row.items() if name not in columns} for row in merged.values())
     return [row for row in kept if len(row) > 1]
 
