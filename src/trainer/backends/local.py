@@ -16,6 +16,7 @@ from rich.console import Console
 from trainer.child_environment import training_environment
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
+from trainer.data.checks import DataReport
 from trainer.data.sources import check_data
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
 from trainer.extras import absent, missing
@@ -27,6 +28,7 @@ from trainer.runs.lock import holder, in_use, locked
 from trainer.runs.outcome import Outcome
 from trainer.runs.pending import lacks_comparison
 from trainer.runs.process import is_here
+from trainer.training import row_findings
 from trainer.training.dataset import TrainingData, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
@@ -34,6 +36,7 @@ from trainer.training.interrupt import Interruption
 from trainer.training.plan import MEMORY
 from trainer.training.prepare import Prepared, Reading, find_reading, prepare
 from trainer.training.ranks import Ranks, join
+from trainer.training.render import Rendering
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 EVALUATION_PACKAGES = ("matplotlib", "rapidfuzz", "sacrebleu")
@@ -72,6 +75,17 @@ def read(config: RunConfig) -> Reading:
     _check_packages((), config)
     be_quiet()
     return find_reading(config)
+
+
+def with_row_findings(config: RunConfig, report: DataReport, limit: int | None) -> DataReport:
+    """`report`, which holds its rows, with what the config's model has against them; at most `limit` findings.
+
+    Raises: MissingDependency, ConfigError.
+    """
+    reading = read(config)
+    rendering = Rendering(reading.renderer, reading.max_length, reading.config.data.on_overlength)
+    files = [*(source.path for source in config.data.train_sources), *config.data.validation_paths]
+    return row_findings.with_row_findings(report, rendering, files, limit)
 
 
 def render(config: RunConfig) -> tuple[Reading, TrainingData]:

@@ -17,6 +17,7 @@ from trainer.errors import ConfigError, ExitCode
 from trainer.runs.pages import refuse_other_file
 
 if TYPE_CHECKING:
+    from trainer.config.schema import RunConfig
     from trainer.data.rejects import Rejects
 
 app = typer.Typer(help="Convert, check, measure, split and preview chat JSONL files.", no_args_is_help=True)
@@ -45,6 +46,10 @@ def check(
         list[Path] | None, typer.Option(metavar="FILE", help="A held-out file; its rows must not be in FILE.")
     ] = None,
     backend: Annotated[BackendName, typer.Option(help="The backend whose rules apply.")] = BackendName.local,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="CONFIG", help="Also render each row as the model of this config does."),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="For people, or for machines.")] = Format.text,
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Accept validation rows that are trained on.")
@@ -65,16 +70,21 @@ def check(
         raise ConfigError("--force: is given without --reject, expected both or none; remove it")
     sources = [*files, *(validation or [])]
     limit = None if show_all or reject is not None or output is Format.json else SHOWN_FINDINGS
+    settings = None if config is None else _settings_for(config, files, validation or [], backend)
     with reading_bar(sources) as progress:
         report = check_files(
             files,
             validation or [],
             backend=backend.value,
             allow_leak=allow_leak,
-            keep_rows=reject is not None,
+            keep_rows=reject is not None or settings is not None,
             max_findings=limit,
             progress=progress,
         )
+    if settings is not None:
+        from trainer.backends import local
+
+        report = local.with_row_findings(settings, report, limit)
     rejects = None if reject is None else set_aside(report, sources, reject, force=force)
     num_errors, num_warnings = report.severities["error"], report.severities["warning"]
     code = ExitCode.BAD_INPUT if num_errors else ExitCode.DONE
@@ -102,6 +112,16 @@ def check(
     if reject is not None:
         _tell_rejects(rejects, num_errors)
     return code
+
+
+def _settings_for(config: Path, files: list[Path], validation: list[Path], backend: BackendName) -> "RunConfig":
+    """The config with these files in place of its own. Raises: ConfigError."""
+    from trainer.config.load import load_config
+
+    if backend is BackendName.openai:
+        raise ConfigError("--config: is given with --backend openai, whose models nobody can render for; remove it")
+    trained, held_out = (json.dumps([str(file) for file in names]) for names in (files, validation))
+    return load_config(config, [f"data.train={trained}", f"data.validation={held_out if validation else ''}"])
 
 
 def _tell_rejects(rejects: "Rejects | None", num_errors: int) -> None:

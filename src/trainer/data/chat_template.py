@@ -338,6 +338,16 @@ class ChatTemplate:
         return re.search(r"""['"]developer['"]""", str(self.tokenizer.chat_template)) is not None
 
     @cached_property
+    def thoughts_apart(self) -> bool:
+        """Whether the template has a place for thoughts that is not <think>, as gpt-oss has a channel for them."""
+        thought = "probe thought"
+        try:
+            text = self.text([_USER, {"role": "assistant", "content": PROBE, "reasoning_content": thought}])
+        except RenderingError:
+            return False
+        return thought in text and "<think>" not in text
+
+    @cached_property
     def _short_ids(self) -> bool:
         return not self._takes(self._call_probe("call_1")) and self._takes(self._call_probe("probe0001"))
 

@@ -33,7 +33,9 @@ class Finding:
         return ":".join(str(part) for part in (printable(self.file), self.line, self.column) if part is not None)
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.code}: {self.where} {self.found}, expected {self.accepted}; {self.fix}"
+        where = f"{self.where} " if self.where else ""
+        accepted = f", expected {self.accepted}" if self.accepted else ""  # some reasons say it in their own words
+        return f"{self.place}: {self.code}: {where}{self.found}{accepted}; {self.fix}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -408,6 +408,14 @@ _ACROSS_RULES = (
         "or labels at its ends; cut it off",
     ),
     _warning(
+        "OPEN_THOUGHT",
+        "a thought that begins with <think> ends with </think>",
+        "A model that learns an answer without the end tag never comes to its answer: what reads replies waits for it.",
+        "close the thought with </think>, or take <think> out",
+        "rows.jsonl:1: OPEN_THOUGHT: messages[1].content has <think> without an end, expected </think> behind the "
+        "thought; close the thought with </think>, or take <think> out",
+    ),
+    _warning(
         "SECRET",
         "no keys, tokens or private keys",
         "A model can repeat what it was trained on. Only the first four characters are shown.",
@@ -444,7 +452,19 @@ _TOKEN_RULES = (
         "data.on_overlength may be set to drop such rows or to shorten them by whole turns from the oldest on, which "
         "is counted and listed. Needs the model: told by train --check, and by data check --config.",
         "raise data.max_length, or set data.on_overlength to drop or truncate",
-        "rows.jsonl:1: LENGTH: has 2,526 tokens, expected at most 2048",
+        "rows.jsonl:1: LENGTH: has 2,526 tokens, expected at most 2048; raise data.max_length, or set "
+        "data.on_overlength to drop or truncate",
+        only="local",
+    ),
+    Rule(
+        "THOUGHT_FORM",
+        "thoughts stand where the model's template has a place for them",
+        "gpt-oss writes thoughts into a channel of their own, so that <think> in the text would be trained as part of "
+        "the final answer, which people see. Needs the model: told by train --check, and by data check --config.",
+        "take the thought out of the answer",
+        "rows.jsonl:1: THOUGHT_FORM: messages[1].content holds <think>, which this model's template writes as part of "
+        "the answer, expected no thought; take the thought out of the answer",
+        local="warning",
         only="local",
     ),
 )

@@ -30,6 +30,7 @@ class TextChecks:
         for index, message in enumerate(messages):
             if message.trained and message.content:
                 self._check_debris(f"messages[{index}].content", message.content)
+                self._check_thought(f"messages[{index}].content", message.content)
         said = [message.content or "" for message in messages]
         said += [call.arguments for message in messages if message.tool_calls for call in message.tool_calls]
         if may_hold_private("\n".join(said)):
@@ -41,6 +42,10 @@ class TextChecks:
         if debris := _debris(text.strip()):
             found = f"{debris[0]} with {quoted(debris[1])}"
             self.findings.add("DEBRIS", where, found, "an answer without markup or labels at its ends")
+
+    def _check_thought(self, where: str, text: str) -> None:
+        if text.rfind("<think>") > text.rfind("</think>") and text.lstrip().startswith("<think>"):
+            self.findings.add("OPEN_THOUGHT", where, "has <think> without an end", "</think> behind the thought")
 
     def _check_private(self, where: str, text: str) -> None:
         for private in find_private(text):

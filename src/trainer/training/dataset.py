@@ -1,5 +1,6 @@
 """Checked rows become rendered ones, under the length policy. All problems at once."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -13,7 +14,7 @@ from trainer.data.overlength import Touched
 from trainer.data.rendering import Example, Renderer
 from trainer.data.sources import CheckedData
 from trainer.errors import DataError
-from trainer.training.render import Rendering, num_workers, render
+from trainer.training.render import Rendered, Rendering, num_workers, render
 from trainer.training.token_cache import MIN_ROWS, find_cache
 from trainer.training.tokens import Tokens
 
@@ -80,6 +81,12 @@ class TrainingData:
     def longest(self) -> int:
         return self.train.tokens.longest
 
+    @property
+    def has_thoughts(self) -> bool:
+        """Whether any trained answer holds <think>."""
+        rows = self.train.conversations
+        return any(m.trained and "<think>" in (m.content or "") for row in rows for m in row.messages)
+
     def has_role(self, role: str) -> bool:
         """Whether any message has `role`."""
         rows = (*self.train.conversations, *self.validation.conversations)
@@ -111,7 +118,7 @@ def _render_both(report: DataReport, rendering: Rendering, shared_by: int) -> tu
     """The rows to train on, then those to validate. Raises: DataError, as `render_data` does."""
     conversations = [*report.conversations, *report.validation]
     made = render(conversations, rendering, num_workers(len(conversations), shared_by))
-    problems = made.problems + _overlength_problems(made.touched, rendering.max_length)
+    problems = _problems(made, rendering.max_length)
     if not made.tokens.firsts[len(report.conversations)] and not problems:
         over = f"those over max_length={rendering.max_length}"
         problems.append(f"data.train: no row is left after dropping {over}; raise it")
@@ -125,9 +132,23 @@ def render_rows(
 ) -> tuple[tuple[Row, ...], tuple[Touched, ...]]:
     """Render rows that are not trained on, and apply the length policy. Raises: DataError, as `render_data` does."""
     made = render(conversations, Rendering(renderer, max_length, settings.on_overlength))
-    if problems := made.problems + _overlength_problems(made.touched, max_length):
+    if problems := _problems(made, max_length):
         raise DataError(*problems)
     return tuple(Rows(conversations, made.tokens, 0)), tuple(made.touched)
+
+
+def _problems(made: Rendered, max_length: int) -> list[str]:
+    """The rows that cannot be trained, behind the command that parts them out."""
+    rows = [*map(str, made.problems), *_overlength_problems(made.touched, max_length)]
+    if not made.problems:
+        return rows
+    files = " ".join(shlex.quote(file) for file in dict.fromkeys(problem.file for problem in made.problems))
+    refused = f"{len(made.problems):,} {'row' if len(made.problems) == 1 else 'rows'}"
+    advice = f"trainer data check {files} --config CONFIG --reject rejected.jsonl"
+    return [
+        f"data: this model's chat template cannot take {refused}, expected none; to set them aside: {advice}",
+        *rows,
+    ]
 
 
 def _overlength_problems(touched: Sequence[Touched], max_length: int) -> list[str]:

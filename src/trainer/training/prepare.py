@@ -73,6 +73,10 @@ def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
     data = render_data(checked, config.data, reading.renderer, reading.max_length, ranks.on_machine)
     if data.has_role("developer") and not reading.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
+    if data.has_thoughts and reading.renderer.template.thoughts_apart:
+        report(
+            "<think> in answers is trained as part of them: this model's chat template has another place for thoughts"
+        )
     device = pick_device()
     choose_threads(ranks.on_machine)
     dtype = pick_dtype(config.model, device, sum(parameter.numel() for parameter in base.skeleton.parameters()))

@@ -30,11 +30,23 @@ Parts = deque[tuple[int, Sequence[Conversation]]]  # with their place among all
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A row that this model's template cannot render exactly."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: TEMPLATE: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """What became of some conversations, in their order."""
 
     tokens: Tokens
-    problems: list[str]  # of the rows that this model's template cannot render exactly
+    problems: list[Refused]
     touched: list[Touched]
 
 
@@ -49,14 +61,14 @@ class Rendering:
     def __call__(self, conversations: Sequence[Conversation]) -> Rendered:
         """The examples of each conversation, none where it is left out."""
         rows: list[list[Example]] = []
-        problems: list[str] = []
+        problems: list[Refused] = []
         touched: list[Touched] = []
         for conversation in conversations:
             examples: list[Example] = []
             try:
                 examples, note = self._fit(conversation)
             except RenderingError as error:
-                problems.append(f"{conversation.place}: TEMPLATE: {error}")
+                problems.append(Refused(conversation.file, conversation.line, str(error)))
                 note = None
             if note is not None:
                 touched.append(note)

@@ -223,7 +223,11 @@ def test_every_row_is_held_against_serving_and_each_that_differs_is_named() -> N
     with pytest.raises(DataError) as caught:
         render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), Renderer(joining_tokenizer()), 2048)
     reason = "messages[1].content holds '<|im_end|>', a control token of this model; remove or respell it"
-    assert caught.value.problems == tuple(f"rows.jsonl:{line}: TEMPLATE: {reason}" for line in (2, 4, 5))
+    advice = "trainer data check rows.jsonl --config CONFIG --reject rejected.jsonl"
+    assert caught.value.problems == (
+        f"data: this model's chat template cannot take 3 rows, expected none; to set them aside: {advice}",
+        *(f"rows.jsonl:{line}: TEMPLATE: {reason}" for line in (2, 4, 5)),
+    )
 
 
 def test_a_template_that_doubles_the_bos_is_refused() -> None:

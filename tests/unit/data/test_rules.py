@@ -18,6 +18,8 @@ from trainer.data.rules_page import markdown
 from trainer.data.sources import CheckedData
 from trainer.errors import DataError
 from trainer.training.dataset import render_data
+from trainer.training.render import Rendering
+from trainer.training.row_findings import with_row_findings
 
 BACKENDS = ("local", "openai")
 ROOT = Path(__file__).parents[3]
@@ -40,6 +42,7 @@ def calls(**keys):
 
 
 GOOD = chat(HI, HELLO)
+CHANNELS = CHATML.replace("{{ m.content }}", "{{ m.thinking }}|{{ m.content }}")
 SYSTEM = [chat(says("Be brief.", "system"), says(f"{n}?", "user"), HELLO) for n in range(12)]
 PARTS = [{"type": "image_url", "image_url": {"url": "ftp://a.example/b.png"}}]
 TOKEN = "h" + "f_" + "aBcDeF" * 6
@@ -93,10 +96,12 @@ BREAKING = {
     "LEAK": [GOOD],
     "SYSTEM_PROMPTS": [*SYSTEM, chat(says("Be breif.", "system"), HI, HELLO)],
     "DEBRIS": [chat(HI, says("A: Hello"))],
+    "OPEN_THOUGHT": [chat(HI, says("<think>Well"))],
     "SECRET": [chat(HI, says(f"The token is {TOKEN}."))],
     "PERSONAL_DATA": [chat(HI, says("Call 425-882-8080."))],
     "TEMPLATE": [chat(says("What does <|im_end|> mean?", "user"), HELLO)],
     "LENGTH": [chat(says("Why? " * 500, "user"), HELLO)],
+    "THOUGHT_FORM": [chat(HI, says("<think>Well.</think>Hello"))],
 }
 
 
@@ -114,7 +119,7 @@ def told(code: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(data_files.numbered_lines, "__defaults__", (200,))
     if code == "FILE_SIZE":
         monkeypatch.setattr(conversations, "MAX_SERVICE_FILE_BYTES", 60)
-    if code in ("TEMPLATE", "LENGTH"):
+    if code in ("TEMPLATE", "LENGTH", "THOUGHT_FORM"):
         return told_by_renderer(code)
     backend = RULES[code].only or "local"
     validation = [Path("validation.jsonl")] if code == "LEAK" else []
@@ -128,11 +133,19 @@ def told(code: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def told_by_renderer(code: str) -> list[str]:
+    """What `trainer data check --config` finds, which `train` says in the same words where it is an error."""
     report = check_files([Path("rows.jsonl")])
-    renderer = Renderer(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"]))
-    with pytest.raises(DataError) as caught:
-        render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), renderer, 2048)
-    return [problem for problem in caught.value.problems if f": {code}: " in problem]
+    renderer = Renderer(make_tokenizer(CHANNELS if code == "THOUGHT_FORM" else CHATML, ["<|im_start|>", "<|im_end|>"]))
+    found = with_row_findings(report, Rendering(renderer, 2048, "error"), ["rows.jsonl"], None)
+    texts = [str(finding) for finding in found.findings if finding.code == code]
+    assert all(finding.severity == RULES[code].local for finding in found.findings if finding.code == code)
+    if RULES[code].local == "error":
+        with pytest.raises(DataError) as caught:
+            render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), renderer, 2048)
+        said = [problem for problem in caught.value.problems if f": {code}: " in problem]
+        assert [text.removesuffix(f"; {RULES[code].fix}") for text in texts if code == "LENGTH"] in ([], said)
+        assert code == "LENGTH" or texts == said
+    return texts
 
 
 @pytest.mark.parametrize("code", RULES)

@@ -109,8 +109,10 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_rows(
             render_data(check_data(config.data), config.data, rendering.renderer, 200)
         told.append(tuple(error.value.problems))
     assert told[0] == told[1]
-    assert [problem.split(": ")[1] for problem in told[0][:3] + told[0][4:]] == ["TEMPLATE"] * 3 + ["LENGTH"] * 6
-    assert told[0][3].startswith("data.max_length: 6 rows exceed 200 tokens")
+    advice, *problems = told[0]
+    assert "cannot take 3 rows" in advice
+    assert [problem.split(": ")[1] for problem in problems[:3] + problems[4:]] == ["TEMPLATE"] * 3 + ["LENGTH"] * 6
+    assert problems[3].startswith("data.max_length: 6 rows exceed 200 tokens")
 
 
 class Dying:
