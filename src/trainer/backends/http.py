@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from trainer.errors import BackendError, TrainerError, quoted
+from trainer.errors import BackendError, ConfigError, TrainerError, quoted
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -129,7 +129,7 @@ def refusal(failure: Failure, doing: str, do_this: str = "") -> BackendError:
 
 def patience_seconds() -> float:
     """How long a call is repeated, in all."""
-    usual = float(os.environ.get("TRAINER_PATIENCE_SECONDS", "120"))
+    usual = seconds_of("TRAINER_PATIENCE_SECONDS", 120.0)
     return min(usual, _HURRIED.get())
 
 
@@ -145,7 +145,19 @@ def hurried(seconds: float = 5.0) -> Iterator[None]:
 
 def timeout_seconds() -> float:
     """How long one call may take; uploads get longer."""
-    return float(os.environ.get("TRAINER_TIMEOUT_SECONDS", "60"))
+    return seconds_of("TRAINER_TIMEOUT_SECONDS", 60.0)
+
+
+def seconds_of(variable: str, usual: float) -> float:
+    """The seconds that a variable of the environment says. Raises: ConfigError, when it says something else."""
+    text = os.environ.get(variable, "")
+    try:
+        seconds = float(text or usual)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"{variable}: is {text!r}, expected a number of seconds; correct the variable, or unset it")
+    return seconds
 
 
 def _advice(failure: Failure) -> str:

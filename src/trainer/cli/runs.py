@@ -29,6 +29,8 @@ STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paus
 @command
 def list_all(root: Root = Path("runs"), debug: Debug = False) -> None:
     """List the runs with their state, progress and last losses."""
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"--root: {str(root)!r} is a file, expected a folder; choose another")
     runs = runs_below(root)
     if not runs:
         say(f"no runs in {root}; start one with: train --config configs/tiny.yaml")

@@ -23,7 +23,7 @@ def of_form(pattern: str, expected: str) -> AfterValidator:
     """A text that matches the whole pattern; `expected` tells its form to people."""
 
     def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
+        if not re.fullmatch(pattern, value, re.DOTALL):
             raise PydanticCustomError("form", "{expected}", {"expected": expected})
         return value
 
@@ -55,7 +55,7 @@ Multiplier = Annotated[float, Field(gt=0, le=MAX_MULTIPLIER, allow_inf_nan=False
 Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
 Flag = Annotated[bool, Field(strict=True)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
+Text = Annotated[str, Field(strict=True, min_length=1), of_form(r"[^\0]*", "text without a null character")]
 NAME, SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", r"[A-Za-z0-9_-]{1,40}"
 Name = Annotated[
     str,

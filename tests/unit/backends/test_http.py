@@ -20,7 +20,7 @@ from azure.core.pipeline.transport import HttpRequest, RequestsTransport
 
 from trainer.backends import http
 from trainer.backends.http import failure_of, is_failure, patiently, retry_after
-from trainer.errors import BackendError
+from trainer.errors import BackendError, ConfigError
 
 NOW = 1_780_000_000.0
 
@@ -174,3 +174,15 @@ def test_our_own_mistakes_are_not_repeated() -> None:
     with pytest.raises(KeyError):
         patiently(call, "reading")
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "inf"])
+def test_a_variable_that_says_no_seconds_is_told(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("TRAINER_TIMEOUT_SECONDS", text)
+    with pytest.raises(ConfigError, match=f"^TRAINER_TIMEOUT_SECONDS: is '{text}', expected a number of seconds"):
+        http.timeout_seconds()
+
+
+def test_a_variable_that_says_nothing_leaves_what_is_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_TIMEOUT_SECONDS", "")
+    assert http.timeout_seconds() == 60

@@ -59,3 +59,10 @@ def test_a_damaged_config_hides_nothing_else(tmp_path):
 def test_the_version_is_shown(words):
     done = performed(words, lambda: 0.0)
     assert (done.code, done.out, done.err) == (0, f"azure-llm-trainer {metadata.version('azure-llm-trainer')}\n", "")
+
+
+def test_a_file_is_no_folder_of_runs(tmp_path):
+    (tmp_path / "a").write_text("")
+    done = performed(("runs", "--root", str(tmp_path / "a")), lambda: 0.0)
+    assert done.code == 2
+    assert "is a file, expected a folder" in done.err

@@ -1,6 +1,5 @@
 """A job as it goes on: its state, its records and its log, taken over again and again until it has ended."""
 
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from trainer.backends.azureml.job import JobPlan, prefix_of
 from trainer.backends.azureml.record import newest_job
 from trainer.backends.azureml.states import end_of, is_final, state_of, word_of
 from trainer.backends.azureml.workspace import POLLING_SECONDS, Place
-from trainer.backends.http import Say, failure_of, is_failure, patience_seconds, patiently
+from trainer.backends.http import Say, failure_of, is_failure, patience_seconds, patiently, seconds_of
 from trainer.errors import BackendError, ExitCode
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger, updated
@@ -131,7 +130,7 @@ def wait_for_end(watch: Watch) -> None:
 
 
 def _polling_seconds() -> float:
-    return float(os.environ.get("TRAINER_POLLING_SECONDS", POLLING_SECONDS))
+    return seconds_of("TRAINER_POLLING_SECONDS", POLLING_SECONDS)
 
 
 def outcome(run: Run) -> Outcome:

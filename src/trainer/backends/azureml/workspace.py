@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.http import timeout_seconds
+from trainer.backends.http import seconds_of, timeout_seconds
 from trainer.config.azureml import AzureMLConfig
 from trainer.errors import ConfigError
 from trainer.extras import need
@@ -111,7 +111,7 @@ def connect(place: Place) -> "MLClient":
         show_progress=True,  # without it an upload that fails is waited for until the end of days
         enable_telemetry=False,
         retry_total=0,
-        polling_interval=float(os.environ.get("TRAINER_POLLING_SECONDS", POLLING_SECONDS)),
+        polling_interval=seconds_of("TRAINER_POLLING_SECONDS", POLLING_SECONDS),
         connection_timeout=timeout_seconds(),
         read_timeout=timeout_seconds(),
     )

@@ -1,6 +1,5 @@
 """What the steps of a deployment ask of the service, each answer once more where the network fails."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trainer.backends.azureml.states import word_of
 from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import POLLING_SECONDS, Place
-from trainer.backends.http import Say, failure_of, is_failure, patiently
+from trainer.backends.http import Say, failure_of, is_failure, patiently, seconds_of
 from trainer.backends.once import create_once
 from trainer.errors import BackendError
 from trainer.runs.ledger import Ledger, Thing
@@ -84,7 +83,7 @@ def place_of(thing: Thing) -> Place:
 
 def polling_seconds() -> float:
     """Between two looks at something that takes long."""
-    return float(os.environ.get("TRAINER_POLLING_SECONDS", POLLING_SECONDS))
+    return seconds_of("TRAINER_POLLING_SECONDS", POLLING_SECONDS)
 
 
 def container_logs(ml: "MLClient", endpoint: str, deployment: str) -> list[str]:
