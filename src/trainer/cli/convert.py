@@ -31,7 +31,7 @@ def convert(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(metavar="prompt=COLUMN,answer=COLUMN", help="Which columns or keys to take; also system=COLUMN."),
+        typer.Option(metavar="prompt=COLUMN,answer=COLUMN", help="Which columns to take; also system=, context=."),
     ] = None,
     question: Annotated[
         list[str] | None,

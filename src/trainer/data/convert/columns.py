@@ -14,7 +14,8 @@ from trainer.errors import ConfigError, similar
 PROMPTS = ("prompt", "question", "instruction", "input", "query")
 ANSWERS = ("answer", "completion", "response", "output", "reply", "definition")
 SYSTEMS = ("system", "system_prompt")
-FORM = "prompt=COLUMN,answer=COLUMN[,system=COLUMN]"
+CONTEXTS = ("context", "passage")  # what the question is about: Dolly's and SQuAD's
+FORM = "prompt=COLUMN,answer=COLUMN[,system=COLUMN][,context=COLUMN]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +29,22 @@ class Columns:
     prompt: str | None = None
     system: str | None = None
     questions: tuple[str, ...] = ()
+    context: str | None = None  # a text that follows the question
 
     @property
     def needed(self) -> set[str]:
         """The columns that every row must have."""
         asked = {name for question in self.questions for _, name in _pieces(question) if name}
-        return asked | {name for name in (self.answer, self.prompt, self.system) if name}
+        return asked | {name for name in (self.answer, self.prompt, self.system, self.context) if name}
 
     def prompts(self, row: Mapping[str, Any]) -> list[str]:
-        """The questions of a row, one for each template."""
+        """The questions of a row, one for each template, each with the text that it is about."""
+        context = _text(row, self.context) if self.context and row[self.context] is not None else ""
+        behind = f"\n\n{context}" if context.strip() else ""
         if self.prompt:
-            return [_text(row, self.prompt)]
+            return [_text(row, self.prompt) + behind]
         return [
-            "".join(literal + (_text(row, name) if name else "") for literal, name in _pieces(question))
+            "".join(literal + (_text(row, name) if name else "") for literal, name in _pieces(question)) + behind
             for question in self.questions
         ]
 
@@ -63,7 +67,9 @@ def parse_columns(text: str | None, questions: Sequence[str] = ()) -> Columns | 
         problems.append(f"--columns: is {quoted(text)}, expected {FORM}; name prompt and answer")
     if problems:
         raise ConfigError(*problems)
-    return Columns(given.get("answer"), given.get("prompt"), given.get("system"), tuple(questions))
+    return Columns(
+        given.get("answer"), given.get("prompt"), given.get("system"), tuple(questions), given.get("context")
+    )
 
 
 def columns_of(names: Collection[str], wanted: Columns | None = None) -> Columns:
@@ -78,14 +84,18 @@ def columns_of(names: Collection[str], wanted: Columns | None = None) -> Columns
         part: [name for name in names if name not in taken and name.strip().casefold() in known]
         for part, known in _KNOWN.items()
     }
-    if wanted is not None and len(found["answer"]) == 1:
-        return replace(wanted, answer=found["answer"][0])
-    if wanted is None and len(found["prompt"]) == len(found["answer"]) == 1 and len(found["system"]) <= 1:
-        return Columns(found["answer"][0], found["prompt"][0], next(iter(found["system"]), None))
+    found["answer"] = found["answer"] or [name for name in names if name.strip().casefold() == _ANSWERS_OF_SQUAD]
+    system, context = (next(iter(found[part]), None) for part in ("system", "context"))
+    clear = len(found["answer"]) == 1 and len(found["context"]) <= 1
+    if wanted is not None and clear:
+        return replace(wanted, answer=found["answer"][0], context=wanted.context or context)
+    if wanted is None and clear and len(found["prompt"]) == 1 and len(found["system"]) <= 1:
+        return Columns(found["answer"][0], found["prompt"][0], system, context=context)
     raise NotConvertible(_unclear(list(names), wanted))
 
 
-_KNOWN = {"prompt": PROMPTS, "answer": ANSWERS, "system": SYSTEMS}
+_KNOWN = {"prompt": PROMPTS, "answer": ANSWERS, "system": SYSTEMS, "context": CONTEXTS}
+_ANSWERS_OF_SQUAD = "answers"
 
 
 def _unclear(names: list[str], wanted: Columns | None) -> str:
@@ -118,6 +128,10 @@ def rows_of_columns(row: Mapping[str, Any], columns: Columns | None, dropped: Co
 
 def _text(row: Mapping[str, Any], name: str) -> str:
     value = row[name]
+    if isinstance(value, dict) and isinstance(value.get("text"), list):  # SQuAD: several people's answers
+        if not value["text"]:
+            raise NotConvertible(f"{name} holds no text, expected an answer; write one, or remove the row")
+        value = value["text"][0]
     if isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):

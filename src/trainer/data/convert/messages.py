@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.data.convert.training_marks import TRAINED, UnclearMark, take_weight
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.message_checks import KEYS_OF_ROLE
 from trainer.data.quoting import quoted
@@ -63,12 +64,19 @@ def _message(message: Mapping[str, Any], index: int, dropped: Counter[str]) -> R
         made["role"] = ROLE_NAMES.get(role, role)
     role = made.get("role")
     if role == "assistant":
+        try:
+            take_weight(made, f"messages[{index}]")
+        except UnclearMark as error:
+            raise NotConvertible(str(error)) from None
         _take_tagged_calls(made, index)
         _complete(made, index)
     elif role == "tool" and isinstance(made.get("content"), str) and (text := _RESPONSE.fullmatch(made["content"])):
         made["content"] = text[1]
     known = KEYS_OF_ROLE.get(role) if isinstance(role, str) else None
     for key in [key for key in made if known is not None and key not in known]:
+        if role != "assistant" and key in TRAINED and made[key] is False:
+            del made[key]  # as no message of another role is trained
+            continue
         dropped[f"messages[].{key}"] += 1
         del made[key]
     return made

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from trainer.data.convert.columns import Columns, rows_of_columns
 from trainer.data.convert.messages import NotConvertible, Row, chat_messages, chat_tools
+from trainer.data.convert.training_marks import UnclearMark, refuse_untrained
 from trainer.data.quoting import quoted
 from trainer.data.row_checks import ROW_KEYS
 
@@ -38,6 +39,10 @@ def convert_row(row: Mapping[str, Any], columns: Columns | None, dropped: Counte
     """
     present = {key: value for key, value in row.items() if value is not None}
     shape = shape_of(present, columns)
+    try:
+        refuse_untrained(present)
+    except UnclearMark as error:
+        raise NotConvertible(str(error)) from None
     match shape:
         case "chat":
             converted = [_from_chat(present, dropped)]
@@ -101,9 +106,10 @@ def _start_of_answer(messages: Sequence[Row]) -> int:
 
 def _from_alpaca(row: Mapping[str, Any], dropped: Counter[str]) -> Row:
     texts = {name: _string(row, name) for name in ("instruction", "input", "output")}
-    question = "\n\n".join(text for text in (texts["instruction"], texts["input"]) if text.strip())
+    context = _string(row, "context")
+    question = "\n\n".join(text for text in (texts["instruction"], texts["input"], context) if text.strip())
     turns = [_pair(turn, index) for index, turn in enumerate(row.get("history") or [])]
-    _count(row, {"instruction", "input", "output", "history", "system"}, dropped)
+    _count(row, {"instruction", "input", "context", "output", "history", "system"}, dropped)
     pairs = [*turns, (question, texts["output"])]
     return {"messages": _after_system(row, [message for pair in pairs for message in _turn(*pair)])}
 
@@ -124,9 +130,12 @@ def _from_completion(row: Mapping[str, Any], dropped: Counter[str]) -> Row:
     if isinstance(prompt, str) and isinstance(completion, str):
         prompt = _without_end(prompt, PROMPT_ENDS, "prompt", dropped)
         completion = _without_end(completion, COMPLETION_ENDS, "completion", dropped)
+        if (context := _string(row, "context")).strip():
+            prompt = f"{prompt}\n\n{context}"
     asked = _as_messages(prompt, "user", "prompt", dropped)
     answer = _as_messages(completion, "assistant", "completion", dropped)
-    _count(row, {"prompt", "completion", "system", "tools"}, dropped)
+    with_context = {"context"} if isinstance(row["prompt"], str) and isinstance(row["completion"], str) else set()
+    _count(row, {"prompt", "completion", "system", "tools", *with_context}, dropped)
     return _with_tools(row, {"messages": _after_system(row, [*map(_untrained, asked), *answer])})
 
 

@@ -53,6 +53,37 @@ CASES = {
     "columns with a number": ({"question": "1+1?", "answer": 2}, [user("1+1?"), bot("2")]),
     "columns without a system prompt in this row": (
         {"question": "Hi", "answer": "Hello", "system": " "}, [user(), bot()]),
+    "loss of ms-swift": (
+        {"messages": [user() | {"loss": False}, bot(loss=False), user("More"), bot("Bye", loss=True)]},
+        [user(), bot(weight=0), user("More"), bot("Bye", weight=1)],
+    ),
+    "train and training of Axolotl": (
+        {"conversations": [user(), {"from": "gpt", "value": "Hello", "train": False}, user("More"),
+                           {"from": "gpt", "value": "Bye", "training": "true"}]},
+        [user(), bot(weight=0), user("More"), bot("Bye", weight=1)],
+    ),
+    "trainable, a mask and a loss mask": (
+        {"messages": [user(), bot(trainable=0), user(), bot(masked=True), user(), bot(loss_mask=0), user(),
+                      bot(mask=False)]},
+        [user(), bot(weight=0), user(), bot(weight=0), user(), bot(weight=0), user(), bot(weight=1)],
+    ),
+    "a mark and a weight that agree": ({"messages": [user(), bot(weight=0, loss=False)]}, [user(), bot(weight=0)]),
+    "Dolly": (
+        {"instruction": "When?", "context": "It opened in 1885.", "response": "In 1885."},
+        [user("When?\n\nIt opened in 1885."), bot("In 1885.")],
+    ),
+    "Dolly without a context": ({"instruction": "Hi", "context": "", "response": "Hello"}, [user(), bot()]),
+    "SQuAD": (
+        {"question": "When?", "context": "It opened in 1885.", "answers": {"text": ["1885", "in 1885"],
+                                                                           "answer_start": [13, 10]}},
+        [user("When?\n\nIt opened in 1885."), bot("1885")],
+    ),
+    "Alpaca with a context": (
+        {"instruction": "When?", "input": "", "context": "1885.", "output": "Then."},
+        [user("When?\n\n1885."), bot("Then.")],
+    ),
+    "a completion with a context": (
+        {"prompt": "When?", "context": "1885.", "completion": "Then."}, [user("When?\n\n1885."), bot("Then.")]),
 }  # fmt: skip
 
 
@@ -110,12 +141,42 @@ REFUSED = {
         "history[0] is a list, expected a list of a question and its answer",
     ),
     "a truth as an answer": ({"question": "Hi", "answer": True}, "answer is true, expected text"),
+    "marks that contradict each other": (
+        {"messages": [user(), bot(train=True, weight=0)]},
+        "messages[1] has train and weight that contradict each other, expected one weight; keep one of them",
+    ),
+    "half a loss": (
+        {"messages": [user(), bot(loss=0.5)]},
+        "messages[1].loss is 0.5, expected true or false; write weight 0 or 1",
+    ),
+    "a mask of one, which says either": (
+        {"messages": [user(), bot(mask=1)]},
+        "messages[1].mask is 1, expected true or false; write weight 0 or 1",
+    ),
+    "a part of an answer": (
+        {"messages": [user(), bot(train_detail=[{"begin_offset": 0, "end_offset": 2, "train": False}])]},
+        "messages[1].train_detail trains a part of the answer, expected all of it or none; write weight 0 or 1",
+    ),
+    "a row that is not trained": (
+        {"instruction": "Hi", "output": "Hello", "train": False},
+        "says that it is not trained (train is false), expected a row to train; remove it",
+    ),
+    "a row with a weight": (
+        {"messages": [user(), bot()], "weight": 0.5},
+        "has weight 0.5, expected rows of one weight; put it into a file of its own, which data.train can weigh, or "
+        "remove it",
+    ),
+    "a question without an answer": (
+        {"question": "Hi", "context": "x", "answers": {"text": [], "answer_start": []}},
+        "answers holds no text, expected an answer; write one, or remove the row",
+    ),
     "two possible questions": (
         {"question": "Hi", "input": "", "answer": "x"},
         (
             "has 'question', 'input' and 'answer', expected one question (prompt, question, instruction, input or "
             "query) and one answer (answer, completion, response, output, reply or definition); say which with "
-            "--columns prompt=COLUMN,answer=COLUMN[,system=COLUMN], or ask with --question 'What is {question}?'"
+            "--columns prompt=COLUMN,answer=COLUMN[,system=COLUMN][,context=COLUMN], "
+            "or ask with --question 'What is {question}?'"
         ),
     ),
 }
