@@ -26,7 +26,8 @@ from trainer.model.adapter import (
 )
 from trainer.model.loading import load_model
 from trainer.model.rms_norm import use_lean_norms
-from trainer.model.sharding import shard_base
+from trainer.model.sharding import in_parts, shard_base
+from trainer.model.unlearned import unlearned
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import MANIFEST, Checkpoint, folder_of
 from trainer.runs.lock import Lock, locked
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from trainer.training.sft import Trainer
+
+LOOKED_AT = 100  # training rows in which control tokens are looked for
 
 
 def fit(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
@@ -107,6 +110,9 @@ def _train(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with a fixed workspace
     torch.use_deterministic_algorithms(config.training.deterministic)
     model = _load(prepared)
+    if prepared.ranks.is_first and (warning := _unlearned_tokens(prepared, model)):
+        run.event(warning, level="warning", kind="unlearned_tokens")
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
     num_trainable = sum(parameter.numel() for parameter in trainable(model).values())
     run.event(f"training {num_trainable:,} adapter weights for {plan.total_steps} steps")
     with make_display(console, plan.total_steps) as display:
@@ -146,6 +152,23 @@ def _load(prepared: Prepared) -> "PeftModel":
         return model
     use_lean_norms(model.get_base_model())  # it tries them, which takes whole weights
     return shard_base(model, prepared.device, prepared.ranks.will_come)
+
+
+def _unlearned_tokens(prepared: Prepared, model: "PeftModel") -> str | None:
+    """A warning where the base has never learned control tokens that the training rows hold."""
+    tokenizer = prepared.tokenizer
+    control = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    rows = [prepared.data.train[number] for number in range(min(len(prepared.data.train), LOOKED_AT))]
+    used = control & {token for row in rows for example in row.examples for token in example.input_ids}
+    base = model.get_base_model()
+    if in_parts(base) or not (found := unlearned(base, used, control)):
+        return None
+    told = "; ".join(f"{tokenizer.convert_ids_to_tokens(token)!r}: {reason}" for token, reason in found.items())
+    return (
+        f"the base has not learned {len(found)} of the {len(used)} control tokens of the chat template ({told}): "
+        "answers may never end, as an adapter does not train these rows; choose the instruct variant, or a "
+        "model.chat_template whose tokens it knows"
+    )
 
 
 def _adapted(prepared: Prepared, model: "PreTrainedModel") -> "PeftModel":

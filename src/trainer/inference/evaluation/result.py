@@ -1,7 +1,7 @@
 """The result of a comparison as it stands in report.json: the verdict, the measures, and every row with its answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.data.rendering import as_object
@@ -9,13 +9,14 @@ from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.intervals import differences
 from trainer.inference.evaluation.measures import Sums, outcome
 from trainer.inference.evaluation.questions import Question
-from trainer.inference.evaluation.verdict import make_verdict
+from trainer.inference.evaluation.verdict import Verdict, make_verdict
 from trainer.inference.replies import Spoken
 from trainer.runs import Run
 from trainer.runs.run import now
 from trainer.training.dataset import Row
 
 FORMAT = 1  # raised when a reader of report.json must know
+UNENDED_TOLD = 0.25  # of the answers, from which on the verdict says that they do not end
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,12 @@ def make_result(
         for row, sums in zip(rows, of_rows, strict=True):
             row["sums"][name] |= sums
     found = differences([row["sums"]["base"] for row in rows], [row["sums"]["tuned"] for row in rows], seed)
+    verdict = _with_endings(make_verdict([row["outcome"] for row in rows], found), answers["tuned"])
     return {
         "format": FORMAT,
         "created_at": now(),
         "run": run.name,
-        "verdict": asdict(make_verdict([row["outcome"] for row in rows], found)),
+        "verdict": asdict(verdict),
         "measures": [asdict(difference) for difference in found],
         "files": list(held_out.files),
         "num_rows": len(rows),
@@ -64,6 +66,14 @@ def make_result(
         "seconds": round(seconds, 1),
         "rows": rows,
     }
+
+
+def _with_endings(verdict: Verdict, answers: Sequence[Answer]) -> Verdict:
+    """Says it when many answers go on until they are cut off: nobody can use those."""
+    count = sum(not answer.ended for answer in answers)
+    if count < UNENDED_TOLD * len(answers):
+        return verdict
+    return replace(verdict, sentence=f"{verdict.sentence}; {count:,} of {len(answers):,} answers did not end")
 
 
 def _row(
