@@ -45,7 +45,7 @@ lint: setup ## Formatting, types, import directions
 test: lint ## The tests that CI runs first
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not slow and not real'
 
-test-slow: lint ## What CI runs after `make test`: installations, real models (TRAINER_REAL_MODELS)
+test-slow: setup ## What CI runs after `make test`: installations, real models (TRAINER_REAL_MODELS)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m '(slow or real) and not long'
 
 test-full: lint ## All tests, also those that take minutes
