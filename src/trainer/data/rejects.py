@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from trainer.data.checks import DataReport
 from trainer.data.new_files import new_files
 from trainer.data.row_copies import copy_rows
+from trainer.data.sources import apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,12 @@ def set_aside(report: DataReport, sources: Sequence[Path], rejected: Path, *, fo
     for row in (*report.conversations, *report.validation):
         if (row.file, row.line) not in bad:
             kept[row.file].add(row.line)
-    names = [name for name in dict.fromkeys(map(str, sources)) if name in kept and name in {file for file, _ in bad}]
+    with_errors = {file for file, _ in bad}
+    names = [name for name in dict.fromkeys(map(str, sources)) if name in kept and name in with_errors]
     if not names:
         return None
-    copies = [CleanCopy(Path(name), _beside(rejected, Path(name)), len(kept[name])) for name in names]
+    clean_names = apart(names, ".clean.jsonl")
+    copies = [CleanCopy(Path(name), rejected.with_name(clean_names[name]), len(kept[name])) for name in names]
     with new_files([rejected, *(copy.file for copy in copies)], sources, force=force) as (rejects, *cleans):
         for name, clean in zip(names, cleans, strict=True):
             _divide(Path(name), kept[name], clean, rejects)
@@ -57,7 +60,3 @@ def set_aside(report: DataReport, sources: Sequence[Path], rejected: Path, *, fo
 
 def _divide(source: Path, kept: Set[int], clean: BinaryIO, rejects: BinaryIO) -> None:
     copy_rows(source, lambda line: clean if line in kept else rejects)
-
-
-def _beside(rejected: Path, source: Path) -> Path:
-    return rejected.with_name(f"{source.stem}.clean.jsonl")

@@ -1,23 +1,40 @@
-"""A run's data files: read, checked by every rule that needs no tokenizer, and known by the digest of their bytes."""
+"""A run's data files: read, checked by every rule that needs no tokenizer, and each known by one identity."""
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from trainer.config.schema import DataConfig
+from trainer.config.schema import DataConfig, DataSource
 from trainer.data.checks import DataReport, check_files
 from trainer.data.data_files import opened
 from trainer.errors import Attempts, DataError
 
+Role = Literal["train", "validation"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file as a config lists it. What is `resolved` alike is one file, however it is spelled."""
+
+    role: Role
+    path: str  # as written
+    resolved: Path  # absolute, links followed
+    name: str  # by which its rows and findings call it: as it was written first, `a//b` as `a/b`
+    sha256: str
+    rows: int  # without an error
+    weight: float = 1.0  # how often an epoch uses it
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedData:
-    """What the files hold, and the digest of each as it was read."""
+    """What the files hold, and each as it was read."""
 
     report: DataReport
-    digests: Mapping[str, str]
+    files: tuple[DataFile, ...]
 
 
 def without_validation(settings: DataConfig) -> str | None:
@@ -48,24 +65,85 @@ def check_data(settings: DataConfig) -> CheckedData:
 
     Raises: DataError, with every row that breaks a rule, or where a file changed meanwhile.
     """
-    digests = _digests(settings)
+    listed = listed_files(settings)
+    digests = _digests(listed)
     report = check_files(
-        [Path(source.path) for source in settings.train_sources],
-        [Path(path) for path in settings.validation_paths],
+        [Path(source.path) for role, source in listed if role == "train"],
+        [Path(source.path) for role, source in listed if role == "validation"],
         backend="local",
         allow_leak=settings.allow_leak,
     )
     report.raise_on_errors()
-    if changed := [path for path, digest in _digests(settings).items() if digest != digests[path]]:
+    if changed := [path for path, digest in _digests(listed).items() if digest != digests[path]]:
         raise DataError(
             *(f"{path}: the file was changed while it was read, expected it to rest; try again" for path in changed)
         )
-    return CheckedData(report, digests)
+    return CheckedData(report, data_files(settings, report, digests))
 
 
-def _digests(settings: DataConfig) -> dict[str, str]:
+def listed_files(settings: DataConfig) -> list[tuple[Role, DataSource]]:
+    """The training files, then the validation files, each with its weight."""
+    validation = [DataSource(path=path) for path in settings.validation_paths]
+    return [*(("train", source) for source in settings.train_sources), *(("validation", file) for file in validation)]
+
+
+def data_files(
+    settings: DataConfig, report: DataReport, digests: Mapping[str, str] | None = None
+) -> tuple[DataFile, ...]:
+    """The files of a config that `report` is of. A file that is listed twice is twice among them."""
+    listed = listed_files(settings)
+    digests = _digests(listed) if digests is None else digests
+    names: dict[Path, str] = {}
+    for _, source in listed:
+        names.setdefault(Path(source.path).resolve(), str(Path(source.path)))
+    counts = {"train": Counter(row.file for row in report.conversations)}
+    counts["validation"] = Counter(row.file for row in report.validation)
+    times = Counter((role, Path(source.path).resolve()) for role, source in listed)
+    found = []
+    for role, source in listed:
+        resolved = Path(source.path).resolve()
+        name = names[resolved]
+        rows = counts[role][name] // times[role, resolved]
+        found.append(DataFile(role, source.path, resolved, name, digests[source.path], rows, source.weight))
+    return tuple(found)
+
+
+def weights_of(files: Sequence[DataFile]) -> dict[str, float]:
+    """How often an epoch uses each row of a training file, by the name that the row has.
+
+    The rows of a file that is listed twice are there twice, so that its weights add up.
+    """
+    weights: dict[str, list[float]] = {}
+    for file in files:
+        if file.role == "train":
+            weights.setdefault(file.name, []).append(file.weight)
+    return {name: sum(of_file) / len(of_file) for name, of_file in weights.items()}
+
+
+def apart(paths: Iterable[str], suffix: str | None = None) -> dict[str, str]:
+    """For each path a name without folders: one name for one file, however it is spelled, and another for another.
+
+    `suffix` stands in place of their own.
+    """
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    found: dict[str, str] = {}
+    for path in paths:
+        resolved = Path(path).resolve()
+        if resolved not in names:
+            own = Path(path).name if suffix is None else f"{Path(path).stem}{suffix}"
+            name, number = own, len(names)
+            while name in taken:
+                name, number = f"{number}-{own}", number + 1
+            names[resolved] = name
+            taken.add(name)
+        found[path] = names[resolved]
+    return found
+
+
+def _digests(listed: Sequence[tuple[Role, DataSource]]) -> dict[str, str]:
     """The sha256 of each file; a file that cannot be read is told of where its rows are."""
-    paths = [*(source.path for source in settings.train_sources), *settings.validation_paths]
+    paths = [source.path for _, source in listed]
     return {path: sha256_of(path) for path in paths if Path(path).is_file() and os.access(path, os.R_OK)}
 
 

@@ -1,7 +1,7 @@
 """Checked rows become rendered ones, under the length policy. All problems at once."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -12,7 +12,7 @@ from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation
 from trainer.data.overlength import Touched
 from trainer.data.rendering import Example, Renderer
-from trainer.data.sources import CheckedData
+from trainer.data.sources import CheckedData, DataFile, weights_of
 from trainer.errors import DataError
 from trainer.training.render import Rendered, Rendering, num_workers, render
 from trainer.training.token_cache import MIN_ROWS, find_cache
@@ -64,10 +64,10 @@ class TrainingData:
 
     train: Rows
     validation: Rows
-    weights: dict[str, float]  # how often an epoch uses each training file
+    weights: dict[str, float]  # how often an epoch uses the rows of each training file
     touched: tuple[Touched, ...]
     report: DataReport
-    digests: Mapping[str, str]  # the sha256 of each file
+    files: tuple[DataFile, ...]
 
     @property
     def num_supervised(self) -> int:
@@ -100,18 +100,17 @@ def render_data(
 
     Raises: DataError, with every row that the model's template cannot render exactly or that is too long.
     """
-    report, digests = checked.report, checked.digests
+    report = checked.report
     num_rows = len(report.conversations), len(report.validation)
-    cache = find_cache(digests, settings, renderer, max_length) if sum(num_rows) >= MIN_ROWS else None
+    cache = find_cache(checked.files, settings, renderer, max_length) if sum(num_rows) >= MIN_ROWS else None
     found = cache.load(num_rows) if cache is not None else None
     if found is None:
         found = _render_both(report, Rendering(renderer, max_length, settings.on_overlength), shared_by)
         if cache is not None:
             cache.store(*found, num_rows)
     tokens, touched = found
-    weights = {source.path: source.weight for source in settings.train_sources}
     train, validation = Rows(report.conversations, tokens, 0), Rows(report.validation, tokens, num_rows[0])
-    return TrainingData(train, validation, weights, tuple(touched), report, digests)
+    return TrainingData(train, validation, weights_of(checked.files), tuple(touched), report, checked.files)
 
 
 def _render_both(report: DataReport, rendering: Rendering, shared_by: int) -> tuple[Tokens, list[Touched]]:

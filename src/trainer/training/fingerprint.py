@@ -45,13 +45,12 @@ def fingerprint(prepared: "Prepared") -> Fingerprint:
     values = config.model_dump(mode="json")
     names = (name for name in field_names() if name not in FREE and name.split(".")[0] not in FREE_SECTIONS)
     settings = {name: values[name.split(".")[0]][name.split(".")[1]] for name in names}
-    tokenizer, digests = prepared.tokenizer, prepared.data.digests
+    tokenizer, files = prepared.tokenizer, prepared.data.files
     return settings | {
         "data.train": [
-            {"path": source.path, "sha256": digests[source.path], "weight": source.weight}
-            for source in config.data.train_sources
+            {"path": file.path, "sha256": file.sha256, "weight": file.weight} for file in files if file.role == "train"
         ],
-        "data.validation": [{"path": path, "sha256": digests[path]} for path in config.data.validation_paths],
+        "data.validation": [{"path": file.path, "sha256": file.sha256} for file in files if file.role == "validation"],
         "the steps of an epoch": prepared.plan.steps_per_epoch,
         # A folder may be mounted elsewhere tomorrow: its weights count, and not its name.
         "the base model": identity["weights_sha256"] or f"{identity['name']} {identity['revision']}",

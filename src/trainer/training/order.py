@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 def rows_per_epoch(counts: Mapping[str, int], weights: Mapping[str, float]) -> int:
     """Conversations in an epoch: each file's rows times its weight, rounded, and at least one of each file."""
-    return sum(_share(count, weights.get(file, 1.0)) for file, count in counts.items())
+    return sum(_share(count, weights[file]) for file, count in counts.items())
 
 
 def epoch_order(files: Sequence[str], weights: Mapping[str, float], seed: int, epoch: int) -> list[int]:
@@ -20,7 +20,7 @@ def epoch_order(files: Sequence[str], weights: Mapping[str, float], seed: int, e
         members.setdefault(file, []).append(row)
     order: list[int] = []
     for file, rows in members.items():
-        whole, rest = divmod(_share(len(rows), weights.get(file, 1.0)), len(rows))
+        whole, rest = divmod(_share(len(rows), weights[file]), len(rows))
         order += rows * whole + shuffle.sample(rows, rest)
     shuffle.shuffle(order)
     return order

@@ -19,6 +19,7 @@ import numpy as np
 from trainer.config.schema import DataConfig
 from trainer.data.overlength import Touched
 from trainer.data.rendering import Renderer
+from trainer.data.sources import DataFile
 from trainer.model.cache_folder import cache_folder
 from trainer.runs.files import write_whole
 from trainer.training.tokens import Tokens
@@ -79,12 +80,12 @@ class TokenCache:
             _forget_old(self.path.parent)
 
 
-def find_cache(digests: Mapping[str, str], settings: DataConfig, renderer: Renderer, max_length: int) -> TokenCache:
-    """The place for files of these digests as this tokenizer, template and length policy make tokens of them."""
+def find_cache(files: Sequence[DataFile], settings: DataConfig, renderer: Renderer, max_length: int) -> TokenCache:
+    """The place for these files as this tokenizer, template and length policy make tokens of them."""
     tokenizer = renderer.tokenizer
     digest = hashlib.sha256()
     inputs = (
-        *digests.items(),  # names too: notes on long rows have them
+        *((file.role, file.name, file.sha256) for file in files),  # names too: notes on long rows have them
         tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map, max_length,
         settings.on_overlength, *(metadata.version(name) for name in ("transformers", "tokenizers", "jinja2")),
         *_sources(),

@@ -92,3 +92,14 @@ def test_the_copy_stands_beside_the_rejects_and_nothing_is_overwritten():
         set_aside(report, [path], Path("out/bad.jsonl"))
     assert [problem.split(":")[0] for problem in raised.value.problems] == ["out/bad.jsonl", "out/rows.clean.jsonl"]
     assert set_aside(report, [path], Path("out/bad.jsonl"), force=True) == rejects
+
+
+def test_files_of_one_name_in_two_folders_have_two_clean_copies():
+    for folder, first in (("a", 0), ("b", 3)):
+        Path(folder).mkdir()
+        write(f"{folder}/x.jsonl", *GOOD[first : first + 3], b"{}")
+    sources = [Path("a/x.jsonl"), Path("b/x.jsonl")]
+    rejects = set_aside(check_files(sources), sources, Path("bad.jsonl"))
+    assert rejects is not None
+    assert [str(copy.file) for copy in rejects.clean] == ["x.clean.jsonl", "1-x.clean.jsonl"]
+    assert rows_of("x.clean.jsonl") + rows_of("1-x.clean.jsonl") == GOOD

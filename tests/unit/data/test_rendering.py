@@ -221,7 +221,7 @@ def test_every_row_is_held_against_serving_and_each_that_differs_is_named() -> N
     ]
     report = DataReport(conversations, [], [], rows=6, validation_rows=0)
     with pytest.raises(DataError) as caught:
-        render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), Renderer(joining_tokenizer()), 2048)
+        render_data(CheckedData(report, ()), DataConfig(train="rows.jsonl"), Renderer(joining_tokenizer()), 2048)
     reason = "messages[1].content holds '<|im_end|>', a control token of this model; remove or respell it"
     advice = "trainer data check rows.jsonl --config CONFIG --reject rejected.jsonl"
     assert caught.value.problems == (

@@ -141,7 +141,7 @@ def told_by_renderer(code: str) -> list[str]:
     assert all(finding.severity == RULES[code].local for finding in found.findings if finding.code == code)
     if RULES[code].local == "error":
         with pytest.raises(DataError) as caught:
-            render_data(CheckedData(report, {}), DataConfig(train="rows.jsonl"), renderer, 2048)
+            render_data(CheckedData(report, ()), DataConfig(train="rows.jsonl"), renderer, 2048)
         said = [problem for problem in caught.value.problems if f": {code}: " in problem]
         assert [text.removesuffix(f"; {RULES[code].fix}") for text in texts if code == "LENGTH"] in ([], said)
         assert code == "LENGTH" or texts == said

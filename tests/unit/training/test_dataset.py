@@ -51,8 +51,11 @@ def test_what_is_counted_in_arrays_is_what_the_rows_have(data: TrainingData) -> 
 
 
 def test_each_file_has_its_digest(data: TrainingData) -> None:
-    assert [Path(path).name for path in data.digests] == ["a.jsonl", "b.jsonl"]
-    assert data.digests == {path: sha256_of(path) for path in data.digests}
+    assert [(Path(file.path).name, file.role) for file in data.files] == [
+        ("a.jsonl", "train"),
+        ("b.jsonl", "validation"),
+    ]
+    assert all(file.sha256 == sha256_of(file.path) for file in data.files)
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(

@@ -48,11 +48,11 @@ def test_the_multiplier_scales_the_base_rate(settings: Callable[..., RunConfig])
 
 def test_an_epoch_has_every_row_once_in_an_order_of_its_own() -> None:
     files = ["a"] * 50
-    first, second = (epoch_order(files, {}, seed=1, epoch=epoch) for epoch in (0, 1))
+    first, second = (epoch_order(files, {"a": 1.0}, seed=1, epoch=epoch) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
-    assert first == epoch_order(files, {}, seed=1, epoch=0)
-    assert first != epoch_order(files, {}, seed=2, epoch=0)
+    assert first == epoch_order(files, {"a": 1.0}, seed=1, epoch=0)
+    assert first != epoch_order(files, {"a": 1.0}, seed=2, epoch=0)
 
 
 def test_weights_repeat_and_thin_out_files() -> None:
@@ -66,10 +66,10 @@ def test_weights_repeat_and_thin_out_files() -> None:
 
 
 def test_steps_cover_the_epoch_and_the_last_one_holds_the_rest() -> None:
-    steps = StepOrder(["a"] * 10, {}, batch_size=4, seed=0)
+    steps = StepOrder(["a"] * 10, {"a": 1.0}, batch_size=4, seed=0)
     assert [len(step) for step in steps] == [4, 4, 2]
     assert len(steps) == 3
-    assert [row for step in steps for row in step] == epoch_order(["a"] * 10, {}, 0, 0)
+    assert [row for step in steps for row in step] == epoch_order(["a"] * 10, {"a": 1.0}, 0, 0)
 
 
 def test_overfitting_is_said_in_words() -> None:

@@ -145,7 +145,7 @@ def _add_events(run: Run, content: bytes) -> None:
 
 def _manifest_at_home(config: RunConfig, manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest with the paths that this machine knows."""
-    paths = {name: path for path, name in data_names(config).items()}
+    paths = {name: path for path, name in reversed(data_names(config).items())}
     data = [entry | {"path": paths.get(entry["path"], entry["path"])} for entry in manifest["data"]]
     base = manifest["base"]
     if base["name"] == "base":

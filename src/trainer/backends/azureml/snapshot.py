@@ -15,6 +15,7 @@ from pathlib import Path
 import trainer
 from trainer.config.load import dump_config
 from trainer.config.schema import DataSource, RunConfig
+from trainer.data.sources import apart, listed_files
 from trainer.errors import ConfigError
 from trainer.model.lineage import Parent, find_parent
 from trainer.model.model_files import model_files
@@ -77,13 +78,8 @@ def content_hash(folder: Path) -> str:
 
 def data_names(config: RunConfig) -> dict[str, str]:
     """For each data file its path on the node."""
-    paths = [*(source.path for source in config.data.train_sources), *config.data.validation_paths]
-    names: dict[str, str] = {}
-    for path in dict.fromkeys(paths):
-        name = Path(path).name
-        taken = f"data/{name}" in names.values()
-        names[path] = f"data/{len(names)}-{name}" if taken else f"data/{name}"
-    return names
+    names = apart(source.path for _, source in listed_files(config.data))
+    return {path: f"data/{name}" for path, name in names.items()}
 
 
 def copy_package(target: Path) -> None:

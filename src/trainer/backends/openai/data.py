@@ -12,15 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
-from typing import Literal
 
 from trainer.backends.openai.tokens import Count, count
 from trainer.config.schema import RunConfig
 from trainer.data.checks import DataReport, check_files
 from trainer.data.data_files import BYTE_ORDER_MARK, numbered_lines, opened
+from trainer.data.sources import DataFile, Role, data_files
 from trainer.errors import DataError
-
-Role = Literal["train", "validation"]
 
 # https://learn.microsoft.com/azure/foundry/openai/quotas-limits: the longest example; gpt-4.1-nano reads less.
 MAX_ROW_TOKENS = 65_536
@@ -44,6 +42,7 @@ class Checked:
     report: DataReport
     train: Count
     validation: Count
+    files: tuple[DataFile, ...]
     uploads: tuple[Upload, ...]
     max_length: int
 
@@ -64,7 +63,7 @@ def check_data(config: RunConfig, family: str) -> Checked:
     if train.encoding:  # an upper bound proves nothing: `notes_on_length` tells of it
         problems += _long_rows(report, train, validation, limit)
     raise_on(problems)
-    return Checked(report, train, validation, uploads_of(config), limit)
+    return Checked(report, train, validation, data_files(config.data, report), uploads_of(config), limit)
 
 
 def paths_of(config: RunConfig, role: Role) -> tuple[str, ...]:

@@ -65,7 +65,9 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
     present = [path for path in trained if Path(path).is_file() and _digest_of(run, path) == sha256_of(path)]
     # A trained row is no reason to refuse here, but the reader of the result must know.
     report = check_files([Path(path) for path in present], [Path(path) for path in files], allow_leak=True)
-    own = replace(report, findings=[finding for finding in report.findings if finding.file in files])
+    held_out = {Path(path).resolve() for path in files}
+    theirs = {name for name in {finding.file for finding in report.findings} if Path(name).resolve() in held_out}
+    own = replace(report, findings=[finding for finding in report.findings if finding.file in theirs])
     own.raise_on_errors()
     notes = [*_leaks(own), *(f"{path} has changed since the run was trained" for path in changed)]
     if gone := [path for path in trained if path not in present]:

@@ -5,11 +5,13 @@ Its greedy answers are held against those of the model on this machine where tha
 the run's report holds.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.backends.azureml.snapshot import data_names
 from trainer.backends.chat_endpoint import AS_WRITTEN
 from trainer.backends.chat_route import reply_of
 from trainer.backends.http import Say
@@ -96,8 +98,8 @@ def _questions(run: Run, checkpoint: str | None) -> tuple[str, Sequence[Question
 
     rows, renderer = rows_of(run), Renderer(trained_tokenizer(run))
     local = None if checkpoint else _model_here(run)
-    recorded = {} if checkpoint or local else _recorded(run)
-    questions = list(islice(_asked(rows.conversations, renderer, local, recorded), MAX_PROMPTS))
+    record = None if checkpoint or local else _record_of(run)
+    questions = list(islice(_asked(rows.conversations, renderer, local, record), MAX_PROMPTS))
     if not questions:
         raise ConfigError(f"{rows.source}: no row can be rendered; bring the run's data back")
     against = "the model on this machine" if local else "the run's report"
@@ -109,7 +111,7 @@ def _questions(run: Run, checkpoint: str | None) -> tuple[str, Sequence[Question
 
 
 def _asked(
-    conversations: Sequence[Conversation], renderer: "Renderer", local: "ChatClient | None", recorded: dict[str, str]
+    conversations: Sequence[Conversation], renderer: "Renderer", local: "ChatClient | None", record: "_Record | None"
 ) -> Iterator[Question]:
     """The first trained answer of each row: its prompt is the same whoever answers."""
     from trainer.data.rendering import RenderingError
@@ -124,7 +126,7 @@ def _asked(
             prompt = renderer.template.encode(adapted, request.get("tools"), prompt=True)
         except RenderingError:
             continue
-        expected = _answer_here(local, request) if local else recorded.get(_place(row.place, index))
+        expected = _answer_here(local, request) if local else record.answer(row, index) if record else None
         yield Question(row.place, request, len(prompt.ids), expected)
 
 
@@ -156,20 +158,28 @@ def _model_here(run: Run) -> "ChatClient | None":
     return TunedModel(run).tuned
 
 
-def _recorded(run: Run) -> dict[str, str]:
-    """The run's own greedy answers by row and message, as its comparison wrote them down."""
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """The run's own greedy answers, as its comparison wrote them down, here or on a node."""
+
+    answers: Mapping[tuple[str, int], str]  # by the row's place and the message
+    names: Mapping[str, str]  # of the files on a node
+
+    def answer(self, row: Conversation, message: int) -> str | None:
+        """What the model said in place of a message of the row."""
+        places = (row.place, f"{self.names.get(row.file)}:{row.line}")
+        return next((self.answers[place, message] for place in places if (place, message) in self.answers), None)
+
+
+def _record_of(run: Run) -> _Record:
     found = {}
     for row in run.comparison().get("rows", ()):
         for answer in row.get("answers", ()):
             tuned = answer.get("tuned", {})
             if tuned.get("text") and not tuned.get("calls"):
-                found[_place(str(row["place"]), int(answer["message"]))] = str(tuned["text"])
-    return found
-
-
-def _place(place: str, message: int) -> str:
-    """The file's name, as a run elsewhere had the file in another folder."""
-    return f"{place.rpartition('/')[2]} {message}"
+                found[str(row["place"]), int(answer["message"])] = str(tuned["text"])
+    names = data_names(run.config())
+    return _Record(found, {str(Path(path)): name for path, name in names.items()})
 
 
 def _ask(client: "ChatEndpoint", request: dict[str, Any]) -> tuple[str, int]:
