@@ -1,11 +1,15 @@
 """New files appear whole and together, or not at all."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from trainer.data.new_files import new_files
 from trainer.errors import DataError
+from trainer.runs.files import write_whole
+from trainer.runs.lock import locked
 
 
 @pytest.fixture(autouse=True)
@@ -90,3 +94,39 @@ def test_force_replaces_a_file_but_never_the_source():
         new_files([Path("source")], [Path("source")], force=True),
     ):
         raise AssertionError
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """A file system that refuses to make, to rename and to remove."""
+
+    def refuse(self, *others, **more):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    for name in ("open", "replace", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+
+
+def test_what_cannot_be_removed_hides_no_error(read_only):
+    expected = r"^\.: cannot be written: Read-only file system; choose another place, then run the same command again$"
+    with pytest.raises(DataError, match=expected), new_files([Path("a"), Path("b")], [], force=False):
+        pass
+
+
+def test_a_file_that_cannot_be_replaced_tells_why_and_not_that_it_cannot_clean_up(read_only):
+    with pytest.raises(OSError, match="Read-only") as caught:
+        write_whole(Path("a"), "text")
+    assert caught.value.__context__ is None
+
+
+def test_a_lock_that_cannot_be_removed_hides_no_error(monkeypatch, tmp_path):
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    def fail_while_locked():
+        with locked(tmp_path, print):
+            monkeypatch.setattr(Path, "unlink", refuse)
+            raise ValueError("first")
+
+    with pytest.raises(ValueError, match="first"):
+        fail_while_locked()
