@@ -1,9 +1,15 @@
 """Rounding the sum of a base's weight and a small change to 16 bits."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from trainer.model.merging import rounded
+from trainer.config.schema import LoraSettings, ModelConfig
+from trainer.model.adapter import add_adapter
+from trainer.model.base import find_base
+from trainer.model.loading import load_model
+from trainer.model.merging import merged_model, rounded
 
 FORMATS = [torch.bfloat16, torch.float16]
 
@@ -57,3 +63,25 @@ def test_the_same_seed_rounds_the_same_way() -> None:
     exact = torch.randn(1000)
     first, second = (rounded(exact, torch.bfloat16, torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_changes_of_less_than_half_a_step_survive_the_merge(tmp_path: Path) -> None:
+    settings, cpu, layer = ModelConfig(base="builtin:tiny"), torch.device("cpu"), "model.layers.0.mlp.up_proj"
+    base = find_base(settings)
+    before = load_model(base, settings, cpu, torch.bfloat16).get_submodule(layer).weight.detach().float()
+    adapted = add_adapter(load_model(base, settings, cpu, torch.float32), LoraSettings(r=4))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=3e-5)
+    change = adapted.base_model.get_submodule(f"model.{layer}").get_delta_weight("default").detach()
+    adapted.save_pretrained(tmp_path)
+    merged = merged_model(base, settings, tmp_path, torch.bfloat16).get_submodule(layer).weight.detach()
+    assert merged.dtype == torch.bfloat16
+
+    def kept(weight: torch.Tensor) -> float:
+        return float(((weight.float() - before) * change).sum() / (change * change).sum())
+
+    assert kept((before + change).bfloat16()) < 0.5  # what rounding to the nearest leaves of it
+    assert kept(merged) == pytest.approx(1, abs=0.2)
