@@ -221,9 +221,8 @@ def _show_plan(prepared: "Prepared") -> None:
     from trainer.data.overlength import in_words
     from trainer.data.sources import without_validation
     from trainer.model.device import describe
-    from trainer.training.memory import gib
 
-    plan, data, memory, model = prepared.plan, prepared.data, prepared.memory, prepared.config.model
+    plan, data, model = prepared.plan, prepared.data, prepared.config.model
     share = data.num_supervised / data.num_tokens
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     revision = f" at {prepared.base.revision[:12]}" if prepared.base.revision else ""
@@ -243,12 +242,7 @@ def _show_plan(prepared: "Prepared") -> None:
         f"{plan.n_epochs} epochs of {plan.steps_per_epoch:,} steps with {plan.batch_size} conversations each, "
         f"{plan.total_steps:,} steps in all; learning rate {plan.learning_rate:.2g}, seed {plan.seed}",
     )
-    table.add_row(
-        "memory",
-        f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free, {plan.token_budget:,} tokens at a time, "
-        f"{plan.recompute_layers} of {memory.footprint.num_layers} layers computed again"
-        f"{f'; the base in {memory.num_parts} parts, one in each process' if memory.num_parts > 1 else ''} (estimated)",
-    )
+    table.add_row("memory", _memory(prepared))
     if data.touched:
         table.add_row("[yellow]length[/]", in_words(data.touched, plan.max_length))
     for note in data.touched[:5]:
@@ -260,3 +254,23 @@ def _show_plan(prepared: "Prepared") -> None:
     if (hidden := len(data.report.findings) - 5) > 0:
         table.add_row("", f"and {hidden} more warnings: trainer data check FILE")
     err.print(table)
+
+
+def _memory(prepared: "Prepared") -> str:
+    """What will be needed, and of a CPU's process what a person will see of it."""
+    from trainer.model.device import held_memory_bytes
+    from trainer.training.memory import gib, process_bytes
+
+    plan, memory = prepared.plan, prepared.memory
+    needed = f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free"
+    if prepared.device.type == "cpu":
+        whole = process_bytes(memory, held_memory_bytes(), prepared.dtype.itemsize == 2)
+        needed = (
+            f"the process will take about {gib(whole)} (libraries and comparison included, as top shows it), "
+            f"{gib(memory.peak_bytes)} of them for training; {gib(memory.free_bytes)} are free"
+        )
+    parts = f"; the base in {memory.num_parts} parts, one in each process" if memory.num_parts > 1 else ""
+    return (
+        f"{needed}; {plan.token_budget:,} tokens at a time, {plan.recompute_layers} of {memory.footprint.num_layers} "
+        f"layers computed again{parts} (estimated)"
+    )

@@ -1,5 +1,6 @@
 """Which device computes, in which number format, and what memory it has left."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from trainer.config.schema import ModelConfig
@@ -65,6 +66,23 @@ def peak_memory_bytes(device: "torch.device") -> int:
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def give_memory_back() -> None:
+    """Return to the system what is no longer used: glibc keeps most of a model that was freed."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def held_memory_bytes() -> int:
+    """What this process holds now, as `top` shows it."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def describe(device: "torch.device") -> str:

@@ -5,7 +5,6 @@
 Both get the same prompts, with the row's own system prompt, and answer greedily.
 """
 
-import gc
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from trainer.inference.generate import generate
 from trainer.inference.local import TunedModel
 from trainer.inference.replies import ReplyReader
 from trainer.inference.trained import trained_adapter
+from trainer.model.device import give_memory_back
 from trainer.runs import Run
 from trainer.training.ranks import Ranks
 
@@ -66,7 +66,7 @@ def _prepare(run: Run, console: Console, file: Path | None, given: dict[str, int
     trained_adapter(run)
     config = run.config()
     found = find_held_out(run, config, file)
-    gc.collect()  # the model that was trained a moment ago
+    give_memory_back()  # of the model that was trained a moment ago
     model = TunedModel(run, ranks)
     # A run's own limits were made for its validation rows.
     limits = config.evaluation if file is None else EvaluationConfig()
