@@ -278,12 +278,30 @@ def test_two_roots_on_the_command_line_are_refused():
     ]
 
 
+EARLY = {
+    "a missing data file": (["data.train=data/starter.jsnl"], "does not exist"),
+    "a taken name": (["run.root={root}", "run.name=stopped"], "exists in"),
+    "a root that is a file": (["run.root=Makefile"], "is a file, expected a folder"),
+}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_what_needs_no_model_is_told_before_torch_is_loaded(stopped, name):
+    words, problem = EARLY[name]
+    words = [word.format(root=stopped.path.parent) for word in words]
+    done = command("train", *SMALL, *words, PYTHONPROFILEIMPORTTIME="1")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert (done.returncode, "trainer.cli.main" in imported) == (BAD_INPUT, True)
+    assert problem in done.stderr
+    assert imported & {"torch", "transformers", "pyarrow", "datasets"} == set()
+
+
 def test_a_run_name_that_exists_is_refused(finished):
     before = sorted(finished.path.rglob("*"))
     root = finished.path.parent
     assert refusal("train", *SMALL, f"run.root={root}", "run.name=done")[-1] == (
         f"error: run.name: 'done' exists in {str(root)!r}, expected a new name; "
-        f"choose another or go on with: train --resume {finished.path}"
+        f"choose another, or to train it further start a new run with model.base={finished.path}"
     )
     assert (sorted(finished.path.rglob("*")), finished.state) == (before, "succeeded")
 
@@ -306,14 +324,14 @@ def test_a_run_that_is_running_is_not_resumed(stopped):
 def test_a_run_without_an_adapter_cannot_be_talked_to(stopped):
     assert refusal("trainer", "chat", str(stopped.path), "Hello?") == [
         "error: run 'stopped': has no adapter (its state is paused), expected a finished run; "
-        f"finish it with: train --resume {stopped.path}"
+        f"go on with: train --resume {stopped.path}"
     ]
 
 
 def test_a_run_without_an_adapter_is_not_compared_with_its_base(stopped):
     assert refusal("trainer", "evaluate", str(stopped.path), "--rows", "data/glossary_validation.jsonl") == [
         "error: run 'stopped': has no adapter (its state is paused), expected a finished run; "
-        f"finish it with: train --resume {stopped.path}"
+        f"go on with: train --resume {stopped.path}"
     ]
 
 

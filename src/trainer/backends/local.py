@@ -24,6 +24,7 @@ from trainer.inference.evaluation import evaluate as evaluation
 from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run, report_is_unlogged
 from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
+from trainer.runs.advice import further
 from trainer.runs.lock import holder, in_use, locked
 from trainer.runs.outcome import Outcome
 from trainer.runs.pending import lacks_comparison
@@ -179,10 +180,7 @@ def refuse_to_resume(run: Run) -> None:
     """Raises: ConfigError, for a run that is in use or has ended for good."""
     _refuse_running(run)
     if run.state in ("succeeded", "cancelled") and not lacks(run):
-        raise ConfigError(
-            f"run {run.name!r}: is {run.state}, expected an unfinished run; "
-            f"to train it further start a new run with model.base={run.path}"
-        )
+        raise ConfigError(f"run {run.name!r}: is {run.state}, expected an unfinished run; {further(run)}")
 
 
 def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from trainer.cli.console import Debug, Root, RunName, Version, command, err, out, say
 from trainer.errors import ConfigError
-from trainer.runs import Run, find_run
+from trainer.runs import Run, find_run, refuse_existing
 from trainer.training.interrupt import Interruption
 
 if TYPE_CHECKING:
@@ -100,12 +101,14 @@ def _train_here(
 ) -> int:
     from trainer.data.sources import refuse_unreadable
 
+    if not auto_resume:
+        refuse_existing(settings)
     refuse_unreadable(settings.data)
     if not (check or preview or detach) and (code := _in_processes()) is not None:
         return code
     from trainer.training.garbage import all_stays
 
-    with all_stays():
+    with _loading(), all_stays():
         from trainer.backends import local  # torch and transformers: only once the config is right
 
     prepared = local.check(settings, say, may_exist=auto_resume)
@@ -143,6 +146,11 @@ def resume(
 ) -> int:
     """Go on with a stopped run; the same as train --resume RUN."""
     return _resume(find_run(run, root), overrides or [], allow_change or [], detach)
+
+
+def _loading() -> AbstractContextManager[object]:
+    """In a terminal, a line for the seconds that torch and transformers take to load."""
+    return err.status("loading torch and transformers")
 
 
 def _stoppable(work: Callable[[], int]) -> int:
@@ -187,7 +195,7 @@ def _resume_here(run: Run, overrides: list[str], allowed: list[str]) -> int:
         return code
     from trainer.training.garbage import all_stays
 
-    with all_stays():
+    with _loading(), all_stays():
         from trainer.backends import local
 
     return _finish(run, local.resume(run, err, say, overrides, allowed))

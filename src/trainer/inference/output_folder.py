@@ -40,7 +40,7 @@ def built_beside(output: Path) -> Iterator[Path]:
     beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _sigterm_unwinds():
-            beside.mkdir()
+            beside.mkdir(mode=0o700)  # a model can repeat the rows that it was trained on
             yield beside
             for file in beside.iterdir():
                 _flush(file)

@@ -9,6 +9,7 @@ from trainer.errors import ConfigError
 from trainer.model.base import Base, find_base
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
+from trainer.runs.advice import further
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -25,8 +26,7 @@ def trained_adapter(run: Run) -> Path:
         )
     if not (run.adapter / "adapter_model.safetensors").is_file():
         raise ConfigError(
-            f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; "
-            f"finish it with: train --resume {run.path}"
+            f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; {further(run)}"
         )
     return run.adapter
 

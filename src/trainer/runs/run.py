@@ -185,7 +185,7 @@ def create_run(config: "RunConfig") -> Run:
         root.mkdir(parents=True, exist_ok=True)
         sweep(root)
         made = root / beside(config.run.name or "run", "new")
-        made.mkdir()
+        made.mkdir(mode=_mode_below(root))
         try:
             _begin(Run(made), config)
             return Run(_named(made, config))
@@ -196,6 +196,11 @@ def create_run(config: "RunConfig") -> Run:
         raise ConfigError(
             f"run.root: {str(root)!r} cannot be written: {error.strerror}; choose another folder"
         ) from None
+
+
+def _mode_below(root: Path) -> int:
+    """A run holds rows of the data: it is its owner's, but where the folder of runs is kept for a group."""
+    return 0o777 if root.stat().st_mode & 0o020 else 0o700
 
 
 def _begin(run: Run, config: "RunConfig") -> None:
@@ -242,7 +247,9 @@ def _instead(path: Path) -> str:
     if path.is_symlink() or not path.is_dir():
         return ""
     if (path / CONFIG).is_file() and is_run(path):
-        return f" or go on with: train --resume {path}"
+        from trainer.runs.advice import further  # it looks at runs, too
+
+        return f", or {further(Run(path))}"
     if not foreign(path):
         return f", or remove what is left of a run that never began with: trainer delete {path}"
     return ""

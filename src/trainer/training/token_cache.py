@@ -77,6 +77,7 @@ class TokenCache:
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_whole(self.path, memoryview(sink.getvalue()))
+            self.path.chmod(0o600)
             _forget_old(self.path.parent)
 
 

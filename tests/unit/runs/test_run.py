@@ -17,6 +17,8 @@ import pytest
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run, create_run, find_run, list_runs
+from trainer.runs.advice import further
+from trainer.runs.checkpoint import write
 from trainer.runs.files import append_line, read_lines, write_json, write_whole
 from trainer.runs.ownership import MARKER
 from trainer.runs.process import this_process
@@ -112,9 +114,40 @@ def test_runs_started_in_the_same_second_get_folders_of_their_own():
 def test_an_existing_run_is_never_overwritten(run):
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     assert refusal(config(name="one")) == (
-        "run.name: 'one' exists in 'runs', expected a new name; choose another or go on with: train --resume runs/one"
+        "run.name: 'one' exists in 'runs', expected a new name; choose another, or wait for it: trainer logs "
+        "runs/one --follow"
     )
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [
+        ("paused", "go on with: train --resume runs/one"),
+        ("failed", "go on with: train --resume runs/one"),
+        ("running", "wait for it: trainer logs runs/one --follow"),
+        ("cancelled", "to train on from its last checkpoint start a new run with model.base=runs/one@8"),
+        ("succeeded", "to train on from its last checkpoint start a new run with model.base=runs/one@8"),
+    ],
+)
+def test_advice_is_what_the_next_command_takes(run, state, advice):
+    for step in (4, 8):
+        write(run.checkpoints, step, {"adapter_model.safetensors": b"x"}, {})
+    run.set_status(state)
+    assert further(run) == advice
+    assert refusal(config(name="one")).endswith(f"choose another, or {advice}")
+
+
+def test_without_a_checkpoint_a_cancelled_run_is_no_base(run):
+    run.set_status("cancelled")
+    assert further(run) == "it holds no checkpoint to go on from; start a new run"
+
+
+def test_a_run_is_its_owner_s_where_the_root_is_no_group_s(run):
+    assert run.path.stat().st_mode & 0o777 == 0o700
+    Path("shared").mkdir()
+    Path("shared").chmod(0o775)
+    assert create_run(config(name="one", root="shared")).path.stat().st_mode & 0o050 == 0o050
 
 
 def test_a_folder_that_is_no_run_is_not_overwritten_either():
