@@ -161,6 +161,30 @@ def test_a_run_that_has_not_begun_takes_no_overrides(stopped):
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (["--epochs", "3"], ["training.n_epochs=3"]),
+        (["--num-train-epochs=3", "--lr", "1e-4"], ["training.n_epochs=3", "training.learning_rate=1e-4"]),
+        (["--per_device_train_batch_size", "8"], ["training.batch_size=8"]),
+        (["--load-in-4bit"], ["model.quantization=nf4"]),
+        (["--seed", "-c"], ["training.seed=VALUE"]),
+        (["--model", "builtin:tiny"], ["model.base=builtin:tiny"]),
+        (["--training.n_epochs", "2"], ["training.n_epochs=2"]),
+    ],
+)
+def test_a_setting_that_is_typed_as_an_option_is_shown_as_it_is_written(words, settings):
+    """In the process: nothing is loaded for it."""
+    from typer.testing import CliRunner
+
+    from trainer.cli.main import train_app
+
+    found = CliRunner().invoke(train_app, ["--config", "configs/tiny.yaml", *words])
+    assert found.exit_code == BAD_INPUT
+    told = re.findall(r"settings are no options, expected section\.name=value; write (\S+)", found.output)
+    assert told == settings
+
+
 # Data
 
 

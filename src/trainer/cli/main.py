@@ -5,13 +5,14 @@ import typer
 from trainer.cli import chat, config, control, data, deploy, evaluate, export, logs, models, runs, serve
 from trainer.cli.console import Version
 from trainer.cli.narrow_output import widen_output
+from trainer.cli.settings_words import SettingsCommand
 from trainer.cli.train import resume as resume_command
 from trainer.cli.train import train as train_command
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 train_app = typer.Typer(add_completion=False, context_settings=SETTINGS, pretty_exceptions_enable=False)
-train_app.command(name="train")(train_command)
+train_app.command(name="train", cls=SettingsCommand)(train_command)
 
 trainer_app = typer.Typer(
     name="trainer",
@@ -27,8 +28,8 @@ def _about(version: Version = False) -> None:
     """Take what stands before a command."""
 
 
-trainer_app.command(name="train")(train_command)
-trainer_app.command(name="resume")(resume_command)
+trainer_app.command(name="train", cls=SettingsCommand)(train_command)
+trainer_app.command(name="resume", cls=SettingsCommand)(resume_command)
 trainer_app.command(name="pause")(control.pause)
 trainer_app.command(name="cancel")(control.cancel)
 trainer_app.command(name="chat")(chat.chat)
