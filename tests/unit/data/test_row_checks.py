@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from trainer.data.checks import check_files
 from trainer.data.conversations import read_conversations
 
 USER = {"role": "user", "content": "Hi"}
@@ -678,6 +679,11 @@ MALFORMED = {
         offering(parameters={"pattern": "("}),
         "SCHEMA: tools[0].function.parameters.pattern is '(', expected a valid regex; correct the schema",
     ),
+    "parameters as xLAM lists them": (
+        offering(parameters={"city": {"type": "string", "description": "Where"}, "days": {"type": "int"}}),
+        "SCHEMA: tools[0].function.parameters lists 'city' itself, expected a JSON Schema with properties; "
+        'write {"type": "object", "properties": {"city": …}}',
+    ),
     "tools and functions": (
         chat(USER, ANSWER, tools=[TOOL], functions=[FUNCTION]),
         "TOOLS: the row has both tools and functions, expected one of the two; remove functions",
@@ -1125,3 +1131,36 @@ def test_a_property_name_cannot_steer_a_terminal(tmp_path):
             "expected array, boolean, integer, null, number, object or string; correct the schema"
         )
     ]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"^\p{L}+$", r"(?<year>\d{4})-\k<year>", r"(?<=a+)b", r"[^]*", r"\u{1F600}", r"\cM", r"[\p{Lu}\-]", "^a$"],
+)
+def test_a_pattern_of_ecma_262_is_valid_though_python_knows_it_not(tmp_path, pattern):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(offering(parameters=schema)) + "\n")
+    findings = check_files([tmp_path / "rows.jsonl"]).findings
+    assert [str(finding) for finding in findings if finding.code == "SCHEMA"] == []
+
+
+@pytest.mark.parametrize("pattern", ["(", "a)", "[a", "*", "a{2,1}", "\\"])
+def test_a_pattern_that_no_dialect_takes_is_told(tmp_path, pattern):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(offering(parameters={"pattern": pattern})) + "\n")
+    findings = check_files([tmp_path / "rows.jsonl"]).findings
+    assert [finding.accepted for finding in findings if finding.code == "SCHEMA"] == ["a valid regex"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "object", "properties": {"type": {"type": "string"}}},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}},
+        {"description": "nothing", "x-extra": {"type": "string"}},
+        {"properties": {"a": {"description": "a"}}, "a": {"description": "beside"}},
+    ],
+)
+def test_a_schema_that_only_looks_flat_passes(tmp_path, schema):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(offering(parameters=schema)) + "\n")
+    assert "SCHEMA" not in check_files([tmp_path / "rows.jsonl"]).counts
