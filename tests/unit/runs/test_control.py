@@ -1,5 +1,7 @@
 """Stopping a run from outside tells the truth, also where nobody is there to answer."""
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -68,3 +70,29 @@ def test_a_run_that_is_about_to_begin_in_the_background_is_not_deleted(run: Run)
     assert (done.code, run.path.exists()) == (2, True)
     child.communicate()
     assert performed(("delete", str(run.path), "--yes"), lambda: 0.0).code == 0
+
+
+@pytest.mark.parametrize("words", [("cancel",), ("pause", "--wait", "0")])
+def test_a_full_disk_is_told_in_a_sentence(run: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    run.set_status("running" if words[0] == "pause" else "paused")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        done = performed((words[0], str(run.path), *words[1:]), lambda: 0.0)
+    assert done.code != 0
+    (error,) = done.errors
+    assert "No space left on device" in error
+    assert run.asked() is None
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("name", ["cancel", "delete"])
+def test_a_read_only_run_is_told_in_a_sentence(run: Run, name: str) -> None:
+    run.set_status("paused")
+    run.path.chmod(0o500)
+    done = performed((name, str(run.path), *(["--yes"] if name == "delete" else [])), lambda: 0.0)
+    run.path.chmod(0o700)
+    assert (done.code != 0, len(done.errors)) == (True, 1)
