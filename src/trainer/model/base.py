@@ -1,11 +1,11 @@
 """Finding the base model and its tokenizer: safetensors only, never remote code."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.certificates import check_certificates
 from trainer.config.schema import ModelConfig
@@ -22,6 +22,8 @@ from trainer.model.weights import hold_against
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Base:
         return weights_digest(folder) if folder.is_dir() else None
 
 
+class UnfitBaseError(ConfigError):
+    """The base was found, and what was found cannot be trained."""
+
+
 def find_base(settings: ModelConfig) -> Base:
     """Look up the model, read its configuration and hold its weights against it.
 
@@ -87,7 +93,7 @@ def find_base(settings: ModelConfig) -> Base:
     try:
         where = {"revision": settings.revision, "local_files_only": local_only}
         raw, _ = PreTrainedConfig.get_config_dict(source, **where)
-        refuse_config(raw, settings.base)
+        _judged(lambda: refuse_config(raw, settings.base))
         where["revision"] = raw.get("_commit_hash") or settings.revision
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
     except ConfigError:
@@ -99,10 +105,18 @@ def find_base(settings: ModelConfig) -> Base:
             f"model.base: {settings.base!r} is a {config.model_type!r} model, expected a causal language model"
         )
     revision = getattr(config, "_commit_hash", None)
-    adopted(settings, config)
+    _judged(lambda: adopted(settings, config))
     base = Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
-    base.notes.extend(_weights_notes(base))
+    base.notes.extend(_judged(lambda: list(_weights_notes(base))))
     return base
+
+
+def _judged(judge: Callable[[], T]) -> T:
+    """What `judge` finds. Raises: UnfitBaseError, for what it refuses."""
+    try:
+        return judge()
+    except ConfigError as error:
+        raise UnfitBaseError(*error.problems) from error
 
 
 def _weights_notes(base: Base) -> Iterator[str]:

@@ -11,6 +11,9 @@ from trainer.data.checks import DataReport
 from trainer.data.sources import CheckedData, check_data
 from trainer.errors import ConfigError
 from trainer.extras import TO_LOAD_A_MODEL, absent
+from trainer.model.base import UnfitBaseError
+from trainer.model.base_folder import refuse_folder
+from trainer.model.weight_files import read_tensors
 
 if TYPE_CHECKING:
     from trainer.model.base import Base
@@ -43,13 +46,30 @@ def measure(config: RunConfig, machine: Machine | None) -> Amounts:
     if config.model.base.startswith("azureml:"):
         return _guessed(config, report, "the base is a model of the workspace")
     if missing := absent(TO_LOAD_A_MODEL):
-        return _guessed(config, report, f"{', '.join(missing)} is not installed here")
+        guessed = _guessed(config, report, f"{', '.join(missing)} is not installed here")
+        return replace(guessed, problems=_file_problems(config.model.base))
     try:
         return _measured(config, checked, machine)
     except ConfigError as error:
-        if Path(config.model.base.partition("@")[0]).is_dir() or config.model.base.startswith("builtin:"):
+        if _is_here(config.model.base) or isinstance(error, UnfitBaseError):
             return replace(_guessed(config, report, "the base cannot be used"), problems=error.problems)
         return _guessed(config, report, "the base cannot be reached from here")
+
+
+def _is_here(base: str) -> bool:
+    return Path(base.partition("@")[0]).is_dir() or base.startswith("builtin:")
+
+
+def _file_problems(base: str) -> tuple[str, ...]:
+    """What can be told of a folder's files without the libraries that load them; a run has its base elsewhere."""
+    if not Path(base).exists() or (Path(base) / "config.yaml").is_file():
+        return ()
+    try:
+        refuse_folder(base)
+        read_tensors(Path(base), "model.base")
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) -> Amounts:
@@ -65,7 +85,7 @@ def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) 
     parameters = sum(parameter.numel() for parameter in reading.base.skeleton.parameters())
     amounts = Amounts(
         len(data.train), len(data.validation), data.num_tokens, float(parameters),
-        "counted with the base's own tokenizer and shape", reading.config,
+        "counted with the base's own tokenizer and shape", reading.config, unverified=tuple(reading.base.notes),
     )  # fmt: skip
     return amounts if machine is None else _with_memory(amounts, reading.base, machine, data)
 
