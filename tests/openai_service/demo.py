@@ -37,10 +37,11 @@ It trains nothing: its losses follow a formula and its tuned model has learned t
 comparison below proves the path, not a model. Nothing leaves this machine and nothing is charged."""
 
 
-def main() -> int:
+def main(python: str | Path = sys.executable, cwd: Path = ROOT) -> int:
+    """The journey with the programs of an interpreter, in a folder that has the configs and data."""
     with tempfile.TemporaryDirectory() as folder, world(Path(folder), "azure") as made, _in_time(made.service):
         _deploy_base(made.service)
-        shutil.rmtree(ROOT / RUN, ignore_errors=True)
+        shutil.rmtree(cwd / RUN, ignore_errors=True)
         print(BANNER)
         steps: tuple[tuple[str, list[str]], ...] = (
             ("What can be tuned here?", ["trainer", "models", "--config", CONFIG]),
@@ -55,7 +56,7 @@ def main() -> int:
         )  # fmt: skip
         for number, (title, words) in enumerate(steps, 1):
             print(f"\n--- {number}. {title}\n$ {' '.join(words)}", flush=True)
-            if code := _run(made, words):
+            if code := _run(made, words, str(python), cwd):
                 print(f"the demonstration ends here: exit code {code}")
                 return code
         left = [kept for kept in made.inventory() if kept != ("deployment", BASE)]
@@ -64,11 +65,11 @@ def main() -> int:
     return int(bool(left))
 
 
-def _run(made: World, words: list[str]) -> int:
+def _run(made: World, words: list[str], python: str, cwd: Path) -> int:
     """Run a command in a terminal of its own, say yes where it asks, and show all of it."""
     program = words if words[0] == "train" else words[1:]
     child = pexpect.spawn(
-        sys.executable, ["-m", "trainer", *program], cwd=str(ROOT), env=_environment(made), dimensions=NARROW,
+        python, ["-m", "trainer", *program], cwd=str(cwd), env=_environment(made), dimensions=NARROW,
         timeout=300, encoding="utf-8",
     )  # fmt: skip
     child.logfile_read = sys.stdout
