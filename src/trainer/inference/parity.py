@@ -39,7 +39,7 @@ class Bounds:
 # The drift of merged models, on builtin:tiny and on SmolLM2-135M-Instruct after 66 steps on the glossary:
 #   float32               2e-8, tiny
 #   nf4, int8 in float32  1e-4, 3e-4, tiny; an nf4 run merged into the unquantized base 9e-3
-#   bfloat16              2.1e-3, loss -0.012. Rounded weights account for 9e-5 and +0.002, computing in bfloat16 for
+#   bfloat16              2.0e-3, loss -0.008. Rounded weights account for 9e-5 and +0.002, computing in bfloat16 for
 #                         the rest: the run itself in float32 is 1.3e-3 away from the run in bfloat16
 #   rounded to nearest    8.2e-3, loss +0.054
 # A forgotten adapter is 1.3 to 1.7 away.
