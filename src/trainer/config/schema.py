@@ -262,7 +262,7 @@ class RunSettings(Section):
     """The run's name and folder. Default: date and time, base and suffix. An existing run is never overwritten."""
 
     suffix: Suffix | None = None
-    """A word of yours at the end of the default name."""
+    """A word of yours at the end of the default name; without effect where `run.name` is set."""
 
     root: Text = "runs"
     """The folder that holds the runs. `--root` of a command wins over it, and it over the variable TRAINER_RUNS."""

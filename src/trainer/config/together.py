@@ -42,12 +42,6 @@ NEEDS = (
         "set training.optimizer to adamw",
     ),
     Need(
-        ("run.suffix",),
-        lambda config: config.run.name is not None and config.backend.kind != "openai",
-        "is the end of the default name, and run.name is set",
-        "remove run.name",
-    ),
-    Need(
         ("model.revision",),
         lambda config: config.model.base.startswith("builtin:") or Path(config.model.base).is_dir(),
         "is a commit of a hub model, and model.base is none",

@@ -38,11 +38,6 @@ IDLE = {
         )
         for name in ("adam_beta1=0.5", "adam_beta2=0.5", "adam_epsilon=0.5")
     },
-    "run.suffix=mine": (
-        "'mine'",
-        "is the end of the default name, and run.name is set; remove run.name, or remove it",
-        "run.name=null",
-    ),
     "model.revision=main": (
         "'main'",
         "is a commit of a hub model, and model.base is none; name a hub model, or remove it",
@@ -71,7 +66,6 @@ IDLE = {
 }
 IDLE_BESIDE = {
     "training.adam": ["training.optimizer=sgd"],
-    "run.suffix": ["run.name=a"],
     "azureml.deployment.max_tokens": ["azureml.deployment.mode=vllm"],
 }
 
@@ -106,15 +100,15 @@ def test_every_need_is_in_the_table_and_every_name_is_a_setting() -> None:
 def test_all_of_them_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(
-        "model: {base: builtin:tiny}\ndata: {train: a.jsonl}\n"
-        "training:\n  early_stopping_patience: 2\n  eval_rows: 7\nrun: {name: a, suffix: b}\n"
+        "data: {train: a.jsonl}\n"
+        "training:\n  early_stopping_patience: 2\n  eval_rows: 7\nmodel: {base: builtin:tiny, revision: b}\n"
     )
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert [problem.partition(": is ")[0] for problem in caught.value.problems] == [
-        f"{path}:5: training.eval_rows",
-        f"{path}:4: training.early_stopping_patience",
-        f"{path}:6: run.suffix",
+        f"{path}:4: training.eval_rows",
+        f"{path}:3: training.early_stopping_patience",
+        f"{path}:5: model.revision",
     ]
 
 
@@ -122,8 +116,8 @@ def test_a_default_that_is_written_down_asks_for_nothing(file: Path) -> None:
     assert load_config(file, ["training.eval_rows=200", "training.eval_steps=auto", "training.adapter_from=last"])
 
 
-def test_the_service_takes_a_suffix_beside_a_name(file: Path) -> None:
-    assert load_config(file, ["backend.kind=openai", "run.name=a", "run.suffix=b"])
+def test_a_run_is_given_a_name_whatever_suffix_its_config_has(file: Path) -> None:
+    assert load_config(file, ["run.name=a", "run.suffix=b"]).run.name == "a"
 
 
 def test_a_runs_own_config_is_read_and_what_is_changed_in_it_is_looked_at(file: Path, tmp_path: Path) -> None:
