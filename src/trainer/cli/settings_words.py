@@ -1,6 +1,7 @@
 """Settings that are typed as options, as with other trainers: `--epochs 3` is answered with `training.n_epochs=3`."""
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import typer
@@ -16,7 +17,7 @@ class SettingsCommand(TyperCommand):
     """A command that takes settings as `section.name=value`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        options = {option for parameter in self.params for option in parameter.opts}
+        options = {option for parameter in self.params for option in parameter.opts} | set(ctx.help_option_names)
         if meant := list(_meant(args, options)):
             for option, setting in meant:
                 err.print(
@@ -29,7 +30,7 @@ class SettingsCommand(TyperCommand):
 
 def _meant(words: Sequence[str], options: set[str]) -> Iterator[tuple[str, str]]:
     """Each option that is a setting, and how it is written here."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip_longest(words, words[1:], fillvalue=""):
         option, _, value = word.partition("=")
         if option.startswith("--") and option not in options and (setting := _setting(option[2:])):
             following = after if after and not after.startswith("-") and "=" not in after else "VALUE"
