@@ -59,15 +59,19 @@ def limited(work: Callable[[], T]) -> T:
 
 
 class _Watch:
-    """A thread that is there from the first rendering on."""
+    """A thread that is there from the first rendering on, and sleeps while there is none."""
 
     def __init__(self) -> None:
         self.running: set[_Rendering] = set()
+        self.busy = threading.Event()
+        self.never = threading.Event()
         self.turn = threading.RLock()
         self.thread: threading.Thread | None = None
 
     def begin(self, rendering: _Rendering) -> None:
         self.running.add(rendering)
+        if not self.busy.is_set():
+            self.busy.set()
         if self.thread is None:
             with self.turn:
                 if self.thread is None:
@@ -81,11 +85,16 @@ class _Watch:
 
     def _watch(self) -> None:
         while True:
-            time.sleep(WATCH_SECONDS)
+            self.busy.wait()
+            self.never.wait(WATCH_SECONDS)
             for rendering in tuple(self.running.copy()):
                 with self.turn:
                     if rendering in self.running and _takes_too_much(rendering):
                         _raise_in(rendering.thread)
+            if not self.running:
+                self.busy.clear()
+                if self.running:  # one began meanwhile
+                    self.busy.set()
 
 
 class _Memory:
