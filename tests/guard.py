@@ -32,6 +32,10 @@ def mark() -> dict[str, str]:
 
 def pytest_sessionstart(session: Any) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell's background job, whose children would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)

@@ -14,7 +14,7 @@ from trainer.runs import Run, create_run
 
 ROOT = Path(__file__).parents[2]
 DATA = str(ROOT / "data" / "glossary_train.jsonl")
-TINY = ("--config", str(ROOT / "configs" / "tiny.yaml"))
+TINY = ("--config", str(ROOT / "configs" / "tiny.yaml"), f"data.train={DATA}", "data.validation=")
 AZUREML = ("azureml.compute=gpu", "azureml.subscription=s", "azureml.resource_group=g", "azureml.workspace=w")
 OURS = "azure-llm-trainer"
 # -S: no site-packages but those that are linked below.
@@ -43,8 +43,8 @@ NEED = {  # and the extra that they name
     "train --detach": (("train", *TINY, "--detach"), "local"),
     "train --preview": (("train", *TINY, "--preview", "1"), "local"),
     "resume": (("trainer", "resume", "begun"), "local"),
-    "data preview": (("trainer", "data", "preview", DATA, *TINY), "local"),
-    "data stats --config": (("trainer", "data", "stats", DATA, *TINY), "local"),
+    "data preview": (("trainer", "data", "preview", DATA, *TINY[:2]), "local"),
+    "data stats --config": (("trainer", "data", "stats", DATA, *TINY[:2]), "local"),
     "chat": (("trainer", "chat", "done", "Who are you?"), "local"),
     "evaluate": (("trainer", "evaluate", "done"), "local"),
     "export": (("trainer", "export", "done", "--output", "exported"), "local"),

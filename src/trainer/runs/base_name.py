@@ -14,7 +14,7 @@ def base_of(text: str) -> str | None:
         return None
     section = takewhile(lambda line: not line or line[0] in " \t#", lines)
     try:
-        values: Any = yaml.load("\n".join([head, *section]), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are safe
+        values: Any = yaml.safe_load("\n".join([head, *section]))
     except (yaml.YAMLError, RecursionError):
         return None
     model = values.get("model") if isinstance(values, dict) else None

@@ -67,7 +67,7 @@ def test_a_run_s_own_config_can_be_run_again(tmp_path: Path) -> None:
         "base_deployment=x",
         "subscription=x",
         "account=x",
-        "management_url=x",
+        "management_url=https://x",
     ],
 )
 def test_openai_has_nothing_of_azure(name: str, tmp_path: Path) -> None:
