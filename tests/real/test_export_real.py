@@ -16,6 +16,7 @@ from trainer.config import RunConfig
 from trainer.errors import ParityError
 from trainer.inference.export import Accepted, Export, export_run
 from trainer.inference.local import TunedModel
+from trainer.model.device import has_bf16_units
 from trainer.runs import Run, create_run
 from trainer.training.fit import fit
 from trainer.training.prepare import prepare
@@ -24,6 +25,9 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(1800)]
 
 MODELS = os.environ.get("TRAINER_REAL_MODELS")
 NUM_TOKENS = 12
+needs_bf16_units = pytest.mark.skipif(
+    not has_bf16_units(torch.cpu.get_capabilities()), reason="this CPU has no bfloat16 units: a step would take minutes"
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +103,7 @@ def test_a_float32_run_is_merged_into_bfloat16_as_well(run_in: Callable[[str], R
     assert kept_most(result)
 
 
+@needs_bf16_units
 def test_a_bfloat16_run_is_merged_by_default(run_in: Callable[[str], Run], tmp_path: Path) -> None:
     result = export_run(run_in("bfloat16"), tmp_path / "out", merge=True)
     assert result.dtype == "bfloat16"
@@ -108,6 +113,7 @@ def test_a_bfloat16_run_is_merged_by_default(run_in: Callable[[str], Run], tmp_p
     assert parity["valid_loss"]["export"] - parity["valid_loss"]["run"] <= parity["bounds"]["loss"]
 
 
+@needs_bf16_units
 def test_a_bfloat16_run_is_merged_into_float32_exactly(run_in: Callable[[str], Run], tmp_path: Path) -> None:
     """And is held against the run computed in float32, not against what training recorded in bfloat16."""
     result = export_run(run_in("bfloat16"), tmp_path / "out", merge=True, dtype="float32")
@@ -117,6 +123,7 @@ def test_a_bfloat16_run_is_merged_into_float32_exactly(run_in: Callable[[str], R
     assert result.num_bytes > 500e6
 
 
+@needs_bf16_units
 def test_what_is_refused_names_the_loss_that_has_to_be_accepted(run_in: Callable[[str], Run], tmp_path: Path) -> None:
     run = run_in("float32")
     with pytest.raises(ParityError, match=r"--dtype float32: .*; or accept what is lost") as caught:

@@ -29,12 +29,12 @@ def pick_dtype(settings: ModelConfig, device: "torch.device", num_parameters: in
         return getattr(torch, settings.dtype)  # type: ignore[no-any-return]  # the schema's literals are torch's names
     if device.type == "cpu":
         large = num_parameters >= LARGE_FOR_A_CPU and settings.quantization == "none"
-        return torch.bfloat16 if large and _has_bf16(torch.cpu.get_capabilities()) else torch.float32
+        return torch.bfloat16 if large and has_bf16_units(torch.cpu.get_capabilities()) else torch.float32
     has_bf16 = torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
     return torch.bfloat16 if has_bf16 else torch.float16
 
 
-def _has_bf16(capabilities: "Mapping[str, object]") -> bool:
+def has_bf16_units(capabilities: "Mapping[str, object]") -> bool:
     """Whether a CPU multiplies matrices in bfloat16; others are many times slower in it than in float32."""
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 

@@ -38,4 +38,4 @@ def test_a_format_that_is_given_is_taken(name: str) -> None:
 
 
 def test_this_machine_says_what_it_can() -> None:
-    assert devices._has_bf16(torch.cpu.get_capabilities()) in (True, False)
+    assert devices.has_bf16_units(torch.cpu.get_capabilities()) in (True, False)
