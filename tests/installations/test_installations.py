@@ -1,6 +1,7 @@
-"""The wheel with one extra alone, outside a checkout: each walks its own journey."""
+"""Each extra alone walks its own journey outside a checkout, and all else says in one sentence what to install."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,10 +11,15 @@ import pytest
 from tests.environments import REPOSITORY, CannotInstall
 from tests.installations.environments import build_wheel, installation
 from tests.openai_service import demo
-from tests.smoke.test_base_installation import NEED, settings
+from tests.smoke.test_base_installation import NEED, OURS, WORK, settings
 from trainer.runs import create_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+TRAINING = (
+    "train", "--config", "configs/tiny.yaml", "run.name=tuned", "training.n_epochs=1", "data.train=data/starter.jsonl",
+    "evaluation.max_rows=2", "evaluation.max_new_tokens=4",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +64,22 @@ def user(wheel, tmp_path):
     return make
 
 
+@pytest.mark.parametrize("extra", ["base", "azure", "openai"])
+def test_what_needs_no_extra_works_and_the_rest_names_its_extra(extra, user):
+    someone = user(extra)
+    for name, words in NEED.items():
+        command, wanted = words
+        if wanted == extra:
+            continue
+        done = someone.call(*command)
+        assert done.returncode == 2, (name, done.stderr)
+        sentence = rf"error: .* needs .*, which (is|are) not installed; run: pip install '{OURS}\[{wanted}\]'\n"
+        assert re.fullmatch(sentence, done.stderr), (name, done.stderr)
+    for name, words in WORK.items():
+        done = someone.call(*words)
+        assert done.returncode == 0, (name, done.stderr)
+
+
 def test_the_openai_extra_walks_from_the_quote_to_the_teardown(user, capsys):
     someone = user("openai")
     assert demo.main(someone.programs / "python", someone.folder) == 0
@@ -73,3 +95,19 @@ def test_the_azure_extra_reads_the_data_and_gets_to_the_sign_in(user):
     assert done.returncode == 2
     assert "pip install" not in done.stderr
     assert "sign in, for example with: az login" in done.stderr
+
+
+def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving(user):
+    someone = user("local")
+    for words in (
+        TRAINING, ("trainer", "data", "preview", "data/starter.jsonl", "--config", "configs/tiny.yaml"),
+        ("trainer", "show", "tuned"), ("trainer", "chat", "tuned", "What is a cassette?", "--max-tokens", "4"),
+        ("trainer", "export", "tuned", "--output", "exported"),
+    ):  # fmt: skip
+        done = someone.call(*words)
+        assert done.returncode == 0, done.stderr
+    assert (someone.folder / "runs" / "tuned" / "report" / "report.html").is_file()
+    refused = someone.call("trainer", "serve", "tuned")
+    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (
+        2, f"error: serve needs starlette, uvicorn, which are not installed; run: pip install '{OURS}[serve]'",
+    )  # fmt: skip
