@@ -1,10 +1,14 @@
 """Each extra alone walks its own journey outside a checkout, and all else says in one sentence what to install."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -16,6 +20,7 @@ from trainer.runs import create_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+KEY = "key-of-the-tests"
 TRAINING = (
     "train", "--config", "configs/tiny.yaml", "run.name=tuned", "training.n_epochs=1", "data.train=data/starter.jsonl",
     "evaluation.max_rows=2", "evaluation.max_new_tokens=4",
@@ -43,14 +48,38 @@ class User:
         (folder / "runs" / "done" / "adapter" / "adapter_model.safetensors").touch()
 
     def call(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        unwanted = ("PYTHONPATH", "TRAINER_RUNS", "VIRTUAL_ENV", "AZURE_", "OPENAI_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
         done = subprocess.run(
-            [self.programs / program, *arguments], cwd=self.folder, env=kept | {"NO_COLOR": "1", "HF_HUB_OFFLINE": "1"},
+            [self.programs / program, *arguments], cwd=self.folder, env=self.environment,
             capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return done
+
+    @property
+    def environment(self) -> dict[str, str]:
+        unwanted = ("PYTHONPATH", "TRAINER_RUNS", "VIRTUAL_ENV", "AZURE_", "OPENAI_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+        return kept | {"NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "TRAINER_API_KEY": KEY}
+
+    def ask_served(self, question: str) -> dict[str, Any]:
+        """The answer of `trainer serve tuned` over HTTP; the server ends with Ctrl-C and says so by its exit code."""
+        command = [self.programs / "trainer", "serve", "tuned", "--port", "0"]
+        pipes = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, cwd=self.folder, env=self.environment, text=True, **pipes) as server:
+            try:
+                assert server.stderr is not None
+                lines = iter(server.stderr.readline, "")
+                address = next(found[0] for line in lines if (found := re.findall(r"http://[\d.]+:\d+/v1", line)))
+                body = {"model": "tuned", "messages": [{"role": "user", "content": question}], "max_tokens": 4}
+                request = Request(f"{address}/chat/completions", json.dumps(body).encode(), {
+                    "Authorization": f"Bearer {KEY}", "Content-Type": "application/json"})  # fmt: skip
+                with urlopen(request, timeout=120) as response:
+                    answer: dict[str, Any] = json.load(response)
+            finally:
+                server.send_signal(signal.SIGINT)
+                server.stderr.close()
+        assert server.returncode in (0, 130)
+        return answer
 
 
 @pytest.fixture
@@ -111,3 +140,12 @@ def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (
         2, f"error: serve needs starlette, uvicorn, which are not installed; run: pip install '{OURS}[serve]'",
     )  # fmt: skip
+
+
+def test_the_serve_extra_trains_and_serves(user):
+    someone = user("serve")
+    done = someone.call(*TRAINING)
+    assert done.returncode == 0, done.stderr
+    answer = someone.ask_served("What is a cassette?")
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+    assert answer["usage"]["completion_tokens"] > 0

@@ -100,7 +100,7 @@ def test_commands_that_look_at_a_run(glossary: Run) -> None:
     for part in (
         "loss by step",
         "token accuracy by step",
-        "learning_rate: 0.005",
+        f"{'training.learning_rate':<33}  0.005",
         "120 trained, 20 held out",
         "adapter",
         f"{glossary.comparison()['verdict']['sentence']}  {glossary.report / 'report.html'}",
