@@ -61,6 +61,9 @@ faults-openai: setup ## Every fault in every call to the fine-tuning service, ou
 bench-checkpoints: setup ## How long training waits for a checkpoint
 	$(BIN)/python benchmarks/checkpoints.py --output benchmarks/results/checkpoints.json
 
+bench-growth: setup ## Measure listing runs and reading logs, at 1, 10 and 100 times as many
+	$(BIN)/python -m benchmarks.growth
+
 bench-packing: setup ## Measure cutting rows into packs, at 1, 10 and 100 times as many; a minute
 	$(BIN)/python -m benchmarks.packing
 
@@ -94,4 +97,4 @@ clean: ## Remove the demo's run and .venv
 	if [ -e $(RUN) ]; then $(BIN)/trainer delete $(RUN) --yes; fi
 	rm -rf $(VENV)
 
-.PHONY: help setup demo demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-packing bench-first-step bench-serve docs tiny-base clean
+.PHONY: help setup demo demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-growth bench-packing bench-first-step bench-serve docs tiny-base clean

@@ -52,6 +52,16 @@ def test_the_engine_benchmark_gates_times_and_writes(tmp_path: Path, quantizatio
         assert arm["first_step_wall_seconds"] > 0
 
 
+def test_the_growth_benchmark_writes_its_results(tmp_path: Path) -> None:
+    out = tmp_path / "growth.json"
+    command = [sys.executable, "-m", "benchmarks.growth", "--runs", "1", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    results = json.loads(out.read_text(encoding="utf-8"))
+    kept = json.loads((ROOT / "benchmarks" / "results" / "growth.json").read_text(encoding="utf-8"))
+    assert [row["runs"] for row in results["runs and logs"]] == [1, 10, 100]
+    assert results.keys() == kept.keys()
+
+
 def test_the_first_step_benchmark_writes_its_results(tmp_path: Path) -> None:
     out = tmp_path / "first-step.json"
     command = [sys.executable, "benchmarks/first_step.py", "--rows", "20", "--steps", "--arms", "ours"]
