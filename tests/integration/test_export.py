@@ -279,7 +279,7 @@ def test_a_run_whose_data_is_gone_is_compared_on_fixed_questions(runs: Runs, bes
     run.write_manifest(manifest)
     result = export_run(run, beside / "out", merge=True)
     assert result.rows == "fixed questions, as the run's data is gone or has changed"
-    assert (result.drift.num_answers, result.loss) == (2, None)
+    assert (result.drift.num_answers, result.losses) == (2, None)
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])

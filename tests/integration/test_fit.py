@@ -72,7 +72,7 @@ def test_a_run_leaves_everything_that_is_promised(settings: Settings) -> None:
     run, outcome = train(settings(training__logging_steps=1))
     assert outcome.exit_code is ExitCode.DONE
     assert run.state == "succeeded"
-    files = "config.yaml events.jsonl manifest.json metrics.jsonl results.csv status.json"
+    files = ".azure-llm-trainer config.yaml events.jsonl manifest.json metrics.jsonl results.csv status.json"
     assert {path.name for path in run.path.iterdir()} == {"adapter", "checkpoints", *files.split()}
     assert [row["step"] for row in run.results()] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row["step"] for row in run.results() if "full_valid_loss" in row] == [4, 8]
@@ -194,7 +194,8 @@ def test_the_best_checkpoint_is_the_adapter_and_overfitting_is_said(settings: Se
     wrong = [(question, f"Wrong {number}.") for number, (question, _) in enumerate(QUESTIONS[20:])]
     path = Path(str(settings().data.validation))
     path.write_text("".join(_row(q, a) for q, a in wrong))
-    run, outcome = train(settings(model__dtype="float32", training__n_epochs=12, training__learning_rate=1e-2))
+    lasting = {"training__n_epochs": 12, "training__lr_scheduler_type": "constant", "training__learning_rate": 1e-2}
+    run, outcome = train(settings(model__dtype="float32", **lasting))
     losses = {int(row["step"]): row["valid_loss"] for row in run.results() if "valid_loss" in row}
     best = min(losses, key=lambda step: losses[step])
     assert best < max(losses)
