@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 
 from trainer.errors import MissingDependency
@@ -23,8 +23,7 @@ def missing(what: str, *modules: str, extra: str | None, otherwise: str = "") ->
     names = [_distribution(module) for module in modules]
     wanted = f"'{PACKAGE}[{extra}]'" if extra else " ".join(names)
     ways = " or ".join(filter(None, [f"run: pip install {wanted}", otherwise]))
-    are = "is" if len(names) == 1 else "are"
-    return MissingDependency(f"{what} needs {', '.join(names)}, which {are} not installed; {ways}")
+    return MissingDependency(f"{what} needs {', '.join(names)}, which {_are(names)} not installed; {ways}")
 
 
 def not_installed(error: ModuleNotFoundError, doing: str) -> MissingDependency | None:
@@ -38,6 +37,12 @@ def not_installed(error: ModuleNotFoundError, doing: str) -> MissingDependency |
 def absent(modules: Iterable[str]) -> list[str]:
     """Those that are not installed."""
     return [module for module in modules if not is_installed(module)]
+
+
+def lack(modules: Iterable[str]) -> str:
+    """What of them is not installed, in words; nothing where all are."""
+    names = [_distribution(module) for module in absent(modules)]
+    return f"{', '.join(names)} {_are(names)} not installed here" if names else ""
 
 
 def is_installed(module: str) -> bool:
@@ -65,6 +70,10 @@ def _extras() -> list[tuple[str, str]]:
         return []
     found = [match for requirement in requirements if (match := REQUIREMENT.match(requirement))]
     return [(match["name"].lower(), match["extra"]) for match in found]
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def _distribution(module: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from trainer.certificates import check_certificates
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
+from trainer.extras import lack
 from trainer.model.base_folder import refuse_folder
 from trainer.model.config_limits import refuse_config
 from trainer.model.hub import OutOfSightError, is_out_of_reach, tensors_of
@@ -128,6 +129,9 @@ def _weights_notes(base: Base) -> Iterator[str]:
             tensors = tensors_of(base.source, base.revision, base.loading["local_files_only"])
     except OutOfSightError as reason:
         yield f"the weights of {base.name!r} were not looked at: {reason}; they are checked when they are loaded"
+        return
+    if missing := lack(("torch",)):
+        yield f"the weights of {base.name!r} were not held against its layers: {missing}; they are when they are loaded"
         return
     fit = hold_against(base.skeleton, tensors, base.name)
     if problems := fit.problems(base.name, len(base.skeleton.state_dict())):

@@ -1,6 +1,8 @@
 """Bases and tokenizers that cannot be used are refused with the way out."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,29 @@ def test_a_folder_is_pinned_by_its_weights(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     assert find_base(settings).identity() != before
+
+
+WITHOUT_TORCH = """\
+import json, sys
+sys.modules["torch"] = sys.modules["peft"] = None
+from trainer.config.schema import ModelConfig
+from trainer.extras import TO_LOAD_A_MODEL, lack
+from trainer.model.base import find_base
+found = find_base(ModelConfig(base=sys.argv[1]))
+print(json.dumps([found.identity(), found.notes, lack(TO_LOAD_A_MODEL)]))
+"""
+
+
+def test_without_torch_the_base_is_found_and_pinned_and_its_weights_are_left_to_the_load(folder: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    note = f"the weights of {str(folder)!r} were not held against its layers: torch is not installed here; they are "
+    assert json.loads(done.stdout) == [
+        find_base(ModelConfig(base=str(folder))).identity(),
+        [note + "when they are loaded"],
+        "torch, peft are not installed here",
+    ]
+    assert done.stderr == ""
 
 
 def test_the_weights_of_a_folder_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from trainer.config.schema import RunConfig
 from trainer.data.checks import DataReport
 from trainer.data.sources import CheckedData, check_data
 from trainer.errors import ConfigError
-from trainer.extras import TO_LOAD_A_MODEL, absent
+from trainer.extras import TO_LOAD_A_MODEL, lack
 from trainer.model.base import UnfitBaseError
 from trainer.model.base_folder import refuse_folder
 from trainer.model.weight_files import read_tensors
@@ -45,8 +45,8 @@ def measure(config: RunConfig, machine: Machine | None) -> Amounts:
     report = checked.report
     if config.model.base.startswith("azureml:"):
         return _guessed(config, report, "the base is a model of the workspace")
-    if missing := absent(TO_LOAD_A_MODEL):
-        guessed = _guessed(config, report, f"{', '.join(missing)} is not installed here")
+    if missing := lack(TO_LOAD_A_MODEL):
+        guessed = _guessed(config, report, missing)
         return replace(guessed, problems=_file_problems(config.model.base))
     try:
         return _measured(config, checked, machine)

@@ -14,7 +14,7 @@ from trainer.backends.http import Say
 from trainer.config.deployment import DeploymentConfig
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, similar
-from trainer.extras import TO_LOAD_A_MODEL, absent
+from trainer.extras import TO_LOAD_A_MODEL, lack
 from trainer.runs import Run
 
 # Of the NC machines with a GPU the documentation lists these for endpoints; the confidential one is not among them.
@@ -120,8 +120,8 @@ def _memory_problems(
     if machine is None:
         unverified.append(f"{chosen.instance_type} is not in the table of GPU machines: its memory is unknown")
         return
-    if gone := absent(TO_LOAD_A_MODEL):
-        unverified.append(f"whether the model fits its memory: {', '.join(gone)} is not installed here")
+    if missing := lack(TO_LOAD_A_MODEL):
+        unverified.append(f"whether the model fits its memory: {missing}")
         return
     model = run.config().model
     parameters = sum(parameter.numel() for parameter in trained_base(run).skeleton.parameters())
