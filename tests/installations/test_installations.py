@@ -126,6 +126,29 @@ def test_the_azure_extra_reads_the_data_and_gets_to_the_sign_in(user):
     assert "sign in, for example with: az login" in done.stderr
 
 
+def test_the_azure_extra_walks_from_the_check_to_the_teardown(wheel, tmp_path):
+    pytest.importorskip("azure.ai.ml")
+    from tests.integration.azure_twin.blobs import Missing
+    from tests.integration.azure_twin.journey import Journey
+    from tests.integration.azure_twin.twin import working_twin
+    from tests.integration.test_azure_journey import from_a_model_to_nothing
+
+    try:
+        programs = installation("azure", wheel)
+        with working_twin(tmp_path / "twin") as twin:
+            journey = Journey(twin, tmp_path / "user", print, programs)
+            assert "torch, peft are not installed here" in journey.check()
+            assert twin.arm.inventory() == []
+            journey.train()
+            assert journey.run.state == "succeeded"
+            assert (journey.run.adapter / "adapter_model.safetensors").is_file()
+            assert (journey.run.report / "report.html").is_file()
+            journey.look()
+            from_a_model_to_nothing(twin, journey)
+    except (CannotInstall, Missing) as error:
+        pytest.skip(str(error))
+
+
 def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving(user):
     someone = user("local")
     for words in (

@@ -47,6 +47,7 @@ def test_a_job_that_is_started_again_on_another_machine_goes_on_from_its_checkpo
 
 
 def whole_life(twin: Twin, journey: Journey) -> None:
+    """Through the loss of terminal and machine."""
     run, arm = journey.run, twin.arm
     journey.check()
     assert arm.inventory() == []
@@ -67,6 +68,11 @@ def whole_life(twin: Twin, journey: Journey) -> None:
     assert logged.metrics(second.removeprefix("jobs/"))["train_loss"] == pytest.approx(run.results()[-1]["train_loss"])
 
     assert "resumed" in journey.look() or step
+    from_a_model_to_nothing(twin, journey)
+
+
+def from_a_model_to_nothing(twin: Twin, journey: Journey) -> None:
+    run, arm = journey.run, twin.arm
     journey.register()
     journey.deploy()
     (deployment,) = (path for path in arm.billing() if "deployments" in path)

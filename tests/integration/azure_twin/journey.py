@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pexpect
+
 from tests.environments import REPOSITORY
 from tests.integration.azure_twin.node import Node
 from tests.integration.azure_twin.twin import Twin
@@ -33,18 +35,25 @@ run:      {{name: {name}}}
 
 
 class Journey:
-    """Commands against a twin, in a folder of their own. `show` prints the transcript."""
+    """Commands against a twin, in a folder of their own. `show` prints the transcript.
 
-    def __init__(self, twin: Twin, folder: Path, show: Callable[[str], None]) -> None:
+    `programs`: the folder with an installation's; without it, the commands are this checkout's.
+    """
+
+    def __init__(self, twin: Twin, folder: Path, show: Callable[[str], None], programs: Path | None = None) -> None:
         self.twin, self.folder, self.show = twin, folder, show
+        self.program = [str(programs / "trainer")] if programs else [sys.executable, "-m", "trainer"]
         self.run = Run(folder / "runs" / NAME)
         twin.arm.add_compute(CLUSTER, MACHINE)
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"data": REPOSITORY / "data", "compute": CLUSTER, "server": SERVER, "name": NAME}
         (folder / "azure.yaml").write_text(CONFIG.format(**settings), encoding="utf-8")
-        self.environment = os.environ | twin.environment() | {
-            "TRAINER_POLLING_SECONDS": "0.5", "PYTHONPATH": str(REPOSITORY / "src"), "COLUMNS": "110", "NO_COLOR": "1",
+        inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+        self.environment = inherited | twin.environment() | {
+            "TRAINER_POLLING_SECONDS": "0.5", "COLUMNS": "110", "NO_COLOR": "1",
         }  # fmt: skip
+        if programs is None:
+            self.environment["PYTHONPATH"] = str(REPOSITORY / "src")
 
     def trainer(self, *arguments: str, expect: int = 0) -> str:
         """A command to its end; what it printed."""
@@ -60,9 +69,28 @@ class Journey:
     def begin(self, *arguments: str) -> "subprocess.Popen[str]":
         self.show(f"\n$ trainer {' '.join(arguments)}")
         return subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments], env=self.environment, cwd=self.folder, text=True,
+            [*self.program, *arguments], env=self.environment, cwd=self.folder, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
+
+    def confirmed(self, *arguments: str) -> str:
+        """A command that asks in a terminal and is told yes, to its end; what it printed."""
+        self.show(f"\n$ trainer {' '.join(arguments)}")
+        program, *words = [*self.program, *arguments]
+        child = pexpect.spawn(
+            program, words, env=self.environment | {"TERM": "dumb"}, cwd=str(self.folder), dimensions=(48, 110),
+            timeout=WAIT_SECONDS, encoding="utf-8",
+        )  # fmt: skip
+        child.expect(r"\[y/N\]: ")
+        asked = f"{child.before}{child.after}"
+        child.sendline("y")
+        child.expect(pexpect.EOF)
+        child.close()
+        output = asked + str(child.before)
+        self._tell(output)
+        assert child.exitstatus == 0, f"{arguments} ended with {child.exitstatus}:\n{output}"
+        assert "Traceback" not in output, output
+        return output
 
     def _tell(self, output: str) -> None:
         for line in output.splitlines():
@@ -90,6 +118,10 @@ class Journey:
     def check(self) -> str:
         self.show("# Check and quote: nothing is created.")
         return self.trainer("train", "--config", "azure.yaml", "--check")
+
+    def train(self) -> str:
+        self.show("\n# Train: a quote, a question, the job, and its results on this machine.")
+        return self.confirmed("train", "--config", "azure.yaml")
 
     def train_until_all_dies(self) -> int:
         """Terminal and machine go at once; the step of the newest whole checkpoint."""
