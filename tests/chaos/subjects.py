@@ -79,6 +79,7 @@ class OurTrainer:
         self.go_on(folder)
 
     def go_on(self, folder: Path) -> None:
+        torch.set_num_threads(1)  # makes the fork's own thread pool, before threads that load weights race for it
         section = self.prepared.config.run.model_copy(update={"name": folder.name})
         config = self.prepared.config.model_copy(update={"run": section})
         run = find_or_adopt(config) or create_run(config)

@@ -77,7 +77,7 @@ class User:
                     answer: dict[str, Any] = json.load(response)
             finally:
                 server.send_signal(signal.SIGINT)
-                server.stderr.close()
+                server.communicate(timeout=60)
         assert server.returncode in (0, 130)
         return answer
 
