@@ -125,7 +125,7 @@ def test_a_template_that_never_ends_is_ended_and_the_next_request_is_answered(
 
 
 def test_a_template_that_takes_all_memory_fails_alone(run: Runner, renderer: PromptRenderer) -> None:
-    with pytest.raises(Refusal, match="fails on these messages: MemoryError|takes more than 10 seconds or 4 GiB"):
+    with pytest.raises(Refusal, match=r"fails on these messages: MemoryError|takes more than 10 seconds or 4 GiB"):
         run(prompt_of(renderer, "large"))
     assert run(prompt_of(renderer, "fine"))
 
