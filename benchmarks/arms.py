@@ -19,6 +19,7 @@ from shapes import RANK, Job  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from trainer.data.rendering import Example  # noqa: E402
+from trainer.model.device import peak_process_bytes  # noqa: E402
 from trainer.training.memory import MAX_BUDGET  # noqa: E402
 
 Backward = Callable[[], float]  # adds the step's gradient and returns its loss
@@ -183,7 +184,7 @@ class Answers:
     def _peak(self) -> int:
         if self.on_gpu:
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_process_bytes()
 
 
 def work(job: Job, gate_rows: int) -> None:

@@ -8,7 +8,6 @@ import argparse
 import json
 import platform
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -62,11 +61,12 @@ def generated_rows(num_rows: int) -> Iterator[dict[str, Any]]:
 def checked(num_rows: int, folder: Path) -> dict[str, Any]:
     """Check a generated file of `num_rows` rows as `trainer data check` does."""
     from trainer.data.checks import check_files
+    from trainer.model.device import peak_process_bytes
 
     path = folder / "rows.jsonl"
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in generated_rows(num_rows))
-    before = peak_memory_bytes()
+    before = peak_process_bytes()
     wall, cpu = time.perf_counter(), time.process_time()
     report = check_files([path], keep_rows=False, max_findings=20)
     wall_seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
@@ -77,7 +77,7 @@ def checked(num_rows: int, folder: Path) -> dict[str, Any]:
         "wall_seconds": round(wall_seconds, 2),
         "cpu_seconds": round(cpu_seconds, 2),
         "rows_per_cpu_second": round(num_rows / cpu_seconds),
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": peak_process_bytes(),
         "peak_memory_bytes_before": before,
     }
 
@@ -127,11 +127,6 @@ def many_turns(counts: Sequence[int]) -> dict[str, Any]:
         num_tokens = sum(len(example.input_ids) for example in renderer.render(row))
         results[str(count)] = {"cpu_seconds": round(time.process_time() - start, 2), "tokens": num_tokens}
     return results
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
 def main() -> None:

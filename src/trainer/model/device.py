@@ -1,6 +1,7 @@
 """Which device computes, in which number format, and what memory it has left."""
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.config.schema import ModelConfig
@@ -57,13 +58,20 @@ def free_memory_bytes(device: "torch.device") -> int:
 
 def peak_memory_bytes(device: "torch.device") -> int:
     """The most memory held so far: tensors on a GPU, the whole process on a CPU."""
+    import torch
+
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_process_bytes()
+
+
+def peak_process_bytes() -> int:
+    """The most memory that this process has held so far."""
     import resource
     import sys
 
-    import torch
-
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError):  # getrusage starts at the peak of the process that started this one
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -1,4 +1,7 @@
-"""Which number format a device computes in."""
+"""Which number format a device computes in, and what memory it has taken."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -39,3 +42,18 @@ def test_a_format_that_is_given_is_taken(name: str) -> None:
 
 def test_this_machine_says_what_it_can() -> None:
     assert devices.has_bf16_units(torch.cpu.get_capabilities()) in (True, False)
+
+
+ASKED_BY_A_LARGE_PROCESS = """
+import subprocess, sys
+held = b"x" * 2**30
+asked = "from trainer.model.device import peak_process_bytes; print(peak_process_bytes())"
+subprocess.run([sys.executable, "-c", asked])
+"""
+
+
+def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it() -> None:
+    printed = subprocess.run(
+        [sys.executable, "-c", ASKED_BY_A_LARGE_PROCESS], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert 2**22 < int(printed) < 2**29
