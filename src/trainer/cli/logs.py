@@ -9,14 +9,22 @@ import typer
 
 from trainer.cli.console import Debug, Root, RunName, clean, command, out, say
 from trainer.cli.remote import ACTIVE, refreshed
+from trainer.errors import ExitCode
 from trainer.runs import Run, find_run
 from trainer.runs.growing import NewLines, last_records, record_of
 from trainer.runs.pending import is_worked_on, pending_note
-from trainer.runs.results import last_values
+from trainer.runs.progress import in_words, seconds_left, total_steps
+from trainer.runs.results import row_of
 
 LEVEL_COLORS = {"warning": typer.colors.YELLOW, "error": typer.colors.RED}
 FOLLOW_SECONDS = 0.5
 REMOTE_SECONDS = 5.0  # a service is asked less often than a file
+ENDS = {
+    "succeeded": ExitCode.DONE,
+    "failed": ExitCode.RUN_FAILED,
+    "cancelled": ExitCode.RUN_FAILED,
+    "paused": ExitCode.RESUMABLE,
+}
 
 
 @command
@@ -30,29 +38,56 @@ def logs(
     ] = None,
     root: Root = Path("runs"),
     debug: Debug = False,
-) -> None:
-    """Print what happened in a run, oldest first."""
+) -> int:
+    """Print what happened in a run, oldest first.
+
+    With --follow it ends when the run ends, and as the run did: 0 succeeded, 1 failed or cancelled, 75 stopped and
+    resumable. Ctrl-C ends the command (130) and leaves the run alone.
+    """
     found = find_run(run, root)
-    events, shown_step = NewLines(found.path / "events.jsonl"), None
+    events = NewLines(found.path / "events.jsonl")
     if tail is not None:
         refreshed(found)
-        _print(last_records(events.path, tail))
+        _print_events(last_records(events.path, tail))
         events.skip()
+    steps = _Steps(found) if follow else None
     while True:
-        over = refreshed(found).state not in ACTIVE and not is_worked_on(found)
-        _print(record for line in events.read() if (record := record_of(line)) is not None)
-        if follow and (progress := _progress(found)) is not None and progress[0] != shown_step:
-            shown_step = progress[0]
-            out.file.write(f"{progress[1]}\n")
-            out.file.flush()
+        state = refreshed(found).state
+        over = state not in ACTIVE and not is_worked_on(found)
+        _print_events(record for line in events.read() if (record := record_of(line)) is not None)
+        if steps is not None:
+            steps.print_new(is_going=state in ACTIVE)
         if over or not follow:
             break
         time.sleep(FOLLOW_SECONDS if found.backend == "local" else REMOTE_SECONDS)
     if note := pending_note(found):
         say(note)
+    return ENDS.get(state, ExitCode.DONE) if follow else ExitCode.DONE
 
 
-def _print(events: Iterable[Mapping[str, Any]]) -> None:
+class _Steps:
+    """The measured steps of a run as they come, each once, after the last one that was there before."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.lines, self.shown = run, NewLines(run.path / "results.csv"), 0.0
+        self.waiting = self._read()[-1:]
+
+    def _read(self) -> list[dict[str, float]]:
+        return [row for line in self.lines.read() if (row := row_of(line)) is not None]
+
+    def print_new(self, is_going: bool) -> None:
+        rows, self.waiting = [*self.waiting, *self._read()], []
+        new = [row for row in rows if row["step"] > self.shown]  # a resumed run's file begins anew
+        if not new or out.quiet:
+            return
+        total, self.shown = total_steps(self.run), new[-1]["step"]
+        for row in new:
+            left = seconds_left(self.run, row["step"]) if is_going and row is new[-1] else None
+            out.file.write(f"{in_words(row, total, left)}\n")
+        out.file.flush()
+
+
+def _print_events(events: Iterable[Mapping[str, Any]]) -> None:
     """By hand: rich takes longer for a line than everything else together."""
     if out.quiet:
         return
@@ -64,30 +99,3 @@ def _print(events: Iterable[Mapping[str, Any]]) -> None:
             at, words = typer.style(at, dim=True), typer.style(words, fg=LEVEL_COLORS.get(level))
         out.file.write(f"{at} {words} {clean(str(event.get('message', '')))}\n")
     out.file.flush()
-
-
-def _progress(run: Run) -> tuple[float, str] | None:
-    """The last measured step, and it in words with its losses and the time that is left."""
-    values = last_values(run.path / "results.csv", ("step", "train_loss", "train_mean_token_accuracy", "valid_loss"))
-    step, total = values.get("step"), run.status().get("total_steps")
-    if step is None:
-        return None
-    parts = [f"step {step:.0f}{f'/{total}' if isinstance(total, int) else ''}"]
-    if (loss := values.get("train_loss")) is not None:
-        parts.append(f"loss {loss:.3f}")
-    if (accuracy := values.get("train_mean_token_accuracy")) is not None:
-        parts.append(f"accuracy {accuracy:.1%}")
-    if (valid := values.get("valid_loss")) is not None:
-        parts.append(f"valid {valid:.3f}")
-    if isinstance(total, int) and total > step and (seconds := _seconds_per_step(run)) is not None:
-        parts.append(f"about {seconds * (total - step):,.0f} s left")
-    return step, "  ".join(parts)
-
-
-def _seconds_per_step(run: Run) -> float | None:
-    """From the tokens of a step and the tokens per second, as they were measured last."""
-    for row in reversed(last_records(run.path / "metrics.jsonl", 1)):
-        step, tokens, speed = (row.get(name) for name in ("step", "num_tokens", "tokens_per_second"))
-        if all(isinstance(value, (int, float)) and value > 0 for value in (step, tokens, speed)):
-            return float(tokens / step / speed)
-    return None

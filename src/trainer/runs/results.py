@@ -33,6 +33,13 @@ def parse(text: str) -> tuple[list[dict[str, float]], bool]:
     return rows, is_damaged
 
 
+def row_of(line: str) -> dict[str, float] | None:
+    """The cells of a line of the file that hold a number; None where it is no row."""
+    cells = zip(COLUMNS, line.strip().split(","), strict=False)
+    row = {column: value for column, cell in cells if (value := number_of(cell)) is not None}
+    return row if "step" in row else None
+
+
 def last_values(path: Path, columns: Sequence[str]) -> dict[str, float]:
     """The last value of each column, read from the file's end; a column that has none is absent."""
     found: dict[str, float] = {}

@@ -56,7 +56,7 @@ def test_following_a_run_whose_process_died_ends_and_says_where_to_look(run: Run
     run.launched(GONE)
     run.set_status("queued", pid=GONE)
     done = performed(("logs", str(run.path), "--follow"), lambda: 0.0)
-    assert done.code == 0
+    assert done.code == 75
     assert "its process ended before training began; see " in done.err
     listed = performed(("runs", "--root", str(run.path.parent)), lambda: 0.0).out
     assert ("paused" in listed, "queued" in listed) == (True, False)
