@@ -9,7 +9,7 @@ from rich.table import Table
 
 from trainer.cli.console import Debug, Root, RunName, command, err, out, say
 from trainer.cli.remote import agree, backend_for, show_plan
-from trainer.errors import BackendError, ConfigError
+from trainer.errors import Attempts, BackendError, ConfigError
 from trainer.runs import Run, find_run, list_runs
 from trainer.runs.ledger import Ledger
 
@@ -80,7 +80,8 @@ def endpoints(
     """List what is deployed, its cost, and everything else that was created and still bills."""
     from trainer.backends.remote import remote_backend
 
-    runs = [find_run(run, root)] if run else list_runs(root)
+    attempts = Attempts()
+    runs = _with_ledger([find_run(run, root)] if run else list_runs(root), attempts)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("endpoint", "run", "state", "model", "cost", "until"):
         table.add_column(column)
@@ -94,6 +95,7 @@ def endpoints(
                 err.print(f"[yellow]{escape(found.name)}[/]: {escape(str(error))}")
     out.print(table if table.row_count else "nothing is deployed")
     _show_billing(runs)
+    attempts.end()
 
 
 @command
@@ -112,9 +114,11 @@ def teardown(
 
     if (run is None) != every_run:
         raise ConfigError("trainer teardown: expected RUN, or --all for every run")
-    runs = list_runs(root) if run is None else [find_run(run, root)]
+    attempts = Attempts()
+    runs = _with_ledger(list_runs(root) if run is None else [find_run(run, root)], attempts)
     concerned = [(found, entry) for found in runs for entry in Ledger(found.path).open()]
     if not concerned:
+        attempts.end()
         say("nothing is left to delete: no ledger holds anything that exists")
         return
     for found, entry in concerned:
@@ -124,6 +128,12 @@ def teardown(
         for kind in _backends_of(found):
             remote_backend(kind).teardown(found, everything, say)
     _show_billing(runs)
+    attempts.end()
+
+
+def _with_ledger(runs: list[Run], attempts: Attempts) -> list[Run]:
+    """The runs whose ledger can be read; the others are told of at the end, and keep none of these from its work."""
+    return [run for run in runs if attempts.make(Ledger(run.path).entries) is not None]
 
 
 def _backends_of(run: Run) -> list[str]:

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from trainer.errors import ConfigError
 from trainer.runs import files
+from trainer.runs.ledger import NAME as LEDGER
+from trainer.runs.ledger import Ledger
 from trainer.runs.ownership import STATES
 from trainer.runs.results import is_damaged_at_its_end
 from trainer.runs.run import Run
@@ -17,6 +20,8 @@ def damaged(run: Run) -> list[str]:
         found.append("status.json")
     if is_damaged_at_its_end(run.path / "results.csv"):
         found.append("results.csv")
+    if _is_no_ledger(run.path):
+        found.append(LEDGER)
     return found
 
 
@@ -25,6 +30,14 @@ def _is_no_record(path: Path) -> bool:
         return path.is_file() and path.stat().st_size > 0 and not files.read_record(path)
     except OSError:
         return True
+
+
+def _is_no_ledger(folder: Path) -> bool:
+    try:
+        Ledger(folder).entries()
+    except (ConfigError, OSError):
+        return True
+    return False
 
 
 def _has_odd_status(run: Run) -> bool:

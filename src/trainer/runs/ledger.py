@@ -5,11 +5,13 @@ line about a thing says where it stands. A thing that is `intended` may exist: i
 was lost. It has a key of our choosing, by which the service can be asked.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from trainer.errors import ConfigError, quoted
 from trainer.runs import files
 from trainer.runs.run import now
 
@@ -52,16 +54,33 @@ class Ledger:
         self.path = folder / NAME
 
     def entries(self) -> list[Entry]:
-        """Every thing, in the order of its first line."""
+        """Every thing, in the order of its first line.
+
+        Raises: ConfigError, when a line is damaged: what it was about may bill.
+        """
         found: dict[tuple[str, str, str], Entry] = {}
-        for line in files.read_lines(self.path):
-            thing = Thing(**line["thing"])
+        for line in self._lines():
+            thing = line.thing
             name = (thing.kind, thing.key, thing.place)
-            before = found.get(name)
-            facts = {**(before.facts if before else {}), **line["facts"]}
-            created_at = before.created_at if before else line["created_at"]
-            found[name] = Entry(thing, line["step"], created_at, line["created_at"], facts)
+            before = found.get(name, line)
+            found[name] = replace(line, created_at=before.created_at, facts={**before.facts, **line.facts})
         return list(found.values())
+
+    def _lines(self) -> Iterator[Entry]:
+        """One by one, without those that a crash cut short: what they announced was not begun."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip("\0") or line.count("{") > line.count("}"):
+                continue
+            if (entry := _entry_of(line)) is None:
+                raise ConfigError(
+                    f"{self.path}:{number}: is {quoted(line)}, expected a line that the trainer wrote; look at the "
+                    "service for what this run has created there, then correct the line or remove it"
+                )
+            yield entry
 
     def find(self, kind: str, key: str | None = None) -> Entry | None:
         """The newest thing of a kind, or the one with the key."""
@@ -82,6 +101,18 @@ class Ledger:
         line = {"created_at": at, "step": step, "thing": _as_dict(thing), "facts": facts}
         files.append_line(self.path, line, flush=True)
         return Entry(thing, step, at, at, facts)
+
+
+def _entry_of(line: str) -> Entry | None:
+    """What one line says; None where it is damaged."""
+    try:
+        value = json.loads(line)
+        entry = Entry(Thing(**value["thing"]), value["step"], value["created_at"], value["created_at"], value["facts"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    words = [*_as_dict(entry.thing).values(), entry.created_at]
+    is_sound = entry.step in get_args(Step) and all(isinstance(word, str) for word in words)
+    return entry if is_sound and isinstance(entry.facts, dict) else None
 
 
 def updated(thing: Thing, **changes: str) -> Thing:

@@ -8,6 +8,7 @@ import pytest
 from tests.commands import Done, performed
 from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run
+from trainer.runs.ledger import Ledger, Thing
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[red]x[/nope]"
 ODD = ["[]", "7", "null", '"text"', "{", "[" * 100_000, "\x00\xff", json.dumps([{"a": 1}])]
@@ -85,6 +86,20 @@ def test_a_damaged_cell_is_named(runs: tuple[Run, Run]) -> None:
     with (runs[0].path / "results.csv").open("a") as file:
         file.write("2,abc\n")
     shown(runs[0], "damaged: results.csv")
+
+
+def test_a_damaged_ledger_is_named_and_stops_no_work_on_other_runs(runs: tuple[Run, Run]) -> None:
+    root = str(runs[0].path.parent)
+    (runs[0].path / "ledger.jsonl").write_text('{"step": "exists", "thing": {"kind": "job"}}\n')
+    bills = Thing("openai", "job", "token", "https://example.test", bills="much", delete_with="trainer cancel sound")
+    Ledger(runs[1].path).write(bills, "refused")
+    shown(runs[0], "damaged: ledger.jsonl")
+    for words in (("endpoints",), ("teardown", "--all", "--yes"), ("delete", "broken", "--yes")):
+        done = trainer(*words, "--root", root)
+        assert done.code == 2
+        assert "ledger.jsonl:1: is " in done.err
+        assert "unexpected" not in done.err
+    assert runs[0].path.is_dir()
 
 
 @pytest.mark.parametrize("content", ["model: [", "x: 1", "model: 7", "", "model: {base: [1]}"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.errors import ConfigError
 from trainer.runs.ledger import Ledger, Thing
 
 JOB = Thing("openai", "job", "token-1", "https://example.test", "by the token", "trainer cancel x")
@@ -69,3 +70,32 @@ def test_a_line_that_a_crash_cut_short_does_not_hide_the_next(tmp_path: Path) ->
         file.write('{"created_at": "2026')
     ledger.write(JOB, "exists", id="job-1")
     assert [(entry.step, entry.facts["id"]) for entry in ledger.entries()] == [("exists", "job-1")]
+
+
+SOUND = '{"created_at": "t", "step": "exists", "thing": %s, "facts": {}}'
+THING = '{"backend": "openai", "kind": "job", "key": "k", "place": "p"}'
+DAMAGED = [
+    "xx", "[]", "null", "{}", '{"created_at": "t"}', SOUND % '{"kind": "job"}', SOUND % "[]", SOUND % f"{THING}}}{{",
+    (SOUND % THING).replace("exists", "axists"), (SOUND % THING).replace('"t"', "7"),
+    (SOUND % THING).replace('"k"', "null"), (SOUND % THING).replace("{}", "[]"), (SOUND % THING).replace(",", ";", 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_line_is_told_with_its_number(tmp_path: Path, line: str) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(JOB, "intended")
+    with ledger.path.open("a") as file:
+        file.write(f"{line}\n")
+    ledger.write(JOB, "exists")
+    with pytest.raises(ConfigError, match=r"ledger\.jsonl:2: is .*, expected a line that the trainer wrote; look at "):
+        ledger.entries()
+
+
+def test_a_line_that_a_crash_cut_short_announced_nothing_that_was_begun(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.write(JOB, "exists")
+    whole = ledger.path.read_text()
+    for length in range(len(whole) - 1):
+        ledger.path.write_text(f"{whole[:length]}\n{whole}")
+        assert [entry.step for entry in ledger.entries()] == ["exists"]
