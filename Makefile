@@ -89,6 +89,8 @@ docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
 	$(BIN)/trainer data rules > docs/data_rules.md
+	$(BIN)/trainer schemas > docs/json.md
+	$(BIN)/trainer schemas --format json > docs/json.schema.json
 
 tiny-base: setup ## Train builtin:tiny again; for maintainers, a minute
 	$(BIN)/python -m trainer.model.tiny_recipe

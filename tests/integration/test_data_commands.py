@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from tests.conftest import REPOSITORY
+from tests.documents import schema_of
 from trainer.cli.main import trainer_app
 
 DATA = REPOSITORY / "data"
@@ -30,6 +32,7 @@ def data(tmp_path, monkeypatch):
 def test_tokens_are_told_to_machines_and_to_people(data):
     out, _ = data("stats", TRAIN, "--validation", HELD_OUT, "--config", TINY, "--format", "json")
     told = json.loads(out)
+    Draft202012Validator(schema_of("data stats")).validate(told)
     assert (told["train"]["rows"], told["validation"]["rows"], told["leaks"]) == (40, 8, 0)
     tokens = told["train"]["tokens"]
     total = tokens["tokens"]["total"]

@@ -54,6 +54,9 @@ class Format(StrEnum):
     json = "json"
 
 
+Output = Annotated[Format, typer.Option("--format", help="For people, or as JSON for machines.")]
+
+
 def say(message: str) -> None:
     """A line for a person; standard output is kept for results."""
     err.print(clean(message), markup=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, clean, command, out
+from trainer.cli.console import Debug, Format, Output, clean, command, out
 from trainer.data.quoting import counted
 from trainer.errors import SHOWN_PROBLEMS
 
@@ -47,6 +47,7 @@ def convert(
         bool, typer.Option("--skip-bad", help="Leave out rows that cannot be converted, and name them.")
     ] = False,
     force: Force = False,
+    output_format: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Turn a file of another layout into chat JSONL; the layout is recognized.
@@ -65,7 +66,15 @@ def convert(
         skip_bad=skip_bad,
         force=force,
     )
-    _report(file, conversion)
+    if output_format is Format.json:
+        from trainer.cli.documents.data import DataConvert
+
+        skipped = [row._asdict() for row in conversion.skipped]
+        DataConvert.model_validate(
+            {name: getattr(conversion, name) for name in conversion.__slots__} | {"skipped": skipped}
+        ).print()
+    else:
+        _report(file, conversion)
 
 
 def _report(file: Path, conversion: "Conversion") -> None:

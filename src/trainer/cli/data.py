@@ -3,12 +3,12 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Format, clean, command, out, print_as_is, reading_bar, say
+from trainer.cli.console import Debug, Format, Output, clean, command, out, print_as_is, reading_bar, say
 from trainer.cli.convert import Force, convert
 from trainer.cli.split import split
 from trainer.cli.stats import stats
@@ -50,7 +50,7 @@ def check(
         Path | None,
         typer.Option("--config", "-c", metavar="CONFIG", help="Also render each row as the model of this config does."),
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="For people, or for machines.")] = Format.text,
+    output: Output = Format.text,
     allow_leak: Annotated[
         bool, typer.Option("--allow-leak", help="Accept validation rows that are trained on.")
     ] = False,
@@ -89,15 +89,13 @@ def check(
     num_errors, num_warnings = report.severities["error"], report.severities["warning"]
     code = ExitCode.BAD_INPUT if num_errors else ExitCode.DONE
     if output is Format.json:
+        from trainer.cli.documents.data import DataCheck
+
         findings = [finding.to_json() for finding in report.findings]
-        summary: dict[str, Any] = {
-            "rows": report.rows,
-            "validation_rows": report.validation_rows,
-            "counts": report.counts,
-        }
-        set_apart = {} if reject is None else {"reject": None if rejects is None else rejects.to_json()}
-        summary |= {"severities": report.severities, **set_apart, "findings": findings}
-        print_as_is(json.dumps(summary, indent=2))
+        counts = {"rows": report.rows, "validation_rows": report.validation_rows, "counts": report.counts}
+        set_apart = None if rejects is None else rejects.to_json()
+        found = {"severities": report.severities, "reject": set_apart, "findings": findings}
+        DataCheck.model_validate(counts | found).print()
         return code
     shown = report.findings if show_all else report.findings[:SHOWN_FINDINGS]
     for finding in shown:

@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer.cli import chat, config, control, data, deploy, evaluate, export, logs, models, runs, serve
+from trainer.cli import chat, config, control, data, deploy, evaluate, export, logs, models, runs, schemas, serve
 from trainer.cli.console import Version
 from trainer.cli.narrow_output import widen_output
 from trainer.cli.settings_words import SettingsCommand
@@ -47,6 +47,7 @@ trainer_app.command(name="show")(runs.show)
 trainer_app.command(name="logs")(logs.logs)
 trainer_app.command(name="checkpoints")(runs.checkpoints)
 trainer_app.command(name="delete")(runs.delete)
+trainer_app.command(name="schemas")(schemas.schemas)
 trainer_app.add_typer(data.app, name="data")
 trainer_app.add_typer(config.app, name="config")
 

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, clean, command, out
+from trainer.cli.console import Debug, Format, Output, clean, command, out
 from trainer.cli.convert import Force
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError
@@ -40,6 +40,7 @@ def split(
         Path | None, typer.Option(metavar="OUT", help="The rows held out. Default: FILE's name with .validation.jsonl.")
     ] = None,
     force: Force = False,
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Divide a file into rows to train on and rows held out, copied byte for byte.
@@ -64,7 +65,12 @@ def split(
         seed=seed,
         force=force,
     )
-    _report(made)
+    if output is Format.json:
+        from trainer.cli.documents.data import DataSplit
+
+        DataSplit.model_validate(made).print()
+    else:
+        _report(made)
 
 
 def _report(made: "Split") -> None:

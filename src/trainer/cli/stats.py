@@ -10,7 +10,7 @@ from rich.bar import Bar
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, Format, clean, command, out, print_as_is, say
+from trainer.cli.console import Debug, Format, Output, clean, command, out, say
 from trainer.data.quoting import counted
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def stats(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="CONFIG", help="Count the tokens of its model.")
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="For people, or for machines.")] = Format.text,
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Measure data files: rows, turns, characters, duplicates; with a config also tokens."""
@@ -46,7 +46,9 @@ def stats(
         reading = local.read(load_config(config, [f"data.train={paths}", "data.validation="], together=False))
         measured = measure_files(files, validation or [], reading.renderer, reading.max_length)
     if output is Format.json:
-        print_as_is(json.dumps(measured.to_json(), indent=2))
+        from trainer.cli.documents.data import DataStats
+
+        DataStats.model_validate(measured.to_json()).print()
         return
     _print(measured)
     if config is None:
