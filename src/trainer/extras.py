@@ -8,6 +8,12 @@ from importlib import metadata
 from trainer.errors import MissingDependency
 
 TO_LOAD_A_MODEL = ("torch", "transformers", "peft")
+# By backend: the extra, and what a config for it cannot be used without.
+NEEDED_BY = {
+    "local": ("local", TO_LOAD_A_MODEL),
+    "azureml": ("azure", ("azure.ai.ml", "azure.identity")),
+    "openai": ("openai", ("openai",)),
+}
 PACKAGE = "azure-llm-trainer"
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == [\"'](?P<extra>[\w-]+)[\"']")
 

@@ -21,6 +21,8 @@ OURS = "azure-llm-trainer"
 PROGRAM = "import sys; sys.path[:0] = {paths!r}; sys.argv[0] = '{name}'; from trainer.cli.main import {name}; {name}()"
 
 WORK = {
+    "init": ("trainer", "init", "--base", "builtin:tiny", "--data", DATA, "--output", "own.yaml"),
+    "init --sample": ("trainer", "init", "--sample", "--yes"),
     "data check": ("trainer", "data", "check", DATA),
     "data convert": ("trainer", "data", "convert", str(ROOT / "data" / "glossary.json"), "--output", "rows.jsonl",
                      "--question", "What is {term}?"),

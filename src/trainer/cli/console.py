@@ -57,6 +57,14 @@ class Format(StrEnum):
 Output = Annotated[Format, typer.Option("--format", help="For people, or as JSON for machines.")]
 
 
+class BackendName(StrEnum):
+    """Where a run executes, and whose rules apply."""
+
+    local = "local"
+    azureml = "azureml"
+    openai = "openai"
+
+
 def say(message: str) -> None:
     """A line for a person; standard output is kept for results."""
     err.print(clean(message), markup=False)

@@ -1,14 +1,13 @@
 """`trainer data`: look at the training data before anything is spent on it."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Format, Output, clean, command, out, print_as_is, reading_bar, say
+from trainer.cli.console import BackendName, Debug, Format, Output, clean, command, out, print_as_is, reading_bar, say
 from trainer.cli.convert import Force, convert
 from trainer.cli.split import split
 from trainer.cli.stats import stats
@@ -28,14 +27,6 @@ app.command()(stats)
 SHOWN_FINDINGS = 20
 SHOWN_ROWS = 5
 SEVERITY_COLORS = {"error": "red", "warning": "yellow"}
-
-
-class BackendName(StrEnum):
-    """Whose rules apply."""
-
-    local = "local"
-    azureml = "azureml"
-    openai = "openai"
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer.cli import chat, config, control, data, deploy, evaluate, export, logs, models, runs, schemas, serve
+from trainer.cli import chat, config, control, data, deploy, evaluate, export, init, logs, models, runs, schemas, serve
 from trainer.cli.console import Version
 from trainer.cli.narrow_output import widen_output
 from trainer.cli.settings_words import SettingsCommand
@@ -28,6 +28,7 @@ def _about(version: Version = False) -> None:
     """Take what stands before a command."""
 
 
+trainer_app.command(name="init")(init.init)
 trainer_app.command(name="train", cls=SettingsCommand)(train_command)
 trainer_app.command(name="resume", cls=SettingsCommand)(resume_command)
 trainer_app.command(name="pause")(control.pause)

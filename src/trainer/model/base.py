@@ -11,7 +11,7 @@ from trainer.certificates import check_certificates
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
 from trainer.extras import lack
-from trainer.model.base_folder import refuse_folder
+from trainer.model.base_folder import refuse_base
 from trainer.model.config_limits import refuse_config
 from trainer.model.hub import OutOfSightError, is_out_of_reach, tensors_of
 from trainer.model.loading import make_skeleton
@@ -85,9 +85,7 @@ def find_base(settings: ModelConfig) -> Base:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     source = str(tiny_base()) if settings.base == TINY else settings.base
-    if settings.base.startswith("builtin:") and settings.base != TINY:
-        raise ConfigError(f"model.base: {settings.base!r} is not known, expected {TINY!r}")
-    refuse_folder(settings.base)
+    refuse_base(settings.base)
     local_only = not Path(source).is_dir() and is_out_of_reach()
     if not local_only and not Path(source).is_dir():
         check_certificates()

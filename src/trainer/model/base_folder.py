@@ -1,13 +1,30 @@
-"""What a path given as `model.base` is instead, where it is no folder of a model, and how to go on from it."""
+"""What a name given as `model.base` is instead, where it is no model, and how to go on from it."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from trainer.errors import ConfigError
+from trainer.model.tiny import NAME as TINY
 from trainer.model.weight_files import GGUF
 
 ADAPTER_CONFIG = "adapter_config.json"
+HUB_ID = re.compile(r"(?:[\w.-]{1,96}/)?[\w.-]{1,96}")
+
+
+def refuse_base(name: str) -> None:
+    """Raises: ConfigError, for a name of which no library and no network is needed to see that it is no model."""
+    if name == TINY:
+        return
+    if name.startswith("builtin:"):
+        raise ConfigError(f"model.base: {name!r} is not known, expected {TINY!r}")
+    refuse_folder(name)
+    if not Path(name).is_dir() and not HUB_ID.fullmatch(name):
+        raise ConfigError(
+            f"model.base: {name!r} was not found as a folder here nor on the model hub (no id there has this form), "
+            "expected a hub id, a folder or builtin:tiny; correct the path"
+        )
 
 
 def refuse_folder(name: str) -> None:

@@ -47,6 +47,16 @@ def default_output(source: Path) -> Path:
     return source.with_suffix(".chat.jsonl")
 
 
+def first_row(source: Path, columns: Columns | None = None) -> tuple[str, Row | None]:
+    """How the rows of `source` are laid out, in words, and the first one; None where that is no object.
+
+    Raises: DataError, when it holds nothing that could be rows.
+    """
+    with open_source(source, None, lambda names: _has_columns(names, columns)) as found:
+        row = next(iter(found.rows), None)
+    return found.layout, row.value if row is not None and isinstance(row.value, dict) else None
+
+
 def convert_file(
     source: Path,
     output: Path | None = None,

@@ -1,0 +1,1 @@
+"""A config, and data that fits it, made of what a user has."""
