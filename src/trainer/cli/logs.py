@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.console import Debug, Root, RunName, clean, command, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, out, say
 from trainer.cli.remote import ACTIVE, refreshed
-from trainer.errors import ExitCode
+from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
 from trainer.runs.growing import NewLines, last_records, record_of
 from trainer.runs.pending import is_worked_on, pending_note
@@ -37,6 +37,7 @@ def logs(
         int | None, typer.Option("--tail", "-n", metavar="N", min=0, help="Only the last N things that happened.")
     ] = None,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> int:
     """Print what happened in a run, oldest first.
@@ -45,6 +46,14 @@ def logs(
     resumable. Ctrl-C ends the command (130) and leaves the run alone.
     """
     found = find_run(run, root)
+    if output is Format.json:
+        if follow:
+            raise ConfigError(
+                "--format json: is given with --follow, expected one of them; ask from time to time with: "
+                f"trainer show {found.path} --format json"
+            )
+        _print_document(found, tail)
+        return ExitCode.DONE
     events = NewLines(found.path / "events.jsonl")
     if tail is not None:
         refreshed(found)
@@ -63,6 +72,16 @@ def logs(
     if note := pending_note(found):
         say(note)
     return ENDS.get(state, ExitCode.DONE) if follow else ExitCode.DONE
+
+
+def _print_document(run: Run, tail: int | None) -> None:
+    from trainer.cli.documents.of_run import event_of, summary_of
+    from trainer.cli.documents.runs import Logs
+
+    summary = summary_of(run)  # brings the files up to date, too
+    records = run.events() if tail is None else last_records(run.path / "events.jsonl", tail)
+    events = [event for record in records if (event := event_of(record)) is not None]
+    Logs(run=summary, note=pending_note(run), events=events).print()
 
 
 class _Steps:

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, print_as_is, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, out, print_as_is, say
 from trainer.cli.remote import refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_folder, find_run
@@ -24,14 +24,21 @@ from trainer.runs.process import is_here
 from trainer.runs.results import last_values
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
+DAMAGED = {"": "the file is damaged"}
 
 
 @command
-def list_all(root: Root = Path("runs"), debug: Debug = False) -> None:
+def list_all(root: Root = Path("runs"), output: Output = Format.text, debug: Debug = False) -> None:
     """List the runs with their state, progress and last losses."""
     if root.exists() and not root.is_dir():
         raise ConfigError(f"--root: {str(root)!r} is a file, expected a folder; choose another")
     runs = runs_below(root)
+    if output is Format.json:
+        from trainer.cli.documents.of_run import summary_of
+        from trainer.cli.documents.runs import Runs
+
+        Runs(root=str(root), runs=[summary_of(run) for run in runs]).print()
+        return
     if not runs:
         say(f"no runs in {root}; start one with: train --config configs/tiny.yaml")
         return
@@ -67,9 +74,12 @@ def _row(run: Run) -> list[str]:
 
 
 @command
-def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
+def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, debug: Debug = False) -> None:
     """Show a run: state, loss and token accuracy as curves, settings, files."""
     found = refreshed(find_run(run, root))
+    if output is Format.json:
+        print_run(found)
+        return
     status = found.status()
     summary = escape(clean(str(status.get("summary", ""))))
     out.print(f"[bold]{escape(clean(found.name))}[/]  {_colored(status['state'])}  {summary}")
@@ -108,16 +118,32 @@ def show(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
         out.print(clean(f"  {size:>12,} bytes  {path}"), markup=False)
 
 
+def print_run(run: Run) -> None:
+    """All that is known of a run, as JSON."""
+    from trainer.cli.documents.of_run import shown
+
+    settings = _settings(run)
+    shown(run, None if settings == DAMAGED else settings).print()
+
+
 @command
-def checkpoints(run: RunName, root: Root = Path("runs"), debug: Debug = False) -> None:
+def checkpoints(run: RunName, root: Root = Path("runs"), output: Output = Format.text, debug: Debug = False) -> None:
     """List a run's checkpoints; each can be a new run's base as model.base=RUN@STEP."""
     found = find_run(run, root)
     losses = {int(row["step"]): row for row in found.results()}
     chosen = found.status().get("adapter_step")
+    kept = list_checkpoints(found.checkpoints)
+    if output is Format.json:
+        from trainer.cli.documents.of_run import checkpoint_of
+        from trainer.cli.documents.runs import Checkpoints
+
+        listed = [checkpoint_of(checkpoint, losses.get(checkpoint.step, {}), chosen) for checkpoint in kept]
+        Checkpoints(run=found.name, checkpoints=listed).print()
+        return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("step", "train loss", "valid loss", "state", "folder"):
         table.add_column(column)
-    for checkpoint in list_checkpoints(found.checkpoints):
+    for checkpoint in kept:
         row = losses.get(checkpoint.step, {})
         state = checkpoint.problem() or ("the adapter" if checkpoint.step == chosen else "complete")
         cells = (
@@ -219,7 +245,7 @@ def _settings(run: Run) -> dict[str, Any]:
     try:
         config = run.config()
     except ConfigError:
-        return {"": "the file is damaged"}
+        return DAMAGED
     others = {"azureml", "openai"} - {run.backend}
     return {
         f"{section}.{name}": _plain(getattr(getattr(config, section), name))

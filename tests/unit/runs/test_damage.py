@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Done, performed
+from tests.documents import answered
 from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run
 from trainer.runs.ledger import Ledger, Thing
@@ -51,6 +52,13 @@ def shown(broken: Run, told: str | None = None) -> None:
     assert trainer("logs", str(broken.path), "--tail", "3").code == 0
     assert trainer("show", str(broken.path)).code == 0
     assert trainer("checkpoints", str(broken.path)).code == 0
+    in_json = answered("runs", "--root", root)["runs"]
+    assert [(one["name"], one["train_loss"]) for one in in_json if one["name"] == "sound"] == [("sound", 1.25)]
+    if told is not None:
+        (damaged,) = [one["damaged"] for one in in_json if one["name"] == "broken"]
+        assert f"damaged: {', '.join(damaged)}".startswith(told)
+    for words in (("logs",), ("logs", "--tail", "3"), ("show",), ("checkpoints",)):
+        answered(*words, str(broken.path))
 
 
 @pytest.mark.parametrize("content", ODD)

@@ -6,11 +6,20 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.json_schema import models_json_schema
 
-from trainer.cli.documents import data
+from trainer.cli.documents import data, runs
 from trainer.cli.documents.document import Document, Part
 from trainer.errors import ConfigError, similar
 
-DOCUMENTS: tuple[type[Document], ...] = (data.DataCheck, data.DataStats, data.DataConvert, data.DataSplit)
+DOCUMENTS: tuple[type[Document], ...] = (
+    data.DataCheck,
+    data.DataStats,
+    data.DataConvert,
+    data.DataSplit,
+    runs.Runs,
+    runs.Show,
+    runs.Checkpoints,
+    runs.Logs,
+)
 
 HEADER = """# What commands print with `--format json`
 

@@ -1,0 +1,130 @@
+"""A run's files as documents. What is damaged is left out and named; one damaged run hides no other."""
+
+from pathlib import Path
+from typing import Any
+
+from trainer.cli.documents.runs import Checkpoint, Event, File, MadeFrom, RunSummary, Show, Thing
+from trainer.cli.documents.verdicts import Verdict
+from trainer.cli.remote import ACTIVE, refreshed
+from trainer.errors import ConfigError
+from trainer.runs import Run
+from trainer.runs.base_name import base_of
+from trainer.runs.checkpoint import Checkpoint as SavedCheckpoint
+from trainer.runs.damage import damaged
+from trainer.runs.ledger import Ledger
+from trainer.runs.pending import pending_note
+from trainer.runs.progress import seconds_left
+from trainer.runs.results import COLUMNS, last_values
+
+
+def summary_of(run: Run) -> RunSummary:
+    """The run in short, brought up to date if its job may have moved."""
+    known: dict[str, Any] = dict.fromkeys(RunSummary.model_fields) | {"name": run.name, "path": run.path, "damaged": []}
+    try:
+        status = refreshed(run).status()
+        base = base_of((run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"))
+        losses = last_values(run.path / "results.csv", ("train_loss", "valid_loss"))
+        broken = damaged(run) + (["config.yaml"] if base is None else [])
+    except Exception as error:  # whatever a damaged run meets, the others are listed
+        return RunSummary.model_validate(known | {"problem": str(error)})
+    known |= {"backend": str(status.get("backend", "local")), "state": status["state"], "base": base}
+    known |= {name: _whole(status.get(name)) for name in ("step", "total_steps")}
+    known |= {name: _text(status.get(name)) for name in ("created_at", "updated_at")}
+    return RunSummary.model_validate(known | losses | {"damaged": broken})
+
+
+def shown(run: Run, settings: dict[str, Any] | None) -> Show:
+    """All that `trainer show` knows of a run."""
+    summary, status = summary_of(run), run.status()
+    last = last_values(run.path / "results.csv", COLUMNS)
+    page = run.report / "report.html"
+    adapter = run.adapter / "adapter_model.safetensors"
+    return Show(
+        run=summary,
+        summary=_text(status.get("summary")),
+        error=_text(status.get("error")),
+        note=pending_note(run),
+        verdict=Verdict.of(run.comparison()),
+        seconds_left=seconds_left(run, last.get("step", 0.0)) if summary.state in ACTIVE else None,
+        last=last,
+        adapter=str(run.adapter) if adapter.is_file() else None,
+        report=str(page) if page.is_file() else None,
+        made_from=made_from(run.manifest()),
+        settings=settings,
+        bills=billing(run),
+        files=[File(path=str(path), bytes=size_of(path)) for path in sorted(run.path.iterdir())],
+    )
+
+
+def made_from(manifest: dict[str, Any]) -> MadeFrom | None:
+    """The origin of a run; None where the manifest does not tell it."""
+    try:
+        base, rows = manifest["base"], manifest["rows"]
+        data = [{name: file[name] for name in ("path", "role", "sha256")} for file in manifest["data"]]
+        names = ("num_tokens", "num_supervised_tokens", "device", "dtype", "packages")
+        told = {
+            "base": base["name"],
+            "base_revision": base["revision"],
+            "base_weights_sha256": base["weights_sha256"],
+            "data": data,
+        }
+        counts = {"rows_trained": rows["train"], "rows_held_out": rows["validation"]}
+        return MadeFrom.model_validate(told | counts | {name: manifest[name] for name in names})
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def billing(run: Run) -> list[Thing] | None:
+    """What the run's ledger holds that exists, or may exist, and costs; None where it is damaged."""
+    try:
+        entries = Ledger(run.path).billing()
+    except ConfigError:
+        return None
+    return [
+        Thing(
+            run=run.name,
+            kind=entry.thing.kind,
+            key=entry.thing.key,
+            place=entry.thing.place,
+            bills=entry.thing.bills,
+            may_exist_only=entry.step != "exists",
+            delete_with=entry.thing.delete_with,
+        )
+        for entry in entries
+    ]
+
+
+def checkpoint_of(checkpoint: SavedCheckpoint, measured: dict[str, float], adapter_step: object) -> Checkpoint:
+    """A checkpoint with what was `measured` at its step."""
+    problem = checkpoint.problem()
+    return Checkpoint(
+        step=checkpoint.step,
+        train_loss=measured.get("train_loss"),
+        valid_loss=measured.get("valid_loss"),
+        is_complete=problem is None,
+        problem=problem,
+        is_adapter=checkpoint.step == adapter_step,
+        path=str(checkpoint.path),
+    )
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all that is in a folder."""
+    files = path.rglob("*") if path.is_dir() else iter([path])
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def event_of(record: dict[str, Any]) -> Event | None:
+    """A line of events.jsonl; None where it is damaged."""
+    try:
+        return Event.model_validate(record)
+    except ValueError:
+        return None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
