@@ -18,6 +18,7 @@ from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.measures import text_measures
 from trainer.inference.evaluation.questions import Question, Reference
 from trainer.inference.evaluation.result import Answer, make_result
+from trainer.inference.evaluation.rightness import is_right
 from trainer.inference.replies import Spoken
 from trainer.inference.report.compare import write_comparison
 from trainer.inference.report.write import write_report
@@ -27,6 +28,7 @@ from trainer.training.dataset import Row
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
 RIGHT = [f"Number {number} is the one after {number - 1}." for number in range(1, 9)]
+MODELS = ("base", "tuned")
 BASE = {"name": "acme/base", "revision": "0123abc", "weights_sha256": None}
 
 Make = Callable[..., Run]
@@ -69,7 +71,7 @@ def result(run: Run, right: list[str], tuned: list[str], prompt: str = "What is 
     for number, text in enumerate(right):
         rows.append(Row(talk(("system", "Count."), ("user", prompt), ("assistant", text)), (Example((1,), (1,)),)))
         questions.append(Question(number, 2, "", (1,), Reference(text, (), None, None), has_tools=False))
-    held_out = HeldOut(tuple(rows), 8, ("v.jsonl",), EvaluationConfig(max_rows=8, max_new_tokens=64), ())
+    held_out = HeldOut(tuple(rows), 8, ("v.jsonl",), EvaluationConfig(max_rows=8, max_new_tokens=64), (), ())
     answers = {"base": [answer("nothing", text) for text in right],
                "tuned": [answer(said, text) for said, text in zip(tuned, right, strict=True)]}  # fmt: skip
     losses = {name: [{"loss": (loss, 10), "token_accuracy": (5, 10)}] * len(right)
@@ -79,7 +81,11 @@ def result(run: Run, right: list[str], tuned: list[str], prompt: str = "What is 
 
 def answer(said: str, right: str) -> Answer:
     measures = text_measures(said, right)
-    return Answer(Spoken(said, (Call("f", {"a": said}),)), True, measures | {"score": measures["chrf"], "ended": 1.0})
+    return Answer(
+        Spoken(said, (Call("f", {"a": said}),)),
+        True,
+        measures | {"score": measures["chrf"], "ended": 1.0, "right": float(is_right(said, right))},
+    )
 
 
 # The report of a run
@@ -143,7 +149,9 @@ def test_a_report_says_what_was_found_and_how_to_do_it_again(made: Make) -> None
     text = (run.report / "report.html").read_text()
     for part in (
         "run earlier at step 30; the base is the model before both",
-        "Better on 8 of 8 rows (95% CI 68-100%), loss 3.00 to 1.20", "All 8 held-out rows were compared.",
+        "Better: 8 of 8 answers right or nearly right (95% CI 68-100%), base 0; beyond noise better on 8 of 8 rows",
+        "worse on 0; loss 3.00 to 1.20", "more than 5 words, one that shares at least 80%", 'better-chip">right</span>',
+        "All 8 held-out rows were compared.",
         "The adapter is from step 2 of 4.", "Overfitting: validation loss rose from epoch 1.5 on",
         "acme/base (0123abc)", "1 min 2 s for this comparison", "A &lt;GPU&gt;",
         f"train --config {run.path}/config.yaml run.name=counting-again",
@@ -176,18 +184,54 @@ def test_the_weakest_answers_come_first(made: Make) -> None:
 def test_the_better_run_is_named_with_how_sure_that_is(made: Make, tmp_path: Path) -> None:
     runs = [made("rough", [text[:12] for text in RIGHT]), made("fine", RIGHT)]
     sentence, ranked = write_comparison(runs, tmp_path / "page.html")
-    assert re.fullmatch(
-        r"fine is better than rough \(100\.0 to \d\d\.\d points, 95% CI of the difference \+\d.*\)", sentence
-    )
+    counts = "8 of 8 (95% CI 68-100%) and 0 of 8 (95% CI 0-32%) answers right or nearly right"
+    assert sentence == f"fine is better than rough: {counts}"
     assert [contestant.name for contestant in ranked] == ["acme/base (base)", "fine", "rough"]
     text = (tmp_path / "page.html").read_text()
     assert sentence in text
     assert [part for part in ("acme/base (base)", "fine", "rough") if f"<b>{part}</b>" not in text] == []
 
 
+def test_a_run_that_only_comes_closer_is_not_called_right_more_often(made: Make, tmp_path: Path) -> None:
+    runs = [made("far", ["nothing"] * 8), made("near", [text[:16] for text in RIGHT])]
+    sentence, _ = write_comparison(runs, tmp_path / "page.html")
+    assert re.fullmatch(
+        r"near comes closer to the references than far, score \d\d\.\d and \d\.\d \(95% CI of the difference "
+        r"\+\d\d\.\d to \+\d\d\.\d\); it is not clearly right more often: 0 of 8 .*",
+        sentence,
+    ), sentence
+
+
+def test_a_report_of_an_earlier_version_is_compared(made: Make, tmp_path: Path) -> None:
+    """One that knew no right answers: they are found in what it holds."""
+    runs = [made("rough", [text[:12] for text in RIGHT]), made("fine", RIGHT)]
+    expected, _ = write_comparison(runs, tmp_path / "page.html")
+    for run in runs:
+        write_former(run)
+    assert write_comparison(runs, tmp_path / "page.html")[0] == expected
+
+
+def write_former(run: Run) -> None:
+    """The run's report as the first version had it."""
+    found = run.comparison()
+    for row in found["rows"]:
+        for values in (
+            *row["sums"].values(),
+            *(answer[key]["measures"] for answer in row["answers"] for key in MODELS),
+        ):
+            del values["right"]
+    found["measures"] = [
+        {key: value for key, value in measure.items() if key != "num_groups"}
+        for measure in found["measures"] if measure["key"] != "right"
+    ]  # fmt: skip
+    found["verdict"] = {"kind": "better", "sentence": "better on 8 of 8 rows", "better": 8, "same": 0, "worse": 0}
+    (run.report / "report.json").write_text(json.dumps(found | {"format": 1}))
+
+
 def test_runs_that_answer_alike_are_not_told_apart(made: Make, tmp_path: Path) -> None:
     sentence, _ = write_comparison([made("one", RIGHT), made("two", RIGHT)], tmp_path / "page.html")
-    assert sentence == "no clear difference between one and two (100.0 to 100.0 points)"
+    counts = "8 of 8 (95% CI 68-100%) and 8 of 8 (95% CI 68-100%) answers right or nearly right"
+    assert sentence == f"no clear difference between one and two: {counts}"
     worse, _ = write_comparison([made("a", ["nothing"] * 8), made("b", ["nothing"] * 8)], tmp_path / "page.html")
     assert worse.endswith("; not even a is clearly better than its base")
 

@@ -1,4 +1,4 @@
-"""A base that has never learned the template's end marker: a warning before training, and one in the verdict."""
+"""A base that has never learned the template's end marker: a warning before training."""
 
 from pathlib import Path
 
@@ -6,9 +6,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.tiny_runs import train
-from trainer.inference.evaluation.result import Answer, _with_endings
-from trainer.inference.evaluation.verdict import Verdict
-from trainer.inference.replies import Spoken
 from trainer.model.tiny import tiny_base
 
 
@@ -24,10 +21,3 @@ def test_the_warning_names_the_tokens_and_the_way_out(tmp_path: Path) -> None:
         "the base has not learned 1 of the 2 control tokens of the chat template ('<|im_end|>': its row in the "
         "embedding is zero, or nearly): answers may never end"
     )
-
-
-def test_a_verdict_says_when_answers_do_not_end() -> None:
-    verdict = Verdict("better", "better on 3 of 3 rows", 3, 0, 0)
-    ended, cut = (Answer(Spoken("a", ()), ended, {}) for ended in (True, False))
-    assert _with_endings(verdict, [ended, ended, ended, ended, cut]) == verdict
-    assert _with_endings(verdict, [ended, cut, cut]).sentence == "better on 3 of 3 rows; 2 of 3 answers did not end"

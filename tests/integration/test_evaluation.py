@@ -255,7 +255,7 @@ def test_fewer_rows_are_drawn_with_the_runs_seed_and_it_is_said(run: Run) -> Non
     assert "comparing base and tuned model on 3 of 7 held-out rows, drawn at random with seed 42" in said(console)
     assert first["rows"] == local.evaluate(run, quiet(), max_rows=3)["rows"]
     assert (first["num_rows"], first["num_held_out"]) == (3, 7)
-    assert first["verdict"]["sentence"].startswith("too few rows to tell")
+    assert first["verdict"]["sentence"].startswith("too few different rows to tell: ")
     assert "3 of 7 held-out rows were compared" in Path(first["page"]).read_text()
 
 

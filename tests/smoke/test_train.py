@@ -31,8 +31,12 @@ def glossary(tmp_path_factory: pytest.TempPathFactory) -> Run:
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"adapter  {root}/glossary/adapter\n"
     assert re.search(
-        r"^better on \d\d of 20 rows \(95% CI \d+-\d+%\).*, loss \d\.\d\d to 0\.\d\d$", done.stderr, re.MULTILINE
+        r"^better: \d+ of 20 answers right or nearly right \(95% CI \d+-\d+%\), base 0; beyond noise better on "
+        r"\d+ of 20 rows, worse on \d; loss \d\.\d\d to 0\.\d\d$",
+        done.stderr,
+        re.MULTILINE,
     )
+    assert "\n20 of 20 different answers were trained on, to other questions or the same in other words" in done.stderr
     assert f"report:     {root}/glossary/report/report.html" in done.stderr
     return Run(root / "glossary")
 

@@ -48,6 +48,8 @@ def evaluate(
     result = local.evaluate(found, err, rows, max_rows, max_new_tokens, join(), replace)
     show_measures(result)
     out.print(escape(result["verdict"]["sentence"]), style="bold")
+    for remark in result["verdict"]["remarks"]:
+        out.print(remark, markup=False, soft_wrap=True)
     page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
     say(f"report  {page}")
     if page.stem != "report":

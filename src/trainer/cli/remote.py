@@ -76,6 +76,8 @@ def _follow(backend: "RemoteBackend", run: Run, detach: bool) -> int:
     outcome = backend.follow(run, say)
     say(outcome.summary)
     if outcome.exit_code == 0:
+        for remark in run.remarks():
+            say(remark)
         try_it = outcome.try_it or f"trainer chat {run.path}"
         say(f"look at it: trainer show {run.path}\ntry it:     {try_it}")
     return outcome.exit_code

@@ -90,6 +90,8 @@ def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, 
     if comparison := found.comparison():
         told = f"{comparison['verdict']['sentence']}  {found.report / 'report.html'}"
         out.print(clean(told), markup=False, style="bold")
+        for remark in found.remarks():
+            out.print(clean(remark), markup=False)
     if note := pending_note(found):
         out.print(f"[yellow]{escape(note)}[/]")
     results = found.results()

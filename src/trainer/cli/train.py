@@ -214,6 +214,8 @@ def _detach(run: Run) -> int:
 def _finish(run: Run, outcome: "Outcome") -> int:
     say(outcome.summary)
     if outcome.exit_code == 0:
+        for remark in run.remarks():
+            say(remark)
         out.print(f"adapter  {run.adapter}", markup=False)
         if run.comparison():
             say(f"report:     {run.report / 'report.html'}")

@@ -65,6 +65,11 @@ class Run:
         verdict = found.get("verdict")
         return found if isinstance(verdict, dict) and isinstance(verdict.get("sentence"), str) else {}
 
+    def remarks(self) -> list[str]:
+        """What a reader of the comparison's sentence must know beside it."""
+        found = self.comparison().get("verdict", {}).get("remarks")
+        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
     def config(self) -> "RunConfig":
         """The resolved settings of this run."""
         from trainer.config.load import load_config  # pydantic is slow to import, and listing runs needs none

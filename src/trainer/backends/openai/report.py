@@ -16,7 +16,7 @@ from trainer.backends.openai.exam import find_exam, seed_at_start
 from trainer.data.conversations import Conversation
 from trainer.data.rendering import as_object
 from trainer.inference.client import Sampling
-from trainer.inference.evaluation.held_out import HeldOut
+from trainer.inference.evaluation.held_out import HeldOut, trained_files
 from trainer.inference.evaluation.questions import Question, Reference, measure_answer
 from trainer.inference.evaluation.result import Answer, make_result
 from trainer.inference.replies import Spoken
@@ -42,7 +42,8 @@ def compare_models(run: Run, endpoint: str | None, say: Say) -> Path:
         name: _answers(chat, exam.rows, questions, sampling) for name, chat in (("base", base), ("tuned", tuned))
     }
     rows = tuple(Row(row, ()) for row in exam.rows)
-    held_out = HeldOut(rows, exam.total, config.data.validation_paths, exam.limits, ())
+    trained, gone = trained_files(run)
+    held_out = HeldOut(rows, exam.total, config.data.validation_paths, exam.limits, (), None if gone else trained)
     nothing: list[dict[str, tuple[float, float]]] = [{} for _ in rows]
     losses = {"base": nothing, "tuned": nothing}
     seconds = time.monotonic() - started

@@ -29,6 +29,7 @@ class HeldOut:
     files: tuple[str, ...]
     limits: EvaluationConfig  # resolved
     notes: tuple[str, ...]
+    trained: tuple[str, ...] | None  # the files that were trained on; None where one is gone or has changed
 
     @property
     def sha256(self) -> str:
@@ -45,6 +46,7 @@ class Found:
     conversations: list[Conversation]
     files: tuple[str, ...]
     notes: tuple[str, ...]
+    trained: tuple[str, ...] | None
 
 
 def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Found:
@@ -61,8 +63,8 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
     changed = [path for path in files if _digest_of(run, path) not in (None, sha256_of(path))] if file is None else []
     # A run's own rows were compared with its training rows before it began.
     known = file is None and not changed and not config.data.allow_leak
-    trained = [] if known else [entry["path"] for entry in run.manifest()["data"] if entry["role"] == "train"]
-    present = [path for path in trained if Path(path).is_file() and _digest_of(run, path) == sha256_of(path)]
+    trained, gone = trained_files(run)
+    present = [] if known else [path for path in trained if path not in gone]
     # A trained row is no reason to refuse here, but the reader of the result must know.
     report = check_files([Path(path) for path in present], [Path(path) for path in files], allow_leak=True)
     held_out = {Path(path).resolve() for path in files}
@@ -70,9 +72,21 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
     own = replace(report, findings=[finding for finding in report.findings if finding.file in theirs])
     own.raise_on_errors()
     notes = [*_leaks(own), *(f"{path} has changed since the run was trained" for path in changed)]
-    if gone := [path for path in trained if path not in present]:
-        notes.append(f"not checked whether a row was trained on: {', '.join(gone)} is gone or has changed")
-    return Found(report.validation, files, tuple(notes))
+    if gone:
+        what = "not known which answers were" if known else "not checked whether a row was"
+        notes.append(f"{what} trained on: {', '.join(gone)} is gone or has changed")
+    return Found(report.validation, files, tuple(notes), None if gone else trained)
+
+
+def trained_files(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files that a run was trained on, and those of them that are gone or have changed."""
+    entries = [entry for entry in run.manifest().get("data", ()) if entry["role"] == "train"]
+    gone = [path for entry in entries if not _is_file(path := entry["path"], entry["sha256"])]
+    return tuple(entry["path"] for entry in entries), tuple(gone)
+
+
+def _is_file(path: str, digest: str) -> bool:
+    return Path(path).is_file() and sha256_of(path) == digest
 
 
 def _digest_of(run: Run, path: str) -> str | None:
@@ -106,7 +120,7 @@ def render_held_out(
     notes = [f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}" for note in touched[:SHOWN_ROWS]]
     if hidden := len(touched) - len(notes):
         notes.append(f"and {hidden:,} more rows that were too long")
-    return HeldOut(fitting, len(rows), found.files, resolved, (*found.notes, *notes))
+    return HeldOut(fitting, len(rows), found.files, resolved, (*found.notes, *notes), found.trained)
 
 
 def seed_of(config: RunConfig) -> int:

@@ -1,11 +1,14 @@
-"""How sure a difference is: bootstrap intervals, with a row as the unit, however many answers it holds.
+"""How sure a figure is, where some rows expect the same answer and so are no independent observations.
 
-Every figure is a ratio of two totals over the rows. Rows are drawn with replacement, many times, base and tuned
-together; the interval holds the middle 95% of the differences between their ratios.
+Every figure is a ratio of two totals over the rows. Whole groups of such rows are drawn with replacement, many times,
+base and tuned together; the interval holds the middle 95% of the differences between their ratios: the pairs cluster
+bootstrap of Cameron, Gelbach and Miller, Bootstrap-Based Improvements for Inference with Clustered Errors, Review of
+Economics and Statistics 90 (2008), section III.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import comb
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 BLOCK = 2_000_000  # numbers drawn at a time
+GROUPS_NEEDED = 6  # fewer cannot show anything: even if all agree, chance would do that in 1 of 16 (sign test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,9 @@ class Difference:
     num_rows: int
     base: float
     tuned: float
-    low: float | None  # None where a single row has the measure
+    low: float | None  # None where a single group of rows has the measure
     high: float | None
+    num_groups: int = GROUPS_NEEDED  # of rows that are one observation each; earlier versions knew of none
 
     @property
     def change(self) -> float:
@@ -38,12 +43,20 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+        """Whether the interval leaves out 0, and enough was observed for it."""
+        return (
+            self.num_groups >= GROUPS_NEEDED
+            and self.low is not None
+            and self.high is not None
+            and not self.low <= 0 <= self.high
+        )
 
 
-def differences(base: Sequence[Sums], tuned: Sequence[Sums], seed: int) -> list[Difference]:
-    """Each measure that some row has; `base` and `tuned` are the same rows in the same order."""
+def differences(base: Sequence[Sums], tuned: Sequence[Sums], groups: Sequence[int], seed: int) -> list[Difference]:
+    """Each measure that some row has; `base` and `tuned` are the same rows in the same order.
+
+    `groups`: the number of each row's group, from 0 on without a gap.
+    """
     import numpy
 
     counts = {key: sum(key in row for row in base) for key in MEASURES}
@@ -53,24 +66,28 @@ def differences(base: Sequence[Sums], tuned: Sequence[Sums], seed: int) -> list[
         [[(b.get(key, none), t.get(key, none)) for key in present] for b, t in zip(base, tuned, strict=True)]
     )  # [rows, measures, base and tuned, total and count]
     before, after = _ratios(table.sum(axis=0)).T.tolist()
-    resampled = _ratios(_resampled(table, seed))  # [resamples, measures, base and tuned]
+    grouped = numpy.zeros((max(groups) + 1, *table.shape[1:]))
+    numpy.add.at(grouped, numpy.asarray(groups), table)
+    num_groups = (grouped[:, :, 0, 1] > 0).sum(axis=0).tolist()
+    resampled = _ratios(_resampled(grouped, seed))  # [resamples, measures, base and tuned]
     tails = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     low, high = numpy.nanpercentile(resampled[..., 1] - resampled[..., 0], tails, axis=0).tolist()
+    bounds = [(low[i], high[i]) if number > 1 else (None, None) for i, number in enumerate(num_groups)]
     return [
-        Difference(key, counts[key], before[i], after[i], *((low[i], high[i]) if counts[key] > 1 else (None, None)))
+        Difference(key, counts[key], before[i], after[i], bounds[i][0], bounds[i][1], num_groups[i])
         for i, key in enumerate(present)
     ]
 
 
 def _resampled(table: "Array", seed: int) -> "Array":
-    """Totals over rows drawn with replacement, [resamples, measures, 2, 2]."""
+    """Totals over groups drawn with replacement, [resamples, measures, 2, 2]."""
     import numpy
 
-    num_rows = len(table)
-    rng, flat, size = numpy.random.default_rng(seed), table.reshape(num_rows, -1), max(1, BLOCK // num_rows)
+    count = len(table)
+    rng, flat, size = numpy.random.default_rng(seed), table.reshape(count, -1), max(1, BLOCK // count)
     blocks = [
-        # How often each row is drawn in each resample, times the row.
-        rng.multinomial(num_rows, [1 / num_rows] * num_rows, size=min(size, RESAMPLES - done)) @ flat
+        # How often each group is drawn in each resample, times the group.
+        rng.multinomial(count, [1 / count] * count, size=min(size, RESAMPLES - done)) @ flat
         for done in range(0, RESAMPLES, size)
     ]
     return numpy.concatenate(blocks).reshape(-1, *table.shape[1:])
@@ -85,10 +102,42 @@ def _ratios(totals: "Array") -> "Array":
     return ratios
 
 
-def share_interval(count: int, total: int) -> tuple[float, float]:
-    """Wilson's interval of a share: at none or all of a few rows a bootstrap would claim to be certain."""
+def share_interval(counted: Sequence[tuple[float, float]], groups: Sequence[int]) -> tuple[float, float]:
+    """Wilson's interval of a share, for as many independent observations as the groups leave.
+
+    `counted` has each row's hits and tries. At none or all of a few rows a bootstrap would claim to be certain. The
+    number of tries is divided by Kish's design effect, as Franco, Little, Louis and Slud advise: Comparative Study of
+    Confidence Intervals for Proportions in Complex Sample Surveys, Journal of Survey Statistics and Methodology 7
+    (2019).
+    """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    share, spread = count / total, z * z / total
+    hits, tries = sum(hit for hit, _ in counted), sum(tried for _, tried in counted)
+    share, total = hits / tries, _effective(counted, groups)
+    spread = z * z / total
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * ((share * (1 - share) + spread / 4) / total) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _effective(counted: Sequence[tuple[float, float]], groups: Sequence[int]) -> float:
+    """How many independent tries would leave a share as uncertain; at none or all hits, one for each group."""
+    hits, tries = sum(hit for hit, _ in counted), sum(tried for _, tried in counted)
+    share, number = hits / tries, len(set(groups))
+    if hits in (0, tries) or number < 2:
+        return min(float(number), tries)
+    off: dict[int, float] = {}
+    for (hit, tried), group in zip(counted, groups, strict=True):
+        off[group] = off.get(group, 0.0) + hit - share * tried
+    variance = number / (number - 1) * sum(value * value for value in off.values()) / tries**2
+    simple = share * (1 - share) / (tries - 1)
+    return min(tries, tries * simple / variance) if variance else tries
+
+
+def is_beyond_chance(changes: Sequence[float], groups: Sequence[int]) -> bool:
+    """Whether more groups changed one way than chance would let them: the exact two-sided sign test."""
+    sums: dict[int, float] = {}
+    for change, group in zip(changes, groups, strict=True):
+        sums[group] = sums.get(group, 0.0) + change
+    up, down = sum(value > 0 for value in sums.values()), sum(value < 0 for value in sums.values())
+    total, fewer = up + down, min(up, down)
+    return 2 * sum(comb(total, number) for number in range(fewer + 1)) / (1 << total) < 1 - CONFIDENCE

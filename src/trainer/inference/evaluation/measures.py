@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Sums = Mapping[str, tuple[float, float]]  # of one row: by measure a total, and the number of things in it
 Outcome = Literal["better", "same", "worse"]
 
-MARGIN = 1.0  # points of the score, of 100, by which a row must differ to be better or worse
+MARGIN = 5.0  # points of the score, of 100, that mean something: by which a row differs, and is above what chance gives
 CALL_POINTS, NAME_POINTS = 100.0, 50.0  # for calls that are right, and for right names with wrong arguments
 
 # A script without spaces has a word for each character.
@@ -42,6 +42,7 @@ class Measure:
 
 
 MEASURES = {
+    "right": Measure("Right or nearly", "percent", "higher", "Answers that are the reference, or nearly so"),
     "score": Measure("Score", "points", "higher", "0 to 100: chrF of a text, or whether the tool calls are right"),
     "loss": Measure("Loss", "number", "lower", "How surprising a token of the reference answers is; 0 is certain"),
     "token_accuracy": Measure(
@@ -62,9 +63,14 @@ def text_measures(answer: str, reference: str) -> dict[str, float]:
     """Exact match (0 or 1), chrF and ROUGE-L (0 to 100) of one answer."""
     return {
         "exact": float(answer.strip() == reference.strip()),
-        "chrf": _chrf().sentence_score(answer, [reference]).score,
+        "chrf": chrf(answer, reference),
         "rouge_l": rouge_l(answer, reference),
     }
+
+
+def chrf(answer: str, reference: str) -> float:
+    """The character sequences that two texts share, 0 to 100."""
+    return float(_chrf().sentence_score(answer, [reference]).score)
 
 
 def rouge_l(answer: str, reference: str) -> float:
@@ -84,9 +90,15 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def outcome(base: float, tuned: float) -> Outcome:
-    """What became of a row, by its score before and after."""
-    if abs(tuned - base) < MARGIN:
+def outcome(right: tuple[float, float], score: tuple[float, float], noise: float) -> Outcome:
+    """What became of a row: by how many of its answers were right before and after, else by its score.
+
+    Between two scores that wrong answers get, up to `noise`, the higher one is no better.
+    """
+    if right[0] != right[1]:
+        return "better" if right[1] > right[0] else "worse"
+    base, tuned = score
+    if abs(tuned - base) < MARGIN or max(score) < noise + MARGIN:
         return "same"
     return "better" if tuned > base else "worse"
 

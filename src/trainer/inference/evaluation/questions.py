@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from trainer.data.rendering import Renderer, as_object
 from trainer.inference.evaluation.measures import CALL_POINTS, NAME_POINTS, text_measures
+from trainer.inference.evaluation.rightness import is_right
 from trainer.inference.replies import ReplyReader, Spoken
 from trainer.inference.tool_calls import without_thinking
 from trainer.training.dataset import Row
@@ -65,7 +66,7 @@ def measure_answer(question: Question, generated: str, spoken: Spoken, ended: bo
         found |= _call_measures(reference, generated, spoken)
     else:
         found |= text_measures(spoken.text, reference.text) | {"length": float(len(spoken.text))}
-        found["score"] = found["chrf"]
+        found |= {"score": found["chrf"], "right": float(is_right(spoken.text, reference.text))}
     if question.has_tools and not (reference.names and reference.spoken is None):
         found["call_choice"] = float(bool(spoken.calls) == bool(reference.names))
     return found
@@ -79,4 +80,4 @@ def _call_measures(reference: Reference, generated: str, spoken: Spoken) -> dict
         wanted, found = (sorted(call.canonical for call in calls) for calls in (reference.spoken.calls, spoken.calls))
         right, named = wanted == found, sorted(reference.names) == sorted(call.name for call in spoken.calls)
     points = CALL_POINTS if right else NAME_POINTS if named else 0.0
-    return {"calls": float(right), "call_names": float(named), "score": points}
+    return {"calls": float(right), "call_names": float(named), "score": points, "right": float(right)}

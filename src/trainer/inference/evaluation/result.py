@@ -1,22 +1,23 @@
 """The result of a comparison as it stands in report.json: the verdict, the measures, and every row with its answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from trainer.data.rendering import as_object
+from trainer.inference.evaluation.distinct import count_distinct, groups
 from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.intervals import differences
 from trainer.inference.evaluation.measures import Sums, outcome
+from trainer.inference.evaluation.noise import noise_levels
 from trainer.inference.evaluation.questions import Question
-from trainer.inference.evaluation.verdict import Verdict, make_verdict
+from trainer.inference.evaluation.verdict import make_verdict
 from trainer.inference.replies import Spoken
 from trainer.runs import Run
 from trainer.runs.run import now
 from trainer.training.dataset import Row
 
-FORMAT = 1  # raised when a reader of report.json must know
-UNENDED_TOLD = 0.25  # of the answers, from which on the verdict says that they do not end
+FORMAT = 2  # raised when a reader of report.json must know; evaluation/stored.py reads the earlier ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +43,20 @@ def make_result(
     seconds: float,
 ) -> dict[str, Any]:
     """`answers` by model and question, `losses` by model and row."""
+    noise = _noise(questions)
     rows = [
-        _row(row, [(i, question) for i, question in enumerate(questions) if question.row == number], answers)
+        _row(row, [(i, question) for i, question in enumerate(questions) if question.row == number], answers, noise)
         for number, row in enumerate(held_out.rows)
     ]
     for name, of_rows in losses.items():
-        for row, sums in zip(rows, of_rows, strict=True):
-            row["sums"][name] |= sums
-    found = differences([row["sums"]["base"] for row in rows], [row["sums"]["tuned"] for row in rows], seed)
-    verdict = _with_endings(make_verdict([row["outcome"] for row in rows], found), answers["tuned"])
+        for row, of_row in zip(rows, of_rows, strict=True):
+            row["sums"][name] |= of_row
+    sums = {name: [row["sums"][name] for row in rows] for name in answers}
+    independent, distinct = groups(rows), count_distinct(rows, held_out.trained)
+    found = differences(sums["base"], sums["tuned"], independent, seed)
+    longest = held_out.limits.max_new_tokens
+    assert isinstance(longest, int)  # resolved
+    verdict = make_verdict([row["outcome"] for row in rows], sums, found, independent, distinct, longest)
     return {
         "format": FORMAT,
         "created_at": now(),
@@ -68,23 +74,29 @@ def make_result(
     }
 
 
-def _with_endings(verdict: Verdict, answers: Sequence[Answer]) -> Verdict:
-    """Says it when many answers go on until they are cut off: nobody can use those."""
-    count = sum(not answer.ended for answer in answers)
-    if count < UNENDED_TOLD * len(answers):
-        return verdict
-    return replace(verdict, sentence=f"{verdict.sentence}; {count:,} of {len(answers):,} answers did not end")
+def _noise(questions: Sequence[Question]) -> list[float]:
+    """What a wrong answer to each question may score; calls are right, half right or wrong without any."""
+    texts = [question.reference.text for question in questions if not question.reference.names]
+    levels = iter(noise_levels(texts))
+    return [0.0 if question.reference.names else next(levels) for question in questions]
 
 
 def _row(
-    row: Row, questions: Sequence[tuple[int, Question]], answers: Mapping[str, Sequence[Answer]]
+    row: Row,
+    questions: Sequence[tuple[int, Question]],
+    answers: Mapping[str, Sequence[Answer]],
+    noise: Sequence[float],
 ) -> dict[str, Any]:
     messages = [as_object(message) for message in row.conversation.messages]
     sums = {name: _sums([of_model[number].measures for number, _ in questions]) for name, of_model in answers.items()}
     score = {name: total / count for name, (total, count) in ((name, sums[name]["score"]) for name in sums)}
     return {
         "place": row.conversation.place,
-        "outcome": outcome(score["base"], score["tuned"]),
+        "outcome": outcome(
+            (sums["base"]["right"][0], sums["tuned"]["right"][0]),
+            (score["base"], score["tuned"]),
+            sum(noise[number] for number, _ in questions) / len(questions),
+        ),
         "score": score,
         "messages": [{key: value for key, value in message.items() if value is not None} for message in messages],
         "tools": [tool["function"]["name"] for tool in row.conversation.tools],

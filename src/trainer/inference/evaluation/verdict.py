@@ -1,45 +1,109 @@
-"""What a comparison comes to, in one sentence that says no more than the rows show."""
+"""What a comparison comes to, in a sentence that says no more than the rows show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.inference.evaluation.intervals import Difference, share_interval
-from trainer.inference.evaluation.measures import Outcome
+from trainer.inference.evaluation.distinct import Distinct
+from trainer.inference.evaluation.intervals import GROUPS_NEEDED, Difference, is_beyond_chance, share_interval
+from trainer.inference.evaluation.measures import Outcome, Sums
 
-ROWS_NEEDED = 6  # fewer cannot show anything: even if all agree, chance would do that in 1 of 16 (sign test)
+Kind = Literal["better", "worse", "unclear"]
+UNENDED_TOLD = 0.25  # of the answers, from which on the sentence itself says that they do not end
+STEPS: dict[Outcome, float] = {"better": 1.0, "same": 0.0, "worse": -1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How many rows became better, worse or neither, and whether the scores differ by more than chance."""
+    """What is known of the tuned model, as report.json has it."""
 
-    kind: Literal["better", "worse", "unclear"]
+    kind: Kind
     sentence: str
-    better: int
+    remarks: tuple[str, ...]  # what a reader must know to believe the sentence as far as it goes
+    answers: int
+    right: Mapping[str, int]  # right or nearly right answers by model
+    right_interval: tuple[float, float]  # of the tuned model's share of them
+    unended: Mapping[str, int]  # answers by model that were cut off
+    better: int  # rows, beyond noise; the same below
     same: int
     worse: int
+    distinct: Distinct
 
 
-def make_verdict(outcomes: Sequence[Outcome], found: Sequence[Difference]) -> Verdict:
-    """The sentence for the rows' outcomes and the differences over all of them."""
-    better, same, worse = (outcomes.count(kind) for kind in ("better", "same", "worse"))
-    measured = {difference.key: difference for difference in found}
-    score, loss = measured["score"], measured.get("loss")  # a service that keeps its model tells no loss of a row
-    kind: Literal["better", "worse", "unclear"] = "unclear"
-    if len(outcomes) >= ROWS_NEEDED and score.is_clear:
-        kind = "better" if score.change > 0 else "worse"
-    losses = "" if loss is None else f", loss {loss.base:.2f} to {loss.tuned:.2f}"
-    sentence = _counted(kind, better, worse, len(outcomes)) + losses
-    return Verdict(kind, sentence, better, same, worse)
+def make_verdict(
+    outcomes: Sequence[Outcome],
+    sums: Mapping[str, Sequence[Sums]],
+    found: Sequence[Difference],
+    groups: Sequence[int],
+    distinct: Distinct,
+    max_new_tokens: int,
+) -> Verdict:
+    """`sums` by model and row, `found` are the differences over all rows, `groups` the rows that count as one."""
+    counted = {name: [row["right"] for row in of_model] for name, of_model in sums.items()}
+    right, answers = _total(sums, "right"), round(sum(total for _, total in counted["tuned"]))
+    unended = {name: answers - ended for name, ended in _total(sums, "ended").items()}
+    interval = share_interval(counted["tuned"], groups)
+    changes = [after - before for (before, _), (after, _) in zip(counted["base"], counted["tuned"], strict=True)]
+    kind = _kind(changes, [STEPS[outcome] for outcome in outcomes], groups)
+    better, same, worse = (outcomes.count(outcome) for outcome in ("better", "same", "worse"))
+    loss = next((difference for difference in found if difference.key == "loss"), None)  # services tell none
+    low, high = interval
+    share = f"{right['tuned']:,} of {_counted(answers, 'answer')} right or nearly right"
+    parts = [
+        f"{_opening(kind, distinct)}: {share} (95% CI {100 * low:.0f}-{100 * high:.0f}%), base {right['base']:,}",
+        f"beyond noise better on {better:,} of {_counted(len(outcomes), 'row')}, worse on {worse:,}",
+        *([] if loss is None else [f"loss {loss.base:.2f} to {loss.tuned:.2f}"]),
+    ]
+    if unended["tuned"] >= UNENDED_TOLD * answers:
+        parts.append(f"{unended['tuned']:,} of {_counted(answers, 'answer')} did not end")
+    remarks = (*_remarks(distinct, len(outcomes)), *_endings(unended, answers, max_new_tokens))
+    return Verdict(kind, "; ".join(parts), remarks, answers, right, interval, unended, better, same, worse, distinct)
 
 
-def _counted(kind: str, better: int, worse: int, total: int) -> str:
-    rows = f"{total:,} row{'' if total == 1 else 's'}"
-    if kind == "unclear":
-        opening = "too few rows to tell" if total < ROWS_NEEDED else "no clear difference"
-        return f"{opening}: better on {better:,} of {rows}, worse on {worse:,}"
-    count, other, others = (better, "worse", worse) if kind == "better" else (worse, "better", better)
-    low, high = share_interval(count, total)
-    rest = f", {other} on {others:,}" if others else ""
-    return f"{kind} on {count:,} of {rows} (95% CI {100 * low:.0f}-{100 * high:.0f}%){rest}"
+def _total(sums: Mapping[str, Sequence[Sums]], key: str) -> dict[str, int]:
+    """How many answers of each model are so."""
+    return {name: round(sum(row[key][0] for row in of_model)) for name, of_model in sums.items()}
+
+
+def _kind(changes: Sequence[float], steps: Sequence[float], groups: Sequence[int]) -> Kind:
+    """Right answers decide; only where they leave it open, those that came closer or went farther."""
+    for signs in (changes, steps):
+        if is_beyond_chance(signs, groups):
+            return "better" if sum(signs) > 0 else "worse"
+    return "unclear"
+
+
+def _opening(kind: Kind, distinct: Distinct) -> str:
+    if kind != "unclear":
+        return kind
+    return "too few different rows to tell" if distinct.independent < GROUPS_NEEDED else "no clear difference"
+
+
+def _remarks(distinct: Distinct, num_rows: int) -> list[str]:
+    found = []
+    if distinct.independent < num_rows:
+        repeated = "" if distinct.rows == num_rows else f"{num_rows:,} rows are {distinct.rows:,} different ones; "
+        found.append(
+            f"{repeated}rows that expect the same answer count as one observation in the intervals, which leaves "
+            f"{distinct.independent:,}"
+        )
+    if distinct.seen:
+        which = f"{distinct.seen:,} of {_counted(distinct.answers, 'different answer')}"
+        were = "was" if distinct.seen == 1 else "were"
+        found.append(
+            f"{which} {were} trained on, to other questions or the same in other words: "
+            "there this shows what the model has learned, and not how it does on anything new"
+        )
+    return found
+
+
+def _endings(unended: Mapping[str, int], answers: int, max_new_tokens: int) -> list[str]:
+    if not unended["tuned"]:
+        return []
+    count = f"{unended['tuned']:,} of {_counted(answers, 'answer')}"
+    told = f"{count} did not end within {max_new_tokens:,} tokens (base {unended['base']:,})"
+    return [f"{told}; train longer if they ramble, raise evaluation.max_new_tokens if they are good so far"]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

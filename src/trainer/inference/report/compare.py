@@ -5,6 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trainer.inference.evaluation.rightness import BAR
 from trainer.inference.report.page import render_page, trusted
 from trainer.inference.report.plots import runs_plot
 from trainer.inference.report.row_view import row_view
@@ -28,6 +29,7 @@ def write_comparison(runs: Sequence[Run], out: Path) -> tuple[str, list[Contesta
         "comparison",
         " and ".join(run.name for run in runs),
         sentence=sentence,
+        bar=BAR,
         names=names,
         table=table(ranked),
         notes=[capitalized(note) for note in notes(runs, results)],

@@ -18,6 +18,7 @@ def row_view(row: Mapping[str, Any], names: Sequence[str], mark_reference: bool 
     answers = {answer["message"]: answer for answer in row["answers"]}
     return {
         "outcome": row.get("outcome"),
+        "right": _right_of(row, names[-1]),
         "place": row["place"],
         "tools": row["tools"],
         "scores": [row["score"][name] for name in names],
@@ -27,6 +28,12 @@ def row_view(row: Mapping[str, Any], names: Sequence[str], mark_reference: bool 
             for index, message in enumerate(row["messages"])
         ],
     }
+
+
+def _right_of(row: Mapping[str, Any], name: str) -> bool:
+    """Whether all of a model's answers are right or nearly right."""
+    count, total = row.get("sums", {}).get(name, {}).get("right", (0, 1))
+    return bool(count == total)
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> str:

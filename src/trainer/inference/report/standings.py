@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.inference.evaluation.intervals import Difference, differences
+from trainer.inference.evaluation.distinct import groups
+from trainer.inference.evaluation.intervals import Difference, differences, share_interval
 from trainer.inference.evaluation.measures import MEASURES
-from trainer.inference.evaluation.result import FORMAT
+from trainer.inference.evaluation.stored import readable
 from trainer.inference.report.write import has_calls, tone
 from trainer.runs import Run
 
@@ -38,14 +39,15 @@ def results_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
     names = [run.name for run in runs]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"trainer compare: got {', '.join(map(repr, names))}, expected two or more different runs")
-    results = [run.comparison() for run in runs]
+    found = [readable(run.comparison()) for run in runs]
     missing = [
         f"run {run.name!r}: has no comparison with its base, expected one; run: trainer evaluate {run.path}"
-        for run, result in zip(runs, results, strict=True)
-        if result.get("format") != FORMAT
+        for run, result in zip(runs, found, strict=True)
+        if result is None
     ]
     if missing:
         raise ConfigError(*missing)
+    results = [result for result in found if result is not None]
     if len({result["rows_sha256"] for result in results}) > 1:
         raise ConfigError(
             *(f"run {result['run']!r}: its answers are to {_described(result)}" for result in results),
@@ -67,26 +69,57 @@ def contestants(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> li
         identity = tuple(map(str, base.values()))
         bases.setdefault(identity, Contestant(f"{base['name']} (base)", "base", result))
     tuned = [Contestant(result["run"], "tuned", result) for result in results]
-    return [*bases.values(), *sorted(tuned, key=lambda contestant: -(contestant.mean("score") or 0.0))]
+    return [*bases.values(), *sorted(tuned, key=_rank, reverse=True)]
+
+
+def _rank(contestant: Contestant) -> tuple[float, float]:
+    return contestant.mean("right") or 0.0, contestant.mean("score") or 0.0
 
 
 def verdict(ranked: Sequence[Contestant], seed: int) -> str:
-    """Whether the best run is better than the next one, and than its base, by more than chance."""
+    """Whether the best run is better than the next one, and than its base, by more than chance.
+
+    Right answers decide; only where they leave it open, those that came closer to the references.
+    """
     best, second, *_ = [contestant for contestant in ranked if contestant.key == "tuned"]
-    score = _score(second, best, seed)
-    points = f"{score.tuned:.1f} to {score.base:.1f} points"
-    if score.is_clear and score.low is not None and score.high is not None:
-        sure = f"95% CI of the difference {score.low:+.1f} to {score.high:+.1f}"
-        sentence = f"{best.name} is better than {second.name} ({points}, {sure})"
+    right, score = _measured(second, best, seed)
+    if not right.is_clear and score.is_clear and score.change < 0:
+        best, second = second, best
+        right, score = _measured(second, best, seed)
+    if right.is_clear:
+        told = f"{best.name} is better than {second.name}: {_counts(best, second)}"
+    elif score.is_clear:
+        told = (
+            f"{best.name} comes closer to the references than {second.name}, score {score.tuned:.1f} and "
+            f"{score.base:.1f} ({_sure(score)}); it is not clearly right more often: {_counts(best, second)}"
+        )
     else:
-        sentence = f"no clear difference between {best.name} and {second.name} ({points})"
-    before = _score(Contestant("", "base", best.result), best, seed)
-    surely_better = before.is_clear and before.change > 0
-    return sentence if surely_better else f"{sentence}; not even {best.name} is clearly better than its base"
+        told = f"no clear difference between {best.name} and {second.name}: {_counts(best, second)}"
+    before = _measured(Contestant("", "base", best.result), best, seed)
+    surely_better = any(difference.is_clear and difference.change > 0 for difference in before)
+    return told if surely_better else f"{told}; not even {best.name} is clearly better than its base"
 
 
-def _score(first: Contestant, second: Contestant, seed: int) -> Difference:
-    return next(found for found in differences(first.sums, second.sums, seed) if found.key == "score")
+def _counts(best: Contestant, second: Contestant) -> str:
+    """Both counts, each with how sure its share is."""
+    told = []
+    for contestant in (best, second):
+        counted = [sums["right"] for sums in contestant.sums]
+        hits, tries = (round(sum(values)) for values in zip(*counted, strict=True))
+        low, high = share_interval(counted, groups(contestant.result["rows"]))
+        told.append(f"{hits:,} of {tries:,} (95% CI {100 * low:.0f}-{100 * high:.0f}%)")
+    return f"{' and '.join(told)} answers right or nearly right"
+
+
+def _sure(difference: Difference) -> str:
+    return f"95% CI of the difference {difference.low:+.1f} to {difference.high:+.1f}"
+
+
+def _measured(first: Contestant, second: Contestant, seed: int) -> tuple[Difference, Difference]:
+    """How often they are right, and how close they come."""
+    found = differences(first.sums, second.sums, groups(first.result["rows"]), seed)
+    by_key = {difference.key: difference for difference in found}
+    return by_key["right"], by_key["score"]
 
 
 def table(ranked: Sequence[Contestant]) -> list[dict[str, Any]]:
@@ -112,7 +145,8 @@ def table(ranked: Sequence[Contestant]) -> list[dict[str, Any]]:
 def _change(contestant: Contestant, key: str) -> Difference | None:
     if contestant.key == "base":
         return None
-    return next(Difference(**values) for values in contestant.result["measures"] if values["key"] == key)
+    found = (Difference(**values) for values in contestant.result["measures"] if values["key"] == key)
+    return next(found, None)  # a report of an earlier version lacks some
 
 
 def notes(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from trainer.errors import TrainingError
 from trainer.inference.evaluation.intervals import Difference
 from trainer.inference.evaluation.measures import MARGIN, MEASURES
+from trainer.inference.evaluation.rightness import BAR
 from trainer.inference.report.origin import commands, learning, origin
 from trainer.inference.report.page import render_page, trusted
 from trainer.inference.report.plots import change_plot, curve_plot, standalone
@@ -17,7 +18,7 @@ from trainer.runs import Run, files
 
 NUM_OPEN = 10
 NUM_SHOWN = 300  # rows on the page; more would make it slow to open
-TILES = ("calls", "exact", "chrf", "token_accuracy", "loss")
+TILES = ("right", "calls", "exact", "chrf", "token_accuracy", "loss")
 
 
 def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> Path:
@@ -90,6 +91,7 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         verdict=result["verdict"],
         sentence=capitalized(result["verdict"]["sentence"]),
         criterion=criterion(result),
+        remarks=[capitalized(remark) for remark in result["verdict"]["remarks"]],
         notes=[capitalized(note) for note in result["notes"]],
         tiles=list(_tiles(result)),
         measures=list(measure_rows(result)),
@@ -115,7 +117,11 @@ def criterion(result: Mapping[str, Any]) -> str:
     rows = f"All {total:,} held-out rows were compared."
     if count < total:
         rows = f"{count:,} of {total:,} held-out rows were compared, drawn at random with seed {seed}."
-    return f"{rows} A row is better when its score is at least {MARGIN:g} point of 100 higher. The score is {score}."
+    return (
+        f"{rows} {BAR} A row is better when more of its answers are right or nearly right. Where as many are, its "
+        f"score must be at least {MARGIN:g} points of 100 higher, and as much above what the reference answers of "
+        f"other rows would score: the same tone is not enough. The score is {score}."
+    )
 
 
 def measure_rows(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
@@ -128,6 +134,8 @@ def measure_rows(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         interval = "one row only"
         if difference.low is not None and difference.high is not None:
             interval = f"{measure.text(difference.low, sign=True)} to {measure.text(difference.high, sign=True)}"
+            if difference.low == difference.high:  # drawing alike rows again shows no spread, which is no certainty
+                interval = "alike in all rows"
         yield {
             "title": measure.title,
             "meaning": measure.meaning,

@@ -33,7 +33,7 @@ def row(line: int, *turns: str) -> Conversation:
 
 def held_out(config: RunConfig, renderer: Renderer, rows: list[Conversation], max_rows: int = 50) -> HeldOut:
     limits = EvaluationConfig(max_rows=max_rows)
-    return render_held_out(Found(rows, ("rows.jsonl",), ("noted",)), config, limits, renderer, 2048)
+    return render_held_out(Found(rows, ("rows.jsonl",), ("noted",), ()), config, limits, renderer, 2048)
 
 
 def lines(found: HeldOut) -> list[int]:

@@ -1,12 +1,20 @@
 """Differences are ratios of totals, and their intervals come from drawing rows."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from trainer.inference.evaluation.intervals import differences, share_interval
+from trainer.inference.evaluation import intervals
+from trainer.inference.evaluation.intervals import Difference, is_beyond_chance, share_interval
+from trainer.inference.evaluation.measures import Sums
 
 ONE_TO_TEN = [{"score": (float(number), 1.0)} for number in range(1, 11)]
+
+
+def differences(base: Sequence[Sums], tuned: Sequence[Sums], seed: int) -> list[Difference]:
+    """Where each row is an observation of its own."""
+    return intervals.differences(base, tuned, list(range(len(base))), seed)
 
 
 def test_a_figure_is_the_ratio_of_the_totals() -> None:
@@ -59,4 +67,63 @@ def test_one_row_has_no_interval() -> None:
     [(41, 50, 0.692, 0.902), (20, 20, 0.839, 1.0), (0, 20, 0.0, 0.161)],  # the usual tables of Wilson's interval
 )
 def test_the_interval_of_a_share(count: int, total: int, low: float, high: float) -> None:
-    assert share_interval(count, total) == pytest.approx((low, high), abs=0.0005)
+    rows = [(float(number < count), 1.0) for number in range(total)]
+    assert share_interval(rows, range(total)) == pytest.approx((low, high), abs=0.0005)
+
+
+def test_rows_that_are_one_observation_are_drawn_together() -> None:
+    """Forty rows of ten answers, each known for all four questions or none, are as uncertain as ten rows."""
+    known = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 1.0]
+    once = [{"right": (value, 1.0)} for value in known]
+    (ten,) = differences([{"right": (0.0, 1.0)}] * 10, once, seed=1)
+    repeated = [row for row in once for _ in range(4)]
+    group = [number for number in range(10) for _ in range(4)]
+    (forty,) = intervals.differences([{"right": (0.0, 1.0)}] * 40, repeated, group, seed=1)
+    assert (forty.tuned, forty.low, forty.high) == pytest.approx((0.7, ten.low, ten.high))
+    assert (forty.num_rows, forty.num_groups) == (40, 10)
+    shares = share_interval([row["right"] for row in repeated], group)
+    alone = share_interval([row["right"] for row in once], range(10))
+    assert shares == pytest.approx(alone, abs=0.02)
+    assert share_interval([row["right"] for row in repeated], range(40))[0] > shares[0] + 0.1
+
+
+def test_rows_of_a_group_that_differ_as_much_as_others_stay_observations() -> None:
+    draw = random.Random(3)
+    rows = [(float(draw.random() < 0.6), 1.0) for _ in range(400)]
+    grouped, alone = share_interval(rows, [number // 4 for number in range(400)]), share_interval(rows, range(400))
+    assert grouped == pytest.approx(alone, abs=0.02)
+
+
+@pytest.mark.parametrize("hit", [0.0, 1.0])
+def test_all_or_none_of_a_few_answers_is_no_certainty(hit: float) -> None:
+    """Twenty rows of five answers: nothing differs, and still no more than five were observed."""
+    rows = [(hit, 1.0)] * 20
+    low, high = share_interval(rows, [number % 5 for number in range(20)])
+    assert (low, high) == pytest.approx(share_interval(rows[:5], range(5)))
+    assert high - low > 0.4
+
+
+def test_five_observations_are_too_few_for_a_clear_difference() -> None:
+    base, tuned = [{"score": (1.0, 1.0)}] * 10, [{"score": (2.0, 1.0)}] * 10
+    (found,) = intervals.differences(base, tuned, [number // 2 for number in range(10)], seed=1)
+    assert (found.low, found.is_clear) == (1.0, False)
+    assert differences(base, tuned, seed=1)[0].is_clear
+
+
+@pytest.mark.parametrize(
+    ("changes", "beyond"),
+    [
+        ([1, 1, 1, 1, 1, 1], True),  # 2 in 64
+        ([1, 1, 1, 1, 1], False),  # 2 in 32
+        ([1, 1, 1, 1, 1, 1, 0, 0, 0], True),  # what has not changed says nothing
+        ([1] * 7 + [-1], False),  # 18 in 256
+        ([-1] * 8 + [1], True),  # 20 in 512
+        ([], False),
+    ],
+)
+def test_the_sign_test_is_exact(changes: list[float], beyond: bool) -> None:
+    assert is_beyond_chance(changes, range(len(changes))) is beyond
+
+
+def test_six_rows_of_one_answer_are_one_observation() -> None:
+    assert not is_beyond_chance([1] * 6, [0] * 6)

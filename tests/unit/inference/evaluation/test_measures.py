@@ -44,11 +44,23 @@ def test_words_of_every_script_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "tuned", "expected"),
-    [(50, 51, "better"), (50, 50.9, "same"), (50, 49.1, "same"), (50, 49, "worse"), (0, 0, "same")],
+    ("right", "score", "expected"),
+    [
+        ((0, 1), (90, 88), "better"),  # what is right is better, whatever it scores
+        ((1, 0), (90, 95), "worse"),
+        ((2, 2), (50, 55), "better"),
+        ((0, 0), (50, 54.9), "same"),
+        ((0, 0), (50, 45), "worse"),
+        ((0, 0), (16, 29), "same"),  # both are what a wrong answer scores
+        ((0, 0), (16, 35), "better"),
+        ((0, 0), (35, 16), "worse"),
+        ((0, 0), (0, 0), "same"),
+    ],
 )
-def test_a_row_is_better_from_one_point_on(base: float, tuned: float, expected: str) -> None:
-    assert outcome(base, tuned) == expected
+def test_a_row_is_better_where_more_is_right_or_its_score_is_beyond_that_of_wrong_answers(
+    right: tuple[float, float], score: tuple[float, float], expected: str
+) -> None:
+    assert outcome(right, score, noise=30.0) == expected
 
 
 @pytest.mark.parametrize(

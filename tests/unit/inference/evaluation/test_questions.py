@@ -58,15 +58,18 @@ def call_row(*calls: tuple[str, object], tools: bool = True) -> Conversation:
 
 BONN, KOELN = Call("weather", {"city": "Bonn", "days": 2}), Call("weather", {"city": "Köln"})
 WANTED = [("weather", BONN.arguments), ("weather", KOELN.arguments)]
-RIGHT = {"calls": 1.0, "call_names": 1.0, "score": 100.0, "call_choice": 1.0}
+RIGHT = {"right": 1.0, "calls": 1.0, "call_names": 1.0, "score": 100.0, "call_choice": 1.0}
 CALLS = {
     "the calls": ((BONN, KOELN), RIGHT),
     "in another order": ((KOELN, BONN), RIGHT),
     "with keys in another order": ((Call("weather", {"days": 2.0, "city": "Bonn"}), KOELN), RIGHT),
-    "another argument": ((BONN, Call("weather", {"city": "Ulm"})), RIGHT | {"calls": 0.0, "score": 50.0}),
-    "one call too few": ((BONN,), RIGHT | {"calls": 0.0, "call_names": 0.0, "score": 0.0}),
-    "another tool": ((BONN, Call("rain", {"city": "Köln"})), RIGHT | {"calls": 0.0, "call_names": 0.0, "score": 0.0}),
-    "no call": ((), {"calls": 0.0, "call_names": 0.0, "score": 0.0, "call_choice": 0.0}),
+    "another argument": ((BONN, Call("weather", {"city": "Ulm"})), RIGHT | {"right": 0.0, "calls": 0.0, "score": 50.0}),
+    "one call too few": ((BONN,), RIGHT | {"right": 0.0, "calls": 0.0, "call_names": 0.0, "score": 0.0}),
+    "another tool": (
+        (BONN, Call("rain", {"city": "Köln"})),
+        RIGHT | {"right": 0.0, "calls": 0.0, "call_names": 0.0, "score": 0.0},
+    ),
+    "no call": ((), {"right": 0.0, "calls": 0.0, "call_names": 0.0, "score": 0.0, "call_choice": 0.0}),
 }
 
 
@@ -106,4 +109,5 @@ def test_where_calls_cannot_be_read_only_the_reference_itself_is_right(generated
     (question,), _ = questions(call_row(WANTED[0]), template)
     assert question.reference.spoken is None
     found = measure_answer(question, generated, Spoken(generated), ended=True)
-    assert found == {"ended": 1.0, "calls": points / 100, "call_names": points / 100, "score": points}
+    right = points / 100
+    assert found == {"ended": 1.0, "calls": right, "call_names": right, "score": points, "right": right}

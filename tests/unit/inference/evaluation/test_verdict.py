@@ -1,29 +1,93 @@
 """The sentence that a comparison comes to."""
 
+from typing import Any
+
 import pytest
 
+from trainer.inference.evaluation.distinct import Distinct
 from trainer.inference.evaluation.intervals import Difference
+from trainer.inference.evaluation.measures import Outcome
 from trainer.inference.evaluation.verdict import Verdict, make_verdict
 
 LOSS = Difference("loss", 50, 2.31, 1.07, -1.3, -1.1)
 
 
-def score(low: float, high: float) -> Difference:
-    return Difference("score", 50, 40.0, 40 + (low + high) / 2, low, high)
+def verdict(
+    base: int, tuned: int, outcomes: list[Outcome], distinct: Distinct | None = None, **changes: Any
+) -> Verdict:
+    """Of rows of one answer each, of which the first `base` and `tuned` are right, and the first `cut` do not end."""
+    total, cut = len(outcomes), changes.get("cut", 0)
+    sums = {
+        name: [{"right": (float(number < count), 1.0), "ended": (float(number >= cut), 1.0)} for number in range(total)]
+        for name, count in (("base", base), ("tuned", tuned))
+    }
+    groups = changes.get("groups", range(total))
+    return make_verdict(outcomes, sums, [LOSS], groups, distinct or Distinct(total, total, 0, len(set(groups))), 64)
+
+
+def became(better: int, same: int, worse: int) -> list[Outcome]:
+    return [*["better"] * better, *["same"] * same, *["worse"] * worse]  # type: ignore[list-item]  # mypy widens them
 
 
 CASES = {
-    "better on 41 of 50 rows (95% CI 69-90%), worse on 3, loss 2.31 to 1.07": (41, 6, 3, score(20, 30), "better"),
-    "better on 20 of 20 rows (95% CI 84-100%), loss 2.31 to 1.07": (20, 0, 0, score(20, 30), "better"),
-    "worse on 30 of 50 rows (95% CI 46-72%), better on 5, loss 2.31 to 1.07": (5, 15, 30, score(-9, -1), "worse"),
-    "no clear difference: better on 2 of 50 rows, worse on 1, loss 2.31 to 1.07": (2, 47, 1, score(-1, 2), "unclear"),
-    "too few rows to tell: better on 5 of 5 rows, worse on 0, loss 2.31 to 1.07": (5, 0, 0, score(20, 30), "unclear"),
-    "too few rows to tell: better on 0 of 1 row, worse on 1, loss 2.31 to 1.07": (0, 0, 1, score(-3, -2), "unclear"),
+    "better: 41 of 50 answers right or nearly right (95% CI 69-90%), base 3; beyond noise better on 41 of 50 rows, "
+    "worse on 1; loss 2.31 to 1.07": (3, 41, (41, 8, 1), "better"),
+    "better: 20 of 20 answers right or nearly right (95% CI 84-100%), base 0; beyond noise better on 20 of 20 rows, "
+    "worse on 0; loss 2.31 to 1.07": (0, 20, (20, 0, 0), "better"),
+    "worse: 2 of 50 answers right or nearly right (95% CI 1-13%), base 30; beyond noise better on 0 of 50 rows, "
+    "worse on 28; loss 2.31 to 1.07": (30, 2, (0, 22, 28), "worse"),
+    "no clear difference: 3 of 50 answers right or nearly right (95% CI 2-16%), base 2; beyond noise better on 2 of 50 "
+    "rows, worse on 1; loss 2.31 to 1.07": (2, 3, (2, 47, 1), "unclear"),
+    "better: 0 of 50 answers right or nearly right (95% CI 0-7%), base 0; beyond noise better on 30 of 50 rows, worse "
+    "on 4; loss 2.31 to 1.07": (0, 0, (30, 16, 4), "better"),
+    "too few different rows to tell: 5 of 5 answers right or nearly right (95% CI 57-100%), base 0; beyond noise "
+    "better on 5 of 5 rows, worse on 0; loss 2.31 to 1.07": (0, 5, (5, 0, 0), "unclear"),
+    "too few different rows to tell: 0 of 1 answer right or nearly right (95% CI 0-79%), base 1; beyond noise better "
+    "on 0 of 1 row, worse on 1; loss 2.31 to 1.07": (1, 0, (0, 0, 1), "unclear"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("sentence", CASES)
 def test_it_says_no_more_than_the_rows_show(sentence: str) -> None:
-    better, same, worse, difference, kind = CASES[sentence]
-    outcomes = [*["better"] * better, *["same"] * same, *["worse"] * worse]
-    assert make_verdict(outcomes, [difference, LOSS]) == Verdict(kind, sentence, better, same, worse)
+    base, tuned, (better, same, worse), kind = CASES[sentence]
+    found = verdict(base, tuned, became(better, same, worse))
+    assert (found.sentence, found.kind, found.remarks) == (sentence, kind, ())
+    assert (found.answers, dict(found.right)) == (better + same + worse, {"base": base, "tuned": tuned})
+    assert (found.better, found.same, found.worse) == (better, same, worse)
+
+
+def test_right_answers_decide_before_those_that_came_closer() -> None:
+    assert verdict(0, 20, became(20, 0, 30)).kind == "better"
+
+
+def test_wrong_answers_that_sound_alike_are_not_better() -> None:
+    """Twenty rows of which four are right: what the other sixteen share with their references is noise."""
+    found = verdict(0, 4, became(4, 16, 0))
+    assert (found.kind, found.better) == ("unclear", 4)
+
+
+def test_twenty_rows_of_four_answers_are_four_observations() -> None:
+    found = verdict(0, 20, became(20, 0, 0), Distinct(16, 4, 4, 4), groups=[number % 4 for number in range(20)])
+    assert (found.kind, found.sentence.partition(":")[0]) == ("unclear", "too few different rows to tell")
+    assert "(95% CI 51-100%)" in found.sentence
+    assert found.remarks == (
+        "20 rows are 16 different ones; rows that expect the same answer count as one observation in the intervals, "
+        "which leaves 4",
+        "4 of 4 different answers were trained on, to other questions or the same in other words: there this shows "
+        "what the model has learned, and not how it does on anything new",
+    )
+
+
+def test_rows_that_nobody_knows_to_be_trained_are_not_said_to_be() -> None:
+    assert verdict(0, 9, became(9, 0, 0), Distinct(9, 9, None, 9)).remarks == ()
+
+
+def test_answers_that_do_not_end_are_told_and_many_of_them_in_the_sentence() -> None:
+    few, many = (verdict(0, 20, became(20, 0, 0), cut=cut) for cut in (4, 5))
+    assert (few.unended, many.unended) == ({"base": 4, "tuned": 4}, {"base": 5, "tuned": 5})
+    assert few.remarks == (
+        "4 of 20 answers did not end within 64 tokens (base 4); train longer if they ramble, raise "
+        "evaluation.max_new_tokens if they are good so far",
+    )
+    assert few.sentence.endswith("loss 2.31 to 1.07")
+    assert many.sentence.endswith("loss 2.31 to 1.07; 5 of 20 answers did not end")

@@ -1,0 +1,31 @@
+"""What a wrong answer scores: texts on one subject in one tone share letters whatever they say.
+
+The references of other rows are such answers. What comes no closer to its reference than the closest of them says
+nothing about whether it is right.
+"""
+
+from collections.abc import Sequence
+
+from trainer.inference.evaluation.measures import chrf
+from trainer.inference.evaluation.rightness import folded
+
+OTHERS = 20  # references that each one is held against
+
+
+def noise_levels(references: Sequence[str]) -> list[float]:
+    """For each reference the highest chrF that another one has against it; 0 where there is no other."""
+    different = list(dict.fromkeys(map(folded, references)))
+    place = {text: number for number, text in enumerate(different)}
+    first = {
+        text: reference for reference, text in reversed(list(zip(references, map(folded, references), strict=True)))
+    }
+    return [
+        max((chrf(first[text], reference) for text in _others(different, place[folded(reference)])), default=0.0)
+        for reference in references
+    ]
+
+
+def _others(different: Sequence[str], number: int) -> list[str]:
+    """Those that follow, beginning anew after the last."""
+    count = min(OTHERS, len(different) - 1)
+    return [different[(number + 1 + step) % len(different)] for step in range(count)]
