@@ -12,7 +12,7 @@ from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
 from trainer.runs.growing import NewLines, last_records, record_of
-from trainer.runs.pending import is_worked_on, pending_note
+from trainer.runs.pending import is_worked_on, pending_note, silence
 from trainer.runs.progress import in_words, seconds_left, total_steps
 from trainer.runs.results import row_of
 
@@ -62,7 +62,7 @@ def logs(
     steps = _Steps(found) if follow else None
     while True:
         state = refreshed(found).state
-        over = state not in ACTIVE and not is_worked_on(found)
+        over = (state not in ACTIVE and not is_worked_on(found)) or silence(found) is not None
         _print_events(record for line in events.read() if (record := record_of(line)) is not None)
         if steps is not None:
             steps.print_new(is_going=state in ACTIVE)

@@ -19,7 +19,7 @@ from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
 from trainer.runs.lock import holder, in_use, locked
 from trainer.runs.ownership import refuse_removal
-from trainer.runs.pending import pending_note
+from trainer.runs.pending import pending_note, silence
 from trainer.runs.process import is_here
 from trainer.runs.results import last_values
 
@@ -56,12 +56,13 @@ def _row(run: Run) -> list[str]:
         status = refreshed(run).status()
         base = base_of((run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"))
         last = last_values(run.path / "results.csv", ("train_loss", "valid_loss"))
-        broken = damaged(run)
+        broken, silent = damaged(run), silence(run)
     except Exception as error:  # whatever a damaged run meets, the others are listed
         return [escape(clean(run.name)), "", "", f"[red]cannot be read: {escape(clean(str(error)))}[/]", "", "", ""]
     if base is None:
         broken.append("config.yaml")
     told = f"[red]damaged: {', '.join(broken)}[/]" if broken else ""
+    told += f"[yellow]{silent}[/]" if silent else ""
     return [
         escape(clean(run.name)),
         _colored(status["state"]),
@@ -168,9 +169,10 @@ def delete(
     """Delete a run's folder: its adapter, checkpoints and records."""
     found = find_folder(run, root)
     refuse_removal(found.path)
-    if found.state in ("running", "validating_files"):
+    is_silent = silence(found) is not None
+    if found.state in ("running", "validating_files") and not is_silent:
         raise ConfigError(f"run {found.name!r}: is {found.state}, expected a stopped run; stop its process first")
-    if found.is_launched:
+    if found.is_launched and not is_silent:
         raise ConfigError(
             f"run {found.name!r}: is about to be trained in the background; first: trainer cancel {found.path}"
         )

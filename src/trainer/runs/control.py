@@ -4,6 +4,7 @@ import time
 
 from trainer.errors import ConfigError
 from trainer.runs.lock import locked
+from trainer.runs.pending import silence
 from trainer.runs.run import Run, now
 
 
@@ -25,11 +26,11 @@ def cancel(run: Run, wait_seconds: float) -> bool:
     """
     if run.state in ("succeeded", "failed", "cancelled"):
         raise ConfigError(f"run {run.name!r}: is {run.state}, expected one that has not ended")
-    if run.state != "paused":
+    if run.state != "paused" and not silence(run):
         run.ask("cancel")
         if not _has_stopped(run, wait_seconds):
             return False
-    if run.state == "paused":  # nobody is there to answer
+    if run.state == "paused" or silence(run):  # nobody is there to answer
         with locked(run.path, lambda message: None):
             run.answer()
             run.set_status("cancelled", finished_at=now())

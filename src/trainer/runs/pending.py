@@ -1,9 +1,18 @@
-"""What a run that has succeeded may still lack: the comparison with its base, which follows training."""
+"""What a run may lack that its state does not tell: the comparison that follows training, or a sign of life."""
+
+import time
+from contextlib import suppress
+from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.runs import files
+from trainer.runs.lock import NAME as LOCK
 from trainer.runs.lock import holder
 from trainer.runs.process import is_here
 from trainer.runs.run import LAUNCHED, Run
+
+SILENT_SECONDS = 300.0  # a lock is renewed every five
+SIGNS_OF_LIFE = (LOCK, LAUNCHED, "status.json", "events.jsonl")
 
 
 def lacks_comparison(run: Run) -> bool:
@@ -23,8 +32,37 @@ def is_worked_on(run: Run) -> bool:
     return run.is_launched or (owner is not None and is_here(owner))
 
 
+def silence(run: Run) -> str | None:
+    """How long nothing was heard of a process that cannot be asked for from here, where that is long; None else.
+
+    One of another machine, or of a container that is gone. The clocks may differ, so nothing is done about it here.
+    """
+    status = run.status()
+    if status.get("backend", "local") != "local" or status["state"] not in ("queued", "running", "validating_files"):
+        return None
+    heard = []
+    for name in SIGNS_OF_LIFE:
+        with suppress(OSError):
+            heard.append((run.path / name).stat().st_mtime)
+    seconds = time.time() - max(heard, default=0.0)
+    is_silent = seconds >= SILENT_SECONDS and not is_here(_worker(run, status))
+    return f"no sign of life for {seconds / 60:,.0f} min" if is_silent else None
+
+
+def _worker(run: Run, status: dict[str, Any]) -> dict[str, Any]:
+    """The process that moves the run on, or is about to."""
+    launched = files.read_record(run.path / LAUNCHED) if status["state"] == "queued" else {}
+    return files.read_record(run.path / LOCK) or launched or status
+
+
 def pending_note(run: Run) -> str | None:
     """What to say to someone who looks at the run, if anything is missing or on its way."""
+    if silent := silence(run):
+        worker = _worker(run, run.status())
+        return (
+            f"{silent} from process {worker.get('pid')} on {worker.get('host')!r}, which cannot be asked from here; "
+            f"if it is gone, go on with: trainer resume {run.path}"
+        )
     if run.state == "paused" and (run.path / LAUNCHED).is_file() and not run.manifest():
         return (
             f"its process ended before training began; see {run.path / 'output.log'}; then: trainer resume {run.path}"

@@ -1,6 +1,7 @@
 """Stopping a run from outside tells the truth, also where nobody is there to answer."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import pytest
 
 from tests.commands import performed
 from trainer.config.schema import RunConfig
-from trainer.runs import Run, create_run
+from trainer.runs import Run, create_run, lock
 from trainer.runs.control import cancel
+from trainer.runs.pending import silence
 
 GONE = 2**22 + 1
 
@@ -96,3 +98,48 @@ def test_a_read_only_run_is_told_in_a_sentence(run: Run, name: str) -> None:
     done = performed((name, str(run.path), *(["--yes"] if name == "delete" else [])), lambda: 0.0)
     run.path.chmod(0o700)
     assert (done.code != 0, len(done.errors)) == (True, 1)
+
+
+def elsewhere(run: Run, seconds: float) -> None:
+    """The run as a container left it that was removed so long ago: nothing here can tell that its process is gone."""
+    owner = {"host": "a-container", "pid": 1, "pid_started": "7", "boot_id": "another", "pid_namespace": "pid:[1]"}
+    run.set_status("running", **owner)
+    (run.path / "lock.json").write_text(json.dumps(owner | {"token": "t", "beat": 3}))
+    for file in run.path.iterdir():
+        os.utime(file, (time.time() - seconds,) * 2)
+
+
+@pytest.mark.parametrize("command", [("show",), ("logs", "--follow"), ("runs",)])
+def test_a_run_of_a_machine_that_is_gone_says_how_long_nothing_was_heard(run: Run, command: tuple[str, ...]) -> None:
+    elsewhere(run, 14 * 60)
+    where = ("--root", str(run.path.parent)) if command == ("runs",) else (str(run.path),)
+    done = performed((*command, *where), lambda: 0.0)
+    told = " ".join((done.out + done.err).split())
+    assert "no sign of life for 14 min" in told
+    who = "from process 1 on 'a-container', which cannot be asked from here; if it is gone, go on with: trainer resume"
+    assert command == ("runs",) or who in told
+
+
+def test_a_run_of_another_machine_that_beats_is_left_alone(run: Run) -> None:
+    elsewhere(run, 2 * 60)
+    assert silence(run) is None
+    assert not cancel(run, 0)
+    done = performed(("delete", str(run.path), "--yes"), lambda: 0.0)
+    assert (done.code, run.state) == (2, "running")
+
+
+def test_a_silent_run_can_be_cancelled_and_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "PATIENCE_SECONDS", 0.5)
+    elsewhere(run, 14 * 60)
+    assert cancel(run, 0)
+    assert (run.state, run.asked()) == ("cancelled", None)
+    elsewhere(run, 14 * 60)
+    assert performed(("delete", str(run.path), "--yes"), lambda: 0.0).code == 0
+    assert not run.path.exists()
+
+
+def test_a_process_that_can_be_asked_for_is_not_silent(run: Run) -> None:
+    run.set_status("running")
+    for file in run.path.iterdir():
+        os.utime(file, (1.0, 1.0))
+    assert silence(run) is None
