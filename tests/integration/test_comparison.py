@@ -161,6 +161,17 @@ def test_a_report_says_what_was_found_and_how_to_do_it_again(made: Make) -> None
     assert text.count('class="card row better"') == 8
 
 
+def test_a_loss_that_still_fell_is_said_beside_the_verdict(made: Make) -> None:
+    run = made("counting", RIGHT)
+    run.write_results([{"step": step, "valid_loss": loss} for step, loss in ((1, 3.0), (2, 2.0), (3, 1.5))])
+    write_report(run, result(run, RIGHT, RIGHT), True)
+    note = (
+        "validation loss was still falling at the end, from 2.000 at step 2 to 1.500 at step 3: train longer, such as"
+    )
+    assert run.remarks()[-1] == f"{note} training.n_epochs=4"
+    assert (run.report / "report.html").read_text().count(f"V{note[1:]} training.n_epochs=4.") == 2
+
+
 def test_plots_are_files_that_follow_light_and_dark(made: Make) -> None:
     run = made("counting", RIGHT)
     for path in run.report.glob("*.svg"):

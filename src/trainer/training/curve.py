@@ -1,7 +1,13 @@
-"""The validation losses so far: which step is the best, when to stop early, and overfitting in words."""
+"""The validation losses so far: which step is the best, when to stop early, overfitting and underfitting in words."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.runs import Run
+
+NOTABLE = 0.02  # of a loss: a rise or fall that is told
+LATE = 2 / 3  # of the steps, after which a fall shows that there was more to learn
 
 
 @dataclass
@@ -31,12 +37,28 @@ class Curve:
     def overfitting(self) -> str | None:
         """A sentence when the loss has risen since its best by more than a fiftieth, else None."""
         after = [point for point in self.points if point[0] > (self.best_step or 0)]
-        if not after or after[-1][2] <= self.best_loss * 1.02:
+        if not after or after[-1][2] <= self.best_loss * (1 + NOTABLE):
             return None
         first_epoch = after[0][1]
         return (
             f"validation loss rose from epoch {first_epoch:.3g} on, from {self.best_loss:.3f} at step {self.best_step} "
             f"to {after[-1][2]:.3f} at step {after[-1][0]}"
+        )
+
+    def still_falling(self, n_epochs: int) -> str | None:
+        """A sentence when the loss fell by more than a fiftieth in the last third of the steps, to its best, else None.
+
+        `n_epochs` were trained.
+        """
+        if not self.points or self.points[-1][0] != self.best_step:
+            return None
+        last_step, _, last = self.points[-1]
+        before = [point for point in self.points if point[0] <= LATE * last_step]
+        if not before or last >= before[-1][2] * (1 - NOTABLE):
+            return None
+        return (
+            f"validation loss was still falling at the end, from {before[-1][2]:.3f} at step {before[-1][0]} to "
+            f"{last:.3f} at step {last_step}: train longer, such as training.n_epochs={2 * n_epochs}"
         )
 
     def state(self) -> dict[str, Any]:
@@ -55,3 +77,15 @@ class Curve:
 
     def _finite_best(self) -> float | None:
         return None if self.best_step is None else self.best_loss
+
+
+def recorded_curve(run: "Run") -> tuple[Curve, int]:
+    """The curve that a run's files hold, and how many epochs it was to train."""
+    config, total = run.config(), run.status().get("total_steps")
+    n_epochs = config.training.n_epochs if isinstance(config.training.n_epochs, int) else 1
+    curve = Curve(None, config.training.early_stopping_threshold)
+    for row in run.results():
+        if "valid_loss" in row:
+            step = int(row["step"])
+            curve.add(step, n_epochs * step / (total or step), row["valid_loss"])
+    return curve, n_epochs

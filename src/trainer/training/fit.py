@@ -203,6 +203,8 @@ def _store_result(prepared: Prepared, run: Run, trainer: "Trainer") -> Outcome:
     summary = f"{ending} at step {last}; the adapter is from step {step}"
     if note:
         summary = f"{note}; the adapter is from step {step}"
+    elif not prepared.config.evaluation.enabled and (note := trainer.curve.still_falling(prepared.plan.n_epochs)):
+        summary = f"{summary}; {note}"  # else the comparison says it
     run.event(summary, kind="result", step=step)
     run.set_status("succeeded", step=last, adapter_step=step, summary=summary, finished_at=now())
     return Outcome(ExitCode.DONE, summary)

@@ -79,6 +79,34 @@ def test_overfitting_is_said_in_words() -> None:
     assert curve.overfitting() == "validation loss rose from epoch 1.5 on, from 1.000 at step 20 to 1.600 at step 40"
 
 
+FALLING = {
+    (1.70, 1.26, 1.20): "from 1.260 at step 20 to 1.200 at step 30: train longer, such as training.n_epochs=6",
+    (
+        3.0,
+        2.0,
+        1.0,
+        0.9,
+        0.8,
+        0.7,
+    ): "from 0.900 at step 40 to 0.700 at step 60: train longer, such as training.n_epochs=6",
+    (1.70, 1.21, 1.20): None,  # by less than a fiftieth
+    (1.70, 1.20, 1.26): None,
+    (1.70,): None,  # nothing to hold it against
+    (): None,
+}
+
+
+@pytest.mark.parametrize("losses", FALLING)
+def test_a_loss_that_falls_to_the_end_is_told_with_what_to_do(losses: tuple[float, ...]) -> None:
+    curve = Curve(patience=None, threshold=0.0)
+    for number, loss in enumerate(losses, 1):
+        curve.add(10 * number, float(number), loss)
+    words = FALLING[losses]
+    assert curve.still_falling(3) == (
+        None if words is None else f"validation loss was still falling at the end, {words}"
+    )
+
+
 def test_a_loss_that_only_wobbles_is_not_overfitting() -> None:
     curve = Curve(patience=None, threshold=0.0)
     for step, loss in ((10, 2.0), (20, 1.0), (30, 1.01)):

@@ -1,7 +1,7 @@
 """The result of a comparison as it stands in report.json: the verdict, the measures, and every row with its answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from trainer.data.rendering import as_object
@@ -15,6 +15,7 @@ from trainer.inference.evaluation.verdict import make_verdict
 from trainer.inference.replies import Spoken
 from trainer.runs import Run
 from trainer.runs.run import now
+from trainer.training.curve import recorded_curve
 from trainer.training.dataset import Row
 
 FORMAT = 2  # raised when a reader of report.json must know; evaluation/stored.py reads the earlier ones
@@ -57,6 +58,9 @@ def make_result(
     longest = held_out.limits.max_new_tokens
     assert isinstance(longest, int)  # resolved
     verdict = make_verdict([row["outcome"] for row in rows], sums, found, independent, distinct, longest)
+    curve, n_epochs = recorded_curve(run)
+    if note := curve.still_falling(n_epochs):
+        verdict = replace(verdict, remarks=(*verdict.remarks, note))
     return {
         "format": FORMAT,
         "created_at": now(),

@@ -7,23 +7,21 @@ from typing import Any
 
 from trainer.config.schema import RunConfig
 from trainer.runs import Run
-from trainer.training.curve import Curve
+from trainer.training.curve import recorded_curve
 
 
 def learning(run: Run) -> str:
-    """Which step became the adapter, and whether the run began to overfit."""
-    status, config = run.status(), run.config()
+    """Which step became the adapter, and whether the run began to overfit, or ended too early."""
+    status = run.status()
     step, total = status.get("adapter_step"), status.get("total_steps")
     chosen = f"The adapter is from step {step:,} of {total:,}. " if step and total else ""
-    curve = Curve(None, config.training.early_stopping_threshold)
-    epochs = config.training.n_epochs if isinstance(config.training.n_epochs, int) else 1
-    for row in run.results():
-        if "valid_loss" in row:
-            curve.add(int(row["step"]), epochs * row["step"] / (total or row["step"]), row["valid_loss"])
+    curve, n_epochs = recorded_curve(run)
     if curve.best_step is None:
         return f"{chosen}Nothing was held out during training, so overfitting could not be seen."
     if note := curve.overfitting():
         return f"{chosen}Overfitting: {note}. From there on the model learned the training rows by heart."
+    if note := curve.still_falling(n_epochs):
+        return f"{chosen}{note[:1].upper()}{note[1:]}."
     return f"{chosen}No sign of overfitting: the loss on the held-out rows did not rise in the end."
 
 
