@@ -1,9 +1,15 @@
 """What must be installed for what: the extras of this package, and the sentence that names the missing one."""
 
 import importlib.util
+import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from trainer.errors import MissingDependency
 
@@ -27,9 +33,41 @@ def need(what: str, *modules: str, extra: str, otherwise: str = "") -> None:
 def missing(what: str, *modules: str, extra: str | None, otherwise: str = "") -> MissingDependency:
     """The error for modules that are not installed and that `extra` brings, if any does."""
     names = [_distribution(module) for module in modules]
-    wanted = f"'{PACKAGE}[{extra}]'" if extra else " ".join(names)
-    ways = " or ".join(filter(None, [f"run: pip install {wanted}", otherwise]))
+    command = install(extra) if extra else f"pip install {' '.join(names)}"
+    ways = " or ".join(filter(None, [f"run: {command}", otherwise]))
     return MissingDependency(f"{what} needs {', '.join(names)}, which {_are(names)} not installed; {ways}")
+
+
+def install(extra: str) -> str:
+    """The command that adds an extra to this installation, from where it was made."""
+    source = _source()
+    address = str(source.get("url", ""))
+    if not address:
+        return f"pip install '{PACKAGE}[{extra}]'"
+    if urlsplit(address).scheme != "file":
+        return f"pip install {shlex.quote(f'{PACKAGE}[{extra}] @ {_remote(source, address)}')}"
+    path = Path(url2pathname(urlsplit(address).path))
+    if not path.exists():
+        return f"pip install {shlex.quote(f'{path.name}[{extra}]')} in the folder that holds {path.name} now"
+    editable = "--editable " if source.get("dir_info", {}).get("editable") else ""
+    place = "." if path == Path.cwd() else path
+    return f"pip install {editable}{shlex.quote(f'{place}[{extra}]')}"
+
+
+def _source() -> dict[str, Any]:
+    """Where pip took this package from, as PEP 610 has it written down; nothing where that was an index."""
+    try:
+        text = metadata.distribution(PACKAGE).read_text("direct_url.json")
+        source = json.loads(text or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        return {}
+    return source if isinstance(source, dict) else {}
+
+
+def _remote(source: dict[str, Any], address: str) -> str:
+    if isinstance(repository := source.get("vcs_info"), dict):
+        address = f"{repository.get('vcs')}+{address}@{repository.get('commit_id')}"
+    return address + (f"#subdirectory={folder}" if (folder := source.get("subdirectory")) else "")
 
 
 def not_installed(error: ModuleNotFoundError, doing: str) -> MissingDependency | None:

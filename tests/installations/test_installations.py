@@ -15,7 +15,7 @@ import pytest
 from tests.environments import REPOSITORY, CannotInstall
 from tests.installations.environments import build_wheel, installation
 from tests.openai_service import demo
-from tests.smoke.test_base_installation import NEED, OURS, WORK, settings
+from tests.smoke.test_base_installation import NEED, WORK, settings
 from trainer.runs import create_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -94,7 +94,7 @@ def user(wheel, tmp_path):
 
 
 @pytest.mark.parametrize("extra", ["base", "azure", "openai"])
-def test_what_needs_no_extra_works_and_the_rest_names_its_extra(extra, user):
+def test_what_needs_no_extra_works_and_the_rest_names_its_extra(extra, user, wheel):
     someone = user(extra)
     for name, words in NEED.items():
         command, wanted = words
@@ -102,7 +102,7 @@ def test_what_needs_no_extra_works_and_the_rest_names_its_extra(extra, user):
             continue
         done = someone.call(*command)
         assert done.returncode == 2, (name, done.stderr)
-        sentence = rf"error: .* needs .*, which (is|are) not installed; run: pip install '{OURS}\[{wanted}\]'\n"
+        sentence = rf"error: .* needs .*, which (is|are) not installed; run: pip install '{wheel}\[{wanted}\]'\n"
         assert re.fullmatch(sentence, done.stderr), (name, done.stderr)
     for name, words in WORK.items():
         done = someone.call(*words)
@@ -149,7 +149,7 @@ def test_the_azure_extra_walks_from_the_check_to_the_teardown(wheel, tmp_path):
         pytest.skip(str(error))
 
 
-def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving(user):
+def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving(user, wheel):
     someone = user("local")
     for words in (
         TRAINING, ("trainer", "data", "preview", "data/starter.jsonl", "--config", "configs/tiny.yaml"),
@@ -161,7 +161,7 @@ def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving
     assert (someone.folder / "runs" / "tuned" / "report" / "report.html").is_file()
     refused = someone.call("trainer", "serve", "tuned")
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (
-        2, f"error: serve needs starlette, uvicorn, which are not installed; run: pip install '{OURS}[serve]'",
+        2, f"error: serve needs starlette, uvicorn, which are not installed; run: pip install '{wheel}[serve]'",
     )  # fmt: skip
 
 

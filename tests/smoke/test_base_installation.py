@@ -118,7 +118,7 @@ def test_what_needs_more_says_what_to_install(name, called, tmp_path):
     done = called(*words)
     assert "Traceback" not in done.stderr
     assert done.returncode == 2, done.stderr
-    expected = rf"error: .* needs .*, which (is|are) not installed; run: pip install '{OURS}\[{extra}\]'\n"
+    expected = rf"error: .* needs .*, which (is|are) not installed; run: pip install (--editable )?'.*\[{extra}\]'\n"
     assert re.fullmatch(expected, done.stderr)
     assert sorted(tmp_path.rglob("*")) == before
     assert Run(tmp_path / "runs" / "begun").state == "paused"

@@ -40,7 +40,7 @@ def list_all(root: Root = Path("runs"), output: Output = Format.text, debug: Deb
         Runs(root=str(root), runs=[summary_of(run) for run in runs]).print()
         return
     if not runs:
-        say(f"no runs in {root}; start one with: train --config configs/tiny.yaml")
+        say(f"no runs in {root}; begin with one: trainer init")
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("run", "state", "step", "base", "train loss", "valid loss", "created"):

@@ -54,7 +54,9 @@ def train(
 ) -> int:
     """Fine-tune a model as a config says.
 
-    train --config configs/tiny.yaml training.n_epochs=5
+    train --config own.yaml training.n_epochs=5
+
+    trainer init writes such a file.
 
     Exit codes: 0 done, 1 the run failed, 2 config or data, 75 stopped and resumable, 130 stopped with Ctrl-C.
     """

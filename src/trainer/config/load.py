@@ -71,7 +71,7 @@ def _meant(path: Path) -> str:
     """`, did you mean c.yaml?`, of the configs beside it: only names are compared, as all share the folder."""
     names = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     near = get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return f", did you mean {path.parent / near[0]}?" if near else ""
+    return f", did you mean {path.parent / near[0]}?" if near else "; write one with: trainer init"
 
 
 def _apply(source: YamlSource, overrides: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:

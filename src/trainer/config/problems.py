@@ -155,9 +155,9 @@ def _expected(detail: ErrorDetails) -> str:
 def _example(path: Path) -> str:
     examples = {
         ("model",): ", for example model: {base: builtin:tiny}",
-        ("data",): ", for example data: {train: data/glossary_train.jsonl}",
+        ("data",): ", for example data: {train: rows.jsonl}",
         ("model", "base"): ", for example base: builtin:tiny",
-        ("data", "train"): ", for example train: data/glossary_train.jsonl",
+        ("data", "train"): ", for example train: rows.jsonl",
     }
     return examples.get(tuple(map(str, path)), "")
 

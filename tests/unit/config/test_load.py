@@ -22,7 +22,7 @@ TEXT = "text (in quotes where it looks like a number)"
 NAME = "expected a name of up to 100 letters, digits, dots, - and _ that begins with a letter or digit"
 SECTION = "expected a section of settings, such as"
 NO_MODEL = "c.yaml: model: missing; add it, for example model: {base: builtin:tiny}"
-NO_DATA = "c.yaml: data: missing; add it, for example data: {train: data/glossary_train.jsonl}"
+NO_DATA = "c.yaml: data: missing; add it, for example data: {train: rows.jsonl}"
 TOO_MUCH = "c.yaml: not valid yaml: more than 10,000 values or nested deeper than 32"
 
 
@@ -399,7 +399,7 @@ def test_an_empty_file_lacks_what_must_be_given(text):
 def test_empty_sections_lack_what_must_be_given():
     assert problems("model: {}\ndata: {}\n") == [
         "c.yaml:1: model.base: missing; add it, for example base: builtin:tiny",
-        "c.yaml:2: data.train: missing; add it, for example train: data/glossary_train.jsonl",
+        "c.yaml:2: data.train: missing; add it, for example train: rows.jsonl",
     ]
 
 
@@ -414,7 +414,9 @@ def test_an_unrelated_file_is_not_what_was_meant(folder):
     Path(f"{folder}other.yaml").write_text(LEAST)
     with pytest.raises(ConfigError) as caught:
         load_config(Path(f"{folder}llama.yaml"))
-    assert str(caught.value) == f"{folder}llama.yaml: no such file, expected a yaml config"
+    assert (
+        str(caught.value) == f"{folder}llama.yaml: no such file, expected a yaml config; write one with: trainer init"
+    )
 
 
 @pytest.mark.parametrize("missing", ["cc.yaml", "c.yml"])
@@ -428,7 +430,7 @@ def test_a_missing_file_is_told_with_the_one_that_was_meant(missing):
 def test_a_missing_file_unlike_any_other_is_told():
     with pytest.raises(ConfigError) as caught:
         load_config(Path("nowhere/x.yaml"))
-    assert str(caught.value) == "nowhere/x.yaml: no such file, expected a yaml config"
+    assert str(caught.value) == "nowhere/x.yaml: no such file, expected a yaml config; write one with: trainer init"
 
 
 def test_a_folder_is_not_a_config():
