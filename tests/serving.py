@@ -21,8 +21,8 @@ READY_SECONDS = 120.0
 class Serving:
     """A server that is ready."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, said: list[str]) -> None:
+        self.program, self.said = program, said
         self.name = program.server.name
         self.port: int = program.listener.getsockname()[1]
         self.client = OpenAI(base_url=f"{program.address}/v1", api_key=KEY, max_retries=0, timeout=60)
@@ -68,11 +68,12 @@ class Serving:
 @contextmanager
 def serving(run: Run, limits: Limits | None = None) -> Iterator[Serving]:
     """Serve a run; it has ended when the block is left."""
-    program = Program(run, "127.0.0.1", 0, [], KEY, limits or Limits())
+    said: list[str] = []
+    program = Program(run, "127.0.0.1", 0, [], KEY, limits or Limits(), said.append)
     thread = threading.Thread(target=program.run)
     thread.start()
     try:
-        server = Serving(program)
+        server = Serving(program, said)
         wait_until(lambda: not thread.is_alive() or server.request("GET", "/health")[0].status == 200, READY_SECONDS)
         assert thread.is_alive(), program.keeper.error
         yield server

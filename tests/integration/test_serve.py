@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from trainer.inference.client import Sampling
 from trainer.inference.local import TunedModel
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.server import Program
+from trainer.inference.serve.trained_prompt import TrainedPrompt
 from trainer.runs import Run
 
 CHAT = "/v1/chat/completions"
@@ -138,6 +141,50 @@ def test_tools_reach_the_template(server: Serving) -> None:
         for settings in ({}, {"tools": [tool]}, {"tools": [tool], "tool_choice": "none"})
     )
     assert without == unused < with_tool
+
+
+def test_a_ready_call_is_printed_that_is_answered_as_it_stands(server: Serving) -> None:
+    (said,) = [line for line in server.said if line.startswith("a question as the training rows ask it:\n")]
+    call = said.partition("\n")[2]
+    assert KEY not in call
+    assert '{"role": "system", "content": "You count."}, {"role": "user", "content": "What is number 21?"}' in call
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    done = subprocess.run(
+        ["bash", "-c", f"{call} --silent --show-error --include"],
+        env=os.environ | {"TRAINER_API_KEY": KEY}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.startswith("HTTP/1.1 200"), done.stdout + done.stderr
+    assert "x-system-prompt: trained" in done.stdout
+    assert json.loads(done.stdout.rpartition("\n\n")[2])["choices"][0]["message"]["content"]
+
+
+SYSTEM = {
+    "trained": {"role": "system", "content": "You count."},
+    "other": {"role": "system", "content": "You are a pirate."},
+    "none": {"role": "user", "content": "Hi."},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("judgment", SYSTEM)
+def test_a_request_with_another_system_prompt_is_told(server: Serving, judgment: str, stream: bool) -> None:
+    messages = [SYSTEM[judgment], {"role": "user", "content": "What is number 5?"}]
+    for _ in range(2):
+        response, _ = server.request(
+            "POST", CHAT, {"model": server.name, "messages": messages, "max_tokens": 2, "stream": stream}
+        )
+        assert (response.status, response.getheader("x-system-prompt")) == (200, judgment)
+    told = [
+        line for line in server.said if line.startswith("a request has ") and f"x-system-prompt: {judgment})" in line
+    ]
+    assert len(told) == (0 if judgment == "trained" else 1)
+
+
+def test_a_run_without_a_common_system_prompt_judges_none() -> None:
+    said: list[str] = []
+    assert TrainedPrompt(None, said.append).judge([SYSTEM["other"]]) is None
+    assert said == []
 
 
 def test_models_are_listed_and_found(server: Serving) -> None:

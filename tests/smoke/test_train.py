@@ -13,6 +13,8 @@ import pexpect
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.serving import KEY, serving
+from trainer.inference.evaluation.rightness import is_right
 from trainer.runs import Run
 
 BIN = Path(sys.executable).parent
@@ -95,6 +97,23 @@ def test_a_conversation_streams_and_remembers_until_reset(glossary: Run, tmp_pat
     assert child.exitstatus == 0
     assert "0 errors" in run_command("trainer", "data", "check", rows).stdout
     assert json.loads(rows.read_text())["messages"][-1]["content"].startswith("Designed to bend")
+
+
+def test_the_guides_example_gets_the_right_answer(glossary: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    guide = (REPOSITORY / "docs" / "guide.md").read_text()
+    (example,) = re.findall(r"```python\n(from openai import OpenAI.*?)```", guide, flags=re.DOTALL)
+    with serving(glossary) as server:
+        for written, now in (
+            ("127.0.0.1:8000", f"127.0.0.1:{server.port}"),
+            ('"KEY"', repr(KEY)),
+            ('"first"', '"glossary"'),
+        ):
+            assert example.count(written) == 1
+            example = example.replace(written, now)
+        exec(compile(example, "guide.md", "exec"), {})  # what a reader pastes
+        assert not [line for line in server.said if line.startswith("a request has ")]
+    question = re.findall(r'"role": "user", "content": "(.*?)"', example)[0]
+    assert is_right(capsys.readouterr().out, dict(qa("glossary_train.jsonl"))[question])
 
 
 def test_commands_that_look_at_a_run(glossary: Run) -> None:

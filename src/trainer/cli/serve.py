@@ -48,7 +48,7 @@ def serve(
 
     from trainer.inference.serve.server import Program
 
-    program = Program(found, host, port, allowed_host or (), key, limits, say)
+    program = Program(found, host, port, allowed_host or (), key, limits, say, key if is_new else None)
     if shown:
         say(shown)
 

@@ -19,6 +19,7 @@ from trainer.inference.serve.limits import Limits, read_body
 from trainer.inference.serve.refusals import Refusal, failed, not_ready
 from trainer.inference.serve.requests import ChatRequest, parse_request
 from trainer.inference.serve.service import Service
+from trainer.inference.serve.trained_prompt import HEADER
 
 ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 OPEN_PATHS = ("/health",)  # without a key
@@ -135,13 +136,16 @@ class ChatCompletions:
         await _unless_client_leaves(self.receive, self._answer(service, chat))
 
     async def _answer(self, service: Service, chat: ChatRequest) -> None:
+        judgment = service.trained.judge(chat.rendered_messages())
+        told = [] if judgment is None else [(HEADER, judgment.encode())]
         if not chat.stream:
             response = JSONResponse(await service.answer(chat))
+            response.raw_headers += told
             await response(self.request.scope, self.receive, self.send)
             return
         async with aclosing(service.events(chat)) as events:
             first = await anext(events)  # what is refused, is refused with a status
-            headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *told]
             await self.send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send_part(first)
             async for event in events:

@@ -16,6 +16,7 @@ from trainer.inference.serve.gate import check_prompts
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.rendering import PromptRenderer
 from trainer.inference.serve.service import Service
+from trainer.inference.serve.trained_prompt import TrainedPrompt
 from trainer.inference.trained import stop_ids, stored_tokenizer, template_digest
 from trainer.model.adapter import load_adapter
 from trainer.model.base import find_base
@@ -65,7 +66,7 @@ async def service_of_run(run: Run, limits: Limits, report: Callable[[str], None]
         raise
     report(f"{num_prompts} prompts of {source} are the ones that were trained")
     model = Model(run.name, run.adapter, tuned.model.get_base_model(), tuned.tokenizer, tuned.max_length)
-    return await _service(model, renderer, limits, report)
+    return await _service(model, renderer, limits, report, run.manifest().get("system_prompt"))
 
 
 async def service_of_export(folder: Path, limits: Limits, report: Callable[[str], None]) -> Service:
@@ -76,13 +77,17 @@ async def service_of_export(folder: Path, limits: Limits, report: Callable[[str]
     return await _service(model, renderer, limits, report)
 
 
-async def _service(model: Model, renderer: PromptRenderer, limits: Limits, report: Callable[[str], None]) -> Service:
+async def _service(
+    model: Model, renderer: PromptRenderer, limits: Limits, report: Callable[[str], None], prompt: str | None = None
+) -> Service:
     stops = stop_ids(renderer.stops, model.model.generation_config.eos_token_id)
     engine = Engine(model.model, stops, model.max_length, limits)
     await in_thread(engine.start)
     if engine.max_length < model.max_length:
         report(f"memory is left for conversations of {engine.max_length:,} tokens, of {model.max_length:,}")
-    return Service(model.name, model.fingerprint, engine, renderer, model.tokenizer, limits)
+    return Service(
+        model.name, model.fingerprint, engine, renderer, model.tokenizer, limits, TrainedPrompt(prompt, report)
+    )
 
 
 def _tuned(run: Run) -> Any:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from trainer.errors import ConfigError, TrainerError, TrainingError
-from trainer.inference.serve.guards import allowed_hosts
+from trainer.inference.serve.guards import KEY_VARIABLE, allowed_hosts
 from trainer.inference.serve.limits import Limits
 from trainer.inference.trained import trained_adapter
 from trainer.runs import Run
@@ -38,7 +38,9 @@ class Program:
         key: str,
         limits: Limits,
         report: Callable[[str], None] = lambda message: None,
+        authorization: str | None = None,
     ) -> None:
+        """`authorization` is the key as a call may show it; None where it may not."""
         import uvicorn
 
         from trainer.inference.serve.app import Server, make_app
@@ -49,7 +51,7 @@ class Program:
         port = self.listener.getsockname()[1]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.server = Server(run.name, key, allowed_hosts(host, port, names), limits, created=int(time.time()))
-        self.keeper = _Keeper(run, self.server, report, self.address)
+        self.keeper = _Keeper(run, self.server, report, self.address, authorization or f"${KEY_VARIABLE}")
         settings = uvicorn.Config(
             make_app(self.server, self.keeper.lifespan),
             http=connection_type(limits),
@@ -101,8 +103,11 @@ def _bind(host: str, port: int) -> socket.socket:
 class _Keeper:
     """Loads the model while the port is open, watches it, and ends it with the server."""
 
-    def __init__(self, run: Run, server: "Server", report: Callable[[str], None], address: str) -> None:
+    def __init__(
+        self, run: Run, server: "Server", report: Callable[[str], None], address: str, authorization: str
+    ) -> None:
         self.run, self.server, self.report, self.address = run, server, report, address
+        self.authorization = authorization
         self.stop: Callable[[], None] = lambda: None
         self.error: TrainerError | None = None
 
@@ -118,10 +123,13 @@ class _Keeper:
 
     async def _keep(self) -> None:
         from trainer.inference.serve.loading import service_of_run
+        from trainer.inference.serve.trained_prompt import ready_call
 
         try:
             self.report(f"loading {self.run.name}; {self.address}/health says when it is ready")
             self.server.service = await service_of_run(self.run, self.server.limits, self.report)
+            call = await asyncio.to_thread(ready_call, self.run, self.address, self.authorization)
+            self.report(f"a question as the training rows ask it:\n{call}")
             self.report(f"serving {self.run.name} on {self.address}/v1")
             while not self.server.service.engine.problem:
                 await asyncio.sleep(WATCH_SECONDS)

@@ -13,6 +13,7 @@ from trainer.inference.serve.limits import Limits, Places
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.requests import ChatRequest
 from trainer.inference.serve.text import TextStream
+from trainer.inference.serve.trained_prompt import TrainedPrompt
 from trainer.inference.tool_calls import Call, typed
 
 if TYPE_CHECKING:
@@ -48,10 +49,11 @@ class Service:
         renderer: "PromptRenderer",
         tokenizer: "PreTrainedTokenizerBase",
         limits: Limits,
+        trained: TrainedPrompt,
     ) -> None:
         self.name, self.fingerprint = name, fingerprint
         self.engine, self.renderer, self.tokenizer, self.limits = engine, renderer, tokenizer, limits
-        self.places = Places(limits)
+        self.places, self.trained = Places(limits), trained
 
     def check_model(self, name: str) -> None:
         """Raises: Refusal, when another model is asked for."""
