@@ -26,11 +26,11 @@ def answered(*words: str, code: int = 0) -> dict[str, Any]:
     return document_of(performed((*words, "--format", "json"), lambda: 0.0), code)
 
 
-def document_of(done: Done, code: int = 0) -> dict[str, Any]:
-    """The document that a command has printed, valid by its schema."""
+def document_of(done: Done, code: int = 0, expected: str | None = None) -> dict[str, Any]:
+    """The document that a command has printed, valid by its schema; it is named as the command, or as is `expected`."""
     assert (done.code, done.has_traceback) == (code, False), done.err
     document: dict[str, Any] = json.loads(done.out, parse_constant=lambda name: 1 / 0)
-    program = ("trainer", *done.words) if done.words[0] != "train" else done.words
-    assert " ".join(program).removeprefix("trainer ").startswith(document["document"].removesuffix(" --check"))
+    name = str(document["document"])
+    assert name == (expected or " ".join(done.words[: len(name.split())]))
     Draft202012Validator(schema_of(document["document"])).validate(document)
     return document

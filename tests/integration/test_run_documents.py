@@ -1,7 +1,9 @@
 """The documents of a run that was really trained are what its files say."""
 
+from pathlib import Path
+
 from tests.commands import performed
-from tests.documents import answered
+from tests.documents import answered, document_of
 from trainer.runs import Run
 from trainer.runs.checkpoint import list_checkpoints
 
@@ -38,3 +40,18 @@ def test_following_is_for_people(tuned: Run) -> None:
         "error: --format json: is given with --follow, expected one of them; ask from time to time with: "
         f"trainer show {tuned.path} --format json"
     ]
+
+
+def test_a_check_of_this_machine(tmp_path: Path) -> None:
+    words = ("train", "--config", "configs/tiny.yaml", "--check", "--root", str(tmp_path / "runs"), "--format", "json")
+    found = document_of(performed(words, lambda: 0.0), expected="train --check")
+    plan = found["plan"]
+    assert (found["backend"], found["quote"], plan["rows_trained"], plan["rows_held_out"]) == ("local", None, 120, 20)
+    assert plan["total_steps"] == plan["n_epochs"] * plan["steps_per_epoch"]
+    assert 0 < plan["num_supervised_tokens"] < plan["num_tokens"]
+    assert not (tmp_path / "runs").exists()
+    wrong = performed((*words, "training.n_epoch=1"), lambda: 0.0)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "training.n_epoch: unknown field, did you mean n_epochs?" in wrong.err
+    for_people = performed((*words, "--preview", "1"), lambda: 0.0)
+    assert (for_people.code, for_people.out) == (2, "")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.commands import Done
+from tests.documents import document_of
 from tests.loopback import Fault, Loopback, Request, Response, status
 from tests.openai_service.deviations import unexplained
 from tests.openai_service.operations import ASK, DEPLOY, FOLLOW, LOST_JOB, START, TEARDOWN, UNDEPLOY, state_of
@@ -18,6 +19,7 @@ from tests.openai_service.service import OLD_VERSION
 from tests.openai_service.training import HARMFUL
 from tests.openai_service.world import MODEL, RUN, World, one_message, world
 
+JSON = ("--format", "json")
 TRAIN = ("train", "--config", "config.yaml", "--yes")
 
 
@@ -43,6 +45,8 @@ def well(done: Done) -> str:
 
 def test_from_check_to_teardown(made: World) -> None:
     well(made.command("train", "--config", "config.yaml", "--check"))
+    checked = document_of(made.command("train", "--config", "config.yaml", "--check", *JSON), expected="train --check")
+    assert (checked["backend"], checked["plan"], checked["quote"]["currency"]) == ("openai", None, "USD")
     assert made.inventory() == []
     told = well(made.command(*TRAIN))
     assert made.run.state == "succeeded"
@@ -56,7 +60,12 @@ def test_from_check_to_teardown(made: World) -> None:
     assert [point["step"] for point in _metrics(made)] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     if made.flavour == "azure":
         assert "trainer deploy" in one_message(made.command(*ASK))
-        well(made.command(*DEPLOY))
+        quoted = document_of(made.command(*DEPLOY, "--check", *JSON), expected="deploy --check")
+        assert quoted["name"] == "glossary-one"
+        assert document_of(made.command("endpoints", *JSON))["endpoints"] == []
+        assert document_of(made.command(*DEPLOY, *JSON))["endpoint"]["name"] == "glossary-one"
+        (deployed,) = document_of(made.command("endpoints", *JSON))["endpoints"]
+        assert (deployed["name"], deployed["run"]) == ("glossary-one", RUN)
         assert "glossary-one" in well(made.command("endpoints"))
     assert "Term 3 of train is a word for a test." in well(made.command(*ASK))
     well(made.command(*TEARDOWN))
@@ -99,6 +108,8 @@ def test_models_are_listed_with_whether_and_until_when_they_can_be_tuned(made: W
     assert "text-embedding-3-small" not in rows
     assert len(done.err.splitlines()) == 1, "who can use the service, in a line"
     assert "text-embedding-3-small" in well(made.command("models", "--config", "config.yaml", "--all"))
+    listed = document_of(made.command("models", "--config", "config.yaml", *JSON))["models"]
+    assert {model["name"] for model in listed} == set(rows)
     made.service.models.base.clear()
     assert well(made.command("models", "--config", "config.yaml")).startswith("no model is listed")
 

@@ -228,8 +228,8 @@ def test_a_run_in_the_background_is_followed_paused_refused_resumed_and_cancelle
     assert paused.stderr == f"short is paused; go on with: trainer resume {run.path}\n"
     again = run_command("trainer", "pause", run.path)
     assert (again.returncode, again.stderr) == (2, "error: run 'short': is paused, expected a running run\n")
-    back = run_command("train", "--resume", run.path, "--detach")
-    assert back.returncode == 0
+    back = run_command("trainer", "resume", run.path, "--detach", "--format", "json")
+    assert (back.returncode, json.loads(back.stdout)["run"]["state"]) == (0, "queued")
     wait_for(run, "running")
     cancelled = run_command("trainer", "cancel", run.path)
     assert (cancelled.returncode, run.state) == (0, "cancelled")
@@ -241,8 +241,9 @@ def test_a_run_in_the_background_is_followed_paused_refused_resumed_and_cancelle
 def test_a_command_that_is_started_again_goes_on_and_knows_when_it_is_done(tmp_path: Path) -> None:
     command = ("train", *short_run(tmp_path), "training.n_epochs=1", "--auto-resume")
     assert run_command(*command).returncode == 0
-    again = run_command(*command)
+    again = run_command(*command, "--format", "json")
     assert again.returncode == 0
+    assert json.loads(again.stdout)["run"]["state"] == "succeeded"
     assert "run 'short' has finished already" in again.stderr
     other = run_command(*command, "training.learning_rate=0.5")
     assert other.returncode == 2

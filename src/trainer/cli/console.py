@@ -70,6 +70,17 @@ def say(message: str) -> None:
     err.print(clean(message), markup=False)
 
 
+class Notes:
+    """Says each line, and keeps it for a document."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __call__(self, message: str) -> None:
+        self.told.append(message)
+        say(message)
+
+
 def print_as_is(text: str) -> None:
     """A result that is no text of ours: JSON, Markdown, a picture."""
     if not out.quiet:

@@ -1,17 +1,20 @@
 """Commands around what is deployed: make it, list it, find what still bills, remove it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, Root, RunName, command, err, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, command, err, out, say
 from trainer.cli.remote import agree, backend_for, show_plan
 from trainer.errors import Attempts, BackendError, ConfigError
 from trainer.runs import Run, find_run, list_runs
 from trainer.runs.ledger import Ledger
+
+if TYPE_CHECKING:
+    from trainer.backends.remote import Endpoint
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money or deletes.")]
 Where = Annotated[
@@ -49,6 +52,7 @@ def deploy(
     check: Annotated[bool, typer.Option("--check", help="Verify and quote; create nothing.")] = False,
     yes: Yes = False,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Put a run's model behind an endpoint; what it costs by the hour is said first."""
@@ -61,12 +65,23 @@ def deploy(
     plan = backend.plan_deployment(found, settings, options, say)
     show_plan(plan.rows, plan.quote)
     hold_cap(plan.quote, settings.backend.spend_cap)
+    if check and output is Format.json:
+        from trainer.cli.documents.of_plan import deploy_check
+
+        deploy_check(plan, settings.backend.spend_cap).print()
+        return
     if check:
         out.print("[green]ready to deploy[/]: nothing has been created and nothing bills")
         return
     agree(f"deploy {found.name} as {plan.name}?", yes)
     endpoint = backend.deploy(plan, found, say)
-    out.print(f"endpoint {endpoint.name}  {endpoint.state}  {endpoint.url}", markup=False)
+    if output is Format.json:
+        from trainer.cli.documents.of_plan import endpoint_of
+        from trainer.cli.documents.start import Deploy
+
+        Deploy(endpoint=endpoint_of(endpoint, found.name)).print()
+    else:
+        out.print(f"endpoint {endpoint.name}  {endpoint.state}  {endpoint.url}", markup=False)
     say(f"try it:    trainer chat {found.path} --endpoint {endpoint.name}")
     say(f"remove it: trainer teardown {found.path}")
 
@@ -75,24 +90,34 @@ def deploy(
 def endpoints(
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Only this run's.")] = None,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """List what is deployed, its cost, and everything else that was created and still bills."""
     from trainer.backends.remote import remote_backend
 
     attempts = Attempts()
-    runs = _with_ledger([find_run(run, root)] if run else list_runs(root), attempts)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("endpoint", "run", "state", "model", "cost", "until"):
-        table.add_column(column)
+    every_run = [find_run(run, root)] if run else list_runs(root)
+    runs = _with_ledger(every_run, attempts)
+    deployed: list[tuple[Run, Endpoint]] = []
+    unreachable: list[str] = []
     for found in runs:
         for kind in _backends_of(found):
             try:
-                for endpoint in remote_backend(kind).endpoints(found, say):
-                    row = (endpoint.name, found.name, endpoint.state, endpoint.model, endpoint.cost, endpoint.until)
-                    table.add_row(*map(escape, row))
+                deployed += [(found, endpoint) for endpoint in remote_backend(kind).endpoints(found, say)]
             except BackendError as error:
                 err.print(f"[yellow]{escape(found.name)}[/]: {escape(str(error))}")
+                unreachable.append(found.name)
+    if output is Format.json:
+        _print_document(runs, deployed, unreachable, [run.name for run in every_run if run not in runs])
+        attempts.end()
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("endpoint", "run", "state", "model", "cost", "until"):
+        table.add_column(column)
+    for found, endpoint in deployed:
+        row = (endpoint.name, found.name, endpoint.state, endpoint.model, endpoint.cost, endpoint.until)
+        table.add_row(*map(escape, row))
     out.print(table if table.row_count else "nothing is deployed")
     _show_billing(runs)
     attempts.end()
@@ -129,6 +154,21 @@ def teardown(
             remote_backend(kind).teardown(found, everything, say)
     _show_billing(runs)
     attempts.end()
+
+
+def _print_document(
+    runs: list[Run], deployed: "list[tuple[Run, Endpoint]]", unreachable: list[str], damaged: list[str]
+) -> None:
+    from trainer.cli.documents.of_plan import endpoint_of
+    from trainer.cli.documents.of_run import billing
+    from trainer.cli.documents.start import Endpoints
+
+    Endpoints(
+        endpoints=[endpoint_of(endpoint, run.name) for run, endpoint in deployed],
+        bills=[thing for run in runs for thing in billing(run) or ()],
+        unreachable=unreachable,
+        damaged=damaged,
+    ).print()
 
 
 def _with_ledger(runs: list[Run], attempts: Attempts) -> list[Run]:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, command, out, say
+from trainer.cli.console import Debug, Format, Output, command, out, say
 
 if TYPE_CHECKING:
     from datetime import date
@@ -20,6 +20,7 @@ def models(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, e.g. openai.service=openai.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Also models that cannot be fine-tuned.")] = False,
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """List the models that the fine-tuning service can tune, with the dates when they retire."""
@@ -27,10 +28,17 @@ def models(
     from trainer.config.load import load_config
 
     settings = load_config(config, overrides or [])
+    listed = remote_backend(settings.backend.kind).models(settings, every, say)
+    if output is Format.json:
+        from trainer.cli.documents.of_plan import model_of
+        from trainer.cli.documents.start import Models
+
+        Models(models=[model_of(model) for model in listed]).print()
+        return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("model", "can be tuned", "tuned until", "answers until", "lifecycle"):
         table.add_column(column)
-    for model in remote_backend(settings.backend.kind).models(settings, every, say):
+    for model in listed:
         can = {True: "yes", False: "no", None: "not said"}[model.can_tune]
         cells = (model.name, can, _day(model.tuning_until), _day(model.inference_until), model.lifecycle)
         table.add_row(*map(escape, cells))

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import clean, err, out, say
+from trainer.cli.console import Format, Notes, clean, err, out, say
 from trainer.errors import BackendError, ConfigError, ExitCode
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 
@@ -22,18 +22,24 @@ if TYPE_CHECKING:
 ACTIVE = ("validating_files", "queued", "running")
 
 
-def train_remotely(config: "RunConfig", check: bool, detach: bool, auto_resume: bool, yes: bool) -> int:
+def train_remotely(config: "RunConfig", check: bool, detach: bool, auto_resume: bool, yes: bool, output: Format) -> int:
     """Check and quote, and once that is agreed to, start the job and follow it."""
     from trainer.backends.quote import hold_cap
     from trainer.backends.remote import remote_backend
 
     if auto_resume and (existing := find_or_adopt(config)):
-        return go_on(existing, detach)
+        return go_on(existing, detach, output)
     refuse_existing(config)
     backend = remote_backend(config.backend.kind)
-    plan = backend.check(config, say)
+    notes = Notes()
+    plan = backend.check(config, notes)
     show_plan(plan.rows, plan.quote)
     hold_cap(plan.quote, config.backend.spend_cap)
+    if check and output is Format.json:
+        from trainer.cli.documents.of_plan import remote_check
+
+        remote_check(plan, notes.told).print()
+        return 0
     if check:
         if plan.text:
             out.print(plan.text, markup=False)
@@ -42,30 +48,35 @@ def train_remotely(config: "RunConfig", check: bool, detach: bool, auto_resume: 
     agree(f"start this run on {config.backend.kind}?", yes)
     run = create_run(plan.config)
     say(f"run {run.path}")
-    return _begun(backend, run, detach, lambda: backend.launch(plan, run, say))
+    return _begun(backend, run, detach, output, lambda: backend.launch(plan, run, say))
 
 
-def go_on(run: Run, detach: bool = False) -> int:
+def go_on(run: Run, detach: bool, output: Format) -> int:
     """Take up a run again where its last command left it."""
     from trainer.backends.remote import remote_backend
 
     backend = remote_backend(run.backend)
-    return _begun(backend, run, detach, lambda: backend.resume(run, say))
+    return _begun(backend, run, detach, output, lambda: backend.resume(run, say))
 
 
-def _begun(backend: "RemoteBackend", run: Run, detach: bool, begin: "Callable[[], None]") -> int:
+def _begun(backend: "RemoteBackend", run: Run, detach: bool, output: Format, begin: "Callable[[], None]") -> int:
     """Begin and follow. Ctrl-C may come when something bills already: what to do about it is said."""
     from trainer.runs.ledger import Ledger
 
     try:
         begin()
-        return _follow(backend, run, detach)
+        code = _follow(backend, run, detach)
     except KeyboardInterrupt:
         if Ledger(run.path).billing():
             say(f"the job goes on; follow it: trainer logs {run.path} --follow\nend it: trainer cancel {run.path}")
         else:
             say(f"nothing bills; go on: train --resume {run.path}\nremove what is there: trainer delete {run.path}")
         return ExitCode.INTERRUPTED
+    if output is Format.json:
+        from trainer.cli.runs import print_run
+
+        print_run(run)
+    return code
 
 
 def _follow(backend: "RemoteBackend", run: Run, detach: bool) -> int:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.console import Debug, Root, RunName, Version, command, err, out, say
+from trainer.cli.console import Debug, Format, Notes, Output, Root, RunName, Version, command, err, out, say
+from trainer.cli.runs import print_run
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run, refuse_existing
 from trainer.training.interrupt import Interruption
@@ -50,6 +51,7 @@ def train(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money.")] = False,
     version: Version = False,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> int:
     """Fine-tune a model as a config says.
@@ -63,12 +65,14 @@ def train(
     if (config is None) == (resume is None):
         raise ConfigError("train: expected --config FILE to start a run, or --resume RUN to go on with one")
     if resume is not None:
-        return _resume(find_run(resume, root), overrides or [], allow_change or [], detach)
+        return _resume(find_run(resume, root), overrides or [], allow_change or [], detach, output)
     assert config is not None
 
     from trainer.config.load import load_config
 
     settings = _rooted(context, load_config(config, overrides or []), overrides or [], root)
+    if preview is not None and output is Format.json:
+        raise ConfigError("--preview: is given with --format json, expected one of them; it is for people")
     if auto_resume and settings.run.name is None:
         raise ConfigError("--auto-resume: the run has no name, expected one that stays the same; set run.name")
     if auto_resume and detach and settings.backend.kind == "local":  # elsewhere it is how a script submits once
@@ -79,9 +83,9 @@ def train(
 
         if preview is not None:
             raise ConfigError("--preview: is for backend.kind=local, expected none; add backend.kind=local to look")
-        return train_remotely(settings, check, detach, auto_resume, yes)
+        return train_remotely(settings, check, detach, auto_resume, yes, output)
 
-    return _stoppable(lambda: _train_here(settings, check, preview, detach, auto_resume, allow_change or []))
+    return _stoppable(lambda: _train_here(settings, check, preview, detach, auto_resume, allow_change or [], output))
 
 
 def _rooted(context: typer.Context, settings: "RunConfig", overrides: list[str], root: Path) -> "RunConfig":
@@ -99,7 +103,13 @@ def _rooted(context: typer.Context, settings: "RunConfig", overrides: list[str],
 
 
 def _train_here(
-    settings: "RunConfig", check: bool, preview: int | None, detach: bool, auto_resume: bool, allowed: list[str]
+    settings: "RunConfig",
+    check: bool,
+    preview: int | None,
+    detach: bool,
+    auto_resume: bool,
+    allowed: list[str],
+    output: Format,
 ) -> int:
     from trainer.data.sources import refuse_unreadable
 
@@ -113,7 +123,8 @@ def _train_here(
     with _loading(), all_stays():
         from trainer.backends import local  # torch and transformers: only once the config is right
 
-    prepared = local.check(settings, say, may_exist=auto_resume)
+    notes = Notes()
+    prepared = local.check(settings, notes, may_exist=auto_resume)
     if preview is not None:
         from trainer.cli.preview import show_rows
         from trainer.data.rendering import Renderer
@@ -121,16 +132,21 @@ def _train_here(
         show_rows(prepared.data, Renderer(prepared.tokenizer), prepared.plan.max_length, preview)
         return 0
     _show_plan(prepared)
+    if check and output is Format.json:
+        from trainer.cli.documents.of_plan import local_check
+
+        local_check(prepared, notes.told).print()
+        return 0
     if check:
         out.print("[green]ready to train[/]: config, data, tokens and memory are in order")
         return 0
     run, existed = local.create(prepared, auto_resume)
     say(f"run {run.path}")
     if existed:
-        return _finish(run, local.go_on(prepared, run, err, allowed))
+        return _finish(run, local.go_on(prepared, run, err, allowed), output)
     if detach:
-        return _detach(run)
-    return _finish(run, local.launch(prepared, run, err))
+        return _detach(run, output)
+    return _finish(run, local.launch(prepared, run, err), output)
 
 
 @command
@@ -144,10 +160,11 @@ def resume(
     ] = False,
     allow_change: AllowChange = None,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> int:
     """Go on with a stopped run; the same as train --resume RUN."""
-    return _resume(find_run(run, root), overrides or [], allow_change or [], detach)
+    return _resume(find_run(run, root), overrides or [], allow_change or [], detach, output)
 
 
 def _loading() -> AbstractContextManager[object]:
@@ -172,7 +189,7 @@ def _in_processes() -> int | None:
     return in_processes([*(["train"] if Path(sys.argv[0]).name == "train" else []), *sys.argv[1:]], say)
 
 
-def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = False) -> int:
+def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool, output: Format) -> int:
     if run.backend != "local":
         from trainer.cli.remote import go_on
 
@@ -180,7 +197,7 @@ def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = F
             raise ConfigError(
                 f"run {run.name!r}: its job has its settings already, expected no others; start a new run"
             )
-        return go_on(run, detach)
+        return go_on(run, detach, output)
 
     if detach:
         from trainer.backends.local import refuse_to_resume
@@ -188,11 +205,11 @@ def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool = F
         if overrides or allowed:
             raise ConfigError("--detach: is given with changed settings, expected none; go on without --detach")
         refuse_to_resume(run)
-        return _detach(run)
-    return _stoppable(lambda: _resume_here(run, overrides, allowed))
+        return _detach(run, output)
+    return _stoppable(lambda: _resume_here(run, overrides, allowed, output))
 
 
-def _resume_here(run: Run, overrides: list[str], allowed: list[str]) -> int:
+def _resume_here(run: Run, overrides: list[str], allowed: list[str], output: Format) -> int:
     if (code := _in_processes()) is not None:
         return code
     from trainer.training.garbage import all_stays
@@ -200,21 +217,26 @@ def _resume_here(run: Run, overrides: list[str], allowed: list[str]) -> int:
     with _loading(), all_stays():
         from trainer.backends import local
 
-    return _finish(run, local.resume(run, err, say, overrides, allowed))
+    return _finish(run, local.resume(run, err, say, overrides, allowed), output)
 
 
-def _detach(run: Run) -> int:
+def _detach(run: Run, output: Format) -> int:
     """Train, or go on, in a process of its own that outlives this one."""
     from trainer.backends.local import launch_detached
 
     pid = launch_detached(run)
     say(f"training in the background as process {pid}\nfollow it: trainer logs {run.path} --follow")
     say(f"stop it:   trainer pause {run.path}")
+    if output is Format.json:
+        print_run(run)
     return 0
 
 
-def _finish(run: Run, outcome: "Outcome") -> int:
+def _finish(run: Run, outcome: "Outcome", output: Format) -> int:
     say(outcome.summary)
+    if output is Format.json:
+        print_run(run)
+        return outcome.exit_code
     if outcome.exit_code == 0:
         for remark in run.remarks():
             say(remark)

@@ -51,7 +51,7 @@ def test_one_schema_is_printed_alone_and_an_unknown_one_is_named() -> None:
     assert list(json.loads(done.out)["$defs"]) == ["DataSplit", "Share"]
     wrong = performed(("schemas", "data splt"), lambda: 0.0)
     assert (wrong.code, wrong.out) == (2, "")
-    assert "'data splt' is no document, did you mean data split?, expected one of: data check, " in wrong.err
+    assert "'data splt' is no document, did you mean data split?, expected one of: " in wrong.err
 
 
 def test_the_schema_refuses_what_is_no_document() -> None:

@@ -107,7 +107,11 @@ def test_a_damaged_ledger_is_named_and_stops_no_work_on_other_runs(runs: tuple[R
         assert done.code == 2
         assert "ledger.jsonl:1: is " in done.err
         assert "unexpected" not in done.err
+    assert answered("endpoints", "--root", root, code=2)["damaged"] == ["broken"]
     assert runs[0].path.is_dir()
+    Ledger(runs[1].path).write(bills, "exists")
+    assert answered("show", "sound", "--root", root)["bills"][0]["delete_with"] == "trainer cancel sound"
+    assert answered("show", "broken", "--root", root)["bills"] is None
 
 
 @pytest.mark.parametrize("content", ["model: [", "x: 1", "model: 7", "", "model: {base: [1]}"])

@@ -109,9 +109,16 @@ def checkpoint_of(checkpoint: SavedCheckpoint, measured: dict[str, float], adapt
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all that is in a folder."""
+    """Bytes of a file, or of all that is in a folder; what goes while it is looked at counts nothing."""
     files = path.rglob("*") if path.is_dir() else iter([path])
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(map(_bytes, files))
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def event_of(record: dict[str, Any]) -> Event | None:

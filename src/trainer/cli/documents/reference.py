@@ -6,11 +6,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.json_schema import models_json_schema
 
-from trainer.cli.documents import data, runs
+from trainer.cli.documents import data, runs, start
 from trainer.cli.documents.document import Document, Part
 from trainer.errors import ConfigError, similar
 
 DOCUMENTS: tuple[type[Document], ...] = (
+    start.TrainCheck,
     data.DataCheck,
     data.DataStats,
     data.DataConvert,
@@ -19,6 +20,10 @@ DOCUMENTS: tuple[type[Document], ...] = (
     runs.Show,
     runs.Checkpoints,
     runs.Logs,
+    start.DeployCheck,
+    start.Deploy,
+    start.Endpoints,
+    start.Models,
 )
 
 HEADER = """# What commands print with `--format json`
