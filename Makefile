@@ -30,6 +30,9 @@ demo: setup ## Check data, preview, train, and ask base and tuned model
 	$(BIN)/trainer chat $(RUN) --compare --questions data/questions.txt
 	@echo "did it get better? open $(RUN)/report/report.html in a browser"
 
+demo-real: setup ## The same with a real model of 135 million parameters: minutes, after it was fetched
+	$(BIN)/python -m demo.real
+
 demo-azureml: setup ## A run's life on Azure ML, on a twin of it on this machine; needs npm, some minutes
 	$(BIN)/python -m tests.integration.azure_twin.demo
 
@@ -99,4 +102,4 @@ clean: ## Remove the demo's run and .venv
 	if [ -e $(RUN) ]; then $(BIN)/trainer delete $(RUN) --yes; fi
 	rm -rf $(VENV)
 
-.PHONY: help setup demo demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-growth bench-packing bench-first-step bench-serve docs tiny-base clean
+.PHONY: help setup demo demo-real demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-growth bench-packing bench-first-step bench-serve docs tiny-base clean
