@@ -50,8 +50,9 @@ def _gguf(file: Path) -> str:
     return (
         "a GGUF file, the format of llama.cpp, expected safetensors with a config.json; take the model's own files, "
         'or convert the file, which stays as coarse as it is: pip install gguf; python -c "from transformers import '
-        f"AutoModelForCausalLM as M, AutoTokenizer as T; [A.from_pretrained({folder!r}, gguf_file={file.name!r})"
-        ".save_pretrained('converted') for A in (M, T)]\""
+        f"AutoModelForCausalLM as M, AutoTokenizer as T, GgufConfig as G; f = {folder!r}; n = {file.name!r}; "
+        "M.from_pretrained(f, gguf_file=n, quantization_config=G(dequantize=True)).save_pretrained('converted'); "
+        "T.from_pretrained(f, gguf_file=n).save_pretrained('converted')\""
     )
 
 

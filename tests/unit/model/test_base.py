@@ -111,7 +111,8 @@ def test_a_gguf_file_is_called_what_it_is_with_the_way_to_convert_it(tmp_path: P
     for base, start in ((file, f"{str(file)!r} is"), (tmp_path, f"the folder {str(tmp_path)!r} holds")):
         found = problem(lambda base=base: find_base(ModelConfig(base=str(base))))  # type: ignore[misc]
         assert found.startswith(f"model.base: {start} a GGUF file, the format of llama.cpp, expected safetensors")
-        assert f"A.from_pretrained({str(tmp_path)!r}, gguf_file='tiny.q4.gguf')" in found
+        assert f"f = {str(tmp_path)!r}; n = 'tiny.q4.gguf'; M.from_pretrained(f, gguf_file=n, " in found
+        assert "dequantize=True" in found  # else transformers refuses to save it
 
 
 def test_a_file_is_no_base(folder: Path) -> None:
