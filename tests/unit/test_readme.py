@@ -21,10 +21,12 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/azure-openai-lab.md",
     "docs/azureml.md",
     "docs/guide.md",
     "docs/openai.md",
     "docs/packing.md",
+    "docs/troubleshooting.md",
 ]
 PROGRAMS: dict[str, Any] = {
     "train": typer.main.get_command(train_app),
