@@ -43,9 +43,9 @@ def take_weight(made: dict[str, Any], where: str) -> None:
 
 def refuse_untrained(row: Mapping[str, Any]) -> None:
     """Raises: UnclearMark, where the row as a whole is not to be trained, or counts more or less than others."""
-    untrained = [key for key in TRAINED if row.get(key) is False] + [key for key in MASKED if row.get(key) is True]
-    if untrained:
-        key = untrained[0]
+    for key in (key for key in (*TRAINED, *MASKED) if _says(key, row.get(key)) is False):
+        if key == "loss" and not isinstance(row[key], bool):
+            continue  # of a row it may as well be what some model's loss was
         raise UnclearMark(
             f"says that it is not trained ({key} is {quoted(row[key])}), expected a row to train; remove it"
         )
@@ -62,8 +62,15 @@ def _weight(made: Mapping[str, Any], key: str, where: str) -> int | None:
     value = made.get(key)
     if value is None or isinstance(value, list | dict):
         return None
-    says = True if value in _YES else False if value in _NO else None
+    says = _says(key, value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and (says is None or (key in MASKED and key != "loss_mask")):
         raise UnclearMark(f"{where}.{key} is {quoted(value)}, expected true or false; write weight 0 or 1")
-    return None if says is None else int(says == (key in TRAINED or key == "loss_mask"))
+    return None if says is None else int(says)
+
+
+def _says(key: str, value: object) -> bool | None:
+    """Whether a mark trains; None where it says neither."""
+    if isinstance(value, list | dict) or value not in (*_YES, *_NO):
+        return None
+    return (value in _YES) == (key in TRAINED or key == "loss_mask")

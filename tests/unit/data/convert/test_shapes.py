@@ -161,6 +161,20 @@ REFUSED = {
         {"instruction": "Hi", "output": "Hello", "train": False},
         "says that it is not trained (train is false), expected a row to train; remove it",
     ),
+    **{
+        f"a row that is not trained, by {key}": (
+            {"messages": [user(), bot()], key: value},
+            f"says that it is not trained ({key} is {shown}), expected a row to train; remove it",
+        )
+        for key, value, shown in (
+            ("train", 0, "0"),
+            ("trainable", "false", "'false'"),
+            ("masked", 1, "1"),
+            ("loss_mask", 0, "0"),
+            ("loss_mask", False, "false"),
+            ("loss", False, "false"),
+        )
+    },
     "a row with a weight": (
         {"messages": [user(), bot()], "weight": 0.5},
         "has weight 0.5, expected rows of one weight; put it into a file of its own, which data.train can weigh, or "
