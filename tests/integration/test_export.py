@@ -226,6 +226,9 @@ def test_the_number_format_can_be_chosen_and_is_compared_too(runs: Runs, beside:
     assert {t.dtype for t in load_file(beside / "out" / "model.safetensors").values()} == {torch.bfloat16}
     assert result.bounds == ROUNDED
     assert 1e-6 < result.drift.mean_kl < 2e-3
+    assert result.losses is not None
+    assert result.losses.run == pytest.approx(result.losses.recorded, abs=1e-5)  # as it was trained, not rounded too
+    assert f"computed in {result.compared_in} | {result.losses.run:.4f}" in (beside / "out" / "README.md").read_text()
 
 
 def test_drift_beyond_the_stated_bound_exports_nothing(runs: Runs, beside: Path) -> None:

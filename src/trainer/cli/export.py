@@ -72,7 +72,7 @@ def _show(result: "Export") -> None:
     say(f"answers  {drift.num_same_answers} of {drift.num_answers} are the same ({drift.same_answers:.0%})")
     if losses := result.losses:
         say(
-            f"loss     {losses.export:.4f} on the validation rows, the run in {result.dtype} {losses.run:.4f}: "
+            f"loss     {losses.export:.4f} on the validation rows, the run in {result.compared_in} {losses.run:.4f}: "
             f"{losses.change:+.4f}, accepted {bounds.loss:+g}; in training {losses.recorded:.4f}"
         )
     out.print(str(result.folder), markup=False)

@@ -41,6 +41,7 @@ class Export:
     folder: Path
     num_bytes: int  # of its weights
     dtype: str
+    compared_in: str  # the number format of the trained model that it was held against
     rows: str
     drift: Drift
     change: Drift  # of the base without adapter: what the fine-tuning did
@@ -75,7 +76,7 @@ def export_run(
     dtype = dtype or run.config().model.dtype
     size = _folder_bytes(run.adapter)
     refuse_output(output, size + weight_bytes(base, dtype) if merge else size)
-    report(f"reading what the trained model says in {dtype}")
+    report("reading what the trained model says")
     trained = reference(run, base, dtype)
     with built_beside(output) as folder:
         report("merging" if merge else "copying the adapter")
@@ -131,7 +132,7 @@ def _compare(
         told = [f"run {run.name!r}: {problem}; nothing was exported" for problem in problems]
         raise ParityError(*told, *_remedies(found, trained.change, losses, merge, dtype))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return Export(folder, size, dtype, trained.rows, found, trained.change, bounds, losses)
+    return Export(folder, size, dtype, trained.dtype, trained.rows, found, trained.change, bounds, losses)
 
 
 def _bounds(run: Run, base: Base, dtype: str) -> Bounds:
@@ -171,6 +172,7 @@ def _as_json(result: Export, run: Run, merge: bool) -> dict[str, Any]:
         "quantization": run.config().model.quantization,
         "template_sha256": run.manifest()["template_sha256"],
         "dtype": result.dtype,
+        "compared_in": result.compared_in,
         "rows": result.rows,
         "bounds": asdict(result.bounds),
         "drift": result.drift.as_json(),

@@ -195,7 +195,7 @@ def _parity_cells(parity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "same most likely token", f"{drift['num_same_choice']} of {drift['num_tokens']}"
     yield "same greedy answer", f"{drift['num_same_answers']} of {drift['num_answers']}"
     if loss := parity["valid_loss"]:
-        yield f"validation loss of the trained model, computed in {parity['dtype']}", f"{loss['run']:.4f}"
+        yield f"validation loss of the trained model, computed in {parity['compared_in']}", f"{loss['run']:.4f}"
         yield "validation loss of this one", f"{loss['export']:.4f} ({loss['export'] - loss['run']:+.4f})"
 
 

@@ -22,7 +22,7 @@ class Losses:
     """The same rows' loss, in nats a token."""
 
     recorded: float  # as training wrote it into results.csv, in the number format that was trained in
-    run: float  # of the trained model, computed in the number format of the export
+    run: float  # of the trained model, computed in the number format that the export is compared in
     export: float
 
     @property
