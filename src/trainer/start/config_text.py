@@ -101,7 +101,7 @@ def _training(wanted: Contents) -> str:
         lines = ["  n_epochs: 3  # fixed, so that the price is; auto leaves it to the service"]
     elif wanted.base == TINY:
         lines = [
-            "  n_epochs: 30",
+            "  n_epochs: 60",
             "  batch_size: 8",
             "  learning_rate: 5e-3  # a model this small takes, and needs, a far higher rate than a real one",
         ]
