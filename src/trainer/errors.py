@@ -31,6 +31,7 @@ class ExitCode(IntEnum):
     DONE = 0
     RUN_FAILED = 1
     BAD_INPUT = 2
+    GATE_FAILED = 3  # the work is done, and --gate does not hold: nothing to try again
     RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
     INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 

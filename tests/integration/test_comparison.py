@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.commands import performed
 from tests.conftest import talk
+from tests.documents import answered
 from trainer.config import RunConfig
 from trainer.config.schema import EvaluationConfig
 from trainer.data.rendering import Example
@@ -66,13 +68,16 @@ def manifest() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def result(run: Run, right: list[str], tuned: list[str], prompt: str = "What is it?") -> dict[str, Any]:
+def result(
+    run: Run, right: list[str], tuned: list[str], prompt: str = "What is it?", base: str | None = "nothing"
+) -> dict[str, Any]:
+    """`base` is what the base says to everything, None where it is always right."""
     rows, questions = [], []
     for number, text in enumerate(right):
         rows.append(Row(talk(("system", "Count."), ("user", prompt), ("assistant", text)), (Example((1,), (1,)),)))
         questions.append(Question(number, 2, "", (1,), Reference(text, (), None, None), has_tools=False))
     held_out = HeldOut(tuple(rows), 8, ("v.jsonl",), EvaluationConfig(max_rows=8, max_new_tokens=64), (), ())
-    answers = {"base": [answer("nothing", text) for text in right],
+    answers = {"base": [answer(base or text, text) for text in right],
                "tuned": [answer(said, text) for said, text in zip(tuned, right, strict=True)]}  # fmt: skip
     losses = {name: [{"loss": (loss, 10), "token_accuracy": (5, 10)}] * len(right)
               for name, loss in (("base", 30), ("tuned", 12))}  # fmt: skip
@@ -307,3 +312,71 @@ def test_json_holds_everything_that_the_page_shows(made: Make) -> None:
     found = json.loads((run.report / "report.json").read_text())
     assert found == run.comparison()
     assert [row["answers"][0]["tuned"]["text"] for row in found["rows"]] == RIGHT
+
+
+# Gates
+
+
+def gated(gate: str, *runs: Run, code: int = 0) -> dict[str, Any]:
+    """What the document says of the gate; people get the same code and the same answer."""
+    words = ("compare", *(str(run.path) for run in runs), "--gate", gate, "--root", str(runs[0].path.parent))
+    told: dict[str, Any] = answered(*words, code=code)["gate"]
+    as_text = performed(words, lambda: 0.0)
+    assert as_text.code == code
+    assert (
+        f"gate {gate} {'holds' if told['holds'] else 'does not hold'}: {told['against'][0]['kind']} beside its base"
+        in as_text.out
+    )
+    assert told["holds"] == (code == 0)
+    return told
+
+
+def test_a_gate_holds_where_the_run_is_as_asked_beyond_chance(made: Make) -> None:
+    good, same, bad = made("good", RIGHT), made("same", ["nothing"] * 8), made("bad", RIGHT)
+    write_report(bad, result(bad, RIGHT, ["nothing"] * 8, base=None))
+    for run, kind, codes in ((good, "better", (0, 0)), (same, "unclear", (3, 0)), (bad, "worse", (3, 3))):
+        for gate, code in zip(("better", "not-worse"), codes, strict=True):
+            told = gated(gate, run, code=code)
+            assert told["against"] == [{"name": "its base", "kind": kind, "holds": code == 0}]
+
+
+def test_a_gate_holds_the_first_run_against_the_others_too(made: Make) -> None:
+    good, rough = made("good", RIGHT), made("rough", [text[:16] for text in RIGHT])
+    assert gated("better", good, rough)["against"][1] == {"name": "rough", "kind": "better", "holds": True}
+    assert gated("not-worse", rough, good, code=3)["against"][1] == {"name": "good", "kind": "worse", "holds": False}
+    again = made("again", RIGHT)
+    assert gated("better", again, good, code=3)["against"][1]["kind"] == "unclear"
+
+
+def test_too_few_rows_keep_no_gate_that_asks_for_better(made: Make) -> None:
+    few = made("few", RIGHT[:3], right=RIGHT[:3])
+    assert gated("better", few, code=3)["against"][0]["kind"] == "unclear"
+    assert gated("not-worse", few)["against"][0]["kind"] == "unclear"
+
+
+def test_a_gate_without_a_report_is_a_mistake_and_no_verdict(made: Make) -> None:
+    run = made("one", RIGHT)
+    (run.report / "report.json").unlink()
+    done = performed(("compare", str(run.path), "--gate", "better"), lambda: 0.0)
+    assert (done.code, done.out) == (2, "")
+    assert done.errors == [
+        f"error: run 'one': has no comparison with its base, expected one; run: trainer evaluate {run.path}"
+    ]
+    without = performed(("compare", str(made("two", RIGHT).path)), lambda: 0.0)
+    assert without.errors == [
+        "error: trainer compare: got 'two', expected two or more different runs, or one with --gate"
+    ]
+
+
+def test_a_comparison_is_told_to_machines(made: Make, tmp_path: Path) -> None:
+    runs = [made("rough", [text[:12] for text in RIGHT]), made("fine", RIGHT)]
+    found = answered("compare", "rough", "fine", "--root", str(tmp_path))
+    assert [(model["name"], model["is_base"]) for model in found["models"]] == [
+        ("acme/base (base)", True), ("fine", False), ("rough", False)
+    ]  # fmt: skip
+    assert [model["measures"]["right"] for model in found["models"]] == [0.0, 1.0, 0.0]
+    assert (found["page"], found["gate"]) == (str(tmp_path / "rough-vs-fine.html"), None)
+    assert found["sentence"] == write_comparison(runs, tmp_path / "rough-vs-fine.html")[0]
+    write_former(runs[0])
+    assert answered("show", "rough", "--root", str(tmp_path))["verdict"]["right"] is None
+    assert answered("show", "fine", "--root", str(tmp_path))["verdict"]["right"] == {"base": 0, "tuned": 8}

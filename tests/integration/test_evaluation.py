@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tests.commands import performed
 from tests.conftest import QUESTIONS
+from tests.documents import document_of
 from trainer.backends import local
 from trainer.config import RunConfig
 from trainer.data.rendering import IGNORE_INDEX
@@ -257,6 +258,21 @@ def test_fewer_rows_are_drawn_with_the_runs_seed_and_it_is_said(run: Run) -> Non
     assert (first["num_rows"], first["num_held_out"]) == (3, 7)
     assert first["verdict"]["sentence"].startswith("too few different rows to tell: ")
     assert "3 of 7 held-out rows were compared" in Path(first["page"]).read_text()
+
+
+def test_a_comparison_is_told_to_machines_and_its_gate_ends_the_command(run: Run) -> None:
+    words = ("evaluate", str(run.path), "--max-rows", "3", "--gate", "better", "--format", "json")
+    done = performed(words, lambda: 0.0)
+    found = document_of(done, code=3)
+    stored = json.loads(Path(found["page"]).with_suffix(".json").read_text())
+    assert found["verdict"]["sentence"] == stored["verdict"]["sentence"]
+    assert found["verdict"]["right"] == stored["verdict"]["right"]
+    assert [one["tuned"] for one in found["measures"]] == [one["tuned"] for one in stored["measures"]]
+    assert (found["num_rows"], found["num_held_out"], found["is_the_runs_report"]) == (3, 7, False)
+    assert found["gate"] == {
+        "gate": "better", "holds": False, "against": [{"name": "its base", "kind": "unclear", "holds": False}]
+    }  # fmt: skip
+    assert "comparing base and tuned model" in done.err
 
 
 def test_a_fuller_report_is_never_replaced_unasked(run: Run, folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from trainer.cli.main import train_app, trainer_app
 from trainer.config import load_config
@@ -19,10 +20,12 @@ PACKAGE = ROOT / "src" / "trainer"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     "README.md",
+    "AGENTS.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/azure-openai-lab.md",
     "docs/azureml.md",
+    "docs/ci.md",
     "docs/guide.md",
     "docs/openai.md",
     "docs/packing.md",
@@ -94,6 +97,25 @@ def test_a_command_parses_and_its_settings_exist(words: tuple[str, ...]) -> None
     config = parameters.get("config")
     if path[-1] == "train" and config is not None and config != Path("FILE"):
         load_config(ROOT / config, parameters["overrides"] or [])
+
+
+def test_nothing_is_agreed_to_without_a_cap_where_nobody_watches() -> None:
+    """What scripts and agents are told to run."""
+    lines = [line for page in ("AGENTS.md", "docs/ci.md") for line in command_lines(text_of(page))]
+    agreeing = [line for line in lines if "--yes" in line]
+    assert agreeing
+    assert [line for line in agreeing if "backend.spend_cap=" not in line] == []
+
+
+def test_the_commands_of_the_example_job_exist_and_one_is_a_gate() -> None:
+    job = yaml.safe_load(text_of("docs/examples/fine-tune.yml"))["jobs"]["fine-tune"]
+    lines = [line for step in job["steps"] for line in step.get("run", "").splitlines()]
+    found = [parsed(tuple(shlex.split(line.partition(" > ")[0]))) for line in lines if line.startswith("train")]
+    assert len(found) == 5
+    for path, parameters in found:
+        if path[-1] == "train":
+            load_config(ROOT / parameters["config"], parameters["overrides"] or [])
+    assert [parameters["gate"] for path, parameters in found if path[-1] == "compare"] == ["not-worse"]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,28 @@
 """`trainer evaluate` and `trainer compare`: whether a fine-tune got better, and which of several is the best."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Root, RunName, command, err, out, say
-from trainer.runs import find_run
+from trainer.cli.console import Debug, Format, Output, Root, RunName, command, err, out, say
+from trainer.errors import ExitCode
+from trainer.runs import Run, find_run
+
+if TYPE_CHECKING:
+    from trainer.inference.report.gate import Judgement
+    from trainer.inference.report.standings import Contestant
 
 MAX_NAME = 100  # characters of a page's name
 TONES = {"good": "green", "bad": "red", "": "default"}
+
+GateName = Annotated[
+    Literal["better", "not-worse"] | None,
+    typer.Option("--gate", help="End with exit code 3 unless the run is so, by more than chance."),
+]
 
 
 @command
@@ -28,12 +38,15 @@ def evaluate(
     replace: Annotated[
         bool, typer.Option("--replace", help="Make this the run's report, which trainer compare reads.")
     ] = False,
+    gate: GateName = None,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> int:
     """Compare a run's model with its base on held-out rows, as a run does at its end.
 
     The run's report is replaced by one of the same or more rows; any other is written beside it.
+    With --gate the exit code is 3 where the run is not better than its base, or is worse, by more than chance.
     """
     found = find_run(run, root)
 
@@ -43,47 +56,97 @@ def evaluate(
         if (code := in_processes(sys.argv[1:], say)) is not None:
             return code
     from trainer.backends import local
+    from trainer.inference.report.gate import Gate, judge
     from trainer.training.ranks import join
 
-    result = local.evaluate(found, err, rows, max_rows, max_new_tokens, join(), replace)
+    ranks = join()
+    result = local.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace)
+    judgement = judge(Gate(gate), result["verdict"]["kind"]) if gate is not None and ranks.is_first else None
+    page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
+    if output is Format.json:
+        from trainer.cli.documents.of_comparison import evaluated
+
+        evaluated(result, page, judgement).print()
+        return _code(judgement)
     show_measures(result)
     out.print(escape(result["verdict"]["sentence"]), style="bold")
     for remark in result["verdict"]["remarks"]:
         out.print(remark, markup=False, soft_wrap=True)
-    page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
     say(f"report  {page}")
     if page.stem != "report":
         say("the run's own report was kept, since this one has fewer rows, or others; --replace puts it in its place")
-    return 0
+    return _told(judgement)
 
 
 @command
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names or folders of two or more runs.")],
-    output: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page's file.")] = None,
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Names or folders of two or more runs; of one with --gate.")
+    ],
+    page: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page's file.")] = None,
+    gate: GateName = None,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
-) -> None:
+) -> int:
     """Put several runs and their base side by side, on the same held-out rows.
 
-    Takes what each run's own report holds, and computes nothing anew.
+    Takes what each run's own report holds, and computes nothing anew. With --gate the exit code is 3 unless the first
+    run is better than its base and than each other run, or not worse, by more than chance.
     """
-    from rich.table import Table
-
-    from trainer.inference.report.compare import write_comparison
-    from trainer.inference.report.standings import table
+    from trainer.inference.report.gate import Gate, judge_runs
 
     found = [find_run(name, root) for name in runs]
-    page = output or root / f"{'-vs-'.join(run.name for run in found)[:MAX_NAME]}.html"
-    sentence, ranked = write_comparison(found, page)
+    judgement = None if gate is None else judge_runs(Gate(gate), found)
+    if len(found) == 1 and judgement is not None:
+        page, sentence, ranked = None, *_one(found[0])
+    else:
+        from trainer.inference.report.compare import write_comparison
+
+        page = page or root / f"{'-vs-'.join(run.name for run in found)[:MAX_NAME]}.html"
+        sentence, ranked = write_comparison(found, page)
+    if output is Format.json:
+        from trainer.cli.documents.of_comparison import compared
+
+        compared(sentence, ranked, page, judgement).print()
+        return _code(judgement)
+    _show_standings(ranked)
+    out.print(escape(sentence), style="bold")
+    if page is not None:
+        say(f"page  {page}")
+    return _told(judgement)
+
+
+def _one(run: Run) -> "tuple[str, list[Contestant]]":
+    """The verdict on a single run, and its base and it."""
+    from trainer.inference.report.standings import contestants, results_of
+
+    results = results_of([run], least=1)
+    return str(results[0]["verdict"]["sentence"]), contestants([run], results)
+
+
+def _told(judgement: "Judgement | None") -> ExitCode:
+    if judgement is not None:
+        out.print(escape(str(judgement)), style="green" if judgement.holds else "red")
+    return _code(judgement)
+
+
+def _code(judgement: "Judgement | None") -> ExitCode:
+    return ExitCode.DONE if judgement is None or judgement.holds else ExitCode.GATE_FAILED
+
+
+def _show_standings(ranked: "Sequence[Contestant]") -> None:
+    """A column a model."""
+    from rich.table import Table
+
+    from trainer.inference.report.standings import table
+
     shown = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("", *(model.name for model in ranked)):
         shown.add_column(escape(title), justify="right" if title else "left")
     for row in table(ranked):
         shown.add_row(row["title"], *(cell["value"] for cell in row["cells"]))
     out.print(shown)
-    out.print(escape(sentence), style="bold")
-    say(f"page  {page}")
 
 
 def show_measures(result: Mapping[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""What a comparison has found, as documents tell it; one that an earlier version wrote knows less."""
+"""The documents of comparisons; a report that an earlier version wrote knows less."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from trainer.cli.documents.document import Part
+from trainer.cli.documents.document import Document, Part
 
 
 class Counts(Part):
@@ -59,3 +59,101 @@ class Verdict(Part):
             return cls.model_validate(values)
         except (ValueError, LookupError, TypeError):
             return None
+
+
+class Against(Part):
+    """What a run is beside something else."""
+
+    name: str
+    """`its base`, or the other run."""
+    kind: Literal["better", "worse", "unclear"]
+    """better or worse where the difference is beyond chance, else unclear."""
+    holds: bool
+    """Whether the gate holds there."""
+
+
+class Gate(Part):
+    """What --gate asked, and the answer. Where it does not hold, the exit code is 3."""
+
+    gate: Literal["better", "not-worse"]
+    """What the run must be: better, or anything but worse."""
+    holds: bool
+    """Whether it holds everywhere."""
+    against: list[Against]
+    """Beside the base, and with `trainer compare` beside each other run."""
+
+
+class Measure(Part):
+    """A figure of both models over the same rows."""
+
+    key: str
+    """Its name, such as right, score or loss."""
+    title: str
+    """Its name for people."""
+    meaning: str
+    """What it counts."""
+    better: Literal["higher", "lower"] | None
+    """Which way is better; null where neither is."""
+    num_rows: int
+    """Rows that have it."""
+    base: float | None
+    """Before fine-tuning."""
+    tuned: float | None
+    """After it."""
+    low: float | None
+    """The lower end of the 95% interval of the difference; null where one row alone has the measure."""
+    high: float | None
+    """Its upper end."""
+
+
+class Evaluate(Document):
+    """The tuned model beside its base on held-out rows; each row with its answers is in the report's JSON file."""
+
+    document: Literal["evaluate"] = "evaluate"
+    """The command."""
+    run: str
+    """The run's name."""
+    verdict: Verdict
+    """Whether it got better."""
+    measures: list[Measure]
+    """The figures."""
+    files: list[str]
+    """Where the rows come from."""
+    num_rows: int
+    """Rows compared."""
+    num_held_out: int
+    """Rows that there are."""
+    notes: list[str]
+    """What one must know to read the figures."""
+    page: str
+    """The report; beside it lies the same as .json, with every row."""
+    is_the_runs_report: bool
+    """Whether it is now the report that `trainer show` and `trainer compare` read."""
+    gate: Gate | None
+    """What --gate says; null without it."""
+
+
+class Contestant(Part):
+    """A model of a comparison."""
+
+    name: str
+    """The run's name, or the base's."""
+    is_base: bool
+    """Whether it is a base."""
+    measures: dict[str, float | None]
+    """Its figures over all rows, by the keys of `trainer evaluate`."""
+
+
+class Compare(Document):
+    """Several runs and their bases on the same held-out rows."""
+
+    document: Literal["compare"] = "compare"
+    """The command."""
+    sentence: str
+    """Which is the best, and whether that is beyond chance."""
+    models: list[Contestant]
+    """The bases, then the runs, the best first."""
+    page: str | None
+    """The page; null for one run, whose page is its report."""
+    gate: Gate | None
+    """What --gate says of the first run; null without it."""

@@ -9,6 +9,7 @@ from trainer.inference.evaluation.distinct import groups
 from trainer.inference.evaluation.intervals import Difference, differences, share_interval
 from trainer.inference.evaluation.measures import MEASURES
 from trainer.inference.evaluation.stored import readable
+from trainer.inference.evaluation.verdict import Kind
 from trainer.inference.report.write import has_calls, tone
 from trainer.runs import Run
 
@@ -31,14 +32,17 @@ class Contestant:
         return sum(total for total, _ in pairs) / sum(count for _, count in pairs) if pairs else None
 
 
-def results_of(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def results_of(runs: Sequence[Run], least: int = 2) -> list[dict[str, Any]]:
     """What each run's comparison with its base found.
 
-    Raises: ConfigError, where there are not two runs, one has no comparison, or their rows differ.
+    Raises: ConfigError, where there are not `least` runs, one has no comparison, or their rows differ.
     """
     names = [run.name for run in runs]
-    if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise ConfigError(f"trainer compare: got {', '.join(map(repr, names))}, expected two or more different runs")
+    if len(set(names)) < least or len(set(names)) < len(names):
+        raise ConfigError(
+            f"trainer compare: got {', '.join(map(repr, names))}, "
+            "expected two or more different runs, or one with --gate"
+        )
     found = [readable(run.comparison()) for run in runs]
     missing = [
         f"run {run.name!r}: has no comparison with its base, expected one; run: trainer evaluate {run.path}"
@@ -98,6 +102,14 @@ def verdict(ranked: Sequence[Contestant], seed: int) -> str:
     before = _measured(Contestant("", "base", best.result), best, seed)
     surely_better = any(difference.is_clear and difference.change > 0 for difference in before)
     return told if surely_better else f"{told}; not even {best.name} is clearly better than its base"
+
+
+def standing(first: Contestant, second: Contestant, seed: int) -> Kind:
+    """What the second model is beside the first one; right answers decide, else those that came closer."""
+    for difference in _measured(first, second, seed):
+        if difference.is_clear:
+            return "better" if difference.change > 0 else "worse"
+    return "unclear"
 
 
 def _counts(best: Contestant, second: Contestant) -> str:

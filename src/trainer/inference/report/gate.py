@@ -1,0 +1,62 @@
+"""A gate for scripts and CI: whether a run is better than others, or at least not worse, by more than chance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from trainer.inference.evaluation.verdict import Kind
+from trainer.inference.report.standings import contestants, results_of, standing
+from trainer.runs import Run
+
+
+class Gate(StrEnum):
+    """What a run must be. `not-worse` is kept where nothing is clear, `better` is not."""
+
+    better = "better"
+    not_worse = "not-worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What the run is beside its base, or beside another run."""
+
+    name: str
+    kind: Kind
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a gate says of a run."""
+
+    gate: Gate
+    against: tuple[Against, ...]
+
+    @property
+    def holds(self) -> bool:
+        return all(one.holds for one in self.against)
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{one.kind} beside {one.name}" for one in self.against)
+        return f"gate {self.gate} {'holds' if self.holds else 'does not hold'}: {told}"
+
+
+def judge(gate: Gate, kind: Kind, others: Sequence[tuple[str, Kind]] = ()) -> Judgement:
+    """`kind` is what the run is beside its base, `others` what it is beside other runs."""
+    return Judgement(
+        gate, tuple(Against(name, found, _holds(gate, found)) for name, found in (("its base", kind), *others))
+    )
+
+
+def judge_runs(gate: Gate, runs: Sequence[Run]) -> Judgement:
+    """The first run, beside its base and each of the others, by what their reports hold. Raises: ConfigError."""
+    results = results_of(runs, least=1)
+    tuned = {model.name: model for model in contestants(runs, results) if model.key == "tuned"}
+    first, *others = (result["run"] for result in results)
+    seed = results[0]["settings"]["seed"]
+    beside = [(name, standing(tuned[name], tuned[first], seed)) for name in others]
+    return judge(gate, results[0]["verdict"]["kind"], beside)
+
+
+def _holds(gate: Gate, kind: Kind) -> bool:
+    return kind == "better" if gate is Gate.better else kind != "worse"
