@@ -20,6 +20,7 @@ from tests.documents import document_of
 from trainer.backends import local
 from trainer.config import RunConfig
 from trainer.data.rendering import IGNORE_INDEX
+from trainer.data.sources import sha256_of
 from trainer.errors import ConfigError, DataError, ExitCode, TrainingError
 from trainer.inference.client import Sampling
 from trainer.inference.evaluation import evaluate as evaluation
@@ -381,6 +382,69 @@ def test_a_chat_with_tools_takes_the_calls_out_of_the_text(model: TunedModel, mo
     assert pieces[-1] == Call("next", {"after": 18})
     assert "".join(map(str, pieces[:-1])) == "Wait. "
     assert json.dumps(TOOL) in prompts[0]
+
+
+# A run that trained another one's adapter further
+
+
+@pytest.fixture(scope="module")
+def continued(config: RunConfig, run: Run) -> Run:
+    changes = {"model": {"base": str(run.path)}, "training": {"n_epochs": 1}, "run": {"name": "second"}}
+    return launch(config.model_copy(
+        update={name: getattr(config, name).model_copy(update=values) for name, values in changes.items()}
+    ))[0]  # fmt: skip
+
+
+def test_a_continued_run_is_compared_with_the_one_that_it_came_from(continued: Run, run: Run) -> None:
+    first, found = run.comparison(), continued.comparison()
+    assert found["models"] == {"base": "base", "start": "counting", "tuned": "tuned"}
+    assert (found["verdict"]["against"], set(found["verdict"]["right"])) == ("start", {"base", "start", "tuned"})
+    for before, after in zip(first["rows"], found["rows"], strict=True):
+        assert [answer["start"] for answer in after["answers"]] == [answer["tuned"] for answer in before["answers"]]
+        assert [answer["base"] for answer in after["answers"]] == [answer["base"] for answer in before["answers"]]
+        assert after["sums"]["start"]["loss"] == pytest.approx(before["sums"]["tuned"]["loss"])
+    loss, from_base = (
+        next(measure for measure in found[key] if measure["key"] == "loss")
+        for key in ("measures", "measures_from_base")
+    )
+    assert loss["base"] == pytest.approx(next(m["tuned"] for m in first["measures"] if m["key"] == "loss"))
+    assert (from_base["base"], from_base["tuned"]) == (
+        pytest.approx(next(m["base"] for m in first["measures"] if m["key"] == "loss")),
+        loss["tuned"],
+    )
+    (row,) = [row for row in continued.results() if row["step"] == continued.status()["adapter_step"]]
+    assert loss["tuned"] == pytest.approx(row["full_valid_loss"], rel=1e-5)  # its own adapter is back on
+    page = (continued.report / "report.html").read_text()
+    for head in ("Base", "counting", "Tuned"):
+        assert f'<th class="number">{head}</th>' in page
+
+
+def test_what_the_earlier_run_was_trained_on_was_seen_too(continued: Run, run: Run, folder: Path) -> None:
+    """Its training rows are the later one's held-out rows."""
+    other = Path(write(folder / "other.jsonl", [chat_row("Why?", f"Because {number}.") for number in range(10)]))
+    before = continued.manifest()
+    entry = next(entry for entry in before["data"] if entry["role"] == "train")
+    entry |= {"path": str(other), "sha256": sha256_of(str(other))}
+    continued.write_manifest(before)
+    try:
+        found = local.evaluate(continued, quiet(), folder / "train.jsonl", max_rows=2)
+    finally:
+        entry |= {"path": str(folder / "train.jsonl"), "sha256": sha256_of(str(folder / "train.jsonl"))}
+        continued.write_manifest(before)
+    assert found["notes"] == ["18 of these rows were also trained on: the result looks better than it is"]
+    assert found["verdict"]["distinct"]["seen"] == 2
+
+
+def test_a_continued_run_whose_start_is_gone_is_compared_with_the_base_and_it_is_said(continued: Run, run: Run) -> None:
+    weights = run.adapter / "adapter_model.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    try:
+        found = local.evaluate(continued, quiet())
+    finally:
+        weights.write_bytes(before)
+    assert (found["verdict"]["against"], set(found["models"])) == ("base", {"base", "tuned"})
+    assert [note for note in found["notes"] if note.startswith("compared with the base alone, and not with the run")]
 
 
 # What can go wrong

@@ -150,15 +150,15 @@ def _show_standings(ranked: "Sequence[Contestant]") -> None:
 
 
 def show_measures(result: Mapping[str, Any]) -> None:
-    """The measures of base and tuned model as a table."""
+    """The measures of each model as a table."""
     from rich.table import Table
 
     from trainer.inference.report.write import measure_rows
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", "base", "tuned", "difference", "95% interval"):
+    for column in ("", *map(escape, result["models"].values()), "difference", "95% interval"):
         table.add_column(column, justify="left" if not column else "right")
     for row in measure_rows(result):
         change = f"[{TONES[row['tone']]}]{row['change']}[/]"
-        table.add_row(row["title"], row["base"], row["tuned"], change, row["interval"])
+        table.add_row(row["title"], *row["values"], change, row["interval"])
     out.print(table)

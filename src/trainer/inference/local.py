@@ -1,28 +1,31 @@
 """The model of a run on this machine: its base with its adapter, or the base alone."""
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.chat_template import Rendered
 from trainer.data.rendering import Renderer, RenderingError
-from trainer.errors import TrainingError
+from trainer.errors import ConfigError, TrainingError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.replies import ReplyReader
 from trainer.inference.streaming import split_stream
 from trainer.inference.tool_calls import Call
 from trainer.inference.trained import trained_adapter, trained_base, trained_tokenizer
-from trainer.model.adapter import load_adapter
+from trainer.model.adapter import ADAPTER, adapter_tensors, load_adapter, tensors_problem
 from trainer.model.device import pick_device, pick_dtype
 from trainer.model.loading import load_model
 from trainer.model.sharding import shard_base
 from trainer.model.threads import choose_threads
+from trainer.model.weight_files import read_header
 from trainer.runs import Run
 from trainer.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
 
 
 class TunedModel:
@@ -53,6 +56,25 @@ class TunedModel:
         self.tuned = LocalClient(self, run.name, adapter=True)
         self.base = LocalClient(self, base.name, adapter=False)
 
+    @contextmanager
+    def wearing(self, folder: Path) -> Iterator[None]:
+        """With the adapter of `folder`, of the same shape, in place of the run's own.
+
+        Raises: ConfigError, when it has another shape.
+        """
+        from safetensors.torch import load_file
+
+        file = folder / ADAPTER
+        if problem := tensors_problem(self.model, read_header(file)):
+            raise ConfigError(f"adapter {str(folder)!r}: {problem}; compare with another one")
+        own = adapter_tensors(self.model)
+        before = {name: tensor.detach().clone() for name, tensor in own.items()}
+        try:
+            _fill(own, load_file(file))
+            yield
+        finally:
+            _fill(own, before)
+
     @property
     def in_parts(self) -> bool:
         """Whether other processes hold a part of it."""
@@ -63,6 +85,15 @@ class TunedModel:
         own = self.model.get_base_model().generation_config.eos_token_id
         named = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
         return self.renderer.end_markers | {token for token in named if token is not None}
+
+
+def _fill(tensors: "Mapping[str, Tensor]", values: "Mapping[str, Tensor]") -> None:
+    """Overwrite the tensors where they are."""
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(values[name])
 
 
 class LocalClient:

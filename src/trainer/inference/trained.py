@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.data.sources import sha256_of
 from trainer.errors import ConfigError
 from trainer.model.base import Base, find_base
+from trainer.model.lineage import find_parent
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.advice import further
@@ -29,6 +31,22 @@ def trained_adapter(run: Run) -> Path:
             f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; {further(run)}"
         )
     return run.adapter
+
+
+def starting_adapter(run: Run) -> Path | None:
+    """The folder of the adapter that training began with; None where it began anew.
+
+    Raises: ConfigError, when the run that it came from is gone, or has another one now.
+    """
+    if not run.manifest().get("parent"):
+        return None
+    parent = find_parent(run.config())
+    recorded = run.manifest().get("fingerprint", {}).get("the adapter it started from")
+    if parent is None:
+        raise ConfigError(f"model.base: {run.config().model.base!r} is gone, expected the run that training began with")
+    if recorded not in (None, sha256_of(str(parent.adapter_file))):
+        raise ConfigError(f"{parent.adapter_file}: is another one now, expected the adapter that training began with")
+    return parent.adapter
 
 
 def trained_base(run: Run) -> Base:

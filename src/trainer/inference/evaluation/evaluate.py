@@ -2,17 +2,21 @@
 
     find the rows, load the model, let both answer, measure the loss, compare row by row.
 
-Both get the same prompts, with the row's own system prompt, and answer greedily.
+All get the same prompts, with the row's own system prompt, and answer greedily. A run that trained another one's
+adapter further is held against that one first.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
 from trainer.config.schema import EvaluationConfig, RunConfig
+from trainer.errors import ConfigError
 from trainer.inference.evaluation.held_out import HeldOut, find_held_out, render_held_out, seed_of
 from trainer.inference.evaluation.losses import row_losses
 from trainer.inference.evaluation.questions import Question, ask, measure_answer
@@ -20,24 +24,35 @@ from trainer.inference.evaluation.result import Answer, make_result
 from trainer.inference.generate import generate
 from trainer.inference.local import TunedModel
 from trainer.inference.replies import ReplyReader
-from trainer.inference.trained import trained_adapter
+from trainer.inference.trained import starting_adapter, trained_adapter
 from trainer.model.device import give_memory_back
 from trainer.runs import Run
 from trainer.training.ranks import Ranks
 
-MODELS = {"base": False, "tuned": True}  # whether the adapter is on
+Name = Literal["base", "start", "tuned"]
 
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """What both models are asked."""
+    """What each model is asked."""
 
     model: TunedModel
     held_out: HeldOut
     reader: ReplyReader
     questions: list[Question]
     token_budget: int
+    start: Path | None  # the adapter that training began with
     console: Console
+
+    @property
+    def models(self) -> list[Name]:
+        return ["base", *(["start"] if self.start else []), "tuned"]  # type: ignore[list-item]  # mypy widens them
+
+    @contextmanager
+    def speaking(self, name: Name) -> Iterator[bool]:
+        """Within it the model is the one named, with its adapter on or off as is told."""
+        with nullcontext() if name != "start" or self.start is None else self.model.wearing(self.start):
+            yield name != "base"
 
 
 def evaluate(
@@ -56,8 +71,12 @@ def evaluate(
     """
     started = time.monotonic()
     exam = _prepare(run, console, file, {"max_rows": max_rows, "max_new_tokens": max_new_tokens}, ranks)
-    answers = {name: _answers(exam, name) for name in MODELS}
-    losses = {name: row_losses(exam.model, exam.held_out.rows, adapter=adapter) for name, adapter in MODELS.items()}
+    answers: dict[str, list[Answer]] = {}
+    losses: dict[str, list[dict[str, tuple[float, float]]]] = {}
+    for name in exam.models:
+        with exam.speaking(name) as adapter:
+            answers[name] = _answers(exam, name, adapter)
+            losses[name] = row_losses(exam.model, exam.held_out.rows, adapter=adapter)
     seconds = time.monotonic() - started
     return make_result(run, exam.held_out, exam.questions, answers, losses, seed_of(run.config()), seconds)
 
@@ -72,23 +91,34 @@ def _prepare(run: Run, console: Console, file: Path | None, given: dict[str, int
     limits = config.evaluation if file is None else EvaluationConfig()
     limits = limits.model_copy(update={name: value for name, value in given.items() if value is not None})
     held_out = render_held_out(found, config, limits, model.renderer, model.max_length)
-    _tell(held_out, config, console)
+    start, note = _start_of(run)
+    held_out = replace(held_out, notes=(*held_out.notes, *note))
+    _tell(held_out, config, console, start)
     reader = ReplyReader(model.renderer)
     assert isinstance(config.memory.token_budget, int)  # a run's config is resolved
     questions = ask(held_out.rows, model.renderer, reader)
-    return Exam(model, held_out, reader, questions, config.memory.token_budget, console)
+    return Exam(model, held_out, reader, questions, config.memory.token_budget, start, console)
 
 
-def _tell(held_out: HeldOut, config: RunConfig, console: Console) -> None:
+def _start_of(run: Run) -> tuple[Path | None, list[str]]:
+    """The adapter that training began with, and a note where there was one that cannot be had any more."""
+    try:
+        return starting_adapter(run), []
+    except ConfigError as error:
+        return None, [f"compared with the base alone, and not with the run that it came from: {error}"]
+
+
+def _tell(held_out: HeldOut, config: RunConfig, console: Console, start: Path | None) -> None:
     for note in held_out.notes:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
     count, total = len(held_out.rows), held_out.total
     rows = f"{count:,}" if count == total else f"{count:,} of {total:,}"
     drawn = "" if count == total else f", drawn at random with seed {seed_of(config)}"
-    console.print(f"comparing base and tuned model on {rows} held-out rows{drawn}", highlight=False, soft_wrap=True)
+    models = "base and tuned model" if start is None else f"base, {config.model.base} and tuned model"
+    console.print(f"comparing {models} on {rows} held-out rows{drawn}", highlight=False, soft_wrap=True)
 
 
-def _answers(exam: Exam, name: str) -> list[Answer]:
+def _answers(exam: Exam, name: Name, adapter: bool) -> list[Answer]:
     """One model's answers to all questions."""
     total, limit = len(exam.questions), exam.held_out.limits.max_new_tokens
     assert isinstance(limit, int)
@@ -105,7 +135,7 @@ def _answers(exam: Exam, name: str) -> list[Answer]:
         replies = generate(
             exam.model,
             prompts,
-            adapter=MODELS[name],
+            adapter=adapter,
             max_new_tokens=limit,
             token_budget=exam.token_budget,
             advance=advance,

@@ -64,7 +64,8 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
     # A run's own rows were compared with its training rows before it began.
     known = file is None and not changed and not config.data.allow_leak
     trained, gone = trained_files(run)
-    present = [] if known else [path for path in trained if path not in gone]
+    compared = [path for path in trained if known and _digest_of(run, path) is not None]
+    present = [path for path in trained if path not in (*gone, *compared)]
     # A trained row is no reason to refuse here, but the reader of the result must know.
     report = check_files([Path(path) for path in present], [Path(path) for path in files], allow_leak=True)
     held_out = {Path(path).resolve() for path in files}
@@ -79,10 +80,17 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
 
 
 def trained_files(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files that a run was trained on, and those of them that are gone or have changed."""
-    entries = [entry for entry in run.manifest().get("data", ()) if entry["role"] == "train"]
-    gone = [path for entry in entries if not _is_file(path := entry["path"], entry["sha256"])]
-    return tuple(entry["path"] for entry in entries), tuple(gone)
+    """The files that a run was trained on, or one that it came from, and what of them is gone or has changed."""
+    entries, gone = [entry for entry in run.manifest().get("data", ()) if entry["role"] == "train"], []
+    while run.manifest().get("parent"):
+        run = Run(Path(run.config().model.base.partition("@")[0]))
+        if not run.manifest():
+            gone.append(str(run.path))
+            break
+        entries += [entry for entry in run.manifest()["data"] if entry["role"] == "train"]
+    digests = {entry["path"]: entry["sha256"] for entry in entries}
+    gone += [path for path, digest in digests.items() if not _is_file(path, digest)]
+    return tuple(digests), tuple(gone)
 
 
 def _is_file(path: str, digest: str) -> bool:

@@ -1,6 +1,6 @@
 """The result of a comparison as it stands in report.json: the verdict, the measures, and every row with its answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -43,21 +43,27 @@ def make_result(
     seed: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """`answers` by model and question, `losses` by model and row."""
+    """`answers` by model and question, `losses` by model and row.
+
+    The models are "base", "tuned" and, where the run trained an earlier one's adapter further, "start".
+    """
+    against = "start" if "start" in answers else "base"
     noise = _noise(questions)
-    rows = [
-        _row(row, [(i, question) for i, question in enumerate(questions) if question.row == number], answers, noise)
-        for number, row in enumerate(held_out.rows)
-    ]
+    asked: list[list[tuple[int, Question]]] = [[] for _ in held_out.rows]
+    for number, question in enumerate(questions):
+        asked[question.row].append((number, question))
+    rows = [_row(row, of_row, answers, noise, against) for row, of_row in zip(held_out.rows, asked, strict=True)]
     for name, of_rows in losses.items():
         for row, of_row in zip(rows, of_rows, strict=True):
             row["sums"][name] |= of_row
     sums = {name: [row["sums"][name] for row in rows] for name in answers}
     independent, distinct = groups(rows), count_distinct(rows, held_out.trained)
-    found = differences(sums["base"], sums["tuned"], independent, seed)
+    found = differences(sums[against], sums["tuned"], independent, seed)
     longest = held_out.limits.max_new_tokens
     assert isinstance(longest, int)  # resolved
-    verdict = make_verdict([row["outcome"] for row in rows], sums, found, independent, distinct, longest)
+    names = names_of(run, answers)
+    outcomes = [row["outcome"] for row in rows]
+    verdict = make_verdict(outcomes, sums, against, names, found, independent, distinct, longest)
     curve, n_epochs = recorded_curve(run)
     if note := curve.still_falling(n_epochs):
         verdict = replace(verdict, remarks=(*verdict.remarks, note))
@@ -66,7 +72,12 @@ def make_result(
         "created_at": now(),
         "run": run.name,
         "verdict": asdict(verdict),
+        "models": names,
         "measures": [asdict(difference) for difference in found],
+        "measures_from_base": [
+            asdict(difference)
+            for difference in ([] if against == "base" else differences(sums["base"], sums["tuned"], independent, seed))
+        ],
         "files": list(held_out.files),
         "num_rows": len(rows),
         "num_held_out": held_out.total,
@@ -76,6 +87,15 @@ def make_result(
         "seconds": round(seconds, 1),
         "rows": rows,
     }
+
+
+def names_of(run: Run, models: Iterable[str]) -> dict[str, str]:
+    """What each model is called. A service's run may begin at another run's model: that is its base."""
+    parent = run.manifest().get("parent")
+    called = {"base": "base", "tuned": "tuned"}
+    if parent:
+        called |= {"start" if "start" in models or run.backend != "openai" else "base": str(parent["run"])}
+    return {name: called[name] for name in models}
 
 
 def _noise(questions: Sequence[Question]) -> list[float]:
@@ -90,6 +110,7 @@ def _row(
     questions: Sequence[tuple[int, Question]],
     answers: Mapping[str, Sequence[Answer]],
     noise: Sequence[float],
+    against: str,
 ) -> dict[str, Any]:
     messages = [as_object(message) for message in row.conversation.messages]
     sums = {name: _sums([of_model[number].measures for number, _ in questions]) for name, of_model in answers.items()}
@@ -97,8 +118,8 @@ def _row(
     return {
         "place": row.conversation.place,
         "outcome": outcome(
-            (sums["base"]["right"][0], sums["tuned"]["right"][0]),
-            (score["base"], score["tuned"]),
+            (sums[against]["right"][0], sums["tuned"]["right"][0]),
+            (score[against], score["tuned"]),
             sum(noise[number] for number, _ in questions) / len(questions),
         ),
         "score": score,

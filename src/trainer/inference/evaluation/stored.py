@@ -11,11 +11,12 @@ FORMER = 1  # knew no right answers
 
 def readable(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """The result with what has been added since it was written, None where it is none or of a later version."""
+    complete = {"models": {"base": "base", "tuned": "tuned"}, "measures_from_base": [], **result}
     match result.get("format"):
         case format if format == FORMAT:
-            return dict(result)
+            return complete
         case format if format == FORMER:
-            return dict(result) | {"rows": [_with_right(row) for row in result["rows"]]}
+            return complete | {"rows": [_with_right(row) for row in result["rows"]]}
     return None
 
 

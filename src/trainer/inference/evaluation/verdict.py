@@ -19,6 +19,7 @@ class Verdict:
 
     kind: Kind
     sentence: str
+    against: str  # the model that the tuned one is held against: "base", or "start" where an earlier run was continued
     remarks: tuple[str, ...]  # what a reader must know to believe the sentence as far as it goes
     answers: int
     right: Mapping[str, int]  # right or nearly right answers by model
@@ -33,31 +34,40 @@ class Verdict:
 def make_verdict(
     outcomes: Sequence[Outcome],
     sums: Mapping[str, Sequence[Sums]],
+    against: str,
+    names: Mapping[str, str],
     found: Sequence[Difference],
     groups: Sequence[int],
     distinct: Distinct,
     max_new_tokens: int,
 ) -> Verdict:
-    """`sums` by model and row, `found` are the differences over all rows, `groups` the rows that count as one."""
+    """`sums` by model and row, `names` what each model is called, `groups` the rows that count as one.
+
+    `outcomes`, and `found` over all rows, are the changes from the model that is `against` the tuned one.
+    """
     counted = {name: [row["right"] for row in of_model] for name, of_model in sums.items()}
     right, answers = _total(sums, "right"), round(sum(total for _, total in counted["tuned"]))
     unended = {name: answers - ended for name, ended in _total(sums, "ended").items()}
     interval = share_interval(counted["tuned"], groups)
-    changes = [after - before for (before, _), (after, _) in zip(counted["base"], counted["tuned"], strict=True)]
+    changes = [after - before for (before, _), (after, _) in zip(counted[against], counted["tuned"], strict=True)]
     kind = _kind(changes, [STEPS[outcome] for outcome in outcomes], groups)
     better, same, worse = (outcomes.count(outcome) for outcome in ("better", "same", "worse"))
     loss = next((difference for difference in found if difference.key == "loss"), None)  # services tell none
     low, high = interval
     share = f"{right['tuned']:,} of {_counted(answers, 'answer')} right or nearly right"
+    others = ", ".join(f"{names[name]} {right[name]:,}" for name in dict.fromkeys((against, "base")))
     parts = [
-        f"{_opening(kind, distinct)}: {share} (95% CI {100 * low:.0f}-{100 * high:.0f}%), base {right['base']:,}",
+        f"{_opening(kind, distinct, names[against])}: {share} (95% CI {100 * low:.0f}-{100 * high:.0f}%), {others}",
         f"beyond noise better on {better:,} of {_counted(len(outcomes), 'row')}, worse on {worse:,}",
         *([] if loss is None else [f"loss {loss.base:.2f} to {loss.tuned:.2f}"]),
     ]
     if unended["tuned"] >= UNENDED_TOLD * answers:
         parts.append(f"{unended['tuned']:,} of {_counted(answers, 'answer')} did not end")
-    remarks = (*_remarks(distinct, len(outcomes)), *_endings(unended, answers, max_new_tokens))
-    return Verdict(kind, "; ".join(parts), remarks, answers, right, interval, unended, better, same, worse, distinct)
+    before = f"{names[against]} {unended[against]:,}"
+    remarks = (*_remarks(distinct, len(outcomes)), *_endings(unended["tuned"], before, answers, max_new_tokens))
+    return Verdict(
+        kind, "; ".join(parts), against, remarks, answers, right, interval, unended, better, same, worse, distinct
+    )
 
 
 def _total(sums: Mapping[str, Sequence[Sums]], key: str) -> dict[str, int]:
@@ -73,10 +83,13 @@ def _kind(changes: Sequence[float], steps: Sequence[float], groups: Sequence[int
     return "unclear"
 
 
-def _opening(kind: Kind, distinct: Distinct) -> str:
+def _opening(kind: Kind, distinct: Distinct, before: str) -> str:
+    """A base needs no mention: that a model is held against it is what everybody expects."""
     if kind != "unclear":
-        return kind
-    return "too few different rows to tell" if distinct.independent < GROUPS_NEEDED else "no clear difference"
+        return kind if before == "base" else f"{kind} than {before}"
+    if distinct.independent < GROUPS_NEEDED:
+        return "too few different rows to tell"
+    return "no clear difference" if before == "base" else f"no clear difference from {before}"
 
 
 def _remarks(distinct: Distinct, num_rows: int) -> list[str]:
@@ -97,11 +110,11 @@ def _remarks(distinct: Distinct, num_rows: int) -> list[str]:
     return found
 
 
-def _endings(unended: Mapping[str, int], answers: int, max_new_tokens: int) -> list[str]:
-    if not unended["tuned"]:
+def _endings(number: int, before: str, answers: int, max_new_tokens: int) -> list[str]:
+    if not number:
         return []
-    count = f"{unended['tuned']:,} of {_counted(answers, 'answer')}"
-    told = f"{count} did not end within {max_new_tokens:,} tokens (base {unended['base']:,})"
+    count = f"{number:,} of {_counted(answers, 'answer')}"
+    told = f"{count} did not end within {max_new_tokens:,} tokens ({before})"
     return [f"{told}; train longer if they ramble, raise evaluation.max_new_tokens if they are good so far"]
 
 

@@ -157,7 +157,8 @@ def table(ranked: Sequence[Contestant]) -> list[dict[str, Any]]:
 def _change(contestant: Contestant, key: str) -> Difference | None:
     if contestant.key == "base":
         return None
-    found = (Difference(**values) for values in contestant.result["measures"] if values["key"] == key)
+    measures = contestant.result["measures_from_base"] or contestant.result["measures"]
+    found = (Difference(**values) for values in measures if values["key"] == key)
     return next(found, None)  # a report of an earlier version lacks some
 
 

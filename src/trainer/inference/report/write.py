@@ -67,19 +67,20 @@ def _name(result: Mapping[str, Any]) -> str:
 
 def _plots(run: Run, result: Mapping[str, Any]) -> dict[str, str]:
     """The plots by the names of their files."""
-    results, chosen = run.results(), run.status().get("adapter_step")
+    results, chosen, against = run.results(), run.status().get("adapter_step"), result["verdict"]["against"]
     plots = {
         "loss": curve_plot(results, "loss", "loss by step", chosen),
         "token_accuracy": curve_plot(results, "mean_token_accuracy", "token accuracy by step", chosen),
-        "changes": change_plot([row["score"]["tuned"] - row["score"]["base"] for row in result["rows"]]),
+        "changes": change_plot([row["score"]["tuned"] - row["score"][against] for row in result["rows"]]),
     }
     return {name: svg for name, svg in plots.items() if svg is not None}
 
 
 def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -> str:
     """The page for people."""
+    against, columns = result["verdict"]["against"], columns_of(result)
     weakest = sorted(
-        result["rows"], key=lambda row: (row["score"]["tuned"], row["score"]["tuned"] - row["score"]["base"])
+        result["rows"], key=lambda row: (row["score"]["tuned"], row["score"]["tuned"] - row["score"][against])
     )
     titles = {"loss": "Loss", "token_accuracy": "Token accuracy"}
     return render_page(
@@ -89,6 +90,8 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         base=run.manifest()["base"]["name"],
         created_at=result["created_at"][:16].replace("T", " ") + " UTC",
         verdict=result["verdict"],
+        columns=list(columns.values()),
+        before=columns[against],
         sentence=capitalized(result["verdict"]["sentence"]),
         criterion=criterion(result),
         remarks=[capitalized(remark) for remark in result["verdict"]["remarks"]],
@@ -98,7 +101,7 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         learning=learning(run),
         curves=[(title, trusted(plots[name])) for name, title in titles.items() if name in plots],
         changes=trusted(plots["changes"]),
-        rows=[row_view(row, ["base", "tuned"]) for row in weakest[:NUM_SHOWN]],
+        rows=[row_view(row, list(columns)) for row in weakest[:NUM_SHOWN]],
         num_rows=len(weakest),
         num_open=min(NUM_OPEN, len(weakest)),
         num_hidden=max(0, len(weakest) - NUM_SHOWN),
@@ -124,8 +127,14 @@ def criterion(result: Mapping[str, Any]) -> str:
     )
 
 
-def measure_rows(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def columns_of(result: Mapping[str, Any]) -> dict[str, str]:
+    """The models, in the order in which they are shown, and what each is called; the last two are compared."""
+    return {key: capitalized(name) if name == key else name for key, name in result["models"].items()}
+
+
+def measure_rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The table of measures; the score is left out where it says the same as chrF."""
+    from_base = {values["key"]: values["base"] for values in result["measures_from_base"]}
     for values in result["measures"]:
         difference = Difference(**values)
         measure = MEASURES[difference.key]
@@ -139,15 +148,18 @@ def measure_rows(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         yield {
             "title": measure.title,
             "meaning": measure.meaning,
-            "base": measure.text(difference.base),
-            "tuned": measure.text(difference.tuned),
+            "values": [
+                *([measure.text(from_base[difference.key])] if from_base else []),
+                measure.text(difference.base),
+                measure.text(difference.tuned),
+            ],
             "change": measure.text(difference.change, sign=True),
             "interval": interval,
             "tone": tone(difference),
         }
 
 
-def _tiles(result: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _tiles(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     rows = {row["title"]: row for row in measure_rows(result)}
     yield from (rows[MEASURES[key].title] for key in TILES if MEASURES[key].title in rows)
 

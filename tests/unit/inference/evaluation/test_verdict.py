@@ -22,7 +22,9 @@ def verdict(
         for name, count in (("base", base), ("tuned", tuned))
     }
     groups = changes.get("groups", range(total))
-    return make_verdict(outcomes, sums, [LOSS], groups, distinct or Distinct(total, total, 0, len(set(groups))), 64)
+    names = {"base": "base", "tuned": "tuned"}
+    known = distinct or Distinct(total, total, 0, len(set(groups)))
+    return make_verdict(outcomes, sums, "base", names, [LOSS], groups, known, 64)
 
 
 def became(better: int, same: int, worse: int) -> list[Outcome]:
@@ -91,3 +93,21 @@ def test_answers_that_do_not_end_are_told_and_many_of_them_in_the_sentence() -> 
     )
     assert few.sentence.endswith("loss 2.31 to 1.07")
     assert many.sentence.endswith("loss 2.31 to 1.07; 5 of 20 answers did not end")
+
+
+def test_a_continued_run_is_held_against_the_one_that_it_came_from() -> None:
+    """11 of 20 were right before it, 10 after: what the base did beside it changes nothing."""
+    right = {"base": range(0), "start": range(11), "tuned": range(1, 11)}
+    sums = {name: [{"right": (float(n in hits), 1.0), "ended": (1.0, 1.0)} for n in range(20)]
+            for name, hits in right.items()}  # fmt: skip
+    names = {"base": "base", "start": "first", "tuned": "tuned"}
+    distinct = Distinct(20, 20, 0, 20)
+    found = make_verdict(became(0, 19, 1), sums, "start", names, [LOSS], range(20), distinct, 64)
+    assert (found.kind, found.against) == ("unclear", "start")
+    assert found.sentence == (
+        "no clear difference from first: 10 of 20 answers right or nearly right (95% CI 30-70%), first 11, base 0; "
+        "beyond noise better on 0 of 20 rows, worse on 1; loss 2.31 to 1.07"
+    )
+    sums["tuned"] = [{"right": (1.0, 1.0), "ended": (1.0, 1.0)}] * 20
+    better = make_verdict(became(9, 11, 0), sums, "start", names, [LOSS], range(20), distinct, 64)
+    assert better.sentence.startswith("better than first: 20 of 20 answers right or nearly right")
