@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.commands import performed
 from tests.documents import answered, document_of
 from trainer.runs import Run
@@ -55,3 +57,35 @@ def test_a_check_of_this_machine(tmp_path: Path) -> None:
     assert "training.n_epoch: unknown field, did you mean n_epochs?" in wrong.err
     for_people = performed((*words, "--preview", "1"), lambda: 0.0)
     assert (for_people.code, for_people.out) == (2, "")
+
+
+def test_answers_and_an_export(tuned: Run, tmp_path: Path) -> None:
+    asked = ("chat", str(tuned.path), "What is number 3?", "What is number 4?", "--max-tokens", "8")
+    both = answered(*asked, "--compare")
+    assert (both["run"], both["system"]) == ("tuned", "You count.")
+    assert [one["question"] for one in both["answers"]] == ["What is number 3?", "What is number 4?"]
+    assert all(isinstance(one[name], str) for one in both["answers"] for name in ("base", "tuned"))
+    alone = answered(*asked)["answers"]
+    assert [one["tuned"] for one in alone] == [one["tuned"] for one in both["answers"]]
+    assert {one["base"] for one in alone} == {None}
+    assert {one["tuned"] for one in answered(*asked, "--base")["answers"]} == {None}
+    made = answered("export", str(tuned.path), "--output", str(tmp_path / "out"))
+    assert (made["folder"], made["drift"]["num_same_choice"]) == (str(tmp_path / "out"), made["drift"]["num_tokens"])
+    assert made["change"]["mean_kl"] > made["drift"]["mean_kl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("--format", "json"),
+            "--format json: is given without a question, expected one; a conversation is for people",
+        ),
+        (("Hi", "--base", "--compare"), "--base: is given with --compare, which answers with the base too, "),
+    ],
+    ids=["no question", "both"],
+)
+def test_a_chat_that_cannot_be_is_refused(tuned: Run, words: tuple[str, ...], told: str) -> None:
+    done = performed(("chat", str(tuned.path), *words), lambda: 0.0)
+    assert (done.code, done.out) == (2, "")
+    assert done.errors[0].startswith(f"error: {told}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.console import Debug, Root, RunName, clean, command, err, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, out, say
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 
@@ -34,6 +34,7 @@ def chat(
         str | None, typer.Option(metavar="NAME", help="Talk through what trainer deploy has made, or 'any'.")
     ] = None,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Talk to a run's model, with the system prompt it was trained with.
@@ -43,6 +44,10 @@ def chat(
     """
     found = find_run(run, root)
     asked = [*(questions or []), *_read_questions(questions_file)]
+    if base and compare:
+        raise ConfigError("--base: is given with --compare, which answers with the base too, expected one; remove one")
+    if output is Format.json and not asked:
+        raise ConfigError("--format json: is given without a question, expected one; a conversation is for people")
 
     from trainer.inference.client import Sampling
     from trainer.inference.dialogue import Dialogue
@@ -59,13 +64,29 @@ def chat(
         with_base=compare,
         save_to=Path(f"{found.name}-saved.jsonl"),
     )
-    if asked and compare:
+    if output is Format.json:
+        _print_document(found, dialogue, asked, is_base=base)
+    elif asked and compare:
         _answer_side_by_side(dialogue, asked)
     elif asked:
         for question in asked:
             out.print(clean(_reply(dialogue.model, dialogue, question)), markup=False)
     else:
         _converse(dialogue)
+
+
+def _print_document(run: Run, dialogue: "Dialogue", questions: list[str], is_base: bool) -> None:
+    from trainer.cli.documents.use import Answer, Chat
+
+    answers = []
+    for question in questions:
+        told = _reply(dialogue.model, dialogue, question)
+        if is_base:
+            answers.append(Answer(question=question, base=told, tuned=None))
+            continue
+        before = _reply(dialogue.base, dialogue, question) if dialogue.base and dialogue.with_base else None
+        answers.append(Answer(question=question, base=before, tuned=told))
+    Chat(run=run.name, system=dialogue.system or None, answers=answers).print()
 
 
 def _models(run: Run, endpoint: str | None) -> "tuple[ChatClient, ChatClient]":

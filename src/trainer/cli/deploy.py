@@ -28,12 +28,19 @@ def register(
     name: Annotated[str | None, typer.Option(help="The model's name; default: the run's.")] = None,
     config: Where = None,
     root: Root = Path("runs"),
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Keep a run's adapter as a model of the workspace, with base, hashes and metrics."""
     found = find_run(run, root)
     backend, settings = backend_for(found, config)
-    out.print(backend.register(found, settings, name, say), markup=False)
+    model = backend.register(found, settings, name, say)
+    if output is Format.json:
+        from trainer.cli.documents.use import Register
+
+        Register(run=found.name, model=model).print()
+    else:
+        out.print(model, markup=False)
 
 
 @command

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.cli.console import Debug, Root, RunName, command, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, command, out, say
 from trainer.errors import ConfigError
 from trainer.runs import find_run
 
@@ -36,6 +36,7 @@ def export(
         ),
     ] = None,
     root: Root = Path("runs"),
+    output_format: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Write a run's adapter, or the merged model, to a new folder that transformers and vLLM load.
@@ -58,7 +59,13 @@ def export(
     from trainer.inference.export import Accepted, export_run
 
     local.be_quiet()
-    _show(export_run(found, output, merge, dtype, Accepted(max_drift, accept_loss), say))
+    result = export_run(found, output, merge, dtype, Accepted(max_drift, accept_loss), say)
+    if output_format is Format.json:
+        from trainer.cli.documents import use
+
+        use.Export.model_validate(result).print()
+    else:
+        _show(result)
 
 
 def _show(result: "Export") -> None:

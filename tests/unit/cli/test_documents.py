@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import typer.main
 from jsonschema import Draft202012Validator, ValidationError
 from pydantic import ValidationError as NoDocument
 
@@ -15,6 +16,7 @@ from tests.documents import SCHEMA, answered, schema_of
 from trainer.cli.documents import reference
 from trainer.cli.documents.data import DataSplit, Severities
 from trainer.cli.documents.document import Part, plain
+from trainer.cli.main import trainer_app
 
 STARTER = str(REPOSITORY / "data" / "starter.jsonl")
 
@@ -115,3 +117,30 @@ def test_a_failure_prints_no_document_and_keeps_its_sentence_and_code(words: tup
 
 def test_every_document_is_in_the_schema() -> None:
     assert len(SCHEMA["anyOf"]) == len(reference.DOCUMENTS)
+
+
+FOR_PEOPLE = {  # what they print is a page, a conversation, a server's log, or nothing but their exit code
+    "cancel", "config reference", "config schema", "data preview", "data rules", "delete", "init", "pause", "schemas",
+    "serve", "teardown",
+}  # fmt: skip
+OF_A_RUN = {"resume", "train"}  # they end with the document of `show`
+
+
+def all_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    inner = getattr(group, "commands", None)
+    if inner is None:
+        yield " ".join(path), group
+    for name in inner or ():
+        yield from all_commands(inner[name], (*path, name))
+
+
+def test_every_command_that_shows_something_has_a_document() -> None:
+    options = {
+        name: {option for parameter in command.params for option in parameter.opts}
+        for name, command in all_commands(typer.main.get_command(trainer_app))
+    }
+    with_format = {name for name, known in options.items() if "--format" in known}
+    assert options.keys() - with_format == FOR_PEOPLE - {"schemas"}
+    documents = {name.removesuffix(" --check") for name in map(reference.name_of, reference.DOCUMENTS)}
+    assert with_format - {"schemas"} == documents | OF_A_RUN
+    assert all("--check" in options[name] for name in ("train", "deploy"))

@@ -6,7 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.json_schema import models_json_schema
 
-from trainer.cli.documents import data, runs, start, verdicts
+from trainer.cli.documents import data, runs, start, use, verdicts
 from trainer.cli.documents.document import Document, Part
 from trainer.errors import ConfigError, similar
 
@@ -22,6 +22,9 @@ DOCUMENTS: tuple[type[Document], ...] = (
     runs.Logs,
     verdicts.Evaluate,
     verdicts.Compare,
+    use.Chat,
+    use.Export,
+    use.Register,
     start.DeployCheck,
     start.Deploy,
     start.Endpoints,

@@ -113,6 +113,8 @@ class TrainCheck(Document):
     """The run in numbers; null where another machine executes it."""
     facts: list[Fact]
     """What is about to happen there; empty for this machine."""
+    job: str | None
+    """The job as it would be submitted, where the service takes one as text."""
     quote: Quote | None
     """What it would cost; null on this machine, where nothing bills."""
     spend_cap: float | None
