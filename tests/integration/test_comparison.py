@@ -26,6 +26,7 @@ from trainer.inference.report.compare import write_comparison
 from trainer.inference.report.write import write_report
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run, create_run
+from trainer.runs.pending import pending_note
 from trainer.training.dataset import Row
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
@@ -192,6 +193,19 @@ def test_the_weakest_answers_come_first(made: Make) -> None:
     scores = [float(found) for found in re.findall(r'class="scores">\d+ → (\d+)<', text)]
     assert scores == sorted(scores)
     assert scores[0] == 0
+
+
+def test_rows_of_another_file_are_no_runs_report_even_where_it_has_none(made: Make) -> None:
+    """Else a run whose comparison was interrupted would seem compared."""
+    run = made("counting", RIGHT)
+    own = run.comparison()
+    for path in run.report.iterdir():
+        path.unlink()
+    page = write_report(run, own | {"files": ["other.jsonl"], "rows_sha256": "5" * 64})
+    assert (page.name, run.comparison()) == ("8-rows-other-55555555-64-tokens.html", {})
+    assert pending_note(run) is not None
+    assert write_report(run, own).name == "report.html"
+    assert run.comparison() == own
 
 
 # Several runs

@@ -74,7 +74,8 @@ def evaluate(
         out.print(remark, markup=False, soft_wrap=True)
     say(f"report  {page}")
     if page.stem != "report":
-        say("the run's own report was kept, since this one has fewer rows, or others; --replace puts it in its place")
+        own = "the run's own report was kept" if found.comparison() else "this is not the run's own report"
+        say(f"{own}, since this one has fewer rows, or others; with --replace it is what trainer compare reads")
     return _told(judgement)
 
 

@@ -24,12 +24,12 @@ TILES = ("right", "calls", "exact", "chrf", "token_accuracy", "loss")
 def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> Path:
     """Write what `evaluate` found about `run`; returns the page's path.
 
-    What answers fewer rows than the run's report, or others, gets a name of its own beside it, unless it is to
-    `replace` it.
+    What answers fewer rows than the run's report, or others than its held-out ones, gets a name of its own beside it,
+    unless it is to `replace` it.
 
     Raises: TrainingError, when the disk is full or the folder cannot be written.
     """
-    is_the_runs = replace or _goes_as_far(result, run.comparison())
+    is_the_runs = replace or _goes_as_far(run, result)
     plots, page = _plots(run, result), run.report / f"{'report' if is_the_runs else _name(result)}.html"
     html = report_page(run, result, plots)
     try:
@@ -46,10 +46,14 @@ def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> 
     return page
 
 
-def _goes_as_far(result: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Whether a result covers what an earlier one does: as many rows of the same files, and answers as long."""
+def _goes_as_far(run: Run, result: Mapping[str, Any]) -> bool:
+    """Whether a result covers what the run's report does: as many rows of the same files, and answers as long.
+
+    The first one must be of the run's held-out rows, where it has any: with another the run would seem compared.
+    """
+    before, own = run.comparison(), list(run.config().data.validation_paths)
     if not before:
-        return True
+        return not own or result["files"] == own
     same_rows = before["rows_sha256"] == result["rows_sha256"]
     more_rows = before["files"] == result["files"] and before["num_rows"] < result["num_rows"]
     return (same_rows or more_rows) and _longest(before) <= _longest(result)
