@@ -129,3 +129,10 @@ def test_the_module_is_the_program():
 
 def test_both_ways_to_train_take_the_same():
     assert without_usage(asked("trainer", "train", "--help")) == without_usage(asked("train", "--help"))
+
+
+def test_every_command_stands_in_a_group_in_the_order_of_the_journey():
+    command: Any = typer.main.get_command(trainer_app)
+    groups = [inner.rich_help_panel for inner in command.commands.values()]
+    assert list(dict.fromkeys(groups)) == ["data", "train", "look at runs", "use a model", "cloud"]
+    assert groups == sorted(groups, key=groups.index)
