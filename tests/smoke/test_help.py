@@ -132,7 +132,5 @@ def test_both_ways_to_train_take_the_same():
 
 
 def test_every_command_stands_in_a_group_in_the_order_of_the_journey():
-    command: Any = typer.main.get_command(trainer_app)
-    groups = [inner.rich_help_panel for inner in command.commands.values()]
-    assert list(dict.fromkeys(groups)) == ["data", "train", "look at runs", "use a model", "cloud"]
-    assert groups == sorted(groups, key=groups.index)
+    titles = [line.split("─ ")[1].split(" ─")[0] for line in asked("trainer", "--help").splitlines() if line[:1] == "╭"]
+    assert titles == ["Options", "data", "train", "look at runs", "use a model", "cloud"]

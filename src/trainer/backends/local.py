@@ -2,9 +2,6 @@
 
 import contextlib
 import logging
-import os
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -13,22 +10,19 @@ from typing import Any
 
 from rich.console import Console
 
-from trainer.child_environment import training_environment
+from trainer.backends.resumable import lacks, refuse_running, refuse_to_resume
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.data.checks import DataReport
-from trainer.data.sources import check_data
+from trainer.data.sources import CheckedData
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
 from trainer.extras import absent, missing
 from trainer.inference.evaluation import evaluate as evaluation
-from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run, report_is_unlogged
+from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
 from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
-from trainer.runs.advice import further
-from trainer.runs.lock import holder, in_use, locked
+from trainer.runs.lock import locked
 from trainer.runs.outcome import Outcome
-from trainer.runs.pending import lacks_comparison
-from trainer.runs.process import is_here
 from trainer.training import row_findings
 from trainer.training.dataset import TrainingData, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
@@ -43,8 +37,12 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 EVALUATION_PACKAGES = ("matplotlib", "rapidfuzz", "sacrebleu")
 
 
-def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = False) -> Prepared:
+def check(
+    config: RunConfig, report: Callable[[str], None], may_exist: bool = False, checked: CheckedData | None = None
+) -> Prepared:
     """Verify everything that can be verified without training, and resolve the config.
+
+    `checked` is what its data files hold, where they have been read already.
 
     Raises: MissingDependency, ConfigError, DataError.
     """
@@ -52,7 +50,7 @@ def check(config: RunConfig, report: Callable[[str], None], may_exist: bool = Fa
         config = _with_plan(config)
     else:
         refuse_existing(config)
-    return _prepare(config, report)
+    return _prepare(config, report, checked)
 
 
 def _with_plan(config: RunConfig) -> RunConfig:
@@ -89,12 +87,11 @@ def with_row_findings(config: RunConfig, report: DataReport, limit: int | None) 
     return row_findings.with_row_findings(report, rendering, files, limit)
 
 
-def render(config: RunConfig) -> tuple[Reading, TrainingData]:
+def render(config: RunConfig, checked: CheckedData) -> tuple[Reading, TrainingData]:
     """The rows of the config as its model reads them, whatever this machine could train.
 
     Raises: MissingDependency, ConfigError, DataError.
     """
-    checked = check_data(config.data)
     reading = read(config)
     return reading, render_data(checked, reading.config.data, reading.renderer, reading.max_length)
 
@@ -122,25 +119,6 @@ def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
     if (num_gpus := torch.cuda.device_count()) > 1:
         run.event(f"{num_gpus} GPUs are visible; TRAINER_PROCESSES=1 uses the first", level="warning")
     return _fitted(prepared, run, console)
-
-
-def launch_detached(run: Run) -> int:
-    """Train a run that has been created, in a process of its own that outlives this one; returns its pid."""
-    if run.state != "succeeded":
-        run.answer()  # a request to a process that is gone
-        run.set_status("queued", error=None)
-    command = [sys.executable, "-m", "trainer", "train", "--resume", str(run.path)]
-    with (run.path / "output.log").open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=training_environment(),
-        )
-    run.launched(process.pid)
-    return process.pid
 
 
 def resume(
@@ -176,13 +154,6 @@ def resume(
     return _fitted(prepared, run, console, allowed)
 
 
-def refuse_to_resume(run: Run) -> None:
-    """Raises: ConfigError, for a run that is in use or has ended for good."""
-    _refuse_running(run)
-    if run.state in ("succeeded", "cancelled") and not lacks(run):
-        raise ConfigError(f"run {run.name!r}: is {run.state}, expected an unfinished run; {further(run)}")
-
-
 def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
     """What a job does that is started again: go on with the run, or say that it has finished already.
 
@@ -197,21 +168,12 @@ def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[st
 
 def _is_complete(prepared: Prepared, run: Run, allowed: Collection[str]) -> bool:
     """Whether the run has reached its end with these settings. Raises: ConfigError."""
-    _refuse_running(run)
+    refuse_running(run)
     if run.state != "succeeded":
         run.answer()  # a request to a process that is gone
         return False
     now = fingerprint(prepared)
     return not refuse_changes(run.manifest().get("fingerprint", now), now, allowed, run.path)
-
-
-def _refuse_running(run: Run) -> None:
-    """Before the model is loaded; the lock itself is taken when the run is written to."""
-    owner, status = holder(run.path), run.status()
-    if owner is None and status["state"] in ("running", "validating_files") and status.get("pid") != os.getpid():
-        owner = status  # about to take the lock
-    if owner is not None and is_here(owner):
-        raise in_use(run.path, owner)
 
 
 def _complete(overrides: Sequence[str]) -> list[str]:
@@ -248,11 +210,6 @@ def evaluate(
     run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
     _log_report(run, console)
     return result | {"page": str(page)}
-
-
-def lacks(run: Run) -> bool:
-    """Whether the run has succeeded and what follows training is missing."""
-    return lacks_comparison(run) or (run.state == "succeeded" and report_is_unlogged(run))
 
 
 def _trained(run: Run) -> Outcome:
@@ -329,10 +286,10 @@ def _warn(message: str, run: Run, console: Console) -> None:
     console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def _prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
+def _prepare(config: RunConfig, report: Callable[[str], None], checked: CheckedData | None = None) -> Prepared:
     _check_packages(EVALUATION_PACKAGES if config.evaluation.enabled else (), config)
     be_quiet()
-    return prepare(config, report)
+    return prepare(config, report, checked)
 
 
 def _check_packages(more: Sequence[str], config: RunConfig) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, loading, out, say
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 
@@ -104,11 +104,15 @@ def _models(run: Run, endpoint: str | None) -> "tuple[ChatClient, ChatClient]":
         name = None if endpoint == "any" else endpoint
         return backend.client(run, name, base=False), backend.client(run, name, base=True)
 
-    from trainer.backends import local
-    from trainer.inference.local import TunedModel
+    from trainer.inference.trained import trained_adapter
 
-    local.be_quiet()
-    model = TunedModel(run)
+    trained_adapter(run)
+    with loading():
+        from trainer.backends import local
+        from trainer.inference.local import TunedModel
+
+        local.be_quiet()
+        model = TunedModel(run)
     return model.tuned, model.base
 
 

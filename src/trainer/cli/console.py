@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn, ParamSpec
@@ -79,6 +79,11 @@ class Notes:
     def __call__(self, message: str) -> None:
         self.told.append(message)
         say(message)
+
+
+def loading(what: str = "torch and transformers") -> AbstractContextManager[object]:
+    """In a terminal, a line for the seconds that this takes; it is gone afterwards."""
+    return err.status(f"loading {what} …")
 
 
 def print_as_is(text: str) -> None:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import BackendName, Debug, Format, Output, clean, command, out, print_as_is, reading_bar, say
+from trainer.cli.console import (
+    BackendName,
+    Debug,
+    Format,
+    Output,
+    clean,
+    command,
+    loading,
+    out,
+    print_as_is,
+    reading_bar,
+    say,
+)
 from trainer.cli.convert import Force, convert
 from trainer.cli.split import split
 from trainer.cli.stats import stats
@@ -73,7 +85,8 @@ def check(
             progress=progress,
         )
     if settings is not None:
-        from trainer.backends import local
+        with loading():
+            from trainer.backends import local
 
         report = local.with_row_findings(settings, report, limit)
     rejects = None if reject is None else set_aside(report, sources, reject, force=force)
@@ -106,11 +119,14 @@ def check(
 def _settings_for(config: Path, files: list[Path], validation: list[Path], backend: BackendName) -> "RunConfig":
     """The config with these files in place of its own. Raises: ConfigError."""
     from trainer.config.load import load_config
+    from trainer.model.first_look import refuse_model
 
     if backend is BackendName.openai:
         raise ConfigError("--config: is given with --backend openai, whose models nobody can render for; remove it")
     trained, held_out = (json.dumps([str(file) for file in names]) for names in (files, validation))
-    return load_config(config, [f"data.train={trained}", f"data.validation={held_out if validation else ''}"])
+    settings = load_config(config, [f"data.train={trained}", f"data.validation={held_out if validation else ''}"])
+    refuse_model(settings)
+    return settings
 
 
 def _tell_rejects(rejects: "Rejects | None", num_errors: int) -> None:
@@ -143,12 +159,18 @@ def preview(
                 f"--html: {html} is the file that is previewed, expected another one; choose another name"
             )
         refuse_other_file("--html", html)
-    from trainer.backends import local
-    from trainer.cli.preview import show_rows, write_page
     from trainer.config.load import load_config
+    from trainer.data.sources import check_data
+    from trainer.model.first_look import refuse_model
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="], together=False)
-    reading, data = local.render(settings)
+    refuse_model(settings)
+    checked = check_data(settings.data)
+    with loading():
+        from trainer.backends import local
+        from trainer.cli.preview import show_rows, write_page
+
+        reading, data = local.render(settings, checked)
     if html is not None:
         write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
     else:

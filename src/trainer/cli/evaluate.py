@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Format, Output, Root, RunName, command, err, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, command, err, loading, out, say
 from trainer.errors import ExitCode
 from trainer.runs import Run, find_run
 
@@ -49,15 +49,17 @@ def evaluate(
     With --gate the exit code is 3 where the run is not better than its base, or is worse, by more than chance.
     """
     found = find_run(run, root)
+    _refuse_at_once(found, rows)
 
     if found.config().memory.shard_base is True:
         from trainer.training.launch import in_processes
 
         if (code := in_processes(sys.argv[1:], say)) is not None:
             return code
-    from trainer.backends import local
-    from trainer.inference.report.gate import Gate, judge
-    from trainer.training.ranks import join
+    with loading():
+        from trainer.backends import local
+        from trainer.inference.report.gate import Gate, judge
+        from trainer.training.ranks import join
 
     ranks = join()
     result = local.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace)
@@ -77,6 +79,17 @@ def evaluate(
         own = "the run's own report was kept" if found.comparison() else "this is not the run's own report"
         say(f"{own}, since this one has fewer rows, or others; with --replace it is what trainer compare reads")
     return _told(judgement)
+
+
+def _refuse_at_once(run: Run, rows: Path | None) -> None:
+    """Raises: ConfigError, DataError, for what can be seen to be wrong before anything is loaded."""
+    from trainer.data.data_files import opened
+    from trainer.inference.trained import trained_adapter
+
+    trained_adapter(run)
+    if rows is not None:
+        with opened(rows):
+            pass
 
 
 @command

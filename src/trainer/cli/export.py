@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from trainer.cli.console import Debug, Format, Output, Root, RunName, command, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, command, loading, out, say
 from trainer.errors import ConfigError
 from trainer.runs import find_run
 
@@ -55,10 +55,11 @@ def export(
     trained_adapter(found)
     refuse_output(output, num_bytes=0)
 
-    from trainer.backends import local  # imports torch: what can be told without it has been told
-    from trainer.inference.export import Accepted, export_run
+    with loading():
+        from trainer.backends import local  # imports torch: what can be told without it has been told
+        from trainer.inference.export import Accepted, export_run
 
-    local.be_quiet()
+        local.be_quiet()
     result = export_run(found, output, merge, dtype, Accepted(max_drift, accept_loss), say)
     if output_format is Format.json:
         from trainer.cli.documents import use

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
-from trainer.cli.console import Debug, Root, RunName, command, say
+from trainer.cli.console import Debug, Root, RunName, command, loading, say
 from trainer.extras import need
 from trainer.runs import Run, find_run
 
@@ -52,9 +52,10 @@ def serve(
     if shown:
         say(shown)
 
-    from trainer.backends import local  # imports torch: what can be told without it has been told
+    with loading():
+        from trainer.backends import local  # imports torch: what can be told without it has been told
 
-    local.be_quiet()
+        local.be_quiet()
     program.run_until_signal()
 
 
@@ -65,7 +66,8 @@ def _become_vllm(run: Run, host: str, port: int, key: str, limits: "Limits", sho
     if shown:
         say(shown)
 
-    from trainer.backends import local
+    with loading():
+        from trainer.backends import local
 
-    local.be_quiet()
+        local.be_quiet()
     serve_with_vllm(program, run, host, port, key, limits)

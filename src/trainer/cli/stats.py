@@ -10,7 +10,7 @@ from rich.bar import Bar
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, Format, Output, clean, command, out, say
+from trainer.cli.console import Debug, Format, Output, clean, command, loading, out, say
 from trainer.data.quoting import counted
 
 if TYPE_CHECKING:
@@ -39,11 +39,16 @@ def stats(
     if config is None:
         measured = measure_files(files, validation or [])
     else:
-        from trainer.backends import local
         from trainer.config.load import load_config
+        from trainer.model.first_look import refuse_model
 
         paths = json.dumps([str(file) for file in files])
-        reading = local.read(load_config(config, [f"data.train={paths}", "data.validation="], together=False))
+        settings = load_config(config, [f"data.train={paths}", "data.validation="], together=False)
+        refuse_model(settings)
+        with loading():
+            from trainer.backends import local
+
+            reading = local.read(settings)
         measured = measure_files(files, validation or [], reading.renderer, reading.max_length)
     if output is Format.json:
         from trainer.cli.documents.data import DataStats

@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.console import Debug, Format, Notes, Output, Root, RunName, Version, command, err, out, say
+from trainer.cli.console import Debug, Format, Notes, Output, Root, RunName, Version, command, err, loading, out, say
 from trainer.cli.runs import print_run
-from trainer.errors import ConfigError
+from trainer.errors import Attempts, ConfigError
 from trainer.runs import Run, find_run, refuse_existing
 from trainer.training.interrupt import Interruption
 
@@ -111,20 +110,19 @@ def _train_here(
     allowed: list[str],
     output: Format,
 ) -> int:
-    from trainer.data.sources import refuse_unreadable
-
-    if not auto_resume:
-        refuse_existing(settings)
-    refuse_unreadable(settings.data)
+    _refuse_at_once(settings, auto_resume)
     if not (check or preview or detach) and (code := _in_processes()) is not None:
         return code
+    from trainer.data.sources import check_data
     from trainer.training.garbage import all_stays
 
-    with _loading(), all_stays():
-        from trainer.backends import local  # torch and transformers: only once the config is right
+    with all_stays():
+        checked = check_data(settings.data)
+    with loading(), all_stays():
+        from trainer.backends import local  # torch and transformers: only once config and data are right
 
     notes = Notes()
-    prepared = local.check(settings, notes, may_exist=auto_resume)
+    prepared = local.check(settings, notes, may_exist=auto_resume, checked=checked)
     if preview is not None:
         from trainer.cli.preview import show_rows
         from trainer.data.rendering import Renderer
@@ -149,6 +147,22 @@ def _train_here(
     return _finish(run, local.launch(prepared, run, err), output)
 
 
+def _refuse_at_once(settings: "RunConfig", auto_resume: bool) -> None:
+    """Raises: ConfigError, DataError, for names and paths that cannot be right: known before anything is loaded."""
+    from trainer.data.sources import refuse_unreadable
+    from trainer.extras import NEEDED_BY, need
+    from trainer.model.first_look import refuse_model
+
+    extra, modules = NEEDED_BY["local"]
+    attempts = Attempts()
+    attempts.make(need, "the local backend", *modules, extra=extra)
+    if not auto_resume:
+        attempts.make(refuse_existing, settings)
+    attempts.make(refuse_model, settings)
+    attempts.make(refuse_unreadable, settings.data)
+    attempts.end()
+
+
 @command
 def resume(
     run: RunName,
@@ -165,11 +179,6 @@ def resume(
 ) -> int:
     """Go on with a stopped run; the same as train --resume RUN."""
     return _resume(find_run(run, root), overrides or [], allow_change or [], detach, output)
-
-
-def _loading() -> AbstractContextManager[object]:
-    """In a terminal, a line for the seconds that torch and transformers take to load."""
-    return err.status("loading torch and transformers")
 
 
 def _stoppable(work: Callable[[], int]) -> int:
@@ -199,12 +208,12 @@ def _resume(run: Run, overrides: list[str], allowed: list[str], detach: bool, ou
             )
         return go_on(run, detach, output)
 
-    if detach:
-        from trainer.backends.local import refuse_to_resume
+    from trainer.backends.resumable import refuse_to_resume
 
+    refuse_to_resume(run)
+    if detach:
         if overrides or allowed:
             raise ConfigError("--detach: is given with changed settings, expected none; go on without --detach")
-        refuse_to_resume(run)
         return _detach(run, output)
     return _stoppable(lambda: _resume_here(run, overrides, allowed, output))
 
@@ -214,7 +223,7 @@ def _resume_here(run: Run, overrides: list[str], allowed: list[str], output: For
         return code
     from trainer.training.garbage import all_stays
 
-    with _loading(), all_stays():
+    with loading(), all_stays():
         from trainer.backends import local
 
     return _finish(run, local.resume(run, err, say, overrides, allowed), output)
@@ -222,7 +231,7 @@ def _resume_here(run: Run, overrides: list[str], allowed: list[str], output: For
 
 def _detach(run: Run, output: Format) -> int:
     """Train, or go on, in a process of its own that outlives this one."""
-    from trainer.backends.local import launch_detached
+    from trainer.backends.detached import launch_detached
 
     pid = launch_detached(run)
     say(f"training in the background as process {pid}\nfollow it: trainer logs {run.path} --follow")

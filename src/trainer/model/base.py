@@ -171,7 +171,7 @@ def load_tokenizer(base: Base, settings: ModelConfig) -> "PreTrainedTokenizerBas
     if not tokenizer.is_fast:
         raise ConfigError(f"model.base: {base.name!r} has only a slow tokenizer, expected one with a tokenizer.json")
     if settings.chat_template is not None:
-        tokenizer.chat_template = _read_template(settings.chat_template)
+        tokenizer.chat_template = read_template(settings.chat_template)
     if not tokenizer.chat_template:
         raise ConfigError(
             f"model.base: {base.name!r} has no chat template, expected one; choose the instruct variant of the model "
@@ -201,7 +201,8 @@ def _fits(tokenizer: "PreTrainedTokenizerBase", num_rows: int) -> bool:
     return not beyond or (beyond <= special - named and num_rows + len(beyond) == len(tokenizer))
 
 
-def _read_template(path: str) -> str:
+def read_template(path: str) -> str:
+    """A chat template's text. Raises: ConfigError."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

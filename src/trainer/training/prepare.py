@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer.config.schema import ModelConfig, RunConfig
 from trainer.data.rendering import Renderer, RenderingError
-from trainer.data.sources import check_data
+from trainer.data.sources import CheckedData, check_data
 from trainer.errors import ConfigError
 from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
@@ -56,14 +56,17 @@ class Reading:
     max_length: int
 
 
-def prepare(config: RunConfig, report: Callable[[str], None]) -> Prepared:
+def prepare(config: RunConfig, report: Callable[[str], None], checked: CheckedData | None = None) -> Prepared:
     """Check data and model, and resolve every `auto`. `report` is told what takes long.
+
+    `checked` is what the data files hold, where they have been read already.
 
     Raises: ConfigError, DataError.
     """
     ranks = join()
-    with all_stays():
-        checked = check_data(config.data)
+    if checked is None:
+        with all_stays():
+            checked = check_data(config.data)
     reading = find_reading(config)
     config, base, parent = reading.config, reading.base, reading.parent
     for note in base.notes:

@@ -1,0 +1,32 @@
+"""Whether a run of this machine can be gone on with: known before any library is loaded."""
+
+import os
+
+from trainer.errors import ConfigError
+from trainer.inference.report.mlflow_artifact import report_is_unlogged
+from trainer.runs import Run
+from trainer.runs.advice import further
+from trainer.runs.lock import holder, in_use
+from trainer.runs.pending import lacks_comparison
+from trainer.runs.process import is_here
+
+
+def refuse_to_resume(run: Run) -> None:
+    """Raises: ConfigError, for a run that is in use or has ended for good."""
+    refuse_running(run)
+    if run.state in ("succeeded", "cancelled") and not lacks(run):
+        raise ConfigError(f"run {run.name!r}: is {run.state}, expected an unfinished run; {further(run)}")
+
+
+def refuse_running(run: Run) -> None:
+    """Before the model is loaded; the lock itself is taken when the run is written to."""
+    owner, status = holder(run.path), run.status()
+    if owner is None and status["state"] in ("running", "validating_files") and status.get("pid") != os.getpid():
+        owner = status  # about to take the lock
+    if owner is not None and is_here(owner):
+        raise in_use(run.path, owner)
+
+
+def lacks(run: Run) -> bool:
+    """Whether the run has succeeded and what follows training is missing."""
+    return lacks_comparison(run) or (run.state == "succeeded" and report_is_unlogged(run))
