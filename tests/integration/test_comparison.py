@@ -342,6 +342,7 @@ def gated(gate: str, *runs: Run, code: int = 0) -> dict[str, Any]:
         in as_text.out
     )
     assert told["holds"] == (code == 0)
+    assert all(remark in as_text.out for remark in runs[0].remarks() if len(runs) == 1)
     return told
 
 
@@ -389,6 +390,7 @@ def test_a_comparison_is_told_to_machines(made: Make, tmp_path: Path) -> None:
         ("acme/base (base)", True), ("fine", False), ("rough", False)
     ]  # fmt: skip
     assert [model["measures"]["right"] for model in found["models"]] == [0.0, 1.0, 0.0]
+    assert found["notes"] == []
     assert (found["page"], found["gate"]) == (str(tmp_path / "rough-vs-fine.html"), None)
     assert found["sentence"] == write_comparison(runs, tmp_path / "rough-vs-fine.html")[0]
     write_former(runs[0])

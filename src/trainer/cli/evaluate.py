@@ -109,23 +109,29 @@ def compare(
     run is better than its base and than each other run, or not worse, by more than chance.
     """
     from trainer.inference.report.gate import Gate, judge_runs
+    from trainer.inference.report.standings import notes as notes_on
+    from trainer.inference.report.standings import results_of
 
     found = [find_run(name, root) for name in runs]
     judgement = None if gate is None else judge_runs(Gate(gate), found)
     if len(found) == 1 and judgement is not None:
         page, sentence, ranked = None, *_one(found[0])
+        notes = found[0].remarks()
     else:
         from trainer.inference.report.compare import write_comparison
 
         page = page or root / f"{'-vs-'.join(run.name for run in found)[:MAX_NAME]}.html"
         sentence, ranked = write_comparison(found, page)
+        notes = notes_on(found, results_of(found))
     if output is Format.json:
         from trainer.cli.documents.of_comparison import compared
 
-        compared(sentence, ranked, page, judgement).print()
+        compared(sentence, notes, ranked, page, judgement).print()
         return _code(judgement)
     _show_standings(ranked)
     out.print(escape(sentence), style="bold")
+    for note in notes:
+        out.print(note, markup=False)
     if page is not None:
         say(f"page  {page}")
     return _told(judgement)

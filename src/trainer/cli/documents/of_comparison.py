@@ -30,7 +30,11 @@ def evaluated(result: Mapping[str, Any], page: Path, judgement: "Judgement | Non
 
 
 def compared(
-    sentence: str, ranked: "Sequence[Contestant]", page: Path | None, judgement: "Judgement | None"
+    sentence: str,
+    notes: Sequence[str],
+    ranked: "Sequence[Contestant]",
+    page: Path | None,
+    judgement: "Judgement | None",
 ) -> verdicts.Compare:
     """The result of `trainer compare`."""
     from trainer.inference.evaluation.measures import MEASURES
@@ -42,7 +46,11 @@ def compared(
         for model in ranked
     ]
     return verdicts.Compare(
-        sentence=sentence, models=models, page=None if page is None else str(page), gate=_gate(judgement)
+        sentence=sentence,
+        notes=list(notes),
+        models=models,
+        page=None if page is None else str(page),
+        gate=_gate(judgement),
     )
 
 

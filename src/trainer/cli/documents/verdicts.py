@@ -151,6 +151,8 @@ class Compare(Document):
     """The command."""
     sentence: str
     """Which is the best, and whether that is beyond chance."""
+    notes: list[str]
+    """What one must know to believe it as far as it goes."""
     models: list[Contestant]
     """The bases, then the runs, the best first."""
     page: str | None
