@@ -71,6 +71,7 @@ class ChatTemplate:
         self.tokenizer = tokenizer
         self._num_too_much = 0
         self._tails: dict[str, list[int]] = {}  # what stands between a prompt's last added token and its end
+        self._spelled: dict[int, str] = {}
 
     def encode(self, messages: ChatMessages, tools: Tools = None, prompt: bool = False) -> Rendered:
         """The conversation; `prompt` adds what makes the model answer. Raises: RenderingError."""
@@ -105,12 +106,20 @@ class ChatTemplate:
 
     def tokenise(self, text: str) -> Rendered:
         # The template has written the special tokens; adding them again would double the first.
+        backend = self.tokenizer.backend_tokenizer
+        if backend.truncation is None and backend.padding is None and not self._splits_special_tokens:
+            quick = backend.encode(text, add_special_tokens=False)  # what transformers calls, without what it adds
+            return Rendered(text, quick.ids, quick.offsets)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return Rendered(text, list(encoding["input_ids"]), list(encoding["offset_mapping"]))
 
+    @cached_property
+    def _splits_special_tokens(self) -> bool:
+        return bool(getattr(self.tokenizer, "split_special_tokens", False))
+
     def check_known(self, row: Rendered, begin: int, end: int) -> None:
         """A text that no token spells would be learned as the unknown token. Raises: RenderingError."""
-        unknown = self.tokenizer.unk_token_id
+        unknown = self._unknown
         if unknown is None or unknown not in row.ids[begin:end]:
             return
         for token, (start, stop) in zip(row.ids[begin:end], row.offsets[begin:end], strict=True):
@@ -119,6 +128,11 @@ class ChatTemplate:
                 raise RenderingError(
                     f"this model's tokenizer has no token for {text!r} of an answer; remove it or choose another base"
                 )
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        number: int | None = self.tokenizer.unk_token_id
+        return number
 
     def num_prompt_tokens(self, row: Rendered, length: int) -> int | None:
         """How many tokens of `row` are exactly those of its first `length` characters as serving tokenises them.
@@ -205,7 +219,9 @@ class ChatTemplate:
 
     def spelled(self, marker: int) -> str:
         """An added token as the template writes it."""
-        return str(self.tokenizer.convert_ids_to_tokens(marker))
+        if marker not in self._spelled:
+            self._spelled[marker] = str(self.tokenizer.convert_ids_to_tokens(marker))
+        return self._spelled[marker]
 
     @cached_property
     def closing(self) -> str:

@@ -242,3 +242,19 @@ def test_a_template_that_doubles_the_bos_is_refused() -> None:
 def test_a_row_without_a_trained_answer_is_refused() -> None:
     with pytest.raises(RenderingError, match="no message is trained"):
         renderer().render(talk(("user", "hi"), ("assistant", "hello"), untrained=[1]))
+
+
+def test_text_is_tokenised_as_transformers_does_whatever_was_asked_of_the_tokenizer_before() -> None:
+    template = renderer().template
+    tokenizer = template.tokenizer
+    texts = ["", " lead", "two  spaces\n\n", "<|im_start|>user\nHi<|im_end|>\n", "\u00df\U0001f389\u200b", "a" * 300]
+    for prepare in (
+        lambda backend: None,
+        lambda backend: backend.enable_padding(length=400),
+        lambda backend: backend.enable_truncation(3),
+    ):
+        for text in texts:
+            prepare(tokenizer.backend_tokenizer)
+            row = template.tokenise(text)
+            expected = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            assert (row.ids, row.offsets) == (expected["input_ids"], expected["offset_mapping"])
