@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from tests.tiny_runs import END, train, untied_base
 from trainer.errors import ConfigError, ParityError
 from trainer.inference import export as exporting
+from trainer.inference.bundle import write_bundle
 from trainer.inference.client import Sampling
 from trainer.inference.export import Accepted, export_run
 from trainer.inference.local import TunedModel
@@ -141,6 +142,23 @@ def test_the_adapter_is_exported_as_it_is_and_names_its_base(runs: Runs) -> None
         assert (folder / name).read_bytes() == (run.adapter / name).read_bytes()
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(Path(trained_base(run).source).resolve())
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["adapter", "merged"])
+def test_a_tokenizer_of_several_chat_templates_keeps_them(runs: Runs, tmp_path: Path, merge: bool) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(runs["plain"].path, run.path)
+    further = Path("additional_chat_templates", "tool_use.jinja")
+    (run.adapter / further.parent).mkdir()
+    (run.adapter / further).write_text((run.adapter / "chat_template.jinja").read_text())
+    template = AutoTokenizer.from_pretrained(run.adapter).chat_template
+    digest = hashlib.sha256(str(template).encode()).hexdigest()
+    run.write_manifest(run.manifest() | {"template_sha256": digest})
+    export_run(run, tmp_path / "out", merge)
+    write_bundle(run, tmp_path / "bundle")
+    for folder in (tmp_path / "out", tmp_path / "bundle"):
+        assert AutoTokenizer.from_pretrained(folder).chat_template == template
+        assert {*template} == {"default", "tool_use"}
 
 
 def test_a_quantized_run_is_merged_into_the_weights_it_was_trained_on(runs: Runs) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import ConfigError
 from trainer.inference.trained import (
     ADAPTER_FILES,
+    copy_adapter,
     stop_ids,
     trained_adapter,
     trained_base,
@@ -24,7 +25,7 @@ from trainer.model.adapter import seal_adapter
 from trainer.model.base import Base
 from trainer.model.model_files import model_files
 from trainer.runs import Run, files
-from trainer.runs.checkpoint import MANIFEST, list_checkpoints
+from trainer.runs.checkpoint import list_checkpoints
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -53,8 +54,9 @@ def write_bundle(run: Run, folder: Path, checkpoint: str | None = None, with_bas
     weights = _checkpoint(run, checkpoint) if checkpoint else adapter
     tokenizer = trained_tokenizer(run)
     folder.mkdir(parents=True)
-    for file in sorted(file for file in adapter.iterdir() if file.name != MANIFEST):
-        shutil.copyfile((weights if file.name in ADAPTER_FILES else adapter) / file.name, folder / file.name)
+    copy_adapter(adapter, folder, without=ADAPTER_FILES)
+    for name in ADAPTER_FILES:
+        shutil.copyfile(weights / name, folder / name)
     takes_base = with_base or not base.from_hub
     if takes_base:
         _copy_base(base, folder / BASE_FOLDER)

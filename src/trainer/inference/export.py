@@ -22,13 +22,12 @@ from trainer.inference.reference import (
     trained_form,
     weight_bytes,
 )
-from trainer.inference.trained import ADAPTER_FILES, trained_adapter, trained_base
+from trainer.inference.trained import ADAPTER_FILES, copy_adapter, trained_adapter, trained_base
 from trainer.model.adapter import load_adapter, seal_adapter
 from trainer.model.base import Base, find_base
 from trainer.model.loading import load_model
 from trainer.model.merging import merged_model
 from trainer.runs import Run, files
-from trainer.runs.checkpoint import MANIFEST
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -92,15 +91,13 @@ def export_run(
 
 
 def _folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.iterdir())
+    return sum(file.stat().st_size for file in folder.rglob("*"))
 
 
 def _write_model(run: Run, base: Base, folder: Path, merge: bool, dtype: str, generation: "GenerationConfig") -> None:
     import torch
 
-    for file in sorted(run.adapter.iterdir()):
-        if file.name != MANIFEST and not (merge and file.name in ADAPTER_FILES):
-            shutil.copyfile(file, folder / file.name)
+    copy_adapter(run.adapter, folder, without=ADAPTER_FILES if merge else ())
     if merge:
         model = merged_model(base, run.config().model, run.adapter, getattr(torch, dtype))
         model.generation_config = generation

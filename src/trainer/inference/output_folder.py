@@ -42,7 +42,7 @@ def built_beside(output: Path) -> Iterator[Path]:
         with _sigterm_unwinds():
             beside.mkdir(mode=0o700)  # a model can repeat the rows that it was trained on
             yield beside
-            for file in beside.iterdir():
+            for file in filter(Path.is_file, beside.rglob("*")):
                 _flush(file)
             beside.rename(output)
             files.flush_folder(output.absolute().parent)

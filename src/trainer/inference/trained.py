@@ -1,7 +1,8 @@
 """What a run's result stands on: its adapter, the base it was trained on, and the tokenizer with its chat template."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from trainer.model.lineage import find_parent
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.advice import further
+from trainer.runs.checkpoint import MANIFEST
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -47,6 +49,18 @@ def starting_adapter(run: Run) -> Path | None:
     if recorded not in (None, sha256_of(str(parent.adapter_file))):
         raise ConfigError(f"{parent.adapter_file}: is another one now, expected the adapter that training began with")
     return parent.adapter
+
+
+def copy_adapter(adapter: Path, target: Path, without: Collection[str] = ()) -> None:
+    """Copy what lies in an adapter's folder, but its manifest and the names in `without`.
+
+    Also from folders in it: a tokenizer with several chat templates has one.
+    """
+    for file in sorted(file for file in adapter.rglob("*") if file.is_file()):
+        if file.name not in (MANIFEST, *without):
+            copy = target / file.relative_to(adapter)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
 def trained_base(run: Run) -> Base:
