@@ -33,6 +33,8 @@ WORK = {
     "config reference": ("trainer", "config", "reference"),
     "runs": ("trainer", "runs"),
     "show": ("trainer", "show", "done"),
+    "show --format json": ("trainer", "show", "done", "--format", "json"),
+    "schemas": ("trainer", "schemas"),
     "logs": ("trainer", "logs", "done"),
     "checkpoints": ("trainer", "checkpoints", "done"),
     "endpoints": ("trainer", "endpoints"),

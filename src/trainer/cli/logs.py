@@ -78,7 +78,7 @@ def _print_document(run: Run, tail: int | None) -> None:
     from trainer.cli.documents.of_run import event_of, summary_of
     from trainer.cli.documents.runs import Logs
 
-    summary = summary_of(run)  # brings the files up to date, too
+    summary = summary_of(run, refresh=True)
     records = run.events() if tail is None else last_records(run.path / "events.jsonl", tail)
     events = [event for record in records if (event := event_of(record)) is not None]
     Logs(run=summary, note=pending_note(run), events=events).print()

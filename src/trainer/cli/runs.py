@@ -37,7 +37,7 @@ def list_all(root: Root = Path("runs"), output: Output = Format.text, debug: Deb
         from trainer.cli.documents.of_run import summary_of
         from trainer.cli.documents.runs import Runs
 
-        Runs(root=str(root), runs=[summary_of(run) for run in runs]).print()
+        Runs(root=str(root), runs=[summary_of(run, refresh=True) for run in runs]).print()
         return
     if not runs:
         say(f"no runs in {root}; begin with one: trainer init")

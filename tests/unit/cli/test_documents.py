@@ -105,10 +105,21 @@ def test_data_that_is_measured_converted_and_divided(tmp_path: Path) -> None:
         ("data", "stats", "nothing.jsonl"),
         ("data", "split", "nothing.jsonl"),
         ("data", "convert", "nothing.jsonl"),
+        *((verb, "nothing") for verb in ("show", "logs", "checkpoints", "evaluate", "endpoints", "deploy", "register")),
+        ("compare", "nothing", "else", "--gate", "better"),
+        ("chat", "nothing", "Who are you?"),
+        ("export", "nothing", "--output", "out"),
+        ("resume", "nothing"),
+        ("train", "--config", "nothing.yaml"),
+        ("train", "--config", "nothing.yaml", "--check"),
+        ("models", "--config", "nothing.yaml"),
     ],
     ids=" ".join,
 )
-def test_a_failure_prints_no_document_and_keeps_its_sentence_and_code(words: tuple[str, ...]) -> None:
+def test_a_failure_prints_no_document_and_keeps_its_sentence_and_code(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     as_text = performed(words, lambda: 0.0)
     done = performed((*words, "--format", "json"), lambda: 0.0)
     assert (done.out, done.code, done.err) == ("", 2, as_text.err)

@@ -17,11 +17,11 @@ from trainer.runs.progress import seconds_left
 from trainer.runs.results import COLUMNS, last_values
 
 
-def summary_of(run: Run) -> RunSummary:
-    """The run in short, brought up to date if its job may have moved."""
+def summary_of(run: Run, refresh: bool = False) -> RunSummary:
+    """The run in short, with `refresh` brought up to date if its job may have moved."""
     known: dict[str, Any] = dict.fromkeys(RunSummary.model_fields) | {"name": run.name, "path": run.path, "damaged": []}
     try:
-        status = refreshed(run).status()
+        status = (refreshed(run) if refresh else run).status()
         base = base_of((run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"))
         losses = last_values(run.path / "results.csv", ("train_loss", "valid_loss"))
         broken = damaged(run) + (["config.yaml"] if base is None else [])

@@ -61,8 +61,13 @@ def json_schema(names: Sequence[str] = ()) -> dict[str, Any]:
 def markdown(names: Sequence[str] = ()) -> str:
     """A section a document: each field with what it holds; the parts that it is made of below. Raises: ConfigError."""
     chosen = _chosen(names)
-    lines = [HEADER] if not names else []
+    lines = [] if names else [HEADER, f"{', '.join(map(_link, chosen))}\n"]
     return "\n".join([*lines, *(line for model in chosen for line in _section(model))])
+
+
+def _link(model: type[Document]) -> str:
+    """To the document's section; a heading's anchor has hyphens for spaces."""
+    return f"[{name_of(model)}](#{name_of(model).replace(' ', '-')})"
 
 
 def name_of(model: type[Document]) -> str:
