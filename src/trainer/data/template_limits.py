@@ -48,7 +48,12 @@ def limited(work: Callable[[], T]) -> T:
     _WATCH.begin(rendering)
     try:
         _MEMORY.limit()
-        return work()
+        try:
+            return work()
+        except MemoryError:
+            if not _MEMORY.outgrown():
+                raise
+            return work()
     finally:
         while rendering in _WATCH.running:
             try:
@@ -103,15 +108,25 @@ class _Memory:
     def __init__(self) -> None:
         self.own = self.low = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         self.until = 0.0
+        self.taken = 0
 
     def limit(self) -> None:
         if not self.until:
             self.own = resource.getrlimit(resource.RLIMIT_AS)
         if (now := time.monotonic()) > self.until:
-            taken = _bytes(0)
+            taken = self.taken = _bytes(0)
             known = [limit for limit in (taken + MAX_BYTES, *self.own) if limit != resource.RLIM_INFINITY]
             self.low, self.until = (min(known), self.own[1]) if taken else self.own, now + MEMORY_SECONDS
         resource.setrlimit(resource.RLIMIT_AS, self.low)
+
+    def outgrown(self) -> bool:
+        """Whether the process has come to have more since it was measured, as a model that is loaded; then anew."""
+        self.free()
+        if _bytes(0) <= self.taken + MAX_BYTES // 2:
+            return False
+        self.until = 0.0
+        self.limit()
+        return True
 
     def free(self) -> None:
         resource.setrlimit(resource.RLIMIT_AS, self.own)

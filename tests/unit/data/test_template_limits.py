@@ -1,6 +1,8 @@
 """A chat template is a program that came with a model: what it takes is limited wherever it runs."""
 
+import mmap
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +13,9 @@ from tests.conftest import CHATML, make_tokenizer
 from trainer.data import template_limits
 from trainer.data.chat_template import MAX_TOO_MUCH, ChatTemplate, RenderingError
 from trainer.data.rendering import Renderer
-from trainer.data.template_limits import TemplateLimit, limited
+from trainer.data.template_limits import MAX_BYTES, TemplateLimit, limited
 
+MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 has no name for it
 ENDLESS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
 BOMBS = {
     "endless": ENDLESS,
@@ -127,3 +130,10 @@ def test_a_copy_of_the_process_is_watched_too() -> None:
             os._exit(7)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 7
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much address space a process has")
+def test_what_the_process_itself_has_taken_meanwhile_is_not_laid_to_the_template() -> None:
+    limited(lambda: None)  # measures what the process has, for a second
+    with mmap.mmap(-1, MAX_BYTES + 2**30, flags=mmap.MAP_PRIVATE | MAP_NORESERVE):
+        assert len(limited(lambda: bytes(2**27))) == 2**27
