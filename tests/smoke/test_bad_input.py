@@ -171,6 +171,9 @@ def test_a_run_that_has_not_begun_takes_no_overrides(stopped):
         (["--seed", "-c"], ["training.seed=VALUE"]),
         (["--model", "builtin:tiny"], ["model.base=builtin:tiny"]),
         (["--training.n_epochs", "2"], ["training.n_epochs=2"]),
+        (["--warmup-steps", "10", "--max-steps=100"], ["training.warmup_ratio=VALUE", "training.n_epochs=VALUE"]),
+        (["--val", "v.jsonl", "--max-seq-len", "512"], ["data.validation=v.jsonl", "data.max_length=512"]),
+        (["--qlora", "--output", "here"], ["model.quantization=nf4", "run.root=here"]),
     ],
 )
 def test_a_setting_that_is_typed_as_an_option_is_shown_as_it_is_written(words, settings):

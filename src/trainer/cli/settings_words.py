@@ -12,6 +12,9 @@ from trainer.errors import ExitCode
 
 SECTIONS = {"model": "model.base", "data": "data.train", "backend": "backend.kind", "output": "run.root"}
 
+# Options of other trainers whose number would be another one here.
+COUNTED_OTHERWISE = {"max_steps", "warmup_steps", "gradient_accumulation_steps", "gradient_checkpointing"}
+
 
 class SettingsCommand(TyperCommand):
     """A command that takes settings as `section.name=value`."""
@@ -34,7 +37,17 @@ def _meant(words: Sequence[str], options: set[str]) -> Iterator[tuple[str, str]]
         option, _, value = word.partition("=")
         if option.startswith("--") and option not in options and (setting := _setting(option[2:])):
             following = after if after and not after.startswith("-") and "=" not in after else "VALUE"
-            yield option, setting if "=" in setting else f"{setting}={value or following}"
+            yield option, _written(setting, "VALUE" if _counts_otherwise(option[2:]) else value or following)
+
+
+def _written(setting: str, value: str) -> str:
+    """`name=value`, with what the name means here; a setting that brings its value keeps it."""
+    name, _, remark = setting.partition(" ")
+    return f"{name[:-1]}={remark}" if name.endswith(":") else f"{name}={value} {remark}".rstrip()
+
+
+def _counts_otherwise(word: str) -> bool:
+    return word.replace("-", "_") in COUNTED_OTHERWISE
 
 
 def _setting(word: str) -> str | None:
@@ -43,7 +56,6 @@ def _setting(word: str) -> str | None:
 
     word = word.replace("-", "_")
     if foreign := FOREIGN_NAMES.get(word):
-        name, *rest = foreign.split()
-        return f"{name[:-1]}={rest[0]}" if name.endswith(":") else name
+        return foreign
     own = [name for name in field_names() if word in (name, name.rpartition(".")[2])]
     return own[0] if own else SECTIONS.get(word)

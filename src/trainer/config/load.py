@@ -32,6 +32,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), together: bool = True
         raise ConfigError(
             f"{path}: holds {KINDS.get(type(source.values), 'a value')}, expected sections such as model: and data:"
         )
+    if "messages" in source.values:
+        raise ConfigError(f"{path}: is a row of a data file, expected a config; name the file in it as data.train")
     from_file = () if was_resolved(source.values) else tuple(given_settings(source.values))
     origins = dict(_apply(source, overrides))
     try:

@@ -36,7 +36,7 @@ FOREIGN_NAMES = {
     "optim": "training.optimizer",
     "optimizer_name": "training.optimizer",
     "warmup_steps": "training.warmup_ratio (a share of the steps)",
-    "max_steps": "training.n_epochs",
+    "max_steps": "training.n_epochs (passes over the rows)",
     "logging_interval": "training.logging_steps",
     "evaluation_steps": "training.eval_steps",
     "eval_batch_size": "memory.token_budget (it is planned by itself)",
@@ -57,6 +57,16 @@ FOREIGN_NAMES = {
     "eval_dataset": "data.validation",
     "eval_file": "data.validation",
     "val_file": "data.validation",
+    "valid_file": "data.validation",
+    "val": "data.validation",
+    "valid": "data.validation",
+    "val_data": "data.validation",
+    "validation_data": "data.validation",
+    "train_data": "data.train",
+    "model_path": "model.base",
+    "max_seq_len": "data.max_length",
+    "quantize": "model.quantization",
+    "qlora": "model.quantization: nf4",
     "model_id": "model.base",
     "model_name": "model.base",
     "pretrained_model_name_or_path": "model.base",
@@ -114,9 +124,15 @@ def _sentence(path: Path, details: list[ErrorDetails]) -> str:
 
 
 def _as_section(path: Path, value: Any) -> str:
-    """`, such as {base: x}` where the one setting that must be given stands in place of its section."""
+    """How the section is written, where the one setting that must be given, or nothing, stands in its place."""
     required = {"model": "base", "data": "train"}.get(".".join(map(str, path)))
-    return f", such as {{{required}: {value}}}" if required and isinstance(value, str) and value else ""
+    if value is None and len(path) == 1:
+        return "; indent its settings by two spaces"
+    if not required or not isinstance(value, str) or not value:
+        return ""
+    if value.startswith(f"{required}:"):
+        return f"; put a space behind the colon of {required}:"
+    return f", such as {{{required}: {value}}}"
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -165,6 +181,9 @@ def _example(path: Path) -> str:
 def suggestion(path: Path) -> str:
     """`, did you mean …?` for an unknown key: a foreign name, a near one here, or one of another section."""
     key = str(path[-1])
+    if "." in key and key in field_names():
+        section, _, name = key.rpartition(".")
+        return f", write it below its section: {section}: {{{name}: …}}"
     if key in FOREIGN_NAMES:
         return f", it is called {FOREIGN_NAMES[key]} here"
     here = list(_section_at(path[:-1]).model_fields)

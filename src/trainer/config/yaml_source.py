@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from trainer.config.yaml_words import character, in_words, unreadable
 from trainer.errors import ConfigError, quoted
 
 OCTAL = re.compile(r"[-+]?0[0-7_]+")
@@ -38,11 +39,8 @@ def parse_yaml(text: str, file: str) -> YamlSource:
     Raises: ConfigError, when the text is not YAML at all.
     """
     source = YamlSource(file)
-    if line := _unmerged(text):
-        raise ConfigError(
-            f"{file}:{line}: a merge that git could not finish, expected yaml; keep one of the two versions, and "
-            "remove the lines of <<<<<<<, ======= and >>>>>>>"
-        )
+    if found := unreadable(text):
+        raise ConfigError(f"{file}:{found[0]}: {found[1]}")
     try:
         loader = yaml.SafeLoader(text)  # refuses control characters
         root = loader.get_single_node()
@@ -50,35 +48,13 @@ def parse_yaml(text: str, file: str) -> YamlSource:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
-        raise ConfigError(f"{place}: not valid yaml: {_in_words(error, text)}") from None
+        raise ConfigError(f"{place}: not valid yaml: {in_words(error, text)}") from None
+    except yaml.reader.ReaderError as error:
+        line, found_there = character(error, text)
+        raise ConfigError(f"{file}:{line}: not valid yaml: {found_there}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{file}: not valid yaml: {error}") from None
     return source
-
-
-def _unmerged(text: str) -> int | None:
-    """The line on which git marked two versions, if it did."""
-    lines = text.splitlines()
-    marked = [number for number, line in enumerate(lines, 1) if line.startswith("<<<<<<< ")]
-    return marked[0] if marked and any(line.startswith(">>>>>>> ") for line in lines) else None
-
-
-def _in_words(error: yaml.MarkedYAMLError, text: str) -> str:
-    """What the parser found, as somebody who has never written a parser would say it."""
-    problem = str(error.problem or error.context)
-    if "'\\t'" in problem:
-        return "a tab, expected spaces; replace it by two spaces"
-    if "mapping values are not allowed" in problem:
-        return "a colon where none can be; put the line under its section with two spaces, and quote a text with ': '"
-    if "expected <block end>" in problem:
-        return "a line that is indented unlike those beside it; give all settings of a section the same spaces"
-    if "could not find expected ':'" in problem:
-        return "a line without a colon, expected name: value; add it, or indent the line like the text that it goes on"
-    if "found '<stream end>'" in problem or "unexpected end of stream" in problem:
-        return "it ends inside of a bracket or quote; close it"
-    if text.lstrip().startswith("{") and len(text.strip().splitlines()) > 1 and "'<document start>'" in problem:
-        return "one JSON object a line, as in a data file, expected a config; name the file in it as data.train"
-    return problem
 
 
 class _Builder:

@@ -60,7 +60,10 @@ UNKNOWN_KEYS = {
         "lora.learning_rate: unknown field, did you mean training.learning_rate?",
     ),
     "a setting without its section": ("base: x\n", "base: unknown field, did you mean model.base?"),
-    "a setting of a dotted name": ("training.seed: 1\n", "training.seed: unknown field, did you mean training?"),
+    "a setting of a dotted name": (
+        "training.seed: 1\n",
+        "training.seed: unknown field, write it below its section: training: {seed: …}",
+    ),
     "a number": ("1: 2\n", f"1: unknown field, expected {SECTIONS}"),
     "an empty name": ("'': 2\n", f": unknown field, expected {SECTIONS}"),
 }
@@ -204,7 +207,10 @@ WRONG_VALUES = {
     "a negative share": ("lora: {lora_dropout: -0.1}", "lora.lora_dropout: is -0.1, expected a number of at least 0"),
     "a word for a section": ("lora: big", "lora: is 'big', expected a section of settings"),
     "a list for a section": ("lora: [1]", "lora: is [1], expected a section of settings"),
-    "nothing for a section": ("training:", "training: is None, expected a section of settings"),
+    "nothing for a section": (
+        "training:",
+        "training: is None, expected a section of settings; indent its settings by two spaces",
+    ),
 }
 
 
@@ -292,16 +298,19 @@ def test_a_key_that_is_no_name_is_refused(name):
 
 NOT_YAML = {
     "an open list": ("model: [\n", "2:1: not valid yaml: it ends inside of a bracket or quote; close it"),
-    "an open section": ("model: {base: x\ndata: y\n", "2:5: not valid yaml: expected ',' or '}', but got ':'"),
+    "an open section": (
+        "model: {base: x\ndata: y\n",
+        "2:5: not valid yaml: a bracket that is not closed before this place, or a comma that is missing; add it",
+    ),
     "two colons": (
         "a: b: c\n",
-        "1:5: not valid yaml: a colon where none can be; put the line under its section with two spaces, and quote a "
-        "text with ': '",
+        "1:5: not valid yaml: a second colon on its line, expected name: value; put a text with ': ' in quotes, or "
+        "each setting on a line",
     ),
     "a line that is indented alone": (
         "model:\n  base: x\n   revision: y\n",
-        "3:12: not valid yaml: a colon where none can be; put the line under its section with two spaces, and quote a "
-        "text with ': '",
+        "3:12: not valid yaml: a line that is indented deeper than the one before it, which has a value already; "
+        "indent both alike",
     ),
     "a line that is indented less": (
         "model:\n   base: x\n  revision: y\n",
@@ -333,10 +342,54 @@ NOT_YAML = {
         "beginning, or in quotes where it is text",
     ),
     "a tab": ("\tmodel: 1", "1:1: not valid yaml: a tab, expected spaces; replace it by two spaces"),
-    "an alias of nothing": ("a: 1\nb: *y\n", "2:4: not valid yaml: found undefined alias 'y'"),
-    "two documents": ("a: 1\n---\nb: 2\n", "2:1: not valid yaml: but found another document"),
-    "a tag of its own": ("a: !x 1\n", "1:4: not valid yaml: could not determine a constructor for the tag '!x'"),
+    "an alias of nothing": (
+        "a: 1\nb: *y\n",
+        "2:4: not valid yaml: a value that begins with *, expected a plain one; put it in quotes",
+    ),
+    "two documents": ("a: 1\n---\nb: 2\n", "2:1: not valid yaml: a second document, expected one; remove the line ---"),
+    "a tag of its own": (
+        "a: !x 1\n",
+        "1:4: not valid yaml: a value that begins with !, expected a plain one; put it in quotes where it is text",
+    ),
+    "a section without a colon": (
+        "model\n  base: x\n",
+        "2:7: not valid yaml: the line before it has no colon, expected one; write model: there",
+    ),
+    "half of a merge": (
+        "model: {}\n=======\nlora: {}\n",
+        "3:1: not valid yaml: a merge that git could not finish, expected yaml; keep one of the two versions, and "
+        "remove the lines of <<<<<<<, ======= and >>>>>>>",
+    ),
+    "a pattern of files": (
+        "data:\n  train: *.jsonl\n",
+        "2:11: not valid yaml: a value that begins with *, & or %, expected a plain one; put it in quotes",
+    ),
+    "a path of Windows": (
+        'train: "C:\\data"\n',
+        "1:12: not valid yaml: a backslash in double quotes; take single quotes, or / in a path",
+    ),
+    "a space of a web page": (
+        "model:\n\u00a0 base: x\n",
+        "2: the space '\\xa0' at its beginning, expected plain ones; type them anew",
+    ),
+    "a control character": ("a: 1\nb: \x01\n", "2: not valid yaml: the character U+0001, expected text; remove it"),
+    "a value that nothing begins with": (
+        "a: @x\n",
+        "1:4: not valid yaml: a character that no value can begin with; put the value in quotes",
+    ),
 }
+
+
+def test_a_colon_without_a_space_is_told():
+    assert problems("model:\n  base:x\ndata: {train: y}\n") == [
+        "c.yaml:1: model: is 'base:x', expected a section of settings; put a space behind the colon of base:"
+    ]
+
+
+def test_one_row_of_a_data_file_is_told_from_a_config():
+    assert problems('{"messages": []}') == [
+        "c.yaml: is a row of a data file, expected a config; name the file in it as data.train"
+    ]
 
 
 @pytest.mark.parametrize("name", NOT_YAML)
@@ -550,7 +603,7 @@ BAD_OVERRIDES = {
     "x=1": f": x: unknown field, expected {SECTIONS}",
     "lr=1": ": lr: unknown field, it is called training.learning_rate here",
     "lora.r=many": ": lora.r: is 'many', expected a whole number",
-    "lora.r=[1": ":1:3: not valid yaml: expected ',' or ']', but got '<stream end>'",
+    "lora.r=[1": ":1:3: not valid yaml: it ends inside of a bracket or quote; close it",
     "lora=4": ": lora: is 4, expected a section of settings",
     "lora.r.x=4": ": lora.r: is {'x': 4}, expected a whole number",
     "model.base.x=1": ": model.base is not a section",
