@@ -311,9 +311,12 @@ def test_what_is_there_already_is_not_touched(runs: Runs, beside: Path, make: An
     assert [path.name for path in beside.iterdir()] == ["out"]
 
 
-def test_a_folder_to_write_into_must_be_there(runs: Runs, beside: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--output: '.*missing' is no folder, expected one to write into"):
-        export_run(runs["plain"], beside / "missing" / "out", merge=False)
+def test_folders_above_an_export_are_made_and_a_file_is_none(runs: Runs, beside: Path) -> None:
+    export_run(runs["plain"], beside / "missing" / "too" / "out", merge=False)
+    assert (beside / "missing" / "too" / "out" / "adapter_model.safetensors").is_file()
+    (beside / "file").touch()
+    with pytest.raises(ConfigError, match=r"--output: '.*file' is no folder, expected one to write into; choose"):
+        export_run(runs["plain"], beside / "file" / "out", merge=False)
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_loaded(

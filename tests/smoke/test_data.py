@@ -125,9 +125,10 @@ MISTAKES = {
         f"error: {DATA}/glosary.json: the file does not exist, expected a file of rows (JSON, CSV, TSV or Parquet); "
         f"did you mean {DATA}/glossary.json?",
     ),
-    "a folder that is not there": (
-        ["split", DATA / "starter.jsonl", "--output-dir", "none"],
-        "error: none/starter.train.jsonl: the folder none does not exist, expected one; create it",
+    "a file in place of a folder": (
+        ["split", DATA / "starter.jsonl", "--output-dir", DATA / "starter.jsonl" / "none"],
+        f"error: {DATA}/starter.jsonl/none/starter.train.jsonl: {DATA}/starter.jsonl is no folder, expected one; "
+        "choose another name",
     ),
 }
 

@@ -10,17 +10,28 @@ from typing import BinaryIO
 
 from trainer.data.quoting import printable
 from trainer.errors import DataError, file_words
-from trainer.runs.files import flush_folder
+from trainer.runs.files import flush_folder, folders_above, nearest_folder
 
 
 @contextmanager
 def new_files(paths: Sequence[Path], sources: Sequence[Path], *, force: bool) -> Iterator[Sequence[BinaryIO]]:
-    """Files to write, which appear under their names when the block ends without an exception.
+    """Files to write, which appear under their names when the block ends without an exception; folders are made.
 
     Raises: DataError, when one exists (unless `force`), is one of `sources`, or cannot be written.
     """
     if problems := list(_problems(paths, sources, force)):
         raise DataError(*problems)
+    try:
+        with folders_above(*paths), _beside(paths) as files:
+            yield files
+    except OSError as error:
+        name = printable(str(paths[0].parent))
+        raise DataError(f"{name}: cannot be written: {file_words(error)}") from error
+
+
+@contextmanager
+def _beside(paths: Sequence[Path]) -> Iterator[Sequence[BinaryIO]]:
+    """Files of other names, which take those of `paths` at the end, or are removed."""
     beside = [path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp") for path in paths]
     try:
         with ExitStack() as stack:
@@ -30,9 +41,6 @@ def new_files(paths: Sequence[Path], sources: Sequence[Path], *, force: bool) ->
                 file.flush()
                 os.fsync(file.fileno())
         _rename_all(beside, paths)
-    except OSError as error:
-        name = printable(str(paths[0].parent))
-        raise DataError(f"{name}: cannot be written: {file_words(error)}") from error
     finally:
         for path in beside:
             with contextlib.suppress(OSError):  # what stopped the writing stops this too, and is what is told
@@ -56,6 +64,11 @@ def _rename_all(beside: Sequence[Path], paths: Sequence[Path]) -> None:
         flush_folder(folder)
 
 
+def _as_given(folder: Path, path: Path) -> Path:
+    """A folder above a path in the words of the path."""
+    return path.parents[path.absolute().parents.index(folder)] if not path.is_absolute() else folder
+
+
 def _problems(paths: Sequence[Path], sources: Sequence[Path], force: bool) -> Iterator[str]:
     resolved = [path.resolve() for path in paths]
     for path in paths:
@@ -68,5 +81,5 @@ def _problems(paths: Sequence[Path], sources: Sequence[Path], force: bool) -> It
             yield f"{name}: is no regular file, expected the name of a new file; choose another name"
         elif path.exists() and not force:
             yield f"{name}: exists already, expected a new file; choose another name or add --force"
-        elif not path.parent.is_dir():
-            yield f"{name}: the folder {printable(str(path.parent))} does not exist, expected one; create it"
+        elif not (nearest := nearest_folder(path)).is_dir():
+            yield f"{name}: {printable(str(_as_given(nearest, path)))} is no folder, expected one; choose another name"

@@ -18,9 +18,9 @@ def refuse_output(output: Path, num_bytes: int) -> None:
     """Raises: ConfigError, when `output` exists or cannot be made, or the disk is too full for `num_bytes`."""
     if output.exists() or output.is_symlink():
         raise ConfigError(f"--output: {str(output)!r} exists, expected a new folder; choose another or remove it")
-    parent = output.absolute().parent
+    parent = files.nearest_folder(output)
     if not parent.is_dir():
-        raise ConfigError(f"--output: {str(parent)!r} is no folder, expected one to write into; create it first")
+        raise ConfigError(f"--output: {str(parent)!r} is no folder, expected one to write into; choose another")
     free = shutil.disk_usage(parent).free
     if free < num_bytes:
         raise ConfigError(
@@ -31,7 +31,7 @@ def refuse_output(output: Path, num_bytes: int) -> None:
 
 @contextmanager
 def built_beside(output: Path) -> Iterator[Path]:
-    """A folder that becomes `output` when the block ends well, and is removed when it does not.
+    """A folder that becomes `output` when the block ends well, and is removed when it does not; so are those above it.
 
     Raises: ConfigError, when it cannot be written.
     """
@@ -39,7 +39,7 @@ def built_beside(output: Path) -> Iterator[Path]:
 
     beside = output.with_name(f".{output.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with _sigterm_unwinds():
+        with _sigterm_unwinds(), files.folders_above(output), _removed_at_the_end(beside):
             beside.mkdir(mode=0o700)  # a model can repeat the rows that it was trained on
             yield beside
             for file in filter(Path.is_file, beside.rglob("*")):
@@ -49,8 +49,14 @@ def built_beside(output: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"--output: {str(output)!r} cannot be written: {reason}; nothing was left behind") from error
+
+
+@contextmanager
+def _removed_at_the_end(folder: Path) -> Iterator[None]:
+    try:
+        yield
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -32,6 +32,28 @@ def write_flushed(path: Path, data: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
+@contextlib.contextmanager
+def folders_above(*paths: Path) -> Iterator[None]:
+    """The folders above new files or folders, made where they are missing; those that stay empty are removed again.
+
+    Raises: OSError.
+    """
+    missing = {folder for path in paths for folder in path.absolute().parents if not folder.exists()}
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in sorted(missing, key=lambda folder: len(folder.parts), reverse=True):
+            with contextlib.suppress(OSError):  # it holds what was made, or was never made
+                folder.rmdir()
+
+
+def nearest_folder(path: Path) -> Path:
+    """What exists of the folders above a path, which may be no folder."""
+    return next(parent for parent in path.absolute().parents if parent.exists())
+
+
 def flush_folder(folder: Path) -> None:
     """Make renames and new files in `folder` survive a power cut, where the file system can."""
     try:

@@ -34,6 +34,20 @@ def test_files_appear_together():
     assert left() == ["a", "b", "old", "source"]
 
 
+def test_folders_that_are_missing_are_made():
+    paths = [Path("new/er/a"), Path("new/b"), Path("other/c")]
+    with new_files(paths, [], force=False):
+        pass
+    assert all(path.is_file() for path in paths)
+
+
+def test_folders_that_were_made_for_nothing_go_again():
+    Path("there").mkdir()
+    with pytest.raises(ValueError, match="stop"), new_files([Path("there/er/a"), Path("new/b")], [], force=False):
+        raise ValueError("stop")
+    assert left() == ["old", "source", "there"]
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_nothing_is_left_when_writing_is_interrupted(error):
     def write():
@@ -66,7 +80,7 @@ REFUSED = {
     "source": "source: is the file that is read, expected another one; choose another name",
     "old": "old: exists already, expected a new file; choose another name or add --force",
     ".": ".: is no regular file, expected the name of a new file; choose another name",
-    "none/a": "none/a: the folder none does not exist, expected one; create it",
+    "old/none/a": "old/none/a: old is no folder, expected one; choose another name",
 }
 
 
