@@ -11,6 +11,7 @@ from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, com
 from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
+from trainer.runs.advice import further
 from trainer.runs.growing import NewLines, last_records, record_of
 from trainer.runs.pending import is_worked_on, pending_note, silence
 from trainer.runs.progress import in_words, seconds_left, total_steps
@@ -71,6 +72,8 @@ def logs(
         time.sleep(FOLLOW_SECONDS if found.backend == "local" else REMOTE_SECONDS)
     if note := pending_note(found):
         say(note)
+    elif follow and state != "succeeded":
+        say(f"{found.name} is {state}; {further(found)}")
     return ENDS.get(state, ExitCode.DONE) if follow else ExitCode.DONE
 
 

@@ -115,9 +115,15 @@ def test_a_resumed_run_shows_no_step_twice(run: Run, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("state", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1), ("paused", 75)])
-def test_following_ends_as_the_run_did(run: Run, state: str, code: int) -> None:
+def test_following_ends_as_the_run_did_and_says_how_to_go_on(run: Run, state: str, code: int) -> None:
     run.set_status(state)  # type: ignore[arg-type]
-    assert follow(run)[0] == code
+    done = performed(("logs", str(run.path), "--follow"), lambda: 0.0)
+    resumable = f"one is {state}; go on with: train --resume {run.path}\n"
+    told = {
+        "succeeded": "trained; its comparison with the base is missing",
+        "cancelled": "one is cancelled; it holds no",
+    }
+    assert (done.code, done.err.startswith(told.get(state, resumable))) == (code, True), done.err
     assert performed(("logs", str(run.path)), lambda: 0.0).code == 0
 
 
