@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from trainer.cli.backend_facts import TITLES, first_facts
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, out, print_as_is, say
 from trainer.cli.remote import refreshed
 from trainer.errors import ConfigError
@@ -95,6 +96,7 @@ def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, 
             out.print(clean(remark), markup=False)
     if note := pending_note(found):
         out.print(f"[yellow]{escape(note)}[/]")
+    _print_section(TITLES.get(found.backend, found.backend), first_facts(found))
     results = found.results()
     for title, columns in (
         ("loss", ("train_loss", "valid_loss", "full_valid_loss")),

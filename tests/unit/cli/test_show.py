@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.commands import performed
+from trainer.backends.azureml.job import JobPlan
+from trainer.backends.azureml.record import remember
+from trainer.backends.azureml.workspace import Place
 from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run
+from trainer.runs.ledger import Ledger, Thing
 
 
 def made(root: Path, **sections: object) -> Run:
@@ -47,6 +51,57 @@ def test_settings_of_the_runs_own_backend_are_shown(tmp_path):
     text = "\n".join(shown(run))
     assert "azureml.compute" in text
     assert "openai.service" not in text
+
+
+def section(lines: list[str], title: str) -> dict[str, str]:
+    rest = lines[lines.index(title) + 1 :]
+    return dict(line.split(None, 1) for line in rest[: rest.index("")])
+
+
+def test_what_matters_of_a_run_of_this_machine_stands_first(tmp_path):
+    run = made(tmp_path)
+    run.write_manifest({"device": "CPU (x86_64, 1 threads)"})
+    run.set_status("paused")
+    lines = shown(run)
+    assert lines[1:3] == ["", "on this machine"]
+    assert section(lines, "on this machine") == {
+        "device": "CPU (x86_64, 1 threads)", "adapter": f"none so far; go on with: train --resume {run.path}",
+    }  # fmt: skip
+    run.adapter.mkdir()
+    (run.adapter / "adapter_model.safetensors").touch()
+    assert section(shown(run), "on this machine")["adapter"] == str(run.adapter)
+
+
+def test_what_matters_of_a_job_stands_first(tmp_path):
+    run = made(tmp_path, backend={"kind": "azureml"}, azureml={"compute": "gpus"})
+    remember(run, Place("s", "group", "space"), JobPlan("one-1", "Standard_NC24ads_A100_v4", 1, 60))
+    studio = "https://ml.azure.com/runs/one-1"
+    run.set_status("failed", backend="azureml", job="one-1", job_status="Failed", studio=studio)
+    facts = section(shown(run), "on Azure Machine Learning")
+    assert facts.pop("adapter").startswith("none so far")
+    assert facts == {
+        "job": "one-1, Failed", "studio": studio, "workspace": "space in group", "machine": "Standard_NC24ads_A100_v4",
+    }  # fmt: skip
+    (run.path / "azureml.json").write_text("{}")
+    assert "on Azure Machine Learning" in shown(run)
+
+
+def test_what_matters_of_a_service_stands_first(tmp_path):
+    run = made(tmp_path, backend={"kind": "openai"})
+    run.write_manifest({"device": "https://acme.openai.azure.com, Standard"})
+    run.set_status("succeeded", backend="openai", job="ftjob-1", service_status="succeeded", fine_tuned_model="ft:x",
+                   trained_tokens=1234)  # fmt: skip
+    thing = Thing("openai", "deployment", "ft-x", "acme", "1.70 an hour", "trainer teardown one")
+    Ledger(run.path).write(thing, "exists")
+    lines = shown(run)
+    at = lines.index("at the fine-tuning service")
+    assert [line.strip() for line in lines[at + 1 : lines.index("", at)]] == [
+        "service      https://acme.openai.azure.com, Standard",
+        "job          ftjob-1, succeeded",
+        "model        ft:x",
+        "billed       1,234 tokens trained",
+        "still bills  deployment ft-x (1.70 an hour)",
+    ]
 
 
 def test_a_damaged_config_hides_nothing_else(tmp_path):
