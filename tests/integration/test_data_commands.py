@@ -84,3 +84,15 @@ def test_the_page_never_replaces_the_data(data, tmp_path):
     _, err = data("preview", "rows.jsonl", "--config", TINY, "--html", "rows.jsonl", code=2)
     assert err == ["error: --html: rows.jsonl is the file that is previewed, expected another one; choose another name"]
     assert rows.read_bytes() == (DATA / "starter.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("words", [("check",), ("stats",), ("preview", "--rows", "1")])
+def test_a_config_serves_for_a_file_alone_whatever_it_says_of_held_out_rows(data, tmp_path, words):
+    settings = {
+        "model": {"base": "builtin:tiny"},
+        "data": {"train": "gone.jsonl", "validation": "gone-too.jsonl", "allow_leak": True},
+        "training": {"early_stopping_patience": 2, "eval_rows": 7},
+        "evaluation": {"max_rows": 5},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    data(words[0], TRAIN, "--config", "run.yaml", *words[1:])

@@ -124,7 +124,8 @@ def _settings_for(config: Path, files: list[Path], validation: list[Path], backe
     if backend is BackendName.openai:
         raise ConfigError("--config: is given with --backend openai, whose models nobody can render for; remove it")
     trained, held_out = (json.dumps([str(file) for file in names]) for names in (files, validation))
-    settings = load_config(config, [f"data.train={trained}", f"data.validation={held_out if validation else ''}"])
+    given = [f"data.train={trained}", f"data.validation={held_out if validation else ''}"]
+    settings = load_config(config, given, together=False)
     refuse_model(settings)
     return settings
 
