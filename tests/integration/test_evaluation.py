@@ -18,6 +18,7 @@ from tests.commands import performed
 from tests.conftest import QUESTIONS
 from tests.documents import document_of
 from trainer.backends import local
+from trainer.cli.documents.verdicts import Verdict
 from trainer.config import RunConfig
 from trainer.data.rendering import IGNORE_INDEX
 from trainer.data.sources import sha256_of
@@ -28,6 +29,7 @@ from trainer.inference.evaluation.held_out import find_held_out, render_held_out
 from trainer.inference.evaluation.losses import row_losses
 from trainer.inference.generate import Reply, generate
 from trainer.inference.local import TunedModel
+from trainer.inference.report.gate import Gate, judge
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 from trainer.runs.ownership import foreign
@@ -267,7 +269,7 @@ def test_a_comparison_is_told_to_machines_and_its_gate_ends_the_command(run: Run
     found = document_of(done, code=3)
     stored = json.loads(Path(found["page"]).with_suffix(".json").read_text())
     assert found["verdict"]["sentence"] == stored["verdict"]["sentence"]
-    assert found["verdict"]["right"] == stored["verdict"]["right"]
+    assert found["verdict"]["right"] == {"start": None} | stored["verdict"]["right"]
     assert [one["tuned"] for one in found["measures"]] == [one["tuned"] for one in stored["measures"]]
     assert (found["num_rows"], found["num_held_out"], found["is_the_runs_report"]) == (3, 7, False)
     assert found["gate"] == {
@@ -417,6 +419,16 @@ def test_a_continued_run_is_compared_with_the_one_that_it_came_from(continued: R
     page = (continued.report / "report.html").read_text()
     for head in ("Base", "counting", "Tuned"):
         assert f'<th class="number">{head}</th>' in page
+
+
+def test_documents_and_gates_know_what_a_continued_run_is_held_against(continued: Run, run: Run) -> None:
+    verdicts = [Verdict.of(each.comparison()) for each in (run, continued)]
+    assert [verdict and verdict.against for verdict in verdicts] == ["base", "start"]
+    counts = [verdict.right.model_dump() for verdict in verdicts if verdict and verdict.right]
+    assert counts[0]["start"] is None
+    assert counts[1]["start"] == counts[0]["tuned"]
+    gates = [judge(Gate.not_worse, each.comparison()).against[0].name for each in (run, continued)]
+    assert gates == ["its base", "counting, which it came from"]
 
 
 def test_what_the_earlier_run_was_trained_on_was_seen_too(continued: Run, run: Run, folder: Path) -> None:

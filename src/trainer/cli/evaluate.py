@@ -63,7 +63,7 @@ def evaluate(
 
     ranks = join()
     result = local.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace)
-    judgement = judge(Gate(gate), result["verdict"]["kind"]) if gate is not None and ranks.is_first else None
+    judgement = judge(Gate(gate), result) if gate is not None and ranks.is_first else None
     page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
     if output is Format.json:
         from trainer.cli.documents.of_comparison import evaluated

@@ -11,6 +11,8 @@ class Counts(Part):
 
     base: int
     """Before fine-tuning."""
+    start: int | None
+    """Of the run that this one trained further; null where it began anew."""
     tuned: int
     """After it."""
 
@@ -24,17 +26,32 @@ class Interval(Part):
     """Its upper end."""
 
 
+class Distinct(Part):
+    """How much the rows show."""
+
+    rows: int
+    """Rows that differ."""
+    answers: int
+    """Different answers of more than a few words, or calls with arguments."""
+    seen: int | None
+    """Those of them that were trained on; null where a training file is gone."""
+    independent: int
+    """What the intervals count as one observation each: rows that expect the same answer are one."""
+
+
 class Verdict(Part):
-    """Whether the tuned model is better than its base on held-out rows."""
+    """Whether the tuned model is better on held-out rows than its base, or than the run that it came from."""
 
     kind: Literal["better", "worse", "unclear"]
     """better or worse where the difference is beyond chance, else unclear."""
     sentence: str
     """The same for people, with its figures."""
+    against: Literal["base", "start"]
+    """What it is held against: the base, or the start, where it trained another run's adapter further."""
     remarks: list[str]
     """What one must know to believe it as far as it goes."""
     answers: int | None
-    """Answers compared; null in a report of an earlier version, as with right, right_interval and unended."""
+    """Answers compared; null in a report of an earlier version, as with right, right_interval, unended and distinct."""
     right: Counts | None
     """Answers that are right or nearly right."""
     right_interval: Interval | None
@@ -47,13 +64,17 @@ class Verdict(Part):
     """Rows on which it is neither."""
     worse: int
     """Rows on which it is worse."""
+    distinct: Distinct | None
+    """How many of the rows are different observations."""
 
     @classmethod
     def of(cls, comparison: Mapping[str, Any]) -> Self | None:
         """From what report.json holds; None where that is nothing, or damaged."""
         verdict = comparison.get("verdict") or {}
-        values = {name: verdict.get(name) for name in cls.model_fields} | {"remarks": verdict.get("remarks") or []}
+        values = {name: verdict.get(name) for name in cls.model_fields}
+        values |= {"remarks": verdict.get("remarks") or [], "against": verdict.get("against", "base")}
         try:
+            values |= {key: {"start": None, **counts} for key in ("right", "unended") if (counts := values[key])}
             if interval := values["right_interval"]:
                 values["right_interval"] = {"low": interval[0], "high": interval[1]}
             return cls.model_validate(values)
@@ -97,9 +118,9 @@ class Measure(Part):
     num_rows: int
     """Rows that have it."""
     base: float | None
-    """Before fine-tuning."""
+    """Of the model that the verdict is against."""
     tuned: float | None
-    """After it."""
+    """After fine-tuning."""
     low: float | None
     """The lower end of the 95% interval of the difference; null where one row alone has the measure."""
     high: float | None

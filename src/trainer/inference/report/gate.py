@@ -1,8 +1,9 @@
 """A gate for scripts and CI: whether a run is better than others, or at least not worse, by more than chance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from trainer.inference.evaluation.verdict import Kind
 from trainer.inference.report.standings import contestants, results_of, standing
@@ -41,10 +42,13 @@ class Judgement:
         return f"gate {self.gate} {'holds' if self.holds else 'does not hold'}: {told}"
 
 
-def judge(gate: Gate, kind: Kind, others: Sequence[tuple[str, Kind]] = ()) -> Judgement:
-    """`kind` is what the run is beside its base, `others` what it is beside other runs."""
+def judge(gate: Gate, result: Mapping[str, Any], others: Sequence[tuple[str, Kind]] = ()) -> Judgement:
+    """`result` is the run's comparison with its base, or the run that it came from; `others` are other runs."""
+    verdict = result["verdict"]
+    before = result["models"][verdict.get("against", "base")]
+    first = "its base" if before == "base" else f"{before}, which it came from"
     return Judgement(
-        gate, tuple(Against(name, found, _holds(gate, found)) for name, found in (("its base", kind), *others))
+        gate, tuple(Against(name, found, _holds(gate, found)) for name, found in ((first, verdict["kind"]), *others))
     )
 
 
@@ -55,7 +59,7 @@ def judge_runs(gate: Gate, runs: Sequence[Run]) -> Judgement:
     first, *others = (result["run"] for result in results)
     seed = results[0]["settings"]["seed"]
     beside = [(name, standing(tuned[name], tuned[first], seed)) for name in others]
-    return judge(gate, results[0]["verdict"]["kind"], beside)
+    return judge(gate, results[0], beside)
 
 
 def _holds(gate: Gate, kind: Kind) -> bool:
