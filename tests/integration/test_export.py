@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tests.tiny_runs import END, train, untied_base
+from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, ParityError
 from trainer.inference import export as exporting
 from trainer.inference.bundle import write_bundle
@@ -27,6 +28,7 @@ from trainer.inference.parity import EXACT, QUANTIZED, ROUNDED
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.loading import load_export
 from trainer.inference.trained import trained_base
+from trainer.model.lineage import find_parent
 from trainer.model.loading import load_model
 from trainer.runs import Run
 
@@ -159,6 +161,21 @@ def test_a_tokenizer_of_several_chat_templates_keeps_them(runs: Runs, tmp_path: 
     for folder in (tmp_path / "out", tmp_path / "bundle"):
         assert AutoTokenizer.from_pretrained(folder).chat_template == template
         assert {*template} == {"default", "tool_use"}
+
+
+@pytest.mark.parametrize(
+    "manifest", [{}, {"base": []}, {"base": {"name": 3}, "data": []}, {"data": 3}, {"template_sha256": 7}]
+)
+def test_a_damaged_manifest_is_told_before_a_model_is_loaded(
+    tuned: Run, tmp_path: Path, manifest: dict[str, Any]
+) -> None:
+    run = Run(tmp_path / "run")
+    shutil.copytree(tuned.path, run.path)
+    run.write_manifest(manifest)
+    with pytest.raises(ConfigError, match=r"manifest\.json: does not say what the run was made from"):
+        export_run(run, tmp_path / "out", merge=False)
+    with pytest.raises(ConfigError, match=r"manifest\.json: does not say|stopped before it had loaded its base"):
+        find_parent(run.config().model_copy(update={"model": ModelConfig(base=str(run.path))}))
 
 
 def test_a_quantized_run_is_merged_into_the_weights_it_was_trained_on(runs: Runs) -> None:

@@ -14,6 +14,7 @@ from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.advice import further
 from trainer.runs.checkpoint import MANIFEST
+from trainer.runs.damage import refuse_manifest
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -65,8 +66,9 @@ def copy_adapter(adapter: Path, target: Path, without: Collection[str] = ()) -> 
 
 def trained_base(run: Run) -> Base:
     """The base that the run's manifest pins. Raises: ConfigError, when it is gone or has changed."""
-    settings, pinned = run.config().model, run.manifest()["base"]
+    refuse_manifest(run)
     refuse_former(run)
+    settings, pinned = run.config().model, run.manifest()["base"]
     revision = pinned["revision"] if pinned["weights_sha256"] is None else None
     base = find_base(settings.model_copy(update={"base": pinned["name"], "revision": revision}))
     if base.identity() != pinned:
@@ -82,6 +84,7 @@ def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
 
     Raises: ConfigError, when it cannot be read or its template is another one.
     """
+    refuse_manifest(run)
     tokenizer = stored_tokenizer(run.adapter)
     if template_digest(tokenizer) != run.manifest()["template_sha256"]:
         raise ConfigError(

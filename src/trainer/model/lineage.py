@@ -8,6 +8,7 @@ from trainer.errors import ConfigError
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.checkpoint import list_checkpoints
+from trainer.runs.damage import refuse_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def find_parent(config: RunConfig) -> Parent | None:
     run = Run(folder)
     if not run.manifest().get("base"):
         raise ConfigError(f"model.base: {name!r} stopped before it had loaded its base, expected a finished run")
+    refuse_manifest(run)
     refuse_former(run)
     adapter = run.adapter if not step else _checkpoint(run, step)
     if not (adapter / "adapter_config.json").is_file():

@@ -25,6 +25,24 @@ def damaged(run: Run) -> list[str]:
     return found
 
 
+def refuse_manifest(run: Run) -> None:
+    """Before something is made of the run's model. Raises: ConfigError, when its manifest does not say what it is."""
+    manifest = run.manifest()
+    base, data = manifest.get("base"), manifest.get("data")
+    if not (
+        isinstance(base, dict)
+        and {"name", "revision", "weights_sha256"} <= base.keys()
+        and isinstance(base["name"], str)
+        and "template_sha256" in manifest
+        and isinstance(data, list)
+        and all(isinstance(entry, dict) and {"role", "path", "sha256"} <= entry.keys() for entry in data)
+    ):
+        raise ConfigError(
+            f"{run.path / 'manifest.json'}: does not say what the run was made from, expected the file that training "
+            "wrote; bring the old one back, or train again"
+        )
+
+
 def _is_no_record(path: Path) -> bool:
     try:
         return path.is_file() and path.stat().st_size > 0 and not files.read_record(path)
