@@ -59,6 +59,24 @@ def test_totals_stand_below_the_rows(data):
     assert weights == "weight 0     12 answers in 12 rows only read"
 
 
+def test_what_is_trained_is_told_to_machines(data):
+    out, _ = data("preview", TRAIN, "--config", TINY, "--rows", "2", "--format", "json")
+    told = json.loads(out)
+    Draft202012Validator(schema_of("data preview")).validate(told)
+    assert [row["place"] for row in told["rows"]] == [f"{TRAIN}:1", f"{TRAIN}:2"]
+    answers = [
+        message["content"]
+        for message in json.loads(TRAIN.read_text().splitlines()[0])["messages"]
+        if message["role"] == "assistant" and message.get("weight", 1)
+    ]
+    (spans,) = told["rows"][0]["examples"]
+    assert [span["text"] for span in spans if span["kind"] == "answer"] == answers
+    assert {span["kind"] for span in spans if span["trained"]} == {"answer", "end"}
+    assert (told["totals"]["rows"], told["totals"]["ends"], told["totals"]["untrained_answers"]) == (40, 92, 12)
+    _, err = data("preview", TRAIN, "--config", TINY, "--html", "page.html", "--format", "json", code=2)
+    assert err == ["error: --html: is given with --format json, expected one of them; remove one"]
+
+
 def test_the_page_is_written_for_all_rows_or_the_first(data, tmp_path):
     _, err = data("preview", TRAIN, "--config", TINY, "--html", "page.html")
     assert err == ["wrote 40 rows to page.html; open it in a browser"]

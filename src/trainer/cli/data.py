@@ -151,9 +151,12 @@ def preview(
     html: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the rows as a searchable page for the browser.")
     ] = None,
+    output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Show which tokens of FILE are trained, as the config's model and chat template see them."""
+    if html is not None and output is Format.json:
+        raise ConfigError("--html: is given with --format json, expected one of them; remove one")
     if html is not None:
         if html.resolve() == file.resolve():
             raise ConfigError(
@@ -169,11 +172,13 @@ def preview(
     checked = check_data(settings.data)
     with loading():
         from trainer.backends import local
-        from trainer.cli.preview import show_rows, write_page
+        from trainer.cli.preview import print_document, show_rows, write_page
 
         reading, data = local.render(settings, checked)
     if html is not None:
         write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
+    elif output is Format.json:
+        print_document(data, reading.renderer, reading.max_length, rows or SHOWN_ROWS)
     else:
         show_rows(data, reading.renderer, reading.max_length, rows or SHOWN_ROWS)
 

@@ -38,6 +38,19 @@ def show_rows(data: "TrainingData", renderer: Renderer, max_length: int, num_row
         out.print(Text.assemble((f"{name:<13}", "dim"), text))
 
 
+def print_document(data: "TrainingData", renderer: Renderer, max_length: int, num_rows: int) -> None:
+    """The same as JSON."""
+    from trainer.cli.documents import preview
+
+    rows = [
+        preview.Row(place=row.place, examples=[list(map(preview.Span.model_validate, spans)) for spans in row.examples])
+        for row in _explained(renderer, data.train[:num_rows])
+    ]
+    totals = preview.Totals.model_validate(_totals(renderer, data.train))
+    too_long = in_words(data.touched, max_length) if data.touched else None
+    preview.DataPreview(rows=rows, totals=totals, too_long=too_long).print()
+
+
 def write_page(
     config: "RunConfig", data: "TrainingData", renderer: Renderer, max_length: int, file: Path, num_rows: int | None
 ) -> None:

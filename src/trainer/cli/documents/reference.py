@@ -6,7 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.json_schema import models_json_schema
 
-from trainer.cli.documents import data, runs, start, use, verdicts
+from trainer.cli.documents import data, preview, runs, start, use, verdicts
 from trainer.cli.documents.document import Document, Part
 from trainer.errors import ConfigError, similar
 
@@ -14,6 +14,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     start.TrainCheck,
     data.DataCheck,
     data.DataStats,
+    preview.DataPreview,
     data.DataConvert,
     data.DataSplit,
     runs.Runs,
