@@ -25,7 +25,7 @@ from trainer.inference.replies import Spoken
 from trainer.inference.report.compare import write_comparison
 from trainer.inference.report.write import write_report
 from trainer.inference.tool_calls import Call
-from trainer.runs import Run, create_run
+from trainer.runs import Run, create_run, files
 from trainer.runs.pending import pending_note
 from trainer.training.dataset import Row
 
@@ -204,6 +204,8 @@ def test_rows_of_another_file_are_no_runs_report_even_where_it_has_none(made: Ma
     page = write_report(run, own | {"files": ["other.jsonl"], "rows_sha256": "5" * 64})
     assert (page.name, run.comparison()) == ("8-rows-other-55555555-64-tokens.html", {})
     assert pending_note(run) is not None
+    assert write_report(run, own).name == "report.html"
+    files.write_json(run.report / "report.json", {"verdict": {"sentence": "damaged"}, "files": 7})
     assert write_report(run, own).name == "report.html"
     assert run.comparison() == own
 

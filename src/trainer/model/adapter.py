@@ -61,7 +61,7 @@ def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is missing is told below, in words
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, use_safetensors=True)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{place}: {_as_told(error)}") from error
     if problem := tensors_problem(adapted, tensors):
         raise ConfigError(f"{place}: {problem}; bring the old file back, or train it again")

@@ -1,5 +1,6 @@
 """An adapter is whole, finite and of this base, or it is not loaded."""
 
+import json
 import struct
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from trainer.config.schema import LoraSettings, ModelConfig
 from trainer.errors import ConfigError
-from trainer.model.adapter import ADAPTER, add_adapter, load_adapter, seal_adapter
+from trainer.model.adapter import ADAPTER, ADAPTER_CONFIG, add_adapter, load_adapter, seal_adapter
 from trainer.model.base import find_base
 from trainer.model.loading import load_model
 
@@ -84,3 +85,16 @@ def test_a_file_that_differs_from_the_manifest(folder: Path, adapter: Path) -> N
     seal_adapter(adapter, 3)
     change(adapter, lambda tensors: {name: value + 1 for name, value in tensors.items()})
     assert refusal(folder, adapter) == f"{ADAPTER} differs from what was written; bring the old files back"
+
+
+@pytest.mark.parametrize("change", [{"peft_type": "unheard of"}, {"lora_alpha": "x"}, {"r": -1}, {"target_modules": 7}])
+def test_a_configuration_of_no_adapter(folder: Path, adapter: Path, change: dict[str, object]) -> None:
+    file = adapter / ADAPTER_CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert refusal(folder, adapter).startswith("does not fit the base (")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "7", "{}"])
+def test_a_configuration_that_is_none(folder: Path, adapter: Path, content: str) -> None:
+    (adapter / ADAPTER_CONFIG).write_text(content)
+    assert "; " in refusal(folder, adapter)
