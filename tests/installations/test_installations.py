@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.environments import REPOSITORY, CannotInstall
-from tests.installations.environments import build_wheel, installation
+from tests.installations.environments import installation
 from tests.openai_service import demo
 from tests.smoke.test_base_installation import NEED, WORK, settings
 from trainer.runs import create_run
@@ -25,14 +25,6 @@ TRAINING = (
     "train", "--config", "configs/tiny.yaml", "run.name=tuned", "training.n_epochs=1", "data.train=data/starter.jsonl",
     "evaluation.max_rows=2", "evaluation.max_new_tokens=4",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    try:
-        return build_wheel(tmp_path_factory.mktemp("wheel"))
-    except CannotInstall as error:
-        pytest.skip(str(error))
 
 
 class User:
