@@ -28,7 +28,7 @@ SECONDS = 900
 ANSWERS = "Question,Reply\n" + "".join(f"What is part {n}?,Part {n} holds part {n + 1}.\n" for n in range(40))
 # What no test can do, or what others do: a model of the hub, an account, other machines, packages, an environment.
 ELSEWHERE = (
-    "make ", "accelerate ", "vllm ", "pip ", "git ", "cd ", "source ", "az ", "train --config configs/smollm.yaml",
+    "make ", "accelerate ", "vllm ", "pip ", "git ", "cd ", "train --config configs/smollm.yaml",
     "train --config configs/azure", "trainer serve first --engine vllm",
     "trainer init --base HuggingFaceTB/SmolLM2-135M-Instruct",
 )  # fmt: skip
