@@ -48,6 +48,13 @@ def in_parts(model: "PreTrainedModel") -> bool:
     return isinstance(model.base_model, FSDPModule)
 
 
+def can_start_over() -> bool:
+    """Whether torch can forget a pass that ended halfway, as one does that is out of memory: not before 2.13."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return hasattr(FSDPModule, "reset_iter_state")
+
+
 def start_over(model: "PreTrainedModel") -> None:
     """After a pass that ended halfway: no layer is left together, and the next pass begins anew."""
     if in_parts(model):
@@ -73,4 +80,6 @@ class _AllGather:
         from torch import distributed
 
         self.will_come()
-        return distributed.all_gather_single(output_tensor, input_tensor, group=group, async_op=async_op)
+        # torch calls it by the first name since 2.13, and deprecates the other.
+        gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor
+        return gather(output_tensor, input_tensor, group=group, async_op=async_op)

@@ -17,6 +17,7 @@ from trainer.data.rendering import Example
 from trainer.errors import ConfigError
 from trainer.model.base import Base
 from trainer.model.recompute import recomputable
+from trainer.model.sharding import can_start_over
 from trainer.model.sharing import sharing_of
 from trainer.training.dataset import TrainingData
 from trainer.training.footprint import Footprint, footprint
@@ -146,6 +147,8 @@ def _hindrance(config: RunConfig, base: Base, num_processes: int) -> str | None:
         return "and one process trains, expected several: one for each GPU, or as many as TRAINER_PROCESSES says"
     if not recomputable(base.skeleton):
         return f"and the layers of a {base.config.model_type!r} model are not known, expected another base"
+    if not can_start_over():
+        return "and this torch cannot go on after a pass that ran out of memory, expected torch 2.13 or newer"
     return None
 
 

@@ -247,6 +247,18 @@ def test_what_cannot_be_held_in_parts_is_refused(
         fit(settings(memory__shard_base=True, **changes), 8000 * MIB, num_processes)
 
 
+def test_a_torch_that_cannot_go_on_after_a_failed_pass_holds_no_base_in_parts(
+    settings: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 2.11, which is enough for all else."""
+    little = fit(settings(), 8000 * MIB).footprint.fixed - 1
+    monkeypatch.delattr("torch.distributed.fsdp.FSDPModule.reset_iter_state")
+    told = "memory.shard_base: is true, and this torch cannot go on after a pass that ran out of memory, expected torch"
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        fit(settings(memory__shard_base=True), 8000 * MIB)
+    assert fit(settings(), little).num_parts == 1
+
+
 def test_a_check_plans_for_the_processes_that_would_train(
     settings: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
