@@ -1,4 +1,4 @@
-"""The arms of the benchmark: each makes the same model and takes the same optimizer step in its own way."""
+"""The arms of the benchmarks: each makes the same model and takes the same optimizer step in its own way."""
 
 import json
 import os
@@ -6,9 +6,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 START = time.time()
 
@@ -22,55 +22,62 @@ from trainer.data.rendering import Example  # noqa: E402
 from trainer.model.device import peak_process_bytes  # noqa: E402
 from trainer.training.memory import MAX_BUDGET  # noqa: E402
 
-Backward = Callable[[], float]  # adds the step's gradient and returns its loss
+if TYPE_CHECKING:
+    from trainer.data.packing import Pack
+    from trainer.training.engine import Engine
+    from trainer.training.memory import MemoryPlan
+
 LEARNING_RATE = 2e-4
 MOST_MEMORY = 12 * 2**30  # on a CPU an arm that wants more ends, and not the machine it shares with others
-OUT_OF_MEMORY = 77  # exit code
-GPU_BATCH = 8
 
 
-def reference(model: Any, examples: list[Example], job: Job, way: tuple[int, int]) -> Backward:
-    """One conversation at a time, the model's own logits."""
-    device = torch.device(job.device)
-
-    def backward() -> float:
-        total, loss = _num_supervised(examples), 0.0
-        for example in examples:
-            logits = model(input_ids=torch.tensor([example.input_ids], device=device)).logits[0, :-1]
-            labels = torch.tensor(example.labels[1:], device=device)
-            nll = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / total
-            nll.backward()
-            loss += nll.item()
-        return loss
-
-    return backward
+def reference(model: Any, examples: Sequence[Example], job: Job) -> float:
+    """One conversation at a time, the model's own logits: adds the gradient and returns the loss."""
+    device, total, loss = torch.device(job.device), _num_supervised(examples), 0.0
+    for example in examples:
+        logits = model(input_ids=torch.tensor([example.input_ids], device=device)).logits[0, :-1]
+        labels = torch.tensor(example.labels[1:], device=device)
+        nll = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / total
+        nll.backward()
+        loss += nll.item()
+    return loss
 
 
-def ours(model: Any, examples: list[Example], job: Job, way: tuple[int, int]) -> Backward:
-    """Packs of a token budget, some layers computed again."""
+def make_ours(
+    model: Any, job: Job, token_budget: int, layers: int
+) -> "tuple[Engine, Callable[[Sequence[Example]], list[Pack]]]":
+    """The engine, some layers recomputed, and what cuts rows into packs of the budget."""
     from trainer.training.engine import Engine
 
-    device = torch.device(job.device)
-    engine = Engine(model, device)
+    engine = Engine(model, torch.device(job.device))
     for note in engine.notes:
         print(note, file=sys.stderr)
-    budget, layers = way
     engine.recompute(layers)
-
-    def backward() -> float:
-        packs = engine.packs(examples, budget)
-        total, loss = sum(pack.num_supervised for pack in packs), torch.zeros((), device=device)
-        for pack in packs:
-            nll = engine.sums(pack).nll / total
-            nll.backward()
-            loss += nll.detach()
-        return loss.item()
-
-    return backward
+    return engine, lambda examples: engine.packs(examples, token_budget)
 
 
-def plan(job: Job) -> tuple[int, int]:
-    """Token budget and layers to recompute that a run would plan. Called while the memory is still free."""
+def _our_backward(engine: "Engine", packs: "list[Pack]") -> float:
+    total, loss = sum(pack.num_supervised for pack in packs), 0.0
+    for pack in packs:
+        nll = engine.sums(pack).nll / total
+        nll.backward()
+        loss += nll.item()
+    return loss
+
+
+def gradient_of_reference(model: Any, examples: Sequence[Example], job: Job) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradient, in float32 on the host."""
+    return reference(model, examples, job), gradients(model)
+
+
+def gradient_of_ours(model: Any, examples: Sequence[Example], job: Job) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradient of one pack of all rows, in float32 on the host."""
+    engine, packs_of = make_ours(model, job, MAX_BUDGET[job.device], 0)
+    return _our_backward(engine, packs_of(examples)), gradients(model)
+
+
+def plan(job: Job) -> "MemoryPlan":
+    """What a run would plan. Called while the memory is still free."""
     from trainer.config import RunConfig
     from trainer.data.packing import Sharing
     from trainer.model.base import Base
@@ -86,8 +93,7 @@ def plan(job: Job) -> tuple[int, int]:
     longest = max(len(example.input_ids) for example in step.examples)
     work = Work(longest, step.num_tokens, step.num_supervised, [step.examples], Sharing())
     shape = footprint(config, base, torch.bfloat16, device, longest)
-    found = plan_memory(shape, config.memory, device.type, free_memory_bytes(device), work)
-    return found.token_budget, found.recompute_layers
+    return plan_memory(shape, config.memory, device.type, free_memory_bytes(device), work)
 
 
 class TrlSteps(TrainerCallback):
@@ -112,7 +118,7 @@ class TrlGradient(TrainerCallback):
         self.path = path
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        _store_gradient(model, self.path)
+        save_gradients(model, self.path)
 
 
 def trl_trainer(model: Any, examples: list[Example], settings: dict[str, Any], callback: TrainerCallback) -> Any:
@@ -132,14 +138,9 @@ def _trl_trainer(model: Any, examples: list[Example], settings: dict[str, Any]) 
     from trainer.model.tiny import tiny_base
 
     columns = {"input_ids": [list(e.input_ids) for e in examples], "labels": [list(e.labels) for e in examples]}
-    arguments = SFTConfig(
-        output_dir=tempfile.mkdtemp(),
-        max_length=max(len(example.input_ids) for example in examples),
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        **settings,  # 8 rows a micro-batch by default
-    )
+    longest = max(len(example.input_ids) for example in examples)
+    own = {"output_dir": tempfile.mkdtemp(), "report_to": [], "save_strategy": "no", "disable_tqdm": True}
+    arguments = SFTConfig(**own | {"max_length": longest} | settings)  # 8 rows a micro-batch by default
     tokenizer = AutoTokenizer.from_pretrained(tiny_base())
     dataset = Dataset.from_dict(columns)
     return SFTTrainer(model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
@@ -151,8 +152,6 @@ TRL_ARMS: dict[str, dict[str, Any]] = {
     "trl": {},
     "trl-packed": BEST | {"packing": True},
     "trl-padded": BEST,
-    "trl-flex": BEST | {"packing": True},
-    "unsloth": BEST | {"packing": True},
 }
 ARMS = ("reference", "ours", *TRL_ARMS)
 
@@ -160,8 +159,7 @@ ARMS = ("reference", "ours", *TRL_ARMS)
 class Answers:
     """Reads questions, and prints what a step took."""
 
-    def __init__(self, make_ready: Callable[[], Any], device: str) -> None:
-        self.on_gpu = device == "cuda"
+    def __init__(self, make_ready: Callable[[], Any]) -> None:
         self.made = make_ready()
         self.ready = {"ready_cpu_seconds": time.process_time(), "ready_wall_seconds": time.time() - START}
 
@@ -169,98 +167,72 @@ class Answers:
         return sys.stdin.readline().strip()
 
     def start(self) -> None:
-        self._finish()
         self.wall, self.cpu = time.time(), time.process_time()
 
     def stop(self) -> None:
-        self._finish()
         took = {"cpu_seconds": time.process_time() - self.cpu, "wall_seconds": time.time() - self.wall}
-        print(json.dumps(took | self.ready | {"peak_memory_bytes": self._peak()}), flush=True)
-
-    def _finish(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize()
-
-    def _peak(self) -> int:
-        if self.on_gpu:
-            return torch.cuda.max_memory_allocated()
-        return peak_process_bytes()
+        print(json.dumps(took | self.ready | {"peak_memory_bytes": peak_process_bytes()}), flush=True)
 
 
 def work(job: Job, gate_rows: int) -> None:
     """Answer `gate` with loss and gradient of the first rows, then each `step` with what an optimizer step took."""
-    if job.device == "cpu":
-        torch.set_num_threads(1)
-        resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
-    try:
-        if job.arm in TRL_ARMS:
-            _work_trl(_model(job), job, gate_rows)
-        else:
-            way = plan(job) if job.device == "cuda" else (MAX_BUDGET["cpu"], 0)
-            _work_plain(_model(job), job, gate_rows, way)
-    except torch.OutOfMemoryError:
-        sys.exit(OUT_OF_MEMORY)
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    if job.arm in TRL_ARMS:
+        _work_trl(_model(job), job, gate_rows)
+    else:
+        _work_plain(_model(job), job, gate_rows)
 
 
 def _model(job: Job) -> Any:
     """TRL's defaults hold weights that are not quantized in float32, and so does what all arms are held against."""
-    device = torch.device(job.device)
     wide = job.arm == "reference" or (job.arm == "trl" and job.quantization == "none")
     dtype = torch.float32 if wide else torch.bfloat16
-    if job.arm == "unsloth":
-        return _unsloth_model(job, device)
-    model = adapted_model(job.shape, dtype, device, job.quantization)
-    if job.arm == "trl-flex":
-        model.set_attn_implementation("flex_attention")
-    return model
+    return adapted_model(job.shape, dtype, torch.device(job.device), job.quantization)
 
 
-def _unsloth_model(job: Job, device: torch.device) -> Any:
+def unsloth_model(job: Job) -> Any:
     """Unsloth loads from a folder only. Written after its documentation: it is not installed where this was."""
     from transformers import AutoTokenizer
     from unsloth import FastLanguageModel
 
     from trainer.model.tiny import tiny_base
 
-    folder = Path(job.folder) / "base"
+    folder = Path(job.folder) / f"unsloth-{job.model}-{job.layers}"
     if not folder.exists():
-        random_base(job.shape, torch.bfloat16, device).save_pretrained(folder)
+        random_base(job.shape, torch.bfloat16, torch.device(job.device)).save_pretrained(folder)
         AutoTokenizer.from_pretrained(tiny_base()).save_pretrained(folder)
     model, _ = FastLanguageModel.from_pretrained(
         str(folder), max_seq_length=8192, dtype=torch.bfloat16, load_in_4bit=job.quantization == "nf4"
     )
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    checkpointing = "unsloth" if job.checkpointing else False
     model = FastLanguageModel.get_peft_model(
-        model, r=RANK, lora_alpha=2 * RANK, target_modules=names, use_gradient_checkpointing=checkpointing
+        model, r=RANK, lora_alpha=2 * RANK, target_modules=names, use_gradient_checkpointing=False
     )
     fill_adapter(model)
     return model
 
 
-def _trl_settings(job: Job) -> dict[str, Any]:
-    """The arm's own; a GPU wants larger micro-batches, and checkpointing only where they did not fit without."""
-    settings = TRL_ARMS[job.arm] | {"use_cpu": job.device == "cpu"}
-    if job.device == "cuda":
-        settings |= {"per_device_train_batch_size": GPU_BATCH}
-    if job.checkpointing and "gradient_checkpointing" in settings:
-        settings |= {"gradient_checkpointing": True}
-    return settings
+def _work_plain(model: Any, job: Job, gate_rows: int) -> None:
+    examples = job.step.examples
 
+    def make_ready() -> Callable[[Sequence[Example]], float]:
+        if job.arm == "reference":
+            return lambda rows: reference(model, rows, job)
+        engine, packs_of = make_ours(model, job, MAX_BUDGET["cpu"], 0)
+        return lambda rows: _our_backward(engine, packs_of(rows))
 
-def _work_plain(model: Any, job: Job, gate_rows: int, way: tuple[int, int]) -> None:
-    make, examples = (reference if job.arm == "reference" else ours), job.step.examples
-    answers = Answers(lambda: make(model, examples, job, way), job.device)
+    answers = Answers(make_ready)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
     while question := answers.wait():
         if question == "gate":
-            loss = make(model, examples[:gate_rows], job, way)()
-            _store_gradient(model, _gradient_of(job))
+            loss = answers.made(examples[:gate_rows])
+            save_gradients(model, gradient_file(job))
             print(json.dumps({"loss": loss}), flush=True)
         else:
             answers.start()
-            answers.made()
+            answers.made(examples)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             answers.stop()
@@ -268,27 +240,32 @@ def _work_plain(model: Any, job: Job, gate_rows: int, way: tuple[int, int]) -> N
 
 
 def _work_trl(model: Any, job: Job, gate_rows: int) -> None:
-    examples, settings = job.step.examples, _trl_settings(job)
-    answers = Answers(lambda: _trl_trainer(model, examples, settings), job.device)
+    examples, settings = job.step.examples, TRL_ARMS[job.arm] | {"use_cpu": True}
+    answers = Answers(lambda: _trl_trainer(model, examples, settings))
     answers.wait()  # the gate: a step that changes nothing
     still = settings | {"max_steps": 1, "learning_rate": 0.0, "max_grad_norm": 0.0, "logging_steps": 1}
-    trainer = trl_trainer(model, examples[:gate_rows], still, TrlGradient(_gradient_of(job)))
+    trainer = trl_trainer(model, examples[:gate_rows], still, TrlGradient(gradient_file(job)))
     trainer.train()
     print(json.dumps({"loss": next(row["loss"] for row in trainer.state.log_history if "loss" in row)}), flush=True)
     forever = settings | {"max_steps": 1000, "learning_rate": LEARNING_RATE, "logging_strategy": "no"}
     trl_trainer(model, examples, forever, TrlSteps(answers)).train()
 
 
-def _gradient_of(job: Job) -> Path:
+def gradient_file(job: Job) -> Path:
     return Path(job.folder) / f"{job.arm}.safetensors"
 
 
-def _store_gradient(model: Any, path: Path) -> None:
+def gradients(model: Any) -> dict[str, torch.Tensor]:
+    """Of each weight that is trained, by its name, in float32 on the host."""
+    parts = {name: p.grad.float().cpu().contiguous() for name, p in model.named_parameters() if p.grad is not None}
+    return {name.replace("module.", ""): gradient for name, gradient in parts.items()}
+
+
+def save_gradients(model: Any, path: Path) -> None:
     from safetensors.torch import save_file
 
-    parts = {name: p.grad.float().cpu().contiguous() for name, p in model.named_parameters() if p.grad is not None}
-    save_file({name.replace("module.", ""): gradient for name, gradient in parts.items()}, path)
+    save_file(gradients(model), path)
 
 
-def _num_supervised(examples: list[Example]) -> int:
+def _num_supervised(examples: Sequence[Example]) -> int:
     return sum(label >= 0 for example in examples for label in example.labels[1:])

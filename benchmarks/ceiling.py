@@ -5,17 +5,18 @@ import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate")
 
 
-def gemm_rate(device: str) -> float:
-    """FLOP per second, the best of several large bfloat16 products; on a CPU of one thread, by CPU time."""
+def gemm_rate() -> float:
+    """FLOP per second of one CPU thread, the best of several large bfloat16 products, by CPU time."""
     import torch
 
-    if device == "cuda":
-        return _gpu_gemm_rate(8192)
     torch.set_num_threads(1)
     a, b = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
     best = float("inf")
@@ -26,21 +27,38 @@ def gemm_rate(device: str) -> float:
     return 2 * 2048**3 / best
 
 
-def _gpu_gemm_rate(size: int) -> float:
+def product_rate(device: str, rows: int, inputs: int, outputs: int) -> float:
+    """FLOP per second of a bfloat16 product [rows, inputs] x [inputs, outputs] of random numbers: zeros are faster."""
     import torch
 
-    a, b = (torch.randn(size, size, device="cuda").bfloat16() for _ in range(2))
+    a = torch.randn(rows, inputs, device=device).bfloat16()
+    b = torch.randn(inputs, outputs, device=device).bfloat16()
+    return 2 * rows * inputs * outputs / _best_seconds(device, lambda: torch.mm(a, b))
+
+
+def copy_rate(device: str, num_bytes: int) -> float:
+    """Bytes per second, read and written ones."""
+    import torch
+
+    source = torch.randint(256, (num_bytes,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * num_bytes / _best_seconds(device, lambda: target.copy_(source))
+
+
+def _best_seconds(device: str, compute: "Callable[[], object]") -> float:
+    import torch
+
+    def now() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     best = float("inf")
-    for _ in range(30):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        torch.mm(a, b)
-        end.record()
-        end.synchronize()
-        best = min(best, begin.elapsed_time(end) / 1000)
-    del a, b
-    torch.cuda.empty_cache()
-    return 2 * size**3 / best
+    for _ in range(20 if device == "cuda" else 3):
+        begin = now()
+        compute()
+        best = min(best, now() - begin)
+    return best
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Model:
 
 
 MODELS = {
-    "tiny": Model(49_152, 64, 128, 4, 2, 16, 2),
+    "tiny": Model(2048, 64, 128, 4, 2, 16, 2),
     "135M": Model(49_152, 576, 1536, 9, 3, 64, 30),
     "1B": Model(128_256, 2048, 8192, 32, 8, 64, 16),
     "8B": Model(128_256, 4096, 14_336, 32, 8, 128, 32, tied=False),
@@ -52,7 +52,6 @@ class Job:
     rows: int
     folder: str = ""  # where gradients are left
     arm: str = ""
-    checkpointing: bool = False  # in arms that do without where they can
 
     @property
     def shape(self) -> Model:
@@ -60,10 +59,10 @@ class Job:
 
     @property
     def step(self) -> "Step":
-        return step_of(self.rows_like, self.rows)
+        return step_of(self.rows_like, self.rows, min(VOCAB, self.shape.vocab))
 
 
-VOCAB = 49_152  # of the random rows: each model knows them
+VOCAB = 49_152  # of the random rows: all but the smallest model know them
 
 # A sample file below TRAINER_SAMPLE_DATA, or None for random tokens of published lengths.
 SHAPES = {
@@ -71,6 +70,7 @@ SHAPES = {
     "GSM8K": "gsm8k/chat_train.jsonl",
     "short answers": None,
     "unshared": None,
+    "tool calls, published lengths": None,
 }
 
 
@@ -111,12 +111,13 @@ class Step:
         }
 
 
-def step_of(shape: str, rows: int) -> Step:
-    """The first `rows` rows of a shape."""
+def step_of(shape: str, rows: int, vocab: int = VOCAB) -> Step:
+    """The first `rows` rows of a shape; random ones are of tokens below `vocab`."""
     file = SHAPES[shape]
     if file is not None:
         return Step(_real(Path(os.environ["TRAINER_SAMPLE_DATA"]) / file, rows))
-    return Step(_short_answers(rows) if shape == "short answers" else _unshared(rows))
+    make = {"short answers": _short_answers, "unshared": _unshared}.get(shape, _tool_calls)
+    return Step(make(rows, vocab))
 
 
 def _real(path: Path, rows: int) -> list[Example]:
@@ -132,19 +133,33 @@ def _real(path: Path, rows: int) -> list[Example]:
     return [example for conversation in conversations for example in renderer.render(conversation)]
 
 
-def _short_answers(rows: int) -> list[Example]:
+def _short_answers(rows: int, vocab: int) -> list[Example]:
     """A system prompt of 500 tokens, questions of about 35, answers of about 40."""
     source = random.Random(0)
-    prompt = _tokens(source, 500)
+    prompt = _tokens(source, 500, vocab)
     return [
-        _row(prompt + _tokens(source, _length(source, 35)), _tokens(source, _length(source, 40))) for _ in range(rows)
+        _row(prompt + _tokens(source, _length(source, 35), vocab), _tokens(source, _length(source, 40), vocab))
+        for _ in range(rows)
     ]
 
 
-def _unshared(rows: int) -> list[Example]:
+def _tool_calls(rows: int, vocab: int) -> list[Example]:
+    """As the sample's tool calls are in the tokens of Llama 3.1: tools of 290, questions of 13, calls of up to 50."""
+    source = random.Random(0)
+    prompt = _tokens(source, 290, vocab)
+    return [
+        _row(prompt + _tokens(source, source.randint(10, 16), vocab), _tokens(source, source.randint(2, 50), vocab))
+        for _ in range(rows)
+    ]
+
+
+def _unshared(rows: int, vocab: int) -> list[Example]:
     """Lengths of open assistant conversations: about 56 tokens of prompts and 340 of answers, nothing in common."""
     source = random.Random(0)
-    return [_row(_tokens(source, _length(source, 56)), _tokens(source, _length(source, 340))) for _ in range(rows)]
+    return [
+        _row(_tokens(source, _length(source, 56), vocab), _tokens(source, _length(source, 340), vocab))
+        for _ in range(rows)
+    ]
 
 
 def _length(source: random.Random, mean: float) -> int:
@@ -152,8 +167,8 @@ def _length(source: random.Random, mean: float) -> int:
     return max(4, min(2000, int(source.lognormvariate(0, 0.8) * mean / 1.377)))  # exp(0.8 ** 2 / 2)
 
 
-def _tokens(source: random.Random, count: int) -> list[int]:
-    return [source.randrange(10, VOCAB) for _ in range(count)]
+def _tokens(source: random.Random, count: int, vocab: int) -> list[int]:
+    return [source.randrange(10, vocab) for _ in range(count)]
 
 
 def _row(prompt: list[int], answer: list[int]) -> Example:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from trainer.data.rendering import IGNORE_INDEX, Example
 from trainer.model.adapter import keep_float32, trainable
@@ -15,6 +15,7 @@ from trainer.training.engine import Engine
 from trainer.training.loss import plain_sums
 
 VOCAB = 1_000
+WINDOW = 400  # tokens: some rows are longer, and share nothing then
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,18 @@ class Outcome:
         return float((self.gradient - other.gradient).norm() / other.gradient.norm())
 
 
-def build(device: torch.device, dtype: torch.dtype, quantized: bool = False, **changes: Any) -> PeftModel:
+def build(
+    device: torch.device, dtype: torch.dtype, quantized: bool = False, windowed: bool = False, **changes: Any
+) -> PeftModel:
     """The same random weights for every format; B is not zero, or A would get no gradient."""
     torch.manual_seed(0)
     shape: dict[str, Any] = {"hidden_size": 384, "intermediate_size": 512, "num_hidden_layers": 3, "head_dim": 32}
     shape |= {"num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": VOCAB, "pad_token_id": 0}
-    model = LlamaForCausalLM(LlamaConfig(**shape | changes))
+    model: PreTrainedModel
+    if windowed:
+        model = MistralForCausalLM(MistralConfig(**shape | {"sliding_window": WINDOW} | changes))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape | changes))
     if quantized:
         model = _quantized(model, dtype)
     lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -46,7 +53,7 @@ def build(device: torch.device, dtype: torch.dtype, quantized: bool = False, **c
     return adapted
 
 
-def _quantized(model: LlamaForCausalLM, dtype: torch.dtype) -> LlamaForCausalLM:
+def _quantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     import bitsandbytes
 
     model.to(dtype)
