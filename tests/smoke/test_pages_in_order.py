@@ -59,7 +59,8 @@ class Reader:
         """Run a command of a page; a run's last step is another one here than there."""
         words = shlex.split(re.sub(r"@\d+", f"@{LAST_STEP}", line), comments=True)
         program = words if words[0] == "train" else words[1:]
-        command = [sys.executable, "-m", "trainer", *program]
+        agreed = ["--yes"] if line.startswith("trainer delete") else []  # nobody is there to be asked
+        command = [sys.executable, "-m", "trainer", *program, *agreed]
         if line.startswith(NEVER_ENDS):
             self._until_ready(command)
             return
