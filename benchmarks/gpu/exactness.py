@@ -2,8 +2,10 @@
 
 import io
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -60,6 +62,7 @@ def resumed(setting: Setting, report: Report) -> None:
     """Throw away what a deterministic run did after a checkpoint, resume it, and compare the bits."""
     folder = Path(setting.folder) / "resumed"
     folder.mkdir()
+    _be_installed(folder)
     every = {"training__deterministic": True, "training__save_steps": 4, "training__save_total_limit": 9}
     run = train(folder, **every, model__dtype="float32")
     whole = _bytes(run.adapter)
@@ -70,6 +73,17 @@ def resumed(setting: Setting, report: Report) -> None:
     run.set_status("paused", adapter_step=None)
     local.resume(run, Console(file=io.StringIO()), lambda message: None)
     report(from_checkpoint=steps[len(steps) // 2 - 1].name, bit_identical=_bytes(run.adapter) == whole)
+
+
+def _be_installed(folder: Path) -> None:
+    """A run writes down this package's version: from a checkout that is not installed it gets one that says so."""
+    try:
+        metadata.version("azure-llm-trainer")
+    except metadata.PackageNotFoundError:
+        info = folder / "azure_llm_trainer-0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: azure-llm-trainer\nVersion: 0+checkout\n")
+        sys.path.append(str(folder))
 
 
 def _bytes(adapter: Path) -> bytes:
