@@ -6,6 +6,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 
@@ -46,10 +47,10 @@ lint: setup ## Formatting, types, import directions
 	$(BIN)/lint-imports
 
 test: lint ## The tests that CI runs first
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not long and not slow and not real'
+	$(TESTS) -m 'not long and not slow and not real'
 
 test-slow: setup ## What CI runs after `make test`: installations, real models (TRAINER_REAL_MODELS)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m '(slow or real) and not long'
+	$(TESTS) -m '(slow or real) and not long'
 
 test-full: lint ## All tests, also those that take minutes
 	OMP_NUM_THREADS=1 $(BIN)/pytest
