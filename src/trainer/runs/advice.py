@@ -6,6 +6,11 @@ from trainer.runs.run import Run
 
 def further(run: Run) -> str:
     """What can be done to have an adapter of this run, or a better one."""
+    return way_on(run) or "it holds no checkpoint to go on from; start a new run"
+
+
+def way_on(run: Run) -> str | None:
+    """The command that goes on with this run, None where nothing is left to go on with."""
     state = run.state
     if state in ("queued", "running", "validating_files"):
         return f"wait for it: trainer logs {run.path} --follow"
@@ -16,4 +21,4 @@ def further(run: Run) -> str:
     whole = [found.step for found in list_checkpoints(run.checkpoints) if found.problem() is None]
     if whole:
         return f"to train on from its last checkpoint start a new run with model.base={run.path}@{whole[-1]}"
-    return "it holds no checkpoint to go on from; start a new run"
+    return None

@@ -252,9 +252,9 @@ def _instead(path: Path) -> str:
     if path.is_symlink() or not path.is_dir():
         return ""
     if (path / CONFIG).is_file() and is_run(path):
-        from trainer.runs.advice import further  # it looks at runs, too
+        from trainer.runs.advice import way_on  # it looks at runs, too
 
-        return f", or {further(Run(path))}"
+        return f", or {way_on(Run(path)) or f'remove that run with: trainer delete {path}'}"
     if not foreign(path):
         return f", or remove what is left of a run that never began with: trainer delete {path}"
     return ""

@@ -141,6 +141,7 @@ def test_advice_is_what_the_next_command_takes(run, state, advice):
 def test_without_a_checkpoint_a_cancelled_run_is_no_base(run):
     run.set_status("cancelled")
     assert further(run) == "it holds no checkpoint to go on from; start a new run"
+    assert refusal(config(name="one")).endswith("choose another, or remove that run with: trainer delete runs/one")
 
 
 def test_a_run_is_its_owner_s_where_the_root_is_no_group_s(run):
