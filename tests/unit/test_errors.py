@@ -41,7 +41,14 @@ def test_the_tree_is_complete():
 
 def test_exit_codes_are_those_that_shells_and_schedulers_know():
     codes = {code.name: code.value for code in ExitCode}
-    assert codes == {"DONE": 0, "RUN_FAILED": 1, "BAD_INPUT": 2, "RESUMABLE": 75, "INTERRUPTED": 130}
+    assert codes == {
+        "DONE": 0,
+        "RUN_FAILED": 1,
+        "BAD_INPUT": 2,
+        "GATE_FAILED": 3,
+        "RESUMABLE": 75,
+        "INTERRUPTED": 130,
+    }
 
 
 def test_an_error_without_a_code_of_its_own_says_that_the_run_failed():

@@ -81,7 +81,8 @@ def test_its_files_are_those_of_the_recipe() -> None:
 def test_a_run_on_a_base_that_was_made_on_first_use_is_refused_in_words(tmp_path: Path) -> None:
     values = {"model": {"base": NAME}, "data": {"train": "a.jsonl"}, "run": {"root": str(tmp_path), "name": "old"}}
     run = create_run(RunConfig.model_validate(values))
-    run.write_manifest({"base": {"name": NAME, "revision": "tiny-d95eff64dabda08b", "weights_sha256": None}})
+    base = {"name": NAME, "revision": "tiny-d95eff64dabda08b", "weights_sha256": None}
+    run.write_manifest({"base": base, "template_sha256": "0" * 64, "data": []})
     sentence = (
         f"{run.path}: was trained on a builtin:tiny that an earlier version made on its first use, expected the one "
         f"that this version ships; train it again: train --config {run.path}/config.yaml run.name=NAME"
