@@ -86,7 +86,7 @@ def test_on_a_quantised_base_too(bits: int, settings: dict[str, Any]) -> None:
     assert sum(isinstance(module, LoraLinear) for module in mine.modules()) == 2
     assert found.keys() == expected.keys()
     for name in expected:
-        assert (found[name] - expected[name]).norm() <= 1e-6 * expected[name].norm(), name
+        assert (found[name] - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_dora": True}])

@@ -23,7 +23,7 @@ def frozen(norm: torch.nn.Module, dtype: torch.dtype = torch.float32) -> torch.n
 
 @pytest.mark.parametrize(
     ("kind", "dtype", "rounding"),
-    [(LlamaRMSNorm, torch.float32, 1e-6), (LlamaRMSNorm, torch.bfloat16, 2e-3), (Olmo2RMSNorm, torch.float32, 1e-6)],
+    [(LlamaRMSNorm, torch.float32, 1e-5), (LlamaRMSNorm, torch.bfloat16, 2e-3), (Olmo2RMSNorm, torch.float32, 1e-5)],
 )
 def test_numbers_and_gradient_are_those_of_the_models_own(
     kind: type[torch.nn.Module], dtype: torch.dtype, rounding: float
