@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from trainer.runs import Run
 
 NOTABLE = 0.02  # of a loss: a rise or fall that is told
+SLIGHT = 0.02  # nats a token: too little to be told, whatever share of a small loss it is
 LATE = 2 / 3  # of the steps, after which a fall shows that there was more to learn
 
 
@@ -35,9 +36,9 @@ class Curve:
         return self.patience is not None and self.stale >= self.patience
 
     def overfitting(self) -> str | None:
-        """A sentence when the loss has risen since its best by more than a fiftieth, else None."""
+        """A sentence when the loss has risen notably since its best, else None."""
         after = [point for point in self.points if point[0] > (self.best_step or 0)]
-        if not after or after[-1][2] <= self.best_loss * (1 + NOTABLE):
+        if not after or not _is_notable(self.best_loss, after[-1][2]):
             return None
         first_epoch = after[0][1]
         return (
@@ -46,7 +47,7 @@ class Curve:
         )
 
     def still_falling(self, n_epochs: int) -> str | None:
-        """A sentence when the loss fell by more than a fiftieth in the last third of the steps, to its best, else None.
+        """A sentence when the loss fell notably in the last third of the steps, to its best, else None.
 
         `n_epochs` were trained.
         """
@@ -54,7 +55,7 @@ class Curve:
             return None
         last_step, _, last = self.points[-1]
         before = [point for point in self.points if point[0] <= LATE * last_step]
-        if not before or last >= before[-1][2] * (1 - NOTABLE):
+        if not before or last >= before[-1][2] or not _is_notable(before[-1][2], last):
             return None
         return (
             f"validation loss was still falling at the end, from {before[-1][2]:.3f} at step {before[-1][0]} to "
@@ -77,6 +78,10 @@ class Curve:
 
     def _finite_best(self) -> float | None:
         return None if self.best_step is None else self.best_loss
+
+
+def _is_notable(before: float, after: float) -> bool:
+    return abs(after - before) > max(NOTABLE * before, SLIGHT)
 
 
 def recorded_curve(run: "Run") -> tuple[Curve, int]:

@@ -107,6 +107,15 @@ def test_a_loss_that_falls_to_the_end_is_told_with_what_to_do(losses: tuple[floa
     )
 
 
+@pytest.mark.parametrize("losses", [(2.0, 0.019, 0.006), (2.0, 0.006, 0.019)])
+def test_next_to_nothing_is_no_change_worth_telling(losses: tuple[float, ...]) -> None:
+    curve = Curve(patience=None, threshold=0.0)
+    for number, loss in enumerate(losses, 1):
+        curve.add(number * 10, number, loss)
+    assert curve.still_falling(3) is None
+    assert curve.overfitting() is None
+
+
 def test_a_loss_that_only_wobbles_is_not_overfitting() -> None:
     curve = Curve(patience=None, threshold=0.0)
     for step, loss in ((10, 2.0), (20, 1.0), (30, 1.01)):
