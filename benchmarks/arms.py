@@ -10,20 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-START = time.time()
+import psutil
+import torch
+from models import adapted_model, config_of, fill_adapter, random_base
+from shapes import RANK, Job
+from transformers import TrainerCallback
 
-# The clock starts before what is slow to import: the first step has to wait for it.
-import torch  # noqa: E402
-from models import adapted_model, config_of, fill_adapter, random_base  # noqa: E402
-from shapes import RANK, Job  # noqa: E402
-from transformers import TrainerCallback  # noqa: E402
-
-from trainer.data.rendering import Example  # noqa: E402
-from trainer.model.device import peak_process_bytes  # noqa: E402
-from trainer.training.memory import MAX_BUDGET  # noqa: E402
+from trainer.data.rendering import Example
+from trainer.model.device import peak_process_bytes
+from trainer.training.memory import MAX_BUDGET
 
 if TYPE_CHECKING:
     from trainer.data.packing import Pack
+    from trainer.model.tree_attention import Kind
     from trainer.training.engine import Engine
     from trainer.training.memory import MemoryPlan
 
@@ -44,12 +43,12 @@ def reference(model: Any, examples: Sequence[Example], job: Job) -> float:
 
 
 def make_ours(
-    model: Any, job: Job, token_budget: int, layers: int
+    model: Any, job: Job, token_budget: int, layers: int, kind: "Kind | None" = None
 ) -> "tuple[Engine, Callable[[Sequence[Example]], list[Pack]]]":
     """The engine, some layers recomputed, and what cuts rows into packs of the budget."""
     from trainer.training.engine import Engine
 
-    engine = Engine(model, torch.device(job.device))
+    engine = Engine(model, torch.device(job.device), kind=kind)
     for note in engine.notes:
         print(note, file=sys.stderr)
     engine.recompute(layers)
@@ -77,7 +76,7 @@ def gradient_of_ours(model: Any, examples: Sequence[Example], job: Job) -> tuple
 
 
 def plan(job: Job) -> "MemoryPlan":
-    """What a run would plan. Called while the memory is still free."""
+    """Plan memory as a run does; call it before the model takes any."""
     from trainer.config import RunConfig
     from trainer.data.packing import Sharing
     from trainer.model.base import Base
@@ -161,7 +160,8 @@ class Answers:
 
     def __init__(self, make_ready: Callable[[], Any]) -> None:
         self.made = make_ready()
-        self.ready = {"ready_cpu_seconds": time.process_time(), "ready_wall_seconds": time.time() - START}
+        waited = time.time() - psutil.Process().create_time()  # imports included: the first step waits for them, too
+        self.ready = {"ready_cpu_seconds": time.process_time(), "ready_wall_seconds": waited}
 
     def wait(self) -> str:
         return sys.stdin.readline().strip()
@@ -256,7 +256,7 @@ def gradient_file(job: Job) -> Path:
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """Of each weight that is trained, by its name, in float32 on the host."""
+    """Copy the gradient of each trainable weight to the host: name to float32 tensor."""
     parts = {name: p.grad.float().cpu().contiguous() for name, p in model.named_parameters() if p.grad is not None}
     return {name.replace("module.", ""): gradient for name, gradient in parts.items()}
 

@@ -1,4 +1,4 @@
-"""Whether an arm computes the same as one conversation at a time in float32."""
+"""Check that an arm computes what one conversation at a time does in float32."""
 
 from typing import TYPE_CHECKING
 

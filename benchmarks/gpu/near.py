@@ -13,7 +13,6 @@ from shapes import MODELS
 from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity
 
-from trainer.model import tree_attention
 from trainer.model.recompute import recomputable
 
 
@@ -56,15 +55,15 @@ def compiled(setting: Setting, report: Report, model: str, on: bool) -> None:
     """A step with each layer of the model compiled by itself, and without; a quarter of the layers, for the time."""
     job = job_of(setting, model, "none", SHAPES[0], layers=max(1, MODELS[model].layers // 4))
 
-    backend = "inductor"
+    backend, kind = "inductor", None
     if setting.device == "cpu":  # C++ is compiled for minutes, and each block of segment attention makes a graph larger
-        backend, tree_attention.kind_for = "aot_eager", lambda *_: "dense"
+        backend, kind = "aot_eager", "dense"
 
     def prepare(adapted: Any) -> None:
         for layer in recomputable(adapted.get_base_model()) if on else ():
             layer.compile(dynamic=True, backend=backend)
 
-    step = our_step(job, 32_768, 0, prepare)
+    step = our_step(job, 32_768, 0, prepare, kind=kind)
     first = timed(setting, step)
     report(first_step_seconds=first, layers=job.layers, graphs=counters["stats"]["unique_graphs"])
     report(step_seconds=sorted(timed(setting, step) for _ in range(STEPS))[STEPS // 2])

@@ -23,6 +23,7 @@ from shapes import MODELS, Job
 from transformers import TrainerCallback
 
 from trainer.data.packing import make_packs
+from trainer.model.tree_attention import Kind
 
 ROWS = 16
 # Unshared first: where nothing is gained by sharing, the engine itself is measured.
@@ -112,10 +113,11 @@ def our_step(
     layers: int,
     prepare: Callable[[Any], None] = lambda model: None,
     report: Report = lambda **values: None,
+    kind: Kind | None = None,
 ) -> Callable[..., torch.Tensor]:
     """An optimizer step of a run, without reading anything back; it returns the loss on the device."""
     model = make_model(job)
-    engine, packs_of = make_ours(model, job, token_budget, layers)
+    engine, packs_of = make_ours(model, job, token_budget, layers, kind)
     report(attention=engine.kind, notes="; ".join(engine.notes))
     prepare(model)  # after the engine's probe, whose rows are like none of a run
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from tests.gpu.steps import alone, build, packed, rows
-from trainer.model import tree_attention
+from trainer.model.tree_attention import Kind
 from trainer.training.engine import Engine
 
 BUDGETS = (100, 700, 10_000)  # packs of one block and less, some packs, one pack
@@ -44,18 +44,14 @@ def test_16_bits_round_no_more_than_one_conversation_at_a_time(
 
 @pytest.mark.parametrize("kind", ["dense", "flex"])
 @pytest.mark.parametrize("recomputed", [0, 2])
-def test_by_each_kind_of_attention(
-    device: torch.device, has_flex: bool, monkeypatch: pytest.MonkeyPatch, kind: str, recomputed: int
-) -> None:
+def test_by_each_kind_of_attention(device: torch.device, has_flex: bool, kind: Kind, recomputed: int) -> None:
     if kind == "flex" and not has_flex:
         pytest.skip("before Ampere")
-    monkeypatch.setattr(tree_attention, "kind_for", lambda model, device: kind)
     model = build(device, torch.float32)
     expected = alone(model, rows())
-    engine = Engine(model, device)
+    engine = Engine(model, device, kind=kind)
     model.train()
     engine.recompute(recomputed)
-    assert engine.kind == kind
     assert packed(model, engine, rows(), 10_000).distance(expected) < 1e-3
 
 

@@ -33,13 +33,20 @@ PROBE_TOKENS, PROBE_REST = 24, 11  # what two of its rows share, and the most th
 class Engine:
     """Packs examples for one model and computes their sums. `notes` say what is not shared, and why."""
 
-    def __init__(self, model: "PeftModel", device: torch.device, ranks: Ranks | None = None) -> None:
+    def __init__(
+        self,
+        model: "PeftModel",
+        device: torch.device,
+        ranks: Ranks | None = None,
+        kind: tree_attention.Kind | None = None,
+    ) -> None:
+        """`kind` of attention: by default the fastest that model and device have."""
         self.model, self.device, self.ranks = model.get_base_model(), device, ranks or Ranks()
         self.decoder = self.model.base_model
         use_lora_linear(model)
         if not in_parts(self.model):  # else it was done while the weights were whole
             use_lean_norms(self.model)
-        self.kind = tree_attention.kind_for(self.model, device)
+        self.kind = kind or tree_attention.kind_for(self.model, device)
         self.head = find_head(self.model)
         self.sharing, note = sharing_of(self.model)
         self.notes = [note] if note else []

@@ -19,6 +19,7 @@ from tests.traced_flex import traced_flex
 from trainer.data.conversations import Conversation, read_conversations
 from trainer.data.rendering import IGNORE_INDEX, Example
 from trainer.model import flex, tree_attention
+from trainer.model.tree_attention import Kind
 from trainer.training.engine import Engine
 
 CPU = torch.device("cpu")
@@ -192,21 +193,19 @@ def test_models_that_see_more_than_the_rule_are_not_shared_and_say_so(name: str)
 def test_an_unfit_attention_is_found_by_trying(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A mask that lets rows see each other stands for whatever no configuration tells."""
     monkeypatch.setattr(tree_attention, "dense_mask", lambda ends: torch.ones(1, 1, len(ends), len(ends)).tril().bool())
-    monkeypatch.setattr(tree_attention, "kind_for", lambda model, device: "eager" if name == "Gemma2" else "dense")
     model, rows = build(name), random_rows()
     expected = reference(model, rows)
-    engine = Engine(model, CPU)
+    engine = Engine(model, CPU, kind="eager" if name == "Gemma2" else "dense")
     assert engine.notes[-1] == "rows share no tokens: this model computes something else from shared ones"
     assert_same(packed(model, engine, rows, 200), expected, DOUBLE)
 
 
 @pytest.mark.parametrize("name", ["Llama", "Granite"])
 @pytest.mark.parametrize("kind", ["dense", "eager"])
-def test_the_dense_mask_is_exact_too(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
-    monkeypatch.setattr(tree_attention, "kind_for", lambda model, device: kind)
+def test_the_dense_mask_is_exact_too(name: str, kind: Kind) -> None:
     model, rows = build(name), random_rows()
     expected = reference(model, rows)
-    assert_same(packed(model, Engine(model, CPU), rows, 150), expected, DOUBLE)
+    assert_same(packed(model, Engine(model, CPU, kind=kind), rows, 150), expected, DOUBLE)
 
 
 @pytest.fixture

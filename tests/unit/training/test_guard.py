@@ -6,7 +6,6 @@ from peft import PeftModel
 
 from tests.unit.training.test_engine import CPU, build, gradients, random_rows, reference
 from trainer.errors import TrainingError
-from trainer.model import tree_attention
 from trainer.model.adapter import keep_float32, trainable
 from trainer.training.engine import Engine
 from trainer.training.guard import FiniteGuard
@@ -15,15 +14,14 @@ from trainer.training.guard import FiniteGuard
 class Fp16:
     """One step as on a GPU before Ampere: float16, a dense mask, scaled losses."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
-        monkeypatch.setattr(tree_attention, "kind_for", lambda model, device: "dense")
+    def __init__(self, scale: float) -> None:
         self.model: PeftModel = build("Llama", torch.float16)
         keep_float32(self.model)
         self.parameters = list(trainable(self.model).values())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=0.1, fused=True)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         self.guard = FiniteGuard(CPU, "stop", loss_is_scaled=True)
-        self.engine = Engine(self.model, CPU)
+        self.engine = Engine(self.model, CPU, kind="dense")
 
     def backward(self) -> None:
         packs = self.engine.packs(random_rows(), 10_000)
@@ -40,8 +38,8 @@ class Fp16:
         self.scaler.update()
 
 
-def test_an_overflow_changes_no_weight_and_lowers_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Fp16(monkeypatch, scale=2.0**40)
+def test_an_overflow_changes_no_weight_and_lowers_the_scale() -> None:
+    step = Fp16(scale=2.0**40)
     before = [parameter.detach().clone() for parameter in step.parameters]
     step.backward()
     step.update()
@@ -50,8 +48,8 @@ def test_an_overflow_changes_no_weight_and_lowers_the_scale(monkeypatch: pytest.
     assert step.guard.check(1) == 0
 
 
-def test_scaled_gradients_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Fp16(monkeypatch, scale=2.0**12)
+def test_scaled_gradients_are_those_of_float32() -> None:
+    step = Fp16(scale=2.0**12)
     step.backward()
     found = gradients(step.model)
     model = build("Llama", torch.float32)
@@ -60,8 +58,8 @@ def test_scaled_gradients_are_those_of_float32(monkeypatch: pytest.MonkeyPatch) 
     assert (a - b).norm() <= 0.01 * b.norm()
 
 
-def test_a_loss_that_is_not_finite_is_no_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Fp16(monkeypatch, scale=1.0)
+def test_a_loss_that_is_not_finite_is_no_overflow() -> None:
+    step = Fp16(scale=1.0)
     step.guard.see_loss(torch.tensor(float("nan")))
     with pytest.raises(TrainingError, match="the loss is not finite"):
         step.guard.check(1)

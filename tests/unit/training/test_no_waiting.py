@@ -9,8 +9,8 @@ import torch
 
 from tests.traced_flex import traced_flex
 from tests.unit.training.test_engine import CPU, build, random_rows
-from trainer.model import tree_attention
 from trainer.model.adapter import trainable
+from trainer.model.tree_attention import Kind
 from trainer.training import loss
 from trainer.training.engine import Engine
 from trainer.training.guard import FiniteGuard
@@ -20,12 +20,10 @@ from trainer.training.meter import Meter
 META = torch.device("meta")
 
 
-def on_meta(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> Engine:
+def on_meta(name: str, kind: Kind) -> Engine:
     """An engine that was tried out on the CPU and then moved."""
-    monkeypatch.setattr(tree_attention, "kind_for", lambda model, device: kind)
     model = build(name, torch.float32)
-    engine = Engine(model, CPU)
-    assert engine.kind == kind
+    engine = Engine(model, CPU, kind=kind)
     model.to(META)
     engine.device = META
     engine.head = engine.head and find_head(engine.model)
@@ -35,11 +33,11 @@ def on_meta(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> Engine:
 @pytest.mark.parametrize(
     ("name", "kind"), [("Llama", "dense"), ("Gemma2", "eager"), ("Llama", "flex"), ("Gemma3Text", "flex")]
 )
-def test_a_step_reads_nothing_back(monkeypatch: pytest.MonkeyPatch, name: str, kind: str) -> None:
+def test_a_step_reads_nothing_back(monkeypatch: pytest.MonkeyPatch, name: str, kind: Kind) -> None:
     monkeypatch.setitem(loss.LOGIT_BYTES, "meta", 10_000)
     monkeypatch.setitem(loss.SOFTMAX_BYTES, "meta", 5_000)
     with traced_flex():
-        engine = on_meta(monkeypatch, name, kind)
+        engine = on_meta(name, kind)
         packs = engine.packs(random_rows(), 10_000)
         total = sum(pack.num_supervised for pack in packs)
         parameters = list(trainable(engine.model).values())
