@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,7 +14,6 @@ from trainer.cli.remote import refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_folder, find_run
 from trainer.runs import list_runs as runs_below
-from trainer.runs.base_name import base_of
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
@@ -22,7 +21,9 @@ from trainer.runs.lock import holder, in_use, locked
 from trainer.runs.ownership import refuse_removal
 from trainer.runs.pending import pending_note, silence
 from trainer.runs.process import is_here
-from trainer.runs.results import last_values
+
+if TYPE_CHECKING:
+    from trainer.cli.documents.runs import RunSummary
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
 DAMAGED = {"": "the file is damaged"}
@@ -33,12 +34,13 @@ def list_all(root: Root = Path("runs"), output: Output = Format.text, debug: Deb
     """List the runs with their state, progress and last losses."""
     if root.exists() and not root.is_dir():
         raise ConfigError(f"--root: {str(root)!r} is a file, expected a folder; choose another")
-    runs = runs_below(root)
+    from trainer.cli.documents.of_run import summary_of
+
+    runs = [summary_of(run, refresh=True) for run in runs_below(root)]
     if output is Format.json:
-        from trainer.cli.documents.of_run import summary_of
         from trainer.cli.documents.runs import Runs
 
-        Runs(root=str(root), runs=[summary_of(run, refresh=True) for run in runs]).print()
+        Runs(root=str(root), runs=runs).print()
         return
     if not runs:
         say(f"no runs in {root}; begin with one: trainer init")
@@ -51,27 +53,20 @@ def list_all(root: Root = Path("runs"), output: Output = Format.text, debug: Deb
     out.print(table)
 
 
-def _row(run: Run) -> list[str]:
+def _row(run: "RunSummary") -> list[str]:
     """A run's cells; what is damaged is named in them."""
-    try:
-        status = refreshed(run).status()
-        base = base_of((run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"))
-        last = last_values(run.path / "results.csv", ("train_loss", "valid_loss"))
-        broken, silent = damaged(run), silence(run)
-    except Exception as error:  # whatever a damaged run meets, the others are listed
-        return [escape(clean(run.name)), "", "", f"[red]cannot be read: {escape(clean(str(error)))}[/]", "", "", ""]
-    if base is None:
-        broken.append("config.yaml")
-    told = f"[red]damaged: {', '.join(broken)}[/]" if broken else ""
-    told += f"[yellow]{silent}[/]" if silent else ""
+    if run.problem is not None:
+        return [escape(clean(run.name)), "", "", f"[red]cannot be read: {escape(clean(run.problem))}[/]", "", "", ""]
+    told = f"[red]damaged: {', '.join(run.damaged)}[/]" if run.damaged else ""
+    told += f"[yellow]{run.silence}[/]" if run.silence else ""
     return [
         escape(clean(run.name)),
-        _colored(status["state"]),
-        escape(clean(f"{status.get('step', 0)}/{status['total_steps']}")) if "total_steps" in status else "",
-        " ".join(filter(None, [escape(clean(base or "")), told])),
-        _number(last.get("train_loss")),
-        _number(last.get("valid_loss")),
-        escape(clean(str(status.get("created_at", ""))))[:16].replace("T", " "),
+        _colored(run.state or ""),
+        f"{run.step or 0}/{run.total_steps}" if run.total_steps is not None else "",
+        " ".join(filter(None, [escape(clean(run.base or "")), told])),
+        _number(run.train_loss),
+        _number(run.valid_loss),
+        escape(clean(run.created_at or ""))[:16].replace("T", " "),
     ]
 
 

@@ -12,7 +12,7 @@ from trainer.runs.base_name import base_of
 from trainer.runs.checkpoint import Checkpoint as SavedCheckpoint
 from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
-from trainer.runs.pending import pending_note
+from trainer.runs.pending import pending_note, silence
 from trainer.runs.progress import seconds_left
 from trainer.runs.results import COLUMNS, last_values
 
@@ -25,12 +25,13 @@ def summary_of(run: Run, refresh: bool = False) -> RunSummary:
         base = base_of((run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"))
         losses = last_values(run.path / "results.csv", ("train_loss", "valid_loss"))
         broken = damaged(run) + (["config.yaml"] if base is None else [])
+        facts = {"backend": str(status.get("backend", "local")), "state": status["state"], "base": base}
+        facts |= {name: _whole(status.get(name)) for name in ("step", "total_steps")}
+        facts |= {name: _text(status.get(name)) for name in ("created_at", "updated_at")}
+        facts |= {"damaged": broken, "silence": silence(run)}
+        return RunSummary.model_validate(known | facts | losses)
     except Exception as error:  # whatever a damaged run meets, the others are listed
         return RunSummary.model_validate(known | {"problem": str(error)})
-    known |= {"backend": str(status.get("backend", "local")), "state": status["state"], "base": base}
-    known |= {name: _whole(status.get(name)) for name in ("step", "total_steps")}
-    known |= {name: _text(status.get(name)) for name in ("created_at", "updated_at")}
-    return RunSummary.model_validate(known | losses | {"damaged": broken})
 
 
 def shown(run: Run, settings: dict[str, Any] | None) -> Show:

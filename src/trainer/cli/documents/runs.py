@@ -35,6 +35,8 @@ class RunSummary(Part):
     """When its state was last written."""
     damaged: list[str]
     """Its files that cannot be what it wrote."""
+    silence: str | None
+    """How long nothing was heard of a run whose process is not on this machine; null where it may well be alive."""
     problem: str | None
     """Why nothing else is known of it."""
 
