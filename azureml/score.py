@@ -11,6 +11,7 @@ latter: Azure ML's default is 5000.
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
@@ -54,8 +55,8 @@ def exported_folder(model_dir: Path) -> Path:
 
 
 @rawhttp
-def run(request) -> AMLResponse:  # type: ignore[no-untyped-def]  # the server's own flask request
-    """Answer one chat request."""
+def run(request: Any) -> AMLResponse:
+    """Answer one chat request, which the server gives as flask's object."""
     if request.method != "POST":
         return AMLResponse({"status": "ready"}, 200, json_str=True)
     assert scorer is not None

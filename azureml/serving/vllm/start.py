@@ -5,6 +5,7 @@ It needs the standard library alone. What it does not find ends it with the reas
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,8 @@ PORT = "8000"
 def main() -> None:
     """Replace this process by vLLM."""
     words = command(Path(os.environ["AZUREML_MODEL_DIR"]), os.environ)
-    print("starting:", *words, flush=True)  # noqa: T201  # the container's log
+    sys.stdout.write(f"starting: {shlex.join(words)}\n")
+    sys.stdout.flush()  # it is lost in the exec otherwise
     os.execvp(words[0], words)  # noqa: S606  # there is no shell to miss
 
 
