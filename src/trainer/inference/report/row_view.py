@@ -32,8 +32,8 @@ def row_view(row: Mapping[str, Any], names: Sequence[str], mark_reference: bool 
 
 def _right_of(row: Mapping[str, Any], name: str) -> bool:
     """Whether all of a model's answers are right or nearly right."""
-    count, total = row.get("sums", {}).get(name, {}).get("right", (0, 1))
-    return bool(count == total)
+    right = row.get("sums", {}).get(name, {}).get("right")  # reports of the first format do not tell
+    return right is not None and right[0] == right[1]
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> str:
