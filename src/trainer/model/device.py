@@ -68,7 +68,8 @@ def peak_process_bytes() -> int:
     import resource
     import sys
 
-    with suppress(OSError):  # getrusage starts at the peak of the process that started this one
+    # Linux: getrusage starts at the peak of the process that started this one. Other systems have no such file.
+    with suppress(FileNotFoundError):
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
