@@ -16,12 +16,12 @@ from models import adapted_model, config_of, fill_adapter, random_base
 from shapes import RANK, Job
 from transformers import TrainerCallback
 
-from trainer.data.rendering import Example
+from trainer.data.render.rendering import Example
 from trainer.model.device import peak_process_bytes
 from trainer.training.memory import MAX_BUDGET
 
 if TYPE_CHECKING:
-    from trainer.data.packing import Pack
+    from trainer.data.pack.packing import Pack
     from trainer.model.tree_attention import Kind
     from trainer.training.engine import Engine
     from trainer.training.memory import MemoryPlan
@@ -78,7 +78,7 @@ def gradient_of_ours(model: Any, examples: Sequence[Example], job: Job) -> tuple
 def plan(job: Job) -> "MemoryPlan":
     """Plan memory as a run does; call it before the model takes any."""
     from trainer.config import RunConfig
-    from trainer.data.packing import Sharing
+    from trainer.data.pack.packing import Sharing
     from trainer.model.base import Base
     from trainer.model.device import free_memory_bytes
     from trainer.training.footprint import footprint

@@ -60,7 +60,7 @@ def generated_rows(num_rows: int) -> Iterator[dict[str, Any]]:
 
 def checked(num_rows: int, folder: Path) -> dict[str, Any]:
     """Check a generated file of `num_rows` rows as `trainer data check` does."""
-    from trainer.data.checks import check_files
+    from trainer.data.read.checks import check_files
     from trainer.model.device import peak_process_bytes
 
     path = folder / "rows.jsonl"
@@ -88,7 +88,7 @@ def rendered(num_rows: int) -> dict[str, Any]:
     from transformers.utils import logging
 
     from trainer.data.conversations import read_conversations
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.model.tiny import tiny_base
 
     logging.set_verbosity_error()
@@ -115,7 +115,7 @@ def many_turns(counts: Sequence[int]) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from trainer.data.conversations import Conversation, Message
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.model.tiny import tiny_base
 
     renderer = Renderer(AutoTokenizer.from_pretrained(tiny_base(), trust_remote_code=False))

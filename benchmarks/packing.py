@@ -18,8 +18,8 @@ BUDGETS = (4_096, 32_768)  # tokens at a time, as the plans of a CPU and of a GP
 
 def packed(num_rows: int, prompt_tokens: int, token_budget: int) -> dict[str, Any]:
     """Cut `num_rows` rows once."""
-    from trainer.data.packing import make_packs
-    from trainer.data.rendering import IGNORE_INDEX, Example
+    from trainer.data.pack.packing import make_packs
+    from trainer.data.render.rendering import IGNORE_INDEX, Example
 
     chance = Random(0)
     prompt = tuple(chance.choices(range(50_000), k=prompt_tokens))

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainer.data.packing import make_packs
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.pack.packing import make_packs
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 
 RANK = 16
 
@@ -125,7 +125,7 @@ def _real(path: Path, rows: int) -> list[Example]:
     from transformers import AutoTokenizer
 
     from trainer.data.conversations import read_conversations
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.model.tiny import tiny_base
 
     renderer = Renderer(AutoTokenizer.from_pretrained(tiny_base()))

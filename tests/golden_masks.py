@@ -8,7 +8,7 @@ from typing import Any
 from tests.conftest import talk
 from tests.families import FAMILIES, Family, family_tokenizer
 from trainer.data.conversations import Conversation, Message, ToolCall
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 FOLDER = Path(__file__).with_name("golden_masks")
 WIDTH = 116

@@ -30,7 +30,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT", "AZURE_SUBSCRIPTION_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("trainer.backends.http.FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr("trainer.backends.once.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("trainer.backends.idempotent.FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr("trainer.backends.http.MOST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("trainer.backends.openai.backend.FIRST_WAIT_SECONDS", 0.01)
     monkeypatch.setattr("trainer.backends.openai.upload.FIRST_WAIT_SECONDS", 0.01)

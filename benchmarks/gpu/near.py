@@ -13,7 +13,7 @@ from shapes import MODELS
 from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity
 
-from trainer.model.recompute import recomputable
+from trainer.model.checkpointing import recomputable
 
 
 def profile(setting: Setting, report: Report, model: str) -> None:

@@ -25,7 +25,7 @@ from shapes import MODELS, Job
 from torch import distributed
 
 from tests.gpu.steps import build, packed, rows
-from trainer.data.balancing import balanced
+from trainer.data.pack.balancing import balanced
 from trainer.model.adapter import trainable
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import shard_base
@@ -34,7 +34,7 @@ from trainer.training.engine import Engine
 from trainer.training.ranks import Ranks, join
 
 if TYPE_CHECKING:
-    from trainer.data.rendering import Example
+    from trainer.data.render.rendering import Example
 
 STEPS = 3
 ROWS = 16

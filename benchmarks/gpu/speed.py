@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from shapes import MODELS, Job
 from transformers import TrainerCallback
 
-from trainer.data.packing import make_packs
+from trainer.data.pack.packing import make_packs
 from trainer.model.tree_attention import Kind
 
 ROWS = 16

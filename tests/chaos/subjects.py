@@ -11,7 +11,7 @@ from rich.console import Console
 
 from trainer.config import RunConfig
 from trainer.config.schema import MemoryConfig
-from trainer.data.packing import Pack
+from trainer.data.pack.packing import Pack
 from trainer.errors import ExitCode
 from trainer.model.sharing import UNSHARED
 from trainer.runs import Run, create_run, find_or_adopt, lock

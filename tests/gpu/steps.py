@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.model.adapter import keep_float32, trainable
 from trainer.training.engine import Engine
 from trainer.training.loss import plain_sums

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from tests.gpu.steps import build, rows
 from tests.tiny_runs import train
 from trainer.config import RunConfig
-from trainer.data.rendering import Example
+from trainer.data.render.rendering import Example
 from trainer.model.adapter import add_adapter, keep_float32, trainable
 from trainer.model.base import find_base
 from trainer.model.loading import load_model

@@ -10,7 +10,7 @@ import pytest
 from tests.entra import CREDENTIAL, LOGIN, SECRET, Entra
 from tests.loopback import Fault, Loopback, Request, Response, status
 from tests.proxy import Authority, Proxy
-from trainer.backends import http, once
+from trainer.backends import http, idempotent
 from trainer.backends.azureml import workspace
 from trainer.backends.azureml.backend import AzureML
 from trainer.backends.azureml.preflight import Details
@@ -122,7 +122,7 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Azu
         for name, value in (proxy.environment() | CREDENTIAL | variables).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 0.01)
-        monkeypatch.setattr(once, "FIRST_WAIT_SECONDS", 0.01)
+        monkeypatch.setattr(idempotent, "FIRST_WAIT_SECONDS", 0.01)
         monkeypatch.chdir(tmp_path)
         workspace.credential.cache_clear()
         yield service, loopback

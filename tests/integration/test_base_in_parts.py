@@ -18,7 +18,7 @@ from tests.integration.test_ranks import codes, run_of, start
 from trainer.config import load_config
 from trainer.config.schema import ModelConfig
 from trainer.model.base import find_base
-from trainer.model.recompute import recomputable
+from trainer.model.checkpointing import recomputable
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint
 

@@ -87,7 +87,7 @@ def test_a_whole_answer_is_text_and_calls_and_the_key_is_asked_for_each_time() -
 
 
 def test_a_server_that_reads_no_calls_is_read_in_the_form_that_was_trained() -> None:
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.inference.replies import ReplyReader
     from trainer.inference.trained import stored_tokenizer
     from trainer.model.tiny import tiny_base

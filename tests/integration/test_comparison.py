@@ -14,7 +14,7 @@ from tests.conftest import talk
 from tests.documents import answered
 from trainer.config import RunConfig
 from trainer.config.schema import EvaluationConfig
-from trainer.data.rendering import Example
+from trainer.data.render.rendering import Example
 from trainer.errors import ConfigError
 from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.measures import text_measures

@@ -20,8 +20,8 @@ from tests.documents import document_of
 from trainer.backends import local
 from trainer.cli.documents.verdicts import Verdict
 from trainer.config import RunConfig
-from trainer.data.rendering import IGNORE_INDEX
-from trainer.data.sources import sha256_of
+from trainer.data.read.sources import sha256_of
+from trainer.data.render.rendering import IGNORE_INDEX
 from trainer.errors import ConfigError, DataError, ExitCode, TrainingError
 from trainer.inference.client import Sampling
 from trainer.inference.evaluation import evaluate as evaluation

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from trainer.data.preview import Span, Totals
-from trainer.data.preview_page import PreviewRow, preview_page
+from trainer.data.files.preview import Span, Totals
+from trainer.data.files.preview_page import PreviewRow, preview_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")

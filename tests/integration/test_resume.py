@@ -24,7 +24,7 @@ from tests.integration.test_fit import Settings, adapter_hash, measurements, qui
 from trainer.backends import local
 from trainer.config import RunConfig
 from trainer.config.problems import field_names
-from trainer.data.packing import Pack
+from trainer.data.pack.packing import Pack
 from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.model import threads
 from trainer.runs import Run, control, create_run, find_or_adopt, lock

@@ -16,7 +16,7 @@ import trainer
 from tests.conftest import CHATML, REPOSITORY, make_tokenizer
 from tests.serving import wait_until
 from trainer.data.conversations import read_conversations
-from trainer.data.rendering import Renderer
+from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError, ParityError
 from trainer.inference.probes import request_of
 from trainer.inference.serve.gate import check_prompts, prompts_in

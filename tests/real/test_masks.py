@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import talk
 from trainer.data.conversations import read_conversations
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 pytestmark = pytest.mark.real
 

@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 from tests.integration.test_fit import adapter_hash, measurements, resume, train
 from trainer.config import RunConfig
 from trainer.config.load import dump_config
-from trainer.data.rendering import Renderer
+from trainer.data.render.rendering import Renderer
 from trainer.inference.client import Sampling
 from trainer.inference.local import TunedModel
 from trainer.inference.serve.gate import check_prompts

@@ -196,27 +196,3 @@ def test_the_files_of_a_run_are_those_that_its_class_names() -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", section("The run directory", "docs/guide.md"), flags=re.MULTILINE)
     described = (PACKAGE / "runs" / "run.py").read_text(encoding="utf-8").split('"""')[1]
     assert sorted(rows) == sorted(re.findall(r"[a-z]+(?:\.[a-z]+|/)(?=\s{2,})", described))
-
-
-def tree_paths() -> Iterator[Path]:
-    """The paths of the annotated tree: names, two spaces, a phrase; two more spaces of indentation a folder."""
-    (tree,) = blocks(text_of("docs/files.md"), "text")
-    folders: list[Path] = [ROOT]
-    for line in tree.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        names = re.match(r"(?:[\w./-]+(?:/|\.\w+|(?<=Makefile))(?:\s{2,}|$))+", line.strip())
-        assert names is not None, line
-        assert line.strip() != names[0].strip(), f"{line}: says nothing about it"
-        del folders[depth + 1 :]
-        paths = [folders[-1] / name for name in names[0].split()]
-        yield from paths
-        if names[0].split()[0].endswith("/"):
-            folders.append(paths[-1])
-
-
-def test_every_module_stands_in_the_tree_once_and_everything_in_the_tree_exists() -> None:
-    shown = list(tree_paths())
-    assert [str(path) for path in shown if not path.exists()] == []
-    sources = [path for path in PACKAGE.rglob("*.*") if "__pycache__" not in path.parts and path.name != "__init__.py"]
-    assert sorted(path for path in shown if PACKAGE in path.parents and path.is_file()) == sorted(sources)
-    assert {path for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} <= set(shown)

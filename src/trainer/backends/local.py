@@ -13,8 +13,8 @@ from rich.console import Console
 from trainer.backends.resumable import lacks, refuse_running, refuse_to_resume
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
-from trainer.data.checks import DataReport
-from trainer.data.sources import CheckedData
+from trainer.data.read.checks import DataReport
+from trainer.data.read.sources import CheckedData
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
 from trainer.extras import absent, missing
 from trainer.inference.evaluation import evaluate as evaluation

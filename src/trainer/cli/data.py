@@ -29,7 +29,7 @@ from trainer.runs.pages import refuse_other_file
 
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
-    from trainer.data.rejects import Rejects
+    from trainer.data.files.rejects import Rejects
 
 app = typer.Typer(help="Convert, check, measure, split and preview chat JSONL files.", no_args_is_help=True)
 app.command()(convert)
@@ -66,8 +66,8 @@ def check(
     debug: Debug = False,
 ) -> int:
     """Check every rule of the chat format; exit code 2 when a row cannot be trained as written."""
-    from trainer.data.checks import check_files
-    from trainer.data.rejects import set_aside
+    from trainer.data.files.rejects import set_aside
+    from trainer.data.read.checks import check_files
 
     if force and reject is None:
         raise ConfigError("--force: is given without --reject, expected both or none; remove it")
@@ -164,7 +164,7 @@ def preview(
             )
         refuse_other_file("--html", html)
     from trainer.config.load import load_config
-    from trainer.data.sources import check_data
+    from trainer.data.read.sources import check_data
     from trainer.model.first_look import refuse_model
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="], together=False)
@@ -187,6 +187,6 @@ def preview(
 @command
 def rules(debug: Debug = False) -> None:
     """Print every rule with its severity, its reason, what to do and an example, in Markdown."""
-    from trainer.data.rules_page import markdown
+    from trainer.data.rules.page import markdown
 
     print_as_is(markdown().rstrip("\n"))

@@ -83,7 +83,7 @@ def evaluate(
 
 def _refuse_at_once(run: Run, rows: Path | None) -> None:
     """Raises: ConfigError, DataError, for what can be seen to be wrong before anything is loaded."""
-    from trainer.data.data_files import opened
+    from trainer.data.read.data_files import opened
     from trainer.inference.trained import trained_adapter
 
     trained_adapter(run)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from trainer.cli.console import clean, out, say
-from trainer.data.overlength import in_words
-from trainer.data.preview import REASONS, Kind, Span, Totals, count, explain
-from trainer.data.preview_page import PreviewRow, preview_page
+from trainer.data.files.preview import REASONS, Kind, Span, Totals, count, explain
+from trainer.data.files.preview_page import PreviewRow, preview_page
 from trainer.data.quoting import counted
-from trainer.data.rendering import Renderer
+from trainer.data.render.overlength import in_words
+from trainer.data.render.rendering import Renderer
 from trainer.runs import pages
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from trainer.data.quoting import counted
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trainer.data.split import Split
+    from trainer.data.files.split import Split
 
 SHOWN_PROMPTS = 10
 SHOWN_PROMPT_CHARS = 60
@@ -48,7 +48,7 @@ def split(
     Rows of each system prompt are held out in proportion. Duplicates, rows with the same prompt, and rows that go on
     from one another stay on one side.
     """
-    from trainer.data.split import split_file
+    from trainer.data.files.split import split_file
 
     if rows is not None and validation_share is not None:
         raise ConfigError("--rows: is given beside --validation-share, expected one of the two; remove one")

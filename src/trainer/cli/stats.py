@@ -14,9 +14,9 @@ from trainer.cli.console import Debug, Format, Output, clean, command, loading, 
 from trainer.data.quoting import counted
 
 if TYPE_CHECKING:
-    from trainer.data.spread import Spread
-    from trainer.data.stats import Part, RowStatistics, Statistics
-    from trainer.data.token_stats import TokenStatistics
+    from trainer.data.files.spread import Spread
+    from trainer.data.files.stats import Part, RowStatistics, Statistics
+    from trainer.data.files.token_stats import TokenStatistics
 
 SHOWN_PLACES = 5
 BAR_WIDTH = 50
@@ -34,7 +34,7 @@ def stats(
     debug: Debug = False,
 ) -> None:
     """Measure data files: rows, turns, characters, duplicates; with a config also tokens."""
-    from trainer.data.stats import measure_files
+    from trainer.data.files.stats import measure_files
 
     if config is None:
         measured = measure_files(files, validation or [])

@@ -113,7 +113,7 @@ def _train_here(
     _refuse_at_once(settings, auto_resume)
     if not (check or preview or detach) and (code := _in_processes()) is not None:
         return code
-    from trainer.data.sources import check_data
+    from trainer.data.read.sources import check_data
     from trainer.training.garbage import all_stays
 
     with all_stays():
@@ -125,7 +125,7 @@ def _train_here(
     prepared = local.check(settings, notes, may_exist=auto_resume, checked=checked)
     if preview is not None:
         from trainer.cli.preview import show_rows
-        from trainer.data.rendering import Renderer
+        from trainer.data.render.rendering import Renderer
 
         show_rows(prepared.data, Renderer(prepared.tokenizer), prepared.plan.max_length, preview)
         return 0
@@ -149,7 +149,7 @@ def _train_here(
 
 def _refuse_at_once(settings: "RunConfig", auto_resume: bool) -> None:
     """Raises: ConfigError, DataError, for names and paths that cannot be right: known before anything is loaded."""
-    from trainer.data.sources import refuse_unreadable
+    from trainer.data.read.sources import refuse_unreadable
     from trainer.extras import NEEDED_BY, need
     from trainer.model.first_look import refuse_model
 
@@ -261,8 +261,8 @@ def _show_plan(prepared: "Prepared") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from trainer.data.overlength import in_words
-    from trainer.data.sources import without_validation
+    from trainer.data.read.sources import without_validation
+    from trainer.data.render.overlength import in_words
     from trainer.model.device import describe
 
     plan, data, model = prepared.plan, prepared.data, prepared.config.model

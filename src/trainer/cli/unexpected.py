@@ -49,7 +49,7 @@ def in_words(error: Exception, doing: str) -> TrainerError:
 
 def without_secrets(text: str) -> str:
     """The text without keys, tokens and signatures, those of this process's environment among them."""
-    from trainer.data.private_text import find_private
+    from trainer.data.rules.private_text import find_private
 
     own = {value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name)}
     found = {found.value for found in find_private(text) if found.code == "SECRET"}

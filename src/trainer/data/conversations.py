@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from trainer.data.data_files import Line, numbered_lines, opened
-from trainer.data.file_shape import HEAD_BYTES, recognise
-from trainer.data.findings import Finding, FindingList, Report, Tally, first_in_file_order
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.quoting import printable, quoted
-from trainer.data.row_checks import check_row, foreign_layout
-from trainer.data.rules import Backend
+from trainer.data.read.data_files import Line, numbered_lines, opened
+from trainer.data.read.file_shape import HEAD_BYTES, recognise
+from trainer.data.rules.catalog import Backend
+from trainer.data.rules.findings import Finding, FindingList, Report, Tally, first_in_file_order
+from trainer.data.rules.row import check_row, foreign_layout
+from trainer.data.rules.tools import ToolLists
 from trainer.data.strict_json import parse
-from trainer.data.tool_checks import ToolLists
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 MAX_SERVICE_FILE_BYTES = 512 * 10**6

@@ -116,7 +116,7 @@ def _generation(base: Base, tokenizer: "PreTrainedTokenizerBase") -> "Generation
     """The settings of the base's authors, with every id that ends an answer."""
     from transformers import GenerationConfig
 
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
 
     try:
         own = GenerationConfig.from_pretrained(base.source, **base.loading)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from trainer.data.chat_template import ChatTemplate, RenderingError
+from trainer.data.render.chat_template import ChatTemplate, RenderingError
 from trainer.inference.tool_calls import (
     Brackets,
     Call,

@@ -6,8 +6,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.chat_template import Rendered
-from trainer.data.rendering import Renderer, RenderingError
+from trainer.data.render.chat_template import Rendered
+from trainer.data.render.rendering import Renderer, RenderingError
 from trainer.errors import ConfigError, TrainingError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.replies import ReplyReader

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.conversations import Conversation, Message, read_conversations
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
-from trainer.data.sources import sha256_of
+from trainer.data.read.sources import sha256_of
+from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run
 

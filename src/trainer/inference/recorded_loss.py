@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.conversations import read_conversations
-from trainer.data.overlength import apply_policy
-from trainer.data.rendering import Example, Renderer
-from trainer.data.sources import sha256_of
+from trainer.data.read.sources import sha256_of
+from trainer.data.render.overlength import apply_policy
+from trainer.data.render.rendering import Example, Renderer
 from trainer.inference.parity import Bounds
 from trainer.inference.trained import trained_tokenizer
 from trainer.runs import Run

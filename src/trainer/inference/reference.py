@@ -8,7 +8,7 @@ sum loses what is less than half a step (0.2 nats a token, after six steps on Sm
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.data.rendering import Renderer
+from trainer.data.render.rendering import Renderer
 from trainer.inference.parity import Drift, Observation, drift, observe
 from trainer.inference.probes import Probe, probes_of, rows_of
 from trainer.inference.recorded_loss import Losses, Recorded, recorded_loss

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trainer.data.chat_template import PROBE, ChatMessages, RenderingError, Tools
-from trainer.data.rendering import Renderer
+from trainer.data.render.chat_template import PROBE, ChatMessages, RenderingError, Tools
+from trainer.data.render.rendering import Renderer
 from trainer.inference.call_forms import call_form, generated_text
 from trainer.inference.tool_calls import Call, CallForm, without_thinking
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainer.data.file_shape import HEAD_BYTES, recognise
-from trainer.data.findings import FindingList
 from trainer.data.json_scanner import JsonProblem
-from trainer.data.row_checks import check_row
+from trainer.data.read.file_shape import HEAD_BYTES, recognise
+from trainer.data.rules.findings import FindingList
+from trainer.data.rules.row import check_row
+from trainer.data.rules.tools import ToolLists
 from trainer.data.strict_json import parse
-from trainer.data.tool_checks import ToolLists
 from trainer.errors import DataError
 from trainer.runs import files
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.data.sources import sha256_of
+from trainer.data.read.sources import sha256_of
 from trainer.errors import ConfigError
 from trainer.model.base import Base, find_base
 from trainer.model.lineage import find_parent

@@ -9,7 +9,7 @@ same order, and ask each other first whether all will come.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trainer.model.recompute import recomputable
+from trainer.model.checkpointing import recomputable
 
 if TYPE_CHECKING:
     import torch

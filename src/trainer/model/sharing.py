@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from trainer.data.packing import Sharing
+from trainer.data.pack.packing import Sharing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

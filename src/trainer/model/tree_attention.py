@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from trainer.data.packing import Pack
+from trainer.data.pack.packing import Pack
 from trainer.model import flex
 from trainer.model.device import BF16_CAPABILITY, send
 from trainer.model.segments import segment_attention

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 from trainer.backends.openai.bases import find_base as find_service_base
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
-from trainer.data.checks import DataReport, check_files
 from trainer.data.convert.columns import Columns
 from trainer.data.convert.files import Conversion, convert_file, default_output
-from trainer.data.data_files import opened
-from trainer.data.new_files import new_files
+from trainer.data.files.new_files import new_files
+from trainer.data.files.split import Split, split_file
 from trainer.data.quoting import counted, printable
-from trainer.data.rules import ROWS_NEEDED
-from trainer.data.split import Split, split_file
+from trainer.data.read.checks import DataReport, check_files
+from trainer.data.read.data_files import opened
+from trainer.data.rules.catalog import ROWS_NEEDED
 from trainer.errors import Attempts, ConfigError, DataError
 from trainer.model.base_folder import refuse_base
 from trainer.model.lineage import find_parent

@@ -10,9 +10,9 @@ from trainer.data.convert.columns import Columns, columns_of
 from trainer.data.convert.files import first_row
 from trainer.data.convert.messages import NotConvertible
 from trainer.data.convert.shapes import shape_of
-from trainer.data.data_files import numbered_lines, opened
-from trainer.data.file_shape import HEAD_BYTES, recognise
 from trainer.data.quoting import printable
+from trainer.data.read.data_files import numbered_lines, opened
+from trainer.data.read.file_shape import HEAD_BYTES, recognise
 from trainer.data.strict_json import parse
 from trainer.errors import DataError
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from trainer.config.schema import EvaluationConfig
-from trainer.data.rendering import IGNORE_INDEX
+from trainer.data.render.rendering import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from trainer.training.dataset import Row

@@ -8,11 +8,11 @@ from typing import overload
 import numpy as np
 
 from trainer.config.schema import DataConfig
-from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation
-from trainer.data.overlength import Touched
-from trainer.data.rendering import Example, Renderer
-from trainer.data.sources import CheckedData, DataFile, weights_of
+from trainer.data.read.checks import DataReport
+from trainer.data.read.sources import CheckedData, DataFile, weights_of
+from trainer.data.render.overlength import Touched
+from trainer.data.render.rendering import Example, Renderer
 from trainer.errors import DataError
 from trainer.training.render import Rendered, Rendering, num_workers, render
 from trainer.training.token_cache import MIN_ROWS, find_cache

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainer.data.packing import Pack, make_packs
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.pack.packing import Pack, make_packs
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.errors import quoted
 from trainer.model import flex, tree_attention
 from trainer.model.adapter import trainable
+from trainer.model.checkpointing import recomputable, recompute
 from trainer.model.device import send
 from trainer.model.lora_linear import use_lora_linear
-from trainer.model.recompute import recomputable, recompute
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import in_parts, start_over
 from trainer.model.sharing import UNSHARED, sharing_of

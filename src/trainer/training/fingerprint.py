@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.problems import field_names
-from trainer.data.sources import sha256_of
+from trainer.data.read.sources import sha256_of
 from trainer.errors import ConfigError, quoted, similar
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.config.schema import LoraSettings, RunConfig
 from trainer.model.adapter import linear_modules
 from trainer.model.base import Base
-from trainer.model.recompute import recomputable
+from trainer.model.checkpointing import recomputable
 
 if TYPE_CHECKING:
     import torch

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from trainer.data.packing import Pack
-from trainer.data.rendering import Example
+from trainer.data.pack.packing import Pack
+from trainer.data.render.rendering import Example
 from trainer.training.dataset import Rows
 
 MAX_KEPT_TOKENS = 8_000_000  # 24 bytes each; packs of more are made anew each time

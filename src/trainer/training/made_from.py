@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.child_environment import harmless_environment
 from trainer.data.conversations import Conversation
-from trainer.data.sources import DataFile
+from trainer.data.read.sources import DataFile
 
 
 def made_from(files: Sequence[DataFile], rows: Sequence[Conversation], packages: Iterable[str]) -> dict[str, Any]:

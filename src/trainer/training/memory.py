@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainer.config.schema import MemoryConfig, RunConfig
-from trainer.data.packing import Sharing, make_packs
-from trainer.data.rendering import Example
+from trainer.data.pack.packing import Sharing, make_packs
+from trainer.data.render.rendering import Example
 from trainer.errors import ConfigError
 from trainer.model.base import Base
-from trainer.model.recompute import recomputable
+from trainer.model.checkpointing import recomputable
 from trainer.model.sharding import can_start_over
 from trainer.model.sharing import sharing_of
 from trainer.training.dataset import TrainingData

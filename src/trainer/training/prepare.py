@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.config.schema import ModelConfig, RunConfig
-from trainer.data.rendering import Renderer, RenderingError
-from trainer.data.sources import CheckedData, check_data
+from trainer.data.read.sources import CheckedData, check_data
+from trainer.data.render.rendering import Renderer, RenderingError
 from trainer.errors import ConfigError
 from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer

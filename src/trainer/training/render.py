@@ -17,8 +17,8 @@ from threading import Thread
 
 from trainer.child_environment import harmless_environment
 from trainer.data.conversations import Conversation
-from trainer.data.overlength import Policy, Touched, apply_policy, too_long
-from trainer.data.rendering import Example, Renderer, RenderingError
+from trainer.data.render.overlength import Policy, Touched, apply_policy, too_long
+from trainer.data.render.rendering import Example, Renderer, RenderingError
 from trainer.runs.machine import usable_cores
 from trainer.training.tokens import Tokens
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation
-from trainer.data.findings import Finding, first_in_file_order
-from trainer.data.rules import RULES
+from trainer.data.read.checks import DataReport
+from trainer.data.rules.catalog import RULES
+from trainer.data.rules.findings import Finding, first_in_file_order
 from trainer.training.render import Refused, Rendering, num_workers, render
 
 

@@ -24,9 +24,9 @@ from transformers.trainer_callback import PrinterCallback
 from trl import SFTTrainer
 
 from trainer.config.schema import RunConfig
-from trainer.data.balancing import balanced
-from trainer.data.packing import Pack
-from trainer.data.rendering import Example
+from trainer.data.pack.balancing import balanced
+from trainer.data.pack.packing import Pack
+from trainer.data.render.rendering import Example
 from trainer.errors import TrainingError
 from trainer.model.adapter import adapter_config, adapter_tensors, keep_float32, tensors_problem, trainable
 from trainer.model.device import peak_memory_bytes
@@ -45,11 +45,11 @@ from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
 from trainer.training.held_out import HeldOut
 from trainer.training.meter import Meter
+from trainer.training.oom import Room
 from trainer.training.order import StepOrder
 from trainer.training.plan import MEMORY, Plan
 from trainer.training.progress import Display
 from trainer.training.ranks import Ranks
-from trainer.training.room import Room
 from trainer.training.schedule import make_schedule
 from trainer.training.snapshot import optimizer_tensors, restore_optimizer, restore_rng, rng_state
 from trainer.training.writer import CheckpointWriter, Snapshot

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from trainer.config.load import dump_config
-from trainer.data.overlength import in_words
+from trainer.data.render.overlength import in_words
 from trainer.model.threads import use_threads
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run, files

@@ -10,16 +10,17 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import trainer
 from trainer.config.schema import DataConfig
-from trainer.data.overlength import Touched
-from trainer.data.rendering import Renderer
-from trainer.data.sources import DataFile
+from trainer.data.read.sources import DataFile
+from trainer.data.render.overlength import Touched
+from trainer.data.render.rendering import Renderer
 from trainer.model.cache_folder import cache_folder
 from trainer.runs.files import write_whole
 from trainer.training.tokens import Tokens
@@ -98,12 +99,10 @@ def find_cache(files: Sequence[DataFile], settings: DataConfig, renderer: Render
 
 def _sources() -> Iterator[str]:
     """The code that makes conversations of files and tokens of conversations."""
-    for package in ("trainer.data", "trainer.training"):
-        for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
-            if file.name.endswith(".py") and (
-                package == "trainer.data" or file.name in ("render.py", "tokens.py", "token_cache.py")
-            ):
-                yield file.read_text(encoding="utf-8")
+    root = Path(trainer.__file__).parent
+    training = (root / "training" / name for name in ("render.py", "tokens.py", "token_cache.py"))
+    for file in (*sorted((root / "data").rglob("*.py")), *training):
+        yield file.read_text(encoding="utf-8")
 
 
 def _digest(table: Any, notes: Mapping[str, Any]) -> str:

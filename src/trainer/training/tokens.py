@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 
 
 @dataclass(frozen=True, slots=True, eq=False)

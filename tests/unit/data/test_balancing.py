@@ -6,9 +6,9 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.balancing import _by_length, _in_order, balanced, num_computed
-from trainer.data.packing import make_packs
-from trainer.data.rendering import Example
+from trainer.data.pack.balancing import _by_length, _in_order, balanced, num_computed
+from trainer.data.pack.packing import make_packs
+from trainer.data.render.rendering import Example
 
 ROWS = st.lists(
     st.lists(st.integers(0, 2), min_size=2, max_size=12).map(lambda ids: Example(tuple(ids), tuple(ids))),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.checks import check_files
+from trainer.data.read.checks import check_files
 
 ROOT = Path(__file__).parents[3]
 BROKEN = Path("data/broken.jsonl")

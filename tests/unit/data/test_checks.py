@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data import checks, conversations
-from trainer.data.checks import check_files
-from trainer.data.rules import RULES
+from trainer.data import conversations
+from trainer.data.read import checks
+from trainer.data.read.checks import check_files
+from trainer.data.rules.catalog import RULES
 from trainer.errors import DataError
 
 

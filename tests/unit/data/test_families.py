@@ -11,7 +11,7 @@ from tests.conftest import CHATML, talk
 from tests.families import FAMILIES, family_tokenizer
 from tests.golden_masks import CASES, FOLDER, golden_text, spelled
 from trainer.data.conversations import Conversation
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 TRAINABLE = [name for name in FAMILIES if name != "glm-4.5"]  # its template ends turns without a token
 # The template's own rendering of these is not what serving saw at the answer, which the prompt shows: a system prompt

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.families import family_tokenizer
-from trainer.data.checks import DataReport, check_files
 from trainer.data.conversations import Conversation
 from trainer.data.json_scanner import JsonProblem
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+from trainer.data.read.checks import DataReport, check_files
+from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 from trainer.data.strict_json import parse
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.checks import check_files
+from trainer.data.read.checks import check_files
 
 LENGTH = 40_000
 ANSWER = {"role": "assistant", "content": "a"}

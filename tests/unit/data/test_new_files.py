@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.new_files import new_files
+from trainer.data.files.new_files import new_files
 from trainer.errors import DataError
 from trainer.runs.files import write_whole
 from trainer.runs.lock import locked

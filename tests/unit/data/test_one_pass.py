@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from trainer.data.checks import check_files
+from trainer.data.read.checks import check_files
 
 
 def row(question, answer, system=None, **keys):

@@ -1,8 +1,8 @@
 import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
-from trainer.data.overlength import Touched, apply_policy, in_words, longest
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer
+from trainer.data.render.overlength import Touched, apply_policy, in_words, longest
+from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer
 
 TURNS = [(role, f"{role[0]}{number}") for number in (1, 2, 3) for role in ("user", "assistant")]
 LONG = talk(("system", "S"), *TURNS)

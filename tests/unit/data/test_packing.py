@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.packing import PACK_COST, Pack, Sharing, make_packs
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.pack.packing import PACK_COST, Pack, Sharing, make_packs
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 
 
 @st.composite

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from trainer.data.private_text import find_private, may_hold_private
+from trainer.data.rules.private_text import find_private, may_hold_private
 
 # Put together here, so that no scanner of repositories takes this file for a leak.
 SECRETS = {

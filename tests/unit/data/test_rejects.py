@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.checks import check_files
-from trainer.data.rejects import CleanCopy, Rejects, set_aside
+from trainer.data.files.rejects import CleanCopy, Rejects, set_aside
+from trainer.data.read.checks import check_files
 from trainer.errors import DataError
 
 BROKEN = Path(__file__).parents[3] / "data" / "broken.jsonl"

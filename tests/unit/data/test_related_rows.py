@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import talk
-from trainer.data.related_rows import related_rows
+from trainer.data.files.related_rows import related_rows
 
 
 def row(question, answer="Yes.", system=None, *more):

@@ -8,10 +8,10 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
 from trainer.config.schema import DataConfig
-from trainer.data.checks import DataReport
 from trainer.data.conversations import Conversation, Message, ToolCall
-from trainer.data.rendering import IGNORE_INDEX, Renderer, RenderingError
-from trainer.data.sources import CheckedData
+from trainer.data.read.checks import DataReport
+from trainer.data.read.sources import CheckedData
+from trainer.data.render.rendering import IGNORE_INDEX, Renderer, RenderingError
 from trainer.errors import DataError
 from trainer.training.dataset import render_data
 

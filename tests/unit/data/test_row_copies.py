@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data import row_copies
-from trainer.data.row_copies import copy_rows
+from trainer.data.files import row_copies
+from trainer.data.files.row_copies import copy_rows
 
 ROWS = b"\xef\xbb\xbfone\r\n\n  \r\n two \n\xff\x00\n\nlast"
 

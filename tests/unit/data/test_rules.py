@@ -10,12 +10,13 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer
 from trainer.config.schema import DataConfig
-from trainer.data import conversations, data_files
-from trainer.data.checks import check_files
-from trainer.data.rendering import Renderer
-from trainer.data.rules import GROUPS, RULES
-from trainer.data.rules_page import markdown
-from trainer.data.sources import CheckedData
+from trainer.data import conversations
+from trainer.data.read import data_files
+from trainer.data.read.checks import check_files
+from trainer.data.read.sources import CheckedData
+from trainer.data.render.rendering import Renderer
+from trainer.data.rules.catalog import GROUPS, RULES
+from trainer.data.rules.page import markdown
 from trainer.errors import DataError
 from trainer.training.dataset import render_data
 from trainer.training.render import Rendering

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config.schema import DataConfig, DataSource
-from trainer.data.sources import apart, check_data, sha256_of, weights_of
+from trainer.data.read.sources import apart, check_data, sha256_of, weights_of
 from trainer.training.order import epoch_order
 
 SPELLINGS = ("data/a.jsonl", "./data/a.jsonl", "data//a.jsonl", "data/../data/a.jsonl", "link.jsonl", "folder/a.jsonl")

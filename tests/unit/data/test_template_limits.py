@@ -10,10 +10,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import CHATML, make_tokenizer
-from trainer.data import template_limits
-from trainer.data.chat_template import MAX_TOO_MUCH, ChatTemplate, RenderingError
-from trainer.data.rendering import Renderer
-from trainer.data.template_limits import MAX_BYTES, TemplateLimit, limited
+from trainer.data.render import template_limits
+from trainer.data.render.chat_template import MAX_TOO_MUCH, ChatTemplate, RenderingError
+from trainer.data.render.rendering import Renderer
+from trainer.data.render.template_limits import MAX_BYTES, TemplateLimit, limited
 
 MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 has no name for it
 ENDLESS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"

@@ -8,11 +8,11 @@ import pytest
 from tests.conftest import CHATML, make_tokenizer, talk
 from tests.families import family_tokenizer
 from tests.unit.data.test_families import TRAINABLE
-from trainer.data import rendering
 from trainer.data.conversations import Conversation, Message, ToolCall
-from trainer.data.overlength import Touched
-from trainer.data.rendering import Example, Renderer, RenderingError
-from trainer.data.turns import TurnFinder
+from trainer.data.render import rendering
+from trainer.data.render.overlength import Touched
+from trainer.data.render.rendering import Example, Renderer, RenderingError
+from trainer.data.render.turns import TurnFinder
 from trainer.training.render import Rendering
 
 SPECIAL = ["<|im_start|>", "<|im_end|>"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import CHATML, make_tokenizer, talk
-from trainer.data.rendering import Renderer
+from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.inference.parity import Bounds, Drift, Observation, drift
 from trainer.inference.probes import MAX_TOKENS, Rows, probes_of, request_of, rows_of
@@ -159,7 +159,7 @@ def run_of(folder: Path, **manifest: Any) -> Run:
 
 
 def test_held_out_rows_are_taken_before_training_rows(tmp_path: Path, write_rows: Any) -> None:
-    from trainer.data.sources import sha256_of
+    from trainer.data.read.sources import sha256_of
 
     train, held_out = write_rows([("a", "b")] * 20), write_rows([("c", "d"), ("e", "f")], "valid.jsonl")
     entries = [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CHATML, make_tokenizer
-from trainer.data.chat_template import ChatTemplate
+from trainer.data.render.chat_template import ChatTemplate
 from trainer.inference.call_forms import call_form
 from trainer.inference.serve.text import TextStream
 from trainer.inference.tool_calls import Call, CallForm

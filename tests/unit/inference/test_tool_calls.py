@@ -8,7 +8,7 @@ import pytest
 import trl
 
 from tests.conftest import make_tokenizer
-from trainer.data.chat_template import ChatTemplate
+from trainer.data.render.chat_template import ChatTemplate
 from trainer.inference.call_forms import call_form, generated_text
 from trainer.inference.tool_calls import Call, CallForm, typed
 

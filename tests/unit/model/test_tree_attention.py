@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainer.data.packing import Pack, make_packs
-from trainer.data.rendering import Example
+from trainer.data.pack.packing import Pack, make_packs
+from trainer.data.render.rendering import Example
 from trainer.model import segments
 from trainer.model.segments import segment_attention
 from trainer.model.tree_attention import dense_mask, find_blocks, kind_for, make_tree

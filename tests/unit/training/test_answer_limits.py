@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import talk
 from trainer.config.schema import EvaluationConfig
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.training.answer_limits import resolve_limits
 from trainer.training.dataset import Row
 

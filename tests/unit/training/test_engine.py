@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tests.traced_flex import traced_flex
 from trainer.data.conversations import Conversation, read_conversations
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.model import flex, tree_attention
 from trainer.model.tree_attention import Kind
 from trainer.training.engine import Engine

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from trainer.data.packing import Pack, make_packs
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.pack.packing import Pack, make_packs
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.training import held_out
 from trainer.training.dataset import Rows
 from trainer.training.held_out import HeldOut

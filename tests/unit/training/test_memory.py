@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from trainer.config import RunConfig
 from trainer.config.schema import MemoryConfig
-from trainer.data.packing import Sharing, make_packs
-from trainer.data.rendering import Example
+from trainer.data.pack.packing import Sharing, make_packs
+from trainer.data.render.rendering import Example
 from trainer.errors import ConfigError
 from trainer.model.adapter import add_adapter, keep_float32, trainable
 from trainer.model.base import Base, find_base
+from trainer.model.checkpointing import recomputable
 from trainer.model.loading import load_model
-from trainer.model.recompute import recomputable
 from trainer.model.tiny import tiny_base
 from trainer.training.engine import Engine
 from trainer.training.footprint import Footprint, footprint

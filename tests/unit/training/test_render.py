@@ -15,8 +15,8 @@ import pytest
 
 from trainer.config import RunConfig
 from trainer.data.conversations import Conversation
-from trainer.data.rendering import Renderer
-from trainer.data.sources import check_data
+from trainer.data.read.sources import check_data
+from trainer.data.render.rendering import Renderer
 from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
 from trainer.training import dataset, render

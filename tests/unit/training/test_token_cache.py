@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from trainer.config import RunConfig
-from trainer.data.rendering import Renderer
-from trainer.data.sources import check_data
+from trainer.data.read.sources import check_data
+from trainer.data.render.rendering import Renderer
 from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
 from trainer.training import dataset, token_cache

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainer.data.rendering import IGNORE_INDEX, Example
+from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.training.tokens import Tokens
 
 HIDDEN = IGNORE_INDEX

@@ -17,7 +17,7 @@ from trainer.backends.azureml.states import is_final, state_of, was_preempted, w
 from trainer.backends.azureml.submit import found_or_none, submit
 from trainer.backends.azureml.workspace import Place, connect
 from trainer.backends.http import Say, patiently
-from trainer.backends.once import delete_once
+from trainer.backends.idempotent import delete_once
 from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, TrainerError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from trainer.backends.azureml.skus import Machine
 from trainer.config.schema import RunConfig
-from trainer.data.checks import DataReport
-from trainer.data.sources import CheckedData, check_data
+from trainer.data.read.checks import DataReport
+from trainer.data.read.sources import CheckedData, check_data
 from trainer.errors import ConfigError
 from trainer.extras import TO_LOAD_A_MODEL, lack
 from trainer.model.base import UnfitBaseError

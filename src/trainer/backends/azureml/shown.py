@@ -13,7 +13,7 @@ from trainer.backends.azureml.snapshot import content_hash, list_files, stage
 from trainer.backends.azureml.submit import ENVIRONMENT, HASH_LENGTH
 from trainer.backends.azureml.workspace import Place
 from trainer.config.schema import RunConfig
-from trainer.data.sources import without_validation
+from trainer.data.read.sources import without_validation
 
 if TYPE_CHECKING:
     from trainer.backends.azureml.preflight import Details

@@ -15,7 +15,7 @@ from pathlib import Path
 import trainer
 from trainer.config.load import dump_config
 from trainer.config.schema import DataSource, RunConfig
-from trainer.data.sources import apart, listed_files
+from trainer.data.read.sources import apart, listed_files
 from trainer.errors import ConfigError
 from trainer.model.lineage import Parent, find_parent
 from trainer.model.model_files import model_files

@@ -11,7 +11,7 @@ from trainer.backends.azureml.record import BACKEND, job_thing
 from trainer.backends.azureml.snapshot import Snapshot, content_hash, stage
 from trainer.backends.azureml.workspace import Place, quietly
 from trainer.backends.http import Say, failure_of, is_failure
-from trainer.backends.once import create_once
+from trainer.backends.idempotent import create_once
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run, files

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from trainer.backends.http import Say
-from trainer.backends.once import LISTED_LOOK_UPS
+from trainer.backends.idempotent import LISTED_LOOK_UPS
 from trainer.backends.openai import preflight
 from trainer.backends.openai.cap import end_above_cap
 from trainer.backends.openai.chat import chat_with

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from trainer.backends.openai.tokens import Count, count
 from trainer.config.schema import RunConfig
-from trainer.data.checks import DataReport, check_files
-from trainer.data.data_files import BYTE_ORDER_MARK, numbered_lines, opened
-from trainer.data.sources import DataFile, Role, data_files
+from trainer.data.read.checks import DataReport, check_files
+from trainer.data.read.data_files import BYTE_ORDER_MARK, numbered_lines, opened
+from trainer.data.read.sources import DataFile, Role, data_files
 from trainer.errors import DataError
 
 # https://learn.microsoft.com/azure/foundry/openai/quotas-limits: the longest example; gpt-4.1-nano reads less.

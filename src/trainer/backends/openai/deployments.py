@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
-from trainer.backends.once import LOOK_UPS, create_once, delete_once, look_for
+from trainer.backends.idempotent import LOOK_UPS, create_once, delete_once, look_for
 from trainer.backends.openai.client import address
 from trainer.backends.openai.deployment_plan import DEVELOPER_HOURS, IDLE_DAYS, SKUS, Deployment, find_deployment
 from trainer.backends.openai.management import PROVIDER, account_at, connect, or_none

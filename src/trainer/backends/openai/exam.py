@@ -4,8 +4,8 @@ from pathlib import Path
 
 from trainer.backends.openai.limits import Exam, plan_exam
 from trainer.config.schema import RunConfig
-from trainer.data.checks import check_files
-from trainer.data.sources import sha256_of
+from trainer.data.read.checks import check_files
+from trainer.data.read.sources import sha256_of
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run
 

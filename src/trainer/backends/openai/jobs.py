@@ -4,11 +4,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
-from trainer.backends.once import LISTED_LOOK_UPS, create_once
+from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once
 from trainer.backends.openai.client import BEARER, Record, Service
 from trainer.backends.openai.names import TOKEN_KEY, job_thing, token_of
 from trainer.config.schema import RunConfig
-from trainer.data.sources import Role
+from trainer.data.read.sources import Role
 from trainer.errors import BackendError
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger

@@ -1,7 +1,7 @@
 """From a checked run to its job: files, then the job. Each step is found again if it was taken before."""
 
 from trainer.backends.http import Say
-from trainer.backends.once import look_for
+from trainer.backends.idempotent import look_for
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.jobs import ensure_job, find_job, job_body
 from trainer.backends.openai.manifest import uploads_in

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trainer.backends.http import Say, failure_of, is_failure
-from trainer.backends.once import LISTED_LOOK_UPS, delete_once, look_for
+from trainer.backends.idempotent import LISTED_LOOK_UPS, delete_once, look_for
 from trainer.backends.openai.client import Service
 from trainer.backends.openai.deployments import remove_deployments
 from trainer.backends.openai.jobs import delete_job

@@ -4,7 +4,7 @@ import re
 import secrets
 from typing import Any
 
-from trainer.data.sources import Role
+from trainer.data.read.sources import Role
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger, Thing
 

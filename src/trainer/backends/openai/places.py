@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainer.data.data_files import numbered_lines, opened
+from trainer.data.read.data_files import numbered_lines, opened
 
 
 def place_in_files(paths: Sequence[str], number: int) -> str:

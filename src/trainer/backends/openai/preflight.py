@@ -20,7 +20,7 @@ from trainer.backends.openai.settings import refuse_settings, residency, resolve
 from trainer.backends.openai.tokens import encoding_for
 from trainer.backends.remote import Model, Plan
 from trainer.config.schema import RunConfig
-from trainer.data.sources import without_validation
+from trainer.data.read.sources import without_validation
 from trainer.errors import Attempts, ConfigError
 
 SHOWN_FINDINGS = 5

@@ -14,7 +14,7 @@ from trainer.backends.http import Say
 from trainer.backends.openai.chat import Chat, chat_with
 from trainer.backends.openai.exam import find_exam, seed_at_start
 from trainer.data.conversations import Conversation
-from trainer.data.rendering import as_object
+from trainer.data.render.rendering import as_object
 from trainer.inference.client import Sampling
 from trainer.inference.evaluation.held_out import HeldOut, trained_files
 from trainer.inference.evaluation.questions import Question, Reference, measure_answer

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently
-from trainer.backends.once import LISTED_LOOK_UPS, create_once
+from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once
 from trainer.backends.openai.client import BEARER, Record, Service
 from trainer.backends.openai.data import Upload, imported_from, prepared
 from trainer.backends.openai.names import file_thing

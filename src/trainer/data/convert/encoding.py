@@ -5,9 +5,9 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer.data.data_files import opened
-from trainer.data.file_shape import recognise
 from trainer.data.quoting import printable, quoted
+from trainer.data.read.data_files import opened
+from trainer.data.read.file_shape import recognise
 from trainer.errors import ConfigError, DataError
 
 _CHUNK_BYTES = 1 << 20

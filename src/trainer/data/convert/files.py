@@ -11,12 +11,12 @@ from trainer.data.convert.columns import Columns, columns_of
 from trainer.data.convert.messages import NotConvertible, Row
 from trainer.data.convert.shapes import convert_row, with_system
 from trainer.data.convert.source import Source, SourceRow, open_source
-from trainer.data.findings import FindingList
+from trainer.data.files.new_files import new_files
 from trainer.data.json_scanner import JsonProblem
-from trainer.data.new_files import new_files
 from trainer.data.quoting import printable, quoted
-from trainer.data.row_checks import check_row
-from trainer.data.tool_checks import ToolLists
+from trainer.data.rules.findings import FindingList
+from trainer.data.rules.row import check_row
+from trainer.data.rules.tools import ToolLists
 from trainer.errors import DataError
 
 

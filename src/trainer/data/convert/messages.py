@@ -8,8 +8,8 @@ from typing import Any
 
 from trainer.data.convert.training_marks import TRAINED, UnclearMark, take_weight
 from trainer.data.json_scanner import JsonProblem
-from trainer.data.message_checks import KEYS_OF_ROLE
 from trainer.data.quoting import quoted
+from trainer.data.rules.messages import KEYS_OF_ROLE
 from trainer.data.strict_json import parse
 
 Row = dict[str, Any]

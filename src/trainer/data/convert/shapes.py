@@ -8,7 +8,7 @@ from trainer.data.convert.columns import Columns, rows_of_columns
 from trainer.data.convert.messages import NotConvertible, Row, chat_messages, chat_tools
 from trainer.data.convert.training_marks import UnclearMark, refuse_untrained
 from trainer.data.quoting import quoted
-from trainer.data.row_checks import ROW_KEYS
+from trainer.data.rules.row import ROW_KEYS
 
 Shape = Literal["chat", "ShareGPT", "preference", "Alpaca", "prompt and completion", "columns"]
 

@@ -11,10 +11,10 @@ from typing import Any, TextIO
 from trainer.data.convert.encoding import find_encoding
 from trainer.data.convert.parquet import MAGIC, read_parquet
 from trainer.data.convert.table import read_table
-from trainer.data.data_files import opened
-from trainer.data.file_shape import shape_of_text
 from trainer.data.json_scanner import JsonProblem, find_problem
 from trainer.data.quoting import printable, quoted
+from trainer.data.read.data_files import opened
+from trainer.data.read.file_shape import shape_of_text
 from trainer.data.strict_json import parse
 from trainer.errors import ConfigError, DataError
 

@@ -7,9 +7,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from trainer.data.data_files import MAX_LINE_BYTES
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.quoting import printable, quoted
+from trainer.data.read.data_files import MAX_LINE_BYTES
 from trainer.errors import DataError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}

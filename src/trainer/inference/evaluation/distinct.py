@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.conversations import FileReader, Message
-from trainer.data.rendering import as_object
+from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.rightness import folded, is_long
 from trainer.inference.tool_calls import without_thinking
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from trainer.config.schema import EvaluationConfig, RunConfig
-from trainer.data.checks import DataReport, check_files
 from trainer.data.conversations import Conversation
-from trainer.data.overlength import Touched, shortened
-from trainer.data.rendering import Renderer
-from trainer.data.sources import sha256_of
+from trainer.data.read.checks import DataReport, check_files
+from trainer.data.read.sources import sha256_of
+from trainer.data.render.overlength import Touched, shortened
+from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.training.answer_limits import resolve_limits

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.data.rendering import Renderer, as_object
+from trainer.data.render.rendering import Renderer, as_object
 from trainer.inference.evaluation.measures import CALL_POINTS, NAME_POINTS, text_measures
 from trainer.inference.evaluation.rightness import is_right
 from trainer.inference.replies import ReplyReader, Spoken

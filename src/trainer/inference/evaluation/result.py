@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from trainer.data.rendering import as_object
+from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.distinct import count_distinct, groups
 from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.intervals import differences

@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
+from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 from trainer.errors import ParityError
 from trainer.inference.probes import request_of, rows_of
 from trainer.inference.serve.refusals import Refusal

@@ -91,7 +91,7 @@ def _prepare(folder: Path) -> tuple[Any, dict[str, Any]]:
     """The renderer, and what the server must know of its template."""
     from transformers import PreTrainedTokenizerFast
 
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.inference.call_forms import call_form
 
     # Not AutoTokenizer: it loads torch, and classes that build their tokenizer anew instead of reading it.
@@ -131,7 +131,7 @@ class _Alarm:
 
 
 def _answer(renderer: Any, request: dict[str, Any], num_bytes: int) -> dict[str, Any]:
-    from trainer.data.chat_template import RenderingError
+    from trainer.data.render.chat_template import RenderingError
 
     with _Alarm(num_bytes):
         try:

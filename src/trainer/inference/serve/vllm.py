@@ -72,7 +72,7 @@ def command(program: str, run: Run, host: str, port: int, limits: Limits) -> lis
 
 def _generation_config(run: Run) -> Path:
     """A folder with the ids that end an answer, for vLLM to read: the base's own may lack the template's."""
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
 
     tokenizer = trained_tokenizer(run)
     stops = stop_ids(Renderer(tokenizer).end_markers, tokenizer.eos_token_id)

@@ -9,8 +9,8 @@ from tests.conftest import CHATML, make_tokenizer, talk
 from trainer.config import RunConfig
 from trainer.config.schema import EvaluationConfig
 from trainer.data.conversations import Conversation
-from trainer.data.overlength import longest
-from trainer.data.rendering import Renderer
+from trainer.data.render.overlength import longest
+from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError, DataError
 from trainer.inference.evaluation.held_out import Found, HeldOut, find_held_out, render_held_out
 from trainer.inference.evaluation.questions import ask

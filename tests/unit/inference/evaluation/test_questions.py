@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
 from trainer.data.conversations import Conversation, Message, ToolCall
-from trainer.data.rendering import IGNORE_INDEX, Renderer
+from trainer.data.render.rendering import IGNORE_INDEX, Renderer
 from trainer.inference.evaluation.questions import Question, ask, measure_answer
 from trainer.inference.replies import ReplyReader, Spoken
 from trainer.inference.tool_calls import Call

@@ -99,7 +99,7 @@ def _headers(ml: "MLClient", endpoint: str, deployment: str) -> Mapping[str, str
 
 
 def _reader(run: Run) -> "ReplyReader":
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.inference.replies import ReplyReader
     from trainer.inference.trained import trained_tokenizer
 

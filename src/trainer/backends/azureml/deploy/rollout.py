@@ -29,7 +29,7 @@ from trainer.backends.azureml.record import BACKEND
 from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import connect, quietly
 from trainer.backends.http import Say, failure_of, patiently
-from trainer.backends.once import delete_once
+from trainer.backends.idempotent import delete_once
 from trainer.backends.remote import DeploymentPlan, Endpoint
 from trainer.errors import BackendError, ParityError
 from trainer.inference.bundle import write_bundle

@@ -8,7 +8,7 @@ from trainer.backends.azureml.states import word_of
 from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import POLLING_SECONDS, Place
 from trainer.backends.http import Say, failure_of, is_failure, patiently, seconds_of
-from trainer.backends.once import create_once
+from trainer.backends.idempotent import create_once
 from trainer.errors import BackendError
 from trainer.runs.ledger import Ledger, Thing
 

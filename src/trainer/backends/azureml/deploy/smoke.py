@@ -25,7 +25,7 @@ from trainer.runs import Run
 if TYPE_CHECKING:
     from trainer.backends.chat_endpoint import ChatEndpoint
     from trainer.backends.chat_route import Reply
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.inference.client import ChatClient
     from trainer.inference.replies import Spoken
 
@@ -93,7 +93,7 @@ def smoke_test(run: Run, client: "ChatEndpoint", mode: str, checkpoint: str | No
 
 
 def _questions(run: Run, checkpoint: str | None) -> tuple[str, Sequence[Question], str]:
-    from trainer.data.rendering import Renderer
+    from trainer.data.render.rendering import Renderer
     from trainer.inference.trained import trained_tokenizer
 
     rows, renderer = rows_of(run), Renderer(trained_tokenizer(run))
@@ -114,7 +114,7 @@ def _asked(
     conversations: Sequence[Conversation], renderer: "Renderer", local: "ChatClient | None", record: "_Record | None"
 ) -> Iterator[Question]:
     """The first trained answer of each row: its prompt is the same whoever answers."""
-    from trainer.data.rendering import RenderingError
+    from trainer.data.render.rendering import RenderingError
 
     for row in conversations:
         index = next((index for index, message in enumerate(row.messages) if message.trained), None)

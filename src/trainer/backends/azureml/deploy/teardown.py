@@ -13,7 +13,7 @@ from trainer.backends.azureml.states import is_final, word_of
 from trainer.backends.azureml.submit import found_or_none
 from trainer.backends.azureml.workspace import Place, connect
 from trainer.backends.http import Say, patiently
-from trainer.backends.once import delete_once
+from trainer.backends.idempotent import delete_once
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run
 from trainer.runs.ledger import Entry, Ledger

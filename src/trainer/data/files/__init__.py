@@ -1,0 +1,1 @@
+"""Commands over whole files: split, statistics, rejects, preview."""

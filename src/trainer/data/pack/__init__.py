@@ -1,0 +1,1 @@
+"""Examples become prefix trees, cut into packs."""

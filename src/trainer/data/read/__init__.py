@@ -1,0 +1,1 @@
+"""Files become rows: opened, recognized, checked, and known by their digest."""

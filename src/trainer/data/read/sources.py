@@ -1,0 +1,153 @@
+"""A run's data files: read, checked by every rule that needs no tokenizer, and each known by one identity."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trainer.config.schema import DataConfig, DataSource
+from trainer.data.read.checks import DataReport, check_files
+from trainer.data.read.data_files import opened
+from trainer.errors import Attempts, DataError
+
+Role = Literal["train", "validation"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file as a config lists it. What is `resolved` alike is one file, however it is spelled."""
+
+    role: Role
+    path: str  # as written
+    resolved: Path  # absolute, links followed
+    name: str  # by which its rows and findings call it: as it was written first, `a//b` as `a/b`
+    sha256: str
+    rows: int  # without an error
+    weight: float = 1.0  # how often an epoch uses it
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedData:
+    """What the files hold, and each as it was read."""
+
+    report: DataReport
+    files: tuple[DataFile, ...]
+
+
+def without_validation(settings: DataConfig) -> str | None:
+    """What a run without held-out rows lacks and how to hold some out, or None where it has them."""
+    if settings.validation_paths:
+        return None
+    return (
+        "nothing, so no best checkpoint is chosen and nothing will show whether it got better; hold rows out with: "
+        f"trainer data split {settings.train_sources[0].path}"
+    )
+
+
+def refuse_unreadable(settings: DataConfig) -> None:
+    """Raises: DataError, with every file that is not there or cannot be read: known before anything is loaded."""
+    attempts = Attempts()
+    for path in (*(source.path for source in settings.train_sources), *settings.validation_paths):
+        attempts.make(_open_once, Path(path))
+    attempts.end()
+
+
+def _open_once(path: Path) -> None:
+    with opened(path):
+        pass
+
+
+def check_data(settings: DataConfig) -> CheckedData:
+    """Read every file and check every rule that needs no tokenizer.
+
+    Raises: DataError, with every row that breaks a rule, or where a file changed meanwhile.
+    """
+    listed = listed_files(settings)
+    digests = _digests(listed)
+    report = check_files(
+        [Path(source.path) for role, source in listed if role == "train"],
+        [Path(source.path) for role, source in listed if role == "validation"],
+        backend="local",
+        allow_leak=settings.allow_leak,
+    )
+    report.raise_on_errors()
+    if changed := [path for path, digest in _digests(listed).items() if digest != digests[path]]:
+        raise DataError(
+            *(f"{path}: the file was changed while it was read, expected it to rest; try again" for path in changed)
+        )
+    return CheckedData(report, data_files(settings, report, digests))
+
+
+def listed_files(settings: DataConfig) -> list[tuple[Role, DataSource]]:
+    """The training files, then the validation files, each with its weight."""
+    validation = [DataSource(path=path) for path in settings.validation_paths]
+    return [*(("train", source) for source in settings.train_sources), *(("validation", file) for file in validation)]
+
+
+def data_files(
+    settings: DataConfig, report: DataReport, digests: Mapping[str, str] | None = None
+) -> tuple[DataFile, ...]:
+    """The files of a config that `report` is of. A file that is listed twice is twice among them."""
+    listed = listed_files(settings)
+    digests = _digests(listed) if digests is None else digests
+    names: dict[Path, str] = {}
+    for _, source in listed:
+        names.setdefault(Path(source.path).resolve(), str(Path(source.path)))
+    counts = {"train": Counter(row.file for row in report.conversations)}
+    counts["validation"] = Counter(row.file for row in report.validation)
+    times = Counter((role, Path(source.path).resolve()) for role, source in listed)
+    found = []
+    for role, source in listed:
+        resolved = Path(source.path).resolve()
+        name = names[resolved]
+        rows = counts[role][name] // times[role, resolved]
+        found.append(DataFile(role, source.path, resolved, name, digests[source.path], rows, source.weight))
+    return tuple(found)
+
+
+def weights_of(files: Sequence[DataFile]) -> dict[str, float]:
+    """How often an epoch uses each row of a training file, by the name that the row has.
+
+    The rows of a file that is listed twice are there twice, so that its weights add up.
+    """
+    weights: dict[str, list[float]] = {}
+    for file in files:
+        if file.role == "train":
+            weights.setdefault(file.name, []).append(file.weight)
+    return {name: sum(of_file) / len(of_file) for name, of_file in weights.items()}
+
+
+def apart(paths: Iterable[str], suffix: str | None = None) -> dict[str, str]:
+    """For each path a name without folders: one name for one file, however it is spelled, and another for another.
+
+    `suffix` stands in place of their own.
+    """
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    found: dict[str, str] = {}
+    for path in paths:
+        resolved = Path(path).resolve()
+        if resolved not in names:
+            own = Path(path).name if suffix is None else f"{Path(path).stem}{suffix}"
+            name, number = own, len(names)
+            while name in taken:
+                name, number = f"{number}-{own}", number + 1
+            names[resolved] = name
+            taken.add(name)
+        found[path] = names[resolved]
+    return found
+
+
+def _digests(listed: Sequence[tuple[Role, DataSource]]) -> dict[str, str]:
+    """The sha256 of each file; a file that cannot be read is told of where its rows are."""
+    paths = [source.path for _, source in listed]
+    return {path: sha256_of(path) for path in paths if Path(path).is_file() and os.access(path, os.R_OK)}
+
+
+def sha256_of(path: str) -> str:
+    """Digest of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Conversations become tokens and labels, by the model's own chat template."""

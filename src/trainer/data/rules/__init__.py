@@ -1,0 +1,1 @@
+"""The rules of chat JSONL, and the findings that break them."""

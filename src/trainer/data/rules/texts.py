@@ -1,0 +1,87 @@
+"""Warnings about what stands in the texts of a row: left-over markup, secrets, personal data."""
+
+import re
+from collections.abc import Iterator
+
+from trainer.data.conversations import Conversation, Message
+from trainer.data.quoting import quoted
+from trainer.data.rules.findings import FindingList
+from trainer.data.rules.private_text import find_private, may_hold_private
+
+_TEMPLATE_MARKS = (
+    "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<s>", "</s>", "[INST]", "[/INST]",
+    "<start_of_turn>", "<end_of_turn>",
+)  # fmt: skip
+_FIRST_LABEL = re.compile(r"(?:\*\*|#{1,4} )?(?:[QA]\d{0,3}|Assistant)(?:\*\*)?:")
+_LAST_LABEL = re.compile(r"(?<!\w)(?:\*\*)?[QA]\d{0,3}(?:\*\*)?:(?:\*\*)?$")
+_NUM_END_CHARS = 16
+
+
+class TextChecks:
+    """Looks at the texts of one file; each secret or piece of personal data is told where it stands first."""
+
+    def __init__(self, findings: FindingList) -> None:
+        self.findings = findings
+        self._told: set[int] = set()
+
+    def check(self, conversation: Conversation) -> None:
+        self.findings.line = conversation.line
+        messages = conversation.messages
+        for index, message in enumerate(messages):
+            if message.trained and message.content:
+                self._check_debris(f"messages[{index}].content", message.content)
+                self._check_thought(f"messages[{index}].content", message.content)
+        said = [message.content or "" for message in messages]
+        said += [call.arguments for message in messages if message.tool_calls for call in message.tool_calls]
+        if may_hold_private("\n".join(said)):
+            for index, message in enumerate(messages):
+                for where, text in _texts(message):
+                    self._check_private(f"messages[{index}].{where}", text)
+
+    def _check_debris(self, where: str, text: str) -> None:
+        if debris := _debris(text.strip()):
+            found = f"{debris[0]} with {quoted(debris[1])}"
+            self.findings.add("DEBRIS", where, found, "an answer without markup or labels at its ends")
+
+    def _check_thought(self, where: str, text: str) -> None:
+        if text.rfind("<think>") > text.rfind("</think>") and text.lstrip().startswith("<think>"):
+            self.findings.add("OPEN_THOUGHT", where, "has <think> without an end", "</think> behind the thought")
+
+    def _check_private(self, where: str, text: str) -> None:
+        for private in find_private(text):
+            if (told := hash(private.value)) not in self._told:
+                self._told.add(told)
+                found = f"holds what looks like {private.kind} ({private.shown})"
+                self.findings.add(private.code, where, found, "text without it")
+
+
+def _texts(message: Message) -> Iterator[tuple[str, str]]:
+    if message.content:
+        yield "content", message.content
+    for index, call in enumerate(message.tool_calls):
+        yield f"tool_calls[{index}].function.arguments", call.arguments
+
+
+def _debris(answer: str) -> tuple[str, str] | None:
+    """How an answer begins or ends with what does not belong to it."""
+    if answer.startswith(_TEMPLATE_MARKS):
+        return "begins", next(mark for mark in _TEMPLATE_MARKS if answer.startswith(mark))
+    if answer.endswith(_TEMPLATE_MARKS):
+        return "ends", next(mark for mark in _TEMPLATE_MARKS if answer.endswith(mark))
+    if label := _FIRST_LABEL.match(answer):
+        return "begins", label[0]
+    if label := _LAST_LABEL.search(answer[-_NUM_END_CHARS:]):
+        return "ends", label[0]
+    return _stray_bold(answer)
+
+
+def _stray_bold(answer: str) -> tuple[str, str] | None:
+    """`**` at an end that opens or closes no bold text."""
+    if not answer.startswith("**") and not answer.endswith("**"):
+        return None
+    is_odd = answer.count("**") % 2 == 1
+    if answer.startswith("**") and (is_odd or answer[2:3].isspace()):
+        return "begins", "**"
+    if answer.endswith("**") and (is_odd or answer[-3:-2].isspace()):
+        return "ends", "**"
+    return None
