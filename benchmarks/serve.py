@@ -71,7 +71,7 @@ def questions_of(run: Path) -> list[list[dict[str, str]]]:
     """The prompts of the run's training rows."""
     from trainer.runs import Run
 
-    path = ROOT / Run(run).manifest()["data"][0]["path"]
+    path = ROOT / Run(run).manifest().data[0].path
     rows = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
     return [row[: next(at for at, message in enumerate(row) if message["role"] == "assistant")] for row in rows]
 

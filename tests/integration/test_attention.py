@@ -86,7 +86,7 @@ def test_a_model_without_sdpa_is_trained_and_talked_to(kind: Any, tmp_path: Path
     tokenizer.save_pretrained(folder)
     targets = ["q_proj", "v_proj"]
     run = train(tmp_path, model__base=str(folder), training__n_epochs=1, lora__target_modules=targets)
-    assert run.manifest()["attention"] == "eager"
+    assert run.manifest().attention == "eager"
     tuned = TunedModel(run)
     assert tuned.model.config._attn_implementation == "eager"
     tuned.tuned.answer([{"role": "user", "content": "What is number 3?"}], Sampling(max_tokens=3))

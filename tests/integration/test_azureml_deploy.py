@@ -148,9 +148,9 @@ def test_a_run_is_registered_once_with_all_that_it_was_made_of(
     assert (kept["run"], kept["base"], kept["template_sha256"]) == (
         "tuned",
         "builtin:tiny",
-        manifest["template_sha256"],
+        manifest.template_sha256,
     )
-    assert kept["validation_data_sha256"] == manifest["data"][1]["sha256"]
+    assert kept["validation_data_sha256"] == manifest.data[1].sha256
     assert float(kept["valid_loss"]) == pytest.approx(run.results()[-1]["valid_loss"], rel=1e-5)
     assert here.arm.created.count(path) == 1
     assert open_things(run) == [("model", first)]

@@ -202,7 +202,7 @@ def test_accelerate_starts_the_processes_and_does_nothing_else(whole: Run, tmp_p
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*launcher, *command], cwd=REPOSITORY, env=environment, check=True, timeout=300, capture_output=True)
     run = run_of(tmp_path, "launched")
-    assert run.manifest()["num_processes"] == 2
+    assert run.manifest().num_processes == 2
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
 
 

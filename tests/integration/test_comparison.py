@@ -12,6 +12,7 @@ import pytest
 from tests.commands import performed
 from tests.conftest import talk
 from tests.documents import answered
+from tests.manifests import data_file, manifest
 from trainer.config import RunConfig
 from trainer.config.schema import EvaluationConfig
 from trainer.data.render.rendering import Example
@@ -26,13 +27,14 @@ from trainer.inference.report.compare import write_comparison
 from trainer.inference.report.write import write_report
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run, create_run, files
+from trainer.runs.manifest import Manifest, PinnedBase
 from trainer.runs.pending import pending_note
 from trainer.training.dataset import Row
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
 RIGHT = [f"Number {number} is the one after {number - 1}." for number in range(1, 9)]
 MODELS = ("base", "tuned")
-BASE = {"name": "acme/base", "revision": "0123abc", "weights_sha256": None}
+BASE = PinnedBase("acme/base", "0123abc", None)
 
 Make = Callable[..., Run]
 
@@ -41,7 +43,7 @@ Make = Callable[..., Run]
 def made(tmp_path: Path) -> Make:
     """A finished run with a report about answers that the test gives."""
 
-    def make(name: str, tuned: list[str], base: dict[str, Any] = BASE, right: list[str] = RIGHT, **changes: Any) -> Run:
+    def make(name: str, tuned: list[str], base: PinnedBase = BASE, right: list[str] = RIGHT, **changes: Any) -> Run:
         config = RunConfig.model_validate(
             {
                 "model": {"base": "acme/base"},
@@ -51,7 +53,7 @@ def made(tmp_path: Path) -> Make:
             }
         )
         run = create_run(config)
-        run.write_manifest(manifest() | {"base": base} | changes)
+        run.write_manifest(made_from(base=base, **changes))
         for step, loss in ((1, 3.0), (2, 2.0), (3, 2.5)):
             run.append_result({"step": step, "train_loss": loss, "valid_loss": loss, "train_mean_token_accuracy": 0.5})
         run.set_status("succeeded", adapter_step=2, total_steps=4, finished_at="2026-01-01T00:01:00.000+00:00")
@@ -61,12 +63,8 @@ def made(tmp_path: Path) -> Make:
     return make
 
 
-def manifest() -> dict[str, Any]:
-    return {
-        "template_sha256": "5" * 64, "rows": {"train": 20, "validation": 8}, "num_tokens": 1000, "seed": 1,
-        "num_supervised_tokens": 300, "dtype": "bfloat16", "device": "A <GPU>", "packages": {"torch": "2.13.0"},
-        "data": [{"path": "v.jsonl", "role": "validation", "sha256": "9" * 64}], "git_revision": None,
-    }  # fmt: skip
+def made_from(**changes: Any) -> Manifest:
+    return manifest(**{"device": "A <GPU>", "data": (data_file("v.jsonl"),)} | changes)
 
 
 def result(
@@ -269,7 +267,7 @@ def test_runs_that_answer_alike_are_not_told_apart(made: Make, tmp_path: Path) -
 
 
 def test_each_base_stands_there_once(made: Make, tmp_path: Path) -> None:
-    other = BASE | {"name": "acme/other"}
+    other = PinnedBase("acme/other", "0123abc", None)
     runs = [made("one", RIGHT), made("two", RIGHT), made("three", RIGHT, base=other)]
     _, ranked = write_comparison(runs, tmp_path / "page.html")
     assert [c.name for c in ranked] == ["acme/base (base)", "acme/other (base)", "one", "two", "three"]

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from rich.console import Console
 from tests.commands import performed
 from tests.conftest import QUESTIONS
 from tests.documents import document_of
+from tests.manifests import rewrite
 from trainer.backends import local
 from trainer.cli.documents.verdicts import Verdict
 from trainer.config import RunConfig
-from trainer.data.read.sources import sha256_of
 from trainer.data.render.rendering import IGNORE_INDEX
 from trainer.errors import ConfigError, DataError, ExitCode, TrainingError
 from trainer.inference.client import Sampling
@@ -32,6 +33,7 @@ from trainer.inference.local import TunedModel
 from trainer.inference.report.gate import Gate, judge
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
+from trainer.runs.files import sha256_of
 from trainer.runs.ownership import foreign
 from trainer.runs.pending import pending_note
 
@@ -359,7 +361,7 @@ def test_tool_calls_are_compared_and_the_tools_are_kept_for_the_chat(
     data = {"train": write(tmp_path / "t.jsonl", rows[:10]), "validation": write(tmp_path / "v.jsonl", rows[10:])}
     run, _ = launch(short(data=data, evaluation={"max_new_tokens": 8}))
     found = run.comparison()
-    assert run.manifest()["tools"] == [TOOL]
+    assert run.manifest().tools == (TOOL,)
     assert (found["notes"], found["settings"]["max_new_tokens"]) == ([], 8)
     counted = {measure["key"]: measure["num_rows"] for measure in found["measures"]}
     assert [counted[key] for key in ("calls", "call_names", "call_choice", "chrf")] == [7, 7, 7, 7]
@@ -434,14 +436,12 @@ def test_documents_and_gates_know_what_a_continued_run_is_held_against(continued
 def test_what_the_earlier_run_was_trained_on_was_seen_too(continued: Run, run: Run, folder: Path) -> None:
     """Its training rows are the later one's held-out rows."""
     other = Path(write(folder / "other.jsonl", [chat_row("Why?", f"Because {number}.") for number in range(10)]))
-    before = continued.manifest()
-    entry = next(entry for entry in before["data"] if entry["role"] == "train")
-    entry |= {"path": str(other), "sha256": sha256_of(str(other))}
-    continued.write_manifest(before)
+    (file,) = continued.manifest().files("train")
+    changed = replace(file, path=str(other), sha256=sha256_of(other))
+    before = rewrite(continued, data=(changed, *continued.manifest().files("validation")))
     try:
         found = local.evaluate(continued, quiet(), folder / "train.jsonl", max_rows=2)
     finally:
-        entry |= {"path": str(folder / "train.jsonl"), "sha256": sha256_of(str(folder / "train.jsonl"))}
         continued.write_manifest(before)
     assert found["notes"] == ["18 of these rows were also trained on: the result looks better than it is"]
     assert found["verdict"]["distinct"]["seen"] == 2
@@ -651,8 +651,7 @@ def test_a_file_that_is_not_there_is_told(run: Run, folder: Path) -> None:
     ],
 )
 def test_a_base_that_is_gone_or_another_is_told(run: Run, base: dict[str, str], words: str) -> None:
-    before = run.manifest()
-    run.write_manifest(before | {"base": before["base"] | base})
+    before = rewrite(run, base=replace(run.manifest().base, **base))
     try:
         with pytest.raises(ConfigError) as caught:
             local.evaluate(run, quiet())

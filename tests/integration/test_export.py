@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from tests.manifests import rewrite
 from tests.tiny_runs import END, train, untied_base
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, ParityError
@@ -31,6 +33,7 @@ from trainer.inference.trained import trained_base
 from trainer.model.lineage import find_parent
 from trainer.model.loading import load_model
 from trainer.runs import Run
+from trainer.runs.files import write_json
 
 DORA = {"lora__use_dora": True, "lora__use_rslora": True}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -155,7 +158,7 @@ def test_a_tokenizer_of_several_chat_templates_keeps_them(runs: Runs, tmp_path: 
     (run.adapter / further).write_text((run.adapter / "chat_template.jinja").read_text())
     template = AutoTokenizer.from_pretrained(run.adapter).chat_template
     digest = hashlib.sha256(str(template).encode()).hexdigest()
-    run.write_manifest(run.manifest() | {"template_sha256": digest})
+    rewrite(run, template_sha256=digest)
     export_run(run, tmp_path / "out", merge)
     write_bundle(run, tmp_path / "bundle")
     for folder in (tmp_path / "out", tmp_path / "bundle"):
@@ -171,7 +174,7 @@ def test_a_damaged_manifest_is_told_before_a_model_is_loaded(
 ) -> None:
     run = Run(tmp_path / "run")
     shutil.copytree(tuned.path, run.path)
-    run.write_manifest(manifest)
+    write_json(run.path / "manifest.json", manifest)
     with pytest.raises(ConfigError, match=r"manifest\.json: does not say what the run was made from"):
         export_run(run, tmp_path / "out", merge=False)
     with pytest.raises(ConfigError, match=r"manifest\.json: does not say|stopped before it had loaded its base"):
@@ -291,7 +294,7 @@ def test_the_readme_names_base_data_license_and_metrics(runs: Runs) -> None:
     assert (card.data.license, card.data.license_link) == ("apache-2.0", "https://example.org/l")
     digest = hashlib.sha256((runs.root / "train.jsonl").read_bytes()).hexdigest()
     assert f"| train.jsonl | train | `{digest}` |" in card.text
-    assert f"`{run.manifest()['base']['weights_sha256']}`" in card.text
+    assert f"`{run.manifest().base.weights_sha256}`" in card.text
     row = next(row for row in run.results() if row["step"] == run.status()["adapter_step"])
     assert f"| valid_loss | {row['valid_loss']:.4f} |" in card.text
 
@@ -311,10 +314,7 @@ def test_a_license_that_the_base_does_not_state_is_called_unknown(runs: Runs) ->
 def test_a_run_whose_data_is_gone_is_compared_on_fixed_questions(runs: Runs, beside: Path) -> None:
     shutil.copytree(runs["plain"].path, beside / "copy")
     run = Run(beside / "copy")
-    manifest = run.manifest()
-    for entry in manifest["data"]:
-        entry["sha256"] = "0" * 64
-    run.write_manifest(manifest)
+    rewrite(run, data=tuple(replace(file, sha256="0" * 64) for file in run.manifest().data))
     result = export_run(run, beside / "out", merge=True)
     assert result.rows == "fixed questions, as the run's data is gone or has changed"
     assert (result.drift.num_answers, result.losses) == (2, None)

@@ -24,6 +24,7 @@ from trainer.model.base import find_base
 from trainer.model.loading import load_model
 from trainer.runs import Run, create_run
 from trainer.runs import checkpoint as checkpoints
+from trainer.runs.manifest import ParentRun, RowCounts
 from trainer.runs.outcome import Outcome
 from trainer.training import fit as fitting
 from trainer.training import sft
@@ -77,7 +78,7 @@ def test_a_run_leaves_everything_that_is_promised(settings: Settings) -> None:
     assert [row["step"] for row in run.results()] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [row["step"] for row in run.results() if "full_valid_loss" in row] == [4, 8]
     manifest = run.manifest()
-    assert manifest["rows"] == {"train": 20, "validation": 4}
+    assert manifest.rows == RowCounts(train=20, validation=4)
     assert "auto" not in (run.path / "config.yaml").read_text()
     assert all(tensor.isfinite().all() for tensor in load_file(run.adapter / "adapter_model.safetensors").values())
 
@@ -96,8 +97,8 @@ def test_rows_that_were_too_long_are_counted_and_listed(
         data__validation=None,
     )
     run, _ = train(config)
-    (listed,) = run.manifest()["overlength"]
-    assert (listed["place"], listed["outcome"], listed["tokens"] > 180) == (f"{path}:11", outcome, True)
+    (listed,) = run.manifest().overlength
+    assert (listed.place, listed.outcome, listed.tokens > 180) == (f"{path}:11", outcome, True)
     (event,) = [event for event in run.events() if event["type"] == "overlength"]
     assert (event["level"], event["data"]) == ("warning", {outcome: 1})
     assert event["message"] == f"1 row is longer than 180 tokens: 1 {outcome}; manifest.json lists them"
@@ -318,7 +319,7 @@ def test_evaluating_a_4_bit_base_leaves_its_gradient_as_it_was(settings: Setting
 def test_bfloat16_trains_with_a_float32_adapter(settings: Settings) -> None:
     run, _ = train(settings(model__dtype="bfloat16"))
     assert {t.dtype for t in load_file(run.adapter / "adapter_model.safetensors").values()} == {torch.float32}
-    assert run.manifest()["dtype"] == "bfloat16"
+    assert run.manifest().dtype == "bfloat16"
 
 
 def test_a_run_can_be_trained_further(settings: Settings) -> None:
@@ -335,8 +336,8 @@ def test_a_run_can_be_trained_further(settings: Settings) -> None:
     )
     loss_before = second.results()[-1]["full_valid_loss"]
     assert loss_before == pytest.approx(loss_after, rel=1e-4)
-    assert second.manifest()["parent"] == {"run": "first", "step": None}
-    assert second.manifest()["base"] == first.manifest()["base"]
+    assert second.manifest().parent == ParentRun("first", None)
+    assert second.manifest().base == first.manifest().base
 
 
 def test_training_further_from_a_checkpoint_takes_that_step(settings: Settings) -> None:

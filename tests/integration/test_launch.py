@@ -55,7 +55,7 @@ def test_two_processes_stop_together_and_go_on_as_if_they_had_not(tmp_path: Path
     assert code == 0
     assert output.count("finished at step") == 1
     whole, stopped = run_of(tmp_path, "whole"), run_of(tmp_path, "stopped")
-    assert whole.manifest()["num_processes"] == 2
+    assert whole.manifest().num_processes == 2
     process = start("--config", config, "run.name=stopped")
     until_saved(stopped)
     ranks = ranks_of(process)

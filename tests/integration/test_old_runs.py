@@ -32,6 +32,7 @@ from trainer.inference.client import Sampling
 from trainer.runs import Run, create_run
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.ledger import Ledger
+from trainer.runs.manifest import ParentRun
 from trainer.training.fit import fit
 from trainer.training.prepare import prepare
 
@@ -102,7 +103,7 @@ def test_a_finished_run_is_exported_bundled_compared_asked_and_trained_further(f
     after = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
     assert _losses(after) == pytest.approx(_losses(before), rel=1e-3)
     well("train", "--config", "local.yaml", "model.base=runs/finished", "run.name=further", "training.n_epochs=1")
-    assert Run(folder / "runs" / "further").manifest()["parent"] == {"run": "finished", "step": None}
+    assert Run(folder / "runs" / "further").manifest().parent == ParentRun("finished", None)
     assert "further" in well("compare", "finished", "further")
     well("delete", "finished", "--yes")
     assert not run.path.exists()

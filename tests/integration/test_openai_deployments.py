@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.loopback import Fault, Loopback, Request, Response, status
+from tests.manifests import LAUNCH, data_file, manifest, rewrite
 from tests.tuning import MODEL
 from trainer.backends.openai.backend import OpenAIService
 from trainer.backends.remote import DeploymentOptions
@@ -22,6 +23,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, create_run
 from trainer.runs.ledger import Ledger
+from trainer.runs.manifest import PinnedBase, RowCounts
 
 TUNED = f"ft:{MODEL}:org::ftjob-1"
 
@@ -108,7 +110,7 @@ def management(plane: ControlPlane, certificate: Path, monkeypatch: pytest.Monke
             "AZURE_OPENAI_API_KEY": "test-key", "AZURE_CLIENT_ID": "",
         }.items():  # fmt: skip
             monkeypatch.setenv(name, value)
-        for place in ("http", "once", "openai.deployments"):
+        for place in ("http", "idempotent", "openai.deployments"):
             monkeypatch.setattr(f"trainer.backends.{place}.FIRST_WAIT_SECONDS", 0.01)
         yield service
 
@@ -117,7 +119,7 @@ def management(plane: ControlPlane, certificate: Path, monkeypatch: pytest.Monke
 def run(tmp_path: Path, management: Loopback) -> Run:
     """A run that has succeeded."""
     run = create_run(_config(tmp_path, management.url))
-    run.write_manifest({"token": "abc", "family": "gpt-4.1-mini", "base": {"name": MODEL}, "data": []})
+    run.write_manifest(manifest(base=PinnedBase(MODEL, None, None), launch=LAUNCH))
     run.set_status("succeeded", fine_tuned_model=TUNED, job="ftjob-1")
     return run
 
@@ -223,8 +225,7 @@ def test_the_comparison_is_quoted_with_the_deployment_unless_its_rows_have_chang
         )
     )
     digest = hashlib.sha256(rows.read_bytes()).hexdigest()
-    manifest = run.manifest() | {"data": [{"path": str(rows), "role": "validation", "sha256": digest}], "seed": 1}
-    run.write_manifest(manifest | {"rows": {"train": 10, "validation": 3}})
+    rewrite(run, data=(data_file(str(rows), sha256=digest),), seed=1, rows=RowCounts(10, 3))
     config = run.config()
     named = config.model_copy(update={"openai": config.openai.model_copy(update={"base_deployment": "base"})})
     planned = OpenAIService().plan_deployment(run, named, DeploymentOptions(sku="standard"), quiet)

@@ -9,6 +9,7 @@ from tests.loopback import Loopback
 from tests.openai_runs import Settings, environment, loopback, quiet, run_to_end, settings, snapshot, tuning
 from tests.tuning import MODEL, Tuning
 from trainer.backends.openai.backend import OpenAIService
+from trainer.backends.openai.names import launch_of
 from trainer.config.load import dump_config
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
@@ -85,7 +86,7 @@ def test_openai_gets_auto_and_our_token(settings: Settings, tuning: Tuning) -> N
     assert body["method"]["supervised"]["hyperparameters"] == {
         "n_epochs": "auto", "batch_size": "auto", "learning_rate_multiplier": "auto",
     }  # fmt: skip
-    assert body["metadata"] == {"trainer_run": "one", "trainer_token": run.manifest()["token"]}
+    assert body["metadata"] == {"trainer_run": "one", "trainer_token": launch_of(run).token}
     assert "trainingType" not in body
     assert "seed" not in body
 

@@ -89,7 +89,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     weights, expected_weights = (load_file(run.adapter / "adapter_model.safetensors") for run in (two, one))
     for name, weight in weights.items():
         assert float((weight - expected_weights[name]).norm() / expected_weights[name].norm()) < 1e-3, name
-    assert two.manifest()["num_processes"] == 2
+    assert two.manifest().num_processes == 2
 
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.long), 0.1])

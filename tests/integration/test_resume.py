@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import QUESTIONS
 from tests.integration.test_fit import Settings, adapter_hash, measurements, quiet, resume, stop_at, train
+from tests.manifests import rewrite
 from trainer.backends import local
 from trainer.config import RunConfig
 from trainer.config.problems import field_names
@@ -29,6 +30,7 @@ from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.model import threads
 from trainer.runs import Run, control, create_run, find_or_adopt, lock
 from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complete, write
+from trainer.runs.manifest import PinnedBase
 from trainer.training import fit as fitting
 from trainer.training import sft
 from trainer.training.engine import Engine
@@ -92,8 +94,8 @@ def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = stopped_run(settings, monkeypatch)
-    assert run.manifest()["num_threads"] == torch.get_num_threads()
-    run.write_manifest(run.manifest() | {"num_threads": 1})
+    assert run.manifest().num_threads == torch.get_num_threads()
+    rewrite(run, num_threads=1)
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(threads, "_chosen", [2])  # what this machine would take now
@@ -262,8 +264,8 @@ def test_a_base_that_an_earlier_version_made_on_first_use_is_refused(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = stopped_run(settings, monkeypatch)
-    former = {"name": "builtin:tiny", "revision": "tiny-d95eff64dabda08b", "weights_sha256": None}
-    run.write_manifest(run.manifest() | {"base": former})
+    former = PinnedBase("builtin:tiny", "tiny-d95eff64dabda08b", None)
+    rewrite(run, base=former)
     with pytest.raises(ConfigError, match=r"was trained on a builtin:tiny that an earlier version made on its first"):
         resume(run)
 
@@ -659,9 +661,7 @@ def test_permanent_checkpoints_stay(settings: Settings) -> None:
 
 def test_a_questionable_start_is_not_hidden(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     run = stopped_run(settings, monkeypatch)
-    manifest = run.manifest()
-    manifest["packages"]["torch"] = "1.0"
-    run.write_manifest(manifest)
+    rewrite(run, packages={**run.manifest().packages, "torch": "1.0"})
     resume(run)
     messages = [event["message"] for event in run.events()]
     assert any(text.startswith("the last bits may differ from here on: torch 1.0 is now ") for text in messages)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,8 @@ def test_a_base_that_is_gone_ends_the_server_with_2(tuned: Run, tmp_path: Path) 
     for name in ("config.yaml", "manifest.json", "status.json", "adapter"):
         (copy.path / name).symlink_to(tuned.path / name)
     (copy.path / "manifest.json").unlink()
-    manifest = tuned.manifest()
-    copy.write_manifest(manifest | {"base": manifest["base"] | {"revision": "tiny-another"}})
+    made_from = tuned.manifest()
+    copy.write_manifest(replace(made_from, base=replace(made_from.base, revision="tiny-another")))
     said = refusal(str(copy.path), "--port", "0", TRAINER_API_KEY=KEY)
     assert "error: run 'copy': its base 'builtin:tiny' has changed since training" in said
 

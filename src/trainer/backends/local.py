@@ -141,7 +141,7 @@ def resume(
                 f"run {run.name!r}: lacks only its comparison, expected no overrides; resume it without them"
             )
         return _completed(run, console, join(), _trained(run))
-    if overrides and not run.manifest():
+    if overrides and run.find_manifest() is None:
         raise ConfigError(f"run {run.name!r}: has not begun, expected no overrides; start a new run with them")
     if run.state != "queued":
         run.answer()  # a request to a process that is gone
@@ -173,7 +173,7 @@ def _is_complete(prepared: Prepared, run: Run, allowed: Collection[str]) -> bool
         run.answer()  # a request to a process that is gone
         return False
     now = fingerprint(prepared)
-    return not refuse_changes(run.manifest().get("fingerprint", now), now, allowed, run.path)
+    return not refuse_changes(run.manifest().fingerprint or now, now, allowed, run.path)
 
 
 def _complete(overrides: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.runs.advice import further
+from trainer.runs.damage import readable_manifest
 from trainer.runs.ledger import Ledger
 
 TITLES = {
@@ -16,14 +17,15 @@ TITLES = {
 
 def first_facts(run: Run) -> dict[str, str]:
     """In the order in which they are shown; what is not known, or damaged, is left out."""
-    status, manifest = run.status(), run.manifest()
+    status, manifest = run.status(), readable_manifest(run)
+    device = None if manifest is None else manifest.device
     match run.backend:
         case "azureml":
             facts = _of_the_job(status) | _of_the_workspace(run) | _adapter(run)
         case "openai":
-            facts = {"service": manifest.get("device")} | _of_the_job(status) | _of_the_model(status)
+            facts = {"service": device} | _of_the_job(status) | _of_the_model(status)
         case _:
-            facts = {"device": manifest.get("device")} | _adapter(run)
+            facts = {"device": device} | _adapter(run)
     return {name: str(value) for name, value in (facts | _bills(run)).items() if value}
 
 

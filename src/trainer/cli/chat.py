@@ -54,13 +54,13 @@ def chat(
 
     tuned, before = _models(found, endpoint)
     manifest = found.manifest()
-    prompt = manifest.get("system_prompt") if system is None else system
+    prompt = manifest.system_prompt if system is None else system
     dialogue = Dialogue(
         before if base else tuned,
         None if base else before,
         Sampling(max_tokens=max_tokens, temperature=temperature),
         prompt,
-        manifest.get("tools") or [],
+        manifest.tools,
         with_base=compare,
         save_to=Path(f"{found.name}-saved.jsonl"),
     )

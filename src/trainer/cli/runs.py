@@ -1,6 +1,7 @@
 """Commands that look at runs, and the one that deletes them. They read the run's files and nothing else."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
 from trainer.runs.lock import holder, in_use, locked
+from trainer.runs.manifest import DamagedManifest, LongRow, Manifest
 from trainer.runs.ownership import refuse_removal
 from trainer.runs.pending import pending_note, silence
 from trainer.runs.process import is_here
@@ -103,8 +105,8 @@ def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, 
         _plot(title, columns, results)
     _print_section("last measurements", _last_values(results))
     try:
-        made_from = _origin(found.manifest())
-    except (LookupError, TypeError, ValueError, AttributeError):
+        made_from = _origin(found.find_manifest())
+    except DamagedManifest:
         made_from = {"damaged": "manifest.json"}
     _print_section("made from", made_from)
     _print_section(f"settings that are no defaults; all of them: {found.path / 'config.yaml'}", _settings(found))
@@ -222,20 +224,18 @@ def _last_values(results: list[dict[str, float]]) -> dict[str, Any]:
     return {name: f"{value:g}" for name, value in last.items()}
 
 
-def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
-    if not manifest:
+def _origin(manifest: Manifest | None) -> dict[str, Any]:
+    if manifest is None:
         return {}
-    base, rows = manifest["base"], manifest["rows"]
+    base, rows = manifest.base, manifest.rows
     return {
-        "base": f"{base['name']} {base['revision'] or base['weights_sha256'] or ''}",
-        "data": ", ".join(
-            f"{file['path']} ({file['role']}, sha256 {file['sha256'][:12]}…)" for file in manifest["data"]
-        ),
-        "rows": f"{rows['train']:,} trained, {rows['validation']:,} held out",
-        "too long": _outcomes(manifest["overlength"]),
-        "tokens": f"{manifest['num_tokens']:,}, of which {manifest['num_supervised_tokens']:,} supervised",
-        "device": f"{manifest['device']}, {manifest['dtype']}",
-        "packages": ", ".join(f"{name} {version}" for name, version in manifest["packages"].items()),
+        "base": f"{base.name} {base.revision or base.weights_sha256 or ''}",
+        "data": ", ".join(f"{file.path} ({file.role}, sha256 {file.sha256[:12]}…)" for file in manifest.data),
+        "rows": f"{rows.train:,} trained, {rows.validation:,} held out",
+        "too long": _outcomes(manifest.overlength),
+        "tokens": f"{manifest.num_tokens:,}, of which {manifest.num_supervised_tokens:,} supervised",
+        "device": f"{manifest.device}, {manifest.dtype}",
+        "packages": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),
     }
 
 
@@ -264,9 +264,9 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _outcomes(overlength: list[dict[str, Any]]) -> str:
+def _outcomes(overlength: Sequence[LongRow]) -> str:
     """What became of rows over data.max_length."""
-    counts = Counter(note["outcome"] for note in overlength)
+    counts = Counter(row.outcome for row in overlength)
     told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()))
     return f"{told}; manifest.json lists them" if told else "no row"
 

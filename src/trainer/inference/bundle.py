@@ -26,6 +26,7 @@ from trainer.model.base import Base
 from trainer.model.model_files import model_files
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import list_checkpoints
+from trainer.runs.manifest import PinnedBase
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -41,7 +42,7 @@ class Bundle:
     folder: Path
     sha256: str
     digests: dict[str, str]
-    base: dict[str, str | None]
+    base: PinnedBase
     step: int | None
 
 
@@ -66,7 +67,7 @@ def write_bundle(run: Run, folder: Path, checkpoint: str | None = None, with_bas
     seal_adapter(folder, step or run.status().get("adapter_step"))
     files.write_json(folder / "parity.json", _origin(run, base))
     digests = digests_of(folder)
-    return Bundle(folder, digest_of(digests), digests, base.identity(), step)
+    return Bundle(folder, digest_of(digests), digests, base.pinned(), step)
 
 
 def digests_of(folder: Path) -> dict[str, str]:
@@ -141,7 +142,7 @@ def _origin(run: Run, base: Base) -> dict[str, Any]:
         "run": run.name,
         "merged": False,
         "quantization": settings.model.quantization,
-        "template_sha256": run.manifest()["template_sha256"],
+        "template_sha256": run.manifest().template_sha256,
         "dtype": settings.model.dtype,
         "base": base.name,
         "lora_r": settings.lora.r,

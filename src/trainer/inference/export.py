@@ -167,7 +167,7 @@ def _as_json(result: Export, run: Run, merge: bool) -> dict[str, Any]:
         "run": run.name,
         "merged": merge,
         "quantization": run.config().model.quantization,
-        "template_sha256": run.manifest()["template_sha256"],
+        "template_sha256": run.manifest().template_sha256,
         "dtype": result.dtype,
         "compared_in": result.compared_in,
         "rows": result.rows,

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.model.base import Base
 from trainer.runs import Run
+from trainer.runs.manifest import DataFile
 
 MERGED = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -56,10 +57,10 @@ def model_card(run: Run, base: Base, folder: str, merged: bool, dtype: str, pari
             "Run this beside the folder:\n",
             f"```python\n{loading(run, base, folder, merged, dtype)}```\n",
             "Ask:\n",
-            f"```python\n{_asking(manifest, folder)}```\n",
+            f"```python\n{_asking(manifest.system_prompt, folder)}```\n",
             "## Trained on\n",
-            *_table(("file", "role", "sha256"), [_data_cells(entry) for entry in manifest["data"]]),
-            f"{manifest['rows']['train']:,} rows, {manifest['num_supervised_tokens']:,} trained tokens.\n",
+            *_table(("file", "role", "sha256"), [_data_cells(file) for file in manifest.data]),
+            f"{manifest.rows.train:,} rows, {manifest.num_supervised_tokens:,} trained tokens.\n",
             "## Metrics\n",
             *_table(("measured in training", "value"), list(_metrics(run))),
             "## The same model as the one that was trained\n",
@@ -99,8 +100,7 @@ def _bitsandbytes(quantization: str, dtype: str) -> str:
     return f'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, {compute}'
 
 
-def _asking(manifest: Mapping[str, Any], folder: str) -> str:
-    system = manifest.get("system_prompt")
+def _asking(system: str | None, folder: str) -> str:
     head = [{"role": "system", "content": system}] if system else []
     return ASKING.format(folder=folder, messages=[*head, {"role": "user", "content": "Hello!"}])
 
@@ -158,23 +158,23 @@ def _license_sentence(base: Base) -> str:
 
 
 def _origin(run: Run, base: Base, merged: bool, dtype: str) -> Iterator[str]:
-    config, identity = run.config(), run.manifest()["base"]
+    config, pin = run.config(), run.manifest().base
     kind = "DoRA" if config.lora.use_dora else "LoRA"
     form = f"merged into the weights, {dtype}" if merged else "as an adapter"
     yield f"{_public_name(base)}, fine-tuned with {kind} (rank {config.lora.r}) by azure-llm-trainer; {form}.\n"
     pinned = {
         "base": _public_name(base),
-        "revision": identity["revision"],
-        "sha256 of its weights": identity["weights_sha256"],
+        "revision": pin.revision,
+        "sha256 of its weights": pin.weights_sha256,
     }
     quantization = config.model.quantization
     pinned["quantized in training"] = None if quantization == "none" else quantization
     yield from _table(("", ""), [(name, f"`{value}`") for name, value in pinned.items() if value is not None])
 
 
-def _data_cells(entry: Mapping[str, str]) -> tuple[str, ...]:
+def _data_cells(file: DataFile) -> tuple[str, ...]:
     """A file by its name alone: its path says more about a machine than about the data."""
-    return (Path(entry["path"]).name.replace("|", "\\|"), entry["role"], f"`{entry['sha256']}`")
+    return (Path(file.path).name.replace("|", "\\|"), file.role, f"`{file.sha256}`")
 
 
 def _metrics(run: Run) -> Iterator[tuple[str, str]]:

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from trainer.data.conversations import Conversation, Message, read_conversations
-from trainer.data.read.sources import sha256_of
 from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run
@@ -45,18 +45,17 @@ def rows_of(run: Run) -> Rows:
 
     A file that is not the one that the run read counts as gone, and `source` says so.
     """
-    for entry in sorted(run.manifest()["data"], key=lambda entry: str(entry["role"]) != "validation"):
-        path = str(entry["path"])
-        try:
-            if sha256_of(path) == entry["sha256"]:
-                return Rows(Path(path).name, tuple(read_conversations(Path(path)).conversations[:MAX_ROWS]))
-        except (OSError, DataError):
-            continue
+    manifest = run.manifest()
+    for file in (*manifest.files("validation"), *manifest.files("train")):
+        path = Path(file.path)
+        with suppress(DataError):
+            if file.is_unchanged:
+                return Rows(path.name, tuple(read_conversations(path).conversations[:MAX_ROWS]))
     return Rows("fixed questions, as the run's data is gone or has changed", tuple(_made_up(run)))
 
 
 def _made_up(run: Run) -> Iterator[Conversation]:
-    prompt = run.manifest().get("system_prompt")
+    prompt = run.manifest().system_prompt
     head = (Message("system", prompt),) if prompt else ()
     for number, (question, answer) in enumerate(QUESTIONS, 1):
         yield Conversation((*head, Message("user", question), Message("assistant", answer)), (), "questions", number)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.conversations import read_conversations
-from trainer.data.read.sources import sha256_of
 from trainer.data.render.overlength import apply_policy
 from trainer.data.render.rendering import Example, Renderer
 from trainer.inference.parity import Bounds
@@ -71,17 +70,9 @@ def recorded_loss(run: Run) -> Recorded | None:
     """The adapter's own, or None where training recorded none or its validation data is gone."""
     step = run.status().get("adapter_step")
     recorded = next((row["valid_loss"] for row in run.results() if row["step"] == step and "valid_loss" in row), None)
-    files = [entry for entry in run.manifest()["data"] if entry["role"] == "validation"]
-    if recorded is None or not all(_unchanged(entry["path"], entry["sha256"]) for entry in files):
+    if recorded is None or not all(file.is_unchanged for file in run.manifest().files("validation")):
         return None
     return Recorded(recorded, tuple(_examples(run)))
-
-
-def _unchanged(path: str, digest: str) -> bool:
-    try:
-        return sha256_of(path) == digest
-    except OSError:
-        return False
 
 
 def _examples(run: Run) -> Iterator[Example]:

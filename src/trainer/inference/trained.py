@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.data.read.sources import sha256_of
 from trainer.errors import ConfigError
 from trainer.model.base import Base, find_base
 from trainer.model.lineage import find_parent
@@ -14,7 +13,10 @@ from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.advice import further
 from trainer.runs.checkpoint import MANIFEST
-from trainer.runs.damage import refuse_manifest
+from trainer.runs.files import sha256_of
+from trainer.runs.manifest import NAME as MANIFEST_NAME
+from trainer.runs.manifest import DamagedManifest
+from trainer.training.fingerprint import PARENT_ADAPTER
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -41,13 +43,15 @@ def starting_adapter(run: Run) -> Path | None:
 
     Raises: ConfigError, when the run that it came from is gone, or has another one now.
     """
-    if not run.manifest().get("parent"):
+    manifest = run.manifest()
+    if manifest.parent is None:
         return None
     parent = find_parent(run.config())
-    recorded = run.manifest().get("fingerprint", {}).get("the adapter it started from")
     if parent is None:
         raise ConfigError(f"model.base: {run.config().model.base!r} is gone, expected the run that training began with")
-    if recorded not in (None, sha256_of(str(parent.adapter_file))):
+    if manifest.fingerprint is None or PARENT_ADAPTER not in manifest.fingerprint:
+        raise DamagedManifest(run.path / MANIFEST_NAME)
+    if manifest.fingerprint[PARENT_ADAPTER] != sha256_of(parent.adapter_file):
         raise ConfigError(f"{parent.adapter_file}: is another one now, expected the adapter that training began with")
     return parent.adapter
 
@@ -66,15 +70,14 @@ def copy_adapter(adapter: Path, target: Path, without: Collection[str] = ()) -> 
 
 def trained_base(run: Run) -> Base:
     """The base that the run's manifest pins. Raises: ConfigError, when it is gone or has changed."""
-    refuse_manifest(run)
+    pinned = run.manifest().base
     refuse_former(run)
-    settings, pinned = run.config().model, run.manifest()["base"]
-    revision = pinned["revision"] if pinned["weights_sha256"] is None else None
-    base = find_base(settings.model_copy(update={"base": pinned["name"], "revision": revision}))
-    if base.identity() != pinned:
+    revision = pinned.revision if pinned.weights_sha256 is None else None
+    base = find_base(run.config().model.model_copy(update={"base": pinned.name, "revision": revision}))
+    if base.pinned() != pinned:
         raise ConfigError(
-            f"run {run.name!r}: its base {pinned['name']!r} has changed since training: was {pinned}, is "
-            f"{base.identity()}; bring the old one back"
+            f"run {run.name!r}: its base {pinned.name!r} has changed since training: was {pinned}, is "
+            f"{base.pinned()}; bring the old one back"
         )
     return base
 
@@ -84,9 +87,9 @@ def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
 
     Raises: ConfigError, when it cannot be read or its template is another one.
     """
-    refuse_manifest(run)
+    trained_template = run.manifest().template_sha256
     tokenizer = stored_tokenizer(run.adapter)
-    if template_digest(tokenizer) != run.manifest()["template_sha256"]:
+    if template_digest(tokenizer) != trained_template:
         raise ConfigError(
             f"run {run.name!r}: the chat template in {str(run.adapter)!r} is not the one that was trained; "
             "bring the old file back"

@@ -20,6 +20,7 @@ from trainer.model.tiny import NAME as TINY
 from trainer.model.tiny import tiny_base
 from trainer.model.weight_files import read_tensors
 from trainer.model.weights import hold_against
+from trainer.runs.manifest import PinnedBase
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -61,9 +62,9 @@ class Base:
         """Whether it is a model of the hub, pinned by a commit, and not a folder of this machine."""
         return not Path(self.source).is_dir()
 
-    def identity(self) -> dict[str, str | None]:
-        """What the manifest pins: a hub model by its commit, a folder by a digest of its weights."""
-        return {"name": self.name, "revision": self.revision, "weights_sha256": self._weights_sha256}
+    def pinned(self) -> PinnedBase:
+        """A hub model by its commit, a folder by a digest of its weights."""
+        return PinnedBase(self.name, self.revision, self._weights_sha256)
 
     @cached_property
     def _weights_sha256(self) -> str | None:

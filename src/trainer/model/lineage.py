@@ -8,7 +8,7 @@ from trainer.errors import ConfigError
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.checkpoint import list_checkpoints
-from trainer.runs.damage import refuse_manifest
+from trainer.runs.manifest import PinnedBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +24,14 @@ class Parent:
         return self.adapter / "adapter_model.safetensors"
 
     @property
-    def base(self) -> dict[str, str | None]:
-        """The parent's own base as its manifest pins it: name, revision, digest."""
-        base: dict[str, str | None] = self.run.manifest()["base"]
-        return base
+    def base(self) -> PinnedBase:
+        """The parent's own base, as its manifest pins it."""
+        return self.run.manifest().base
 
     @property
     def from_hub(self) -> bool:
         """Whether the base is pinned by a hub commit, and not by the digest of a folder."""
-        return self.base["weights_sha256"] is None
+        return self.base.weights_sha256 is None
 
 
 def find_parent(config: RunConfig) -> Parent | None:
@@ -47,9 +46,8 @@ def find_parent(config: RunConfig) -> Parent | None:
             raise ConfigError(f"model.base: {name!r} is no run, expected one of those listed by: trainer runs")
         return None
     run = Run(folder)
-    if not run.manifest().get("base"):
+    if run.find_manifest() is None:
         raise ConfigError(f"model.base: {name!r} stopped before it had loaded its base, expected a finished run")
-    refuse_manifest(run)
     refuse_former(run)
     adapter = run.adapter if not step else _checkpoint(run, step)
     if not (adapter / "adapter_config.json").is_file():

@@ -32,8 +32,8 @@ def tiny_base() -> Path:
 
 def refuse_former(run: Run) -> None:
     """Raises: ConfigError, for a run on a base of this name that was made on first use, other on each machine."""
-    base = run.manifest().get("base") or {}
-    if base.get("name") == NAME and not base.get("weights_sha256"):
+    manifest = run.find_manifest()
+    if manifest is not None and manifest.base.name == NAME and not manifest.base.weights_sha256:
         raise ConfigError(
             f"{run.path}: was trained on a {NAME} that an earlier version made on its first use, expected the one that "
             f"this version ships; train it again: train --config {run.path}/config.yaml run.name=NAME"

@@ -6,6 +6,7 @@ from trainer.errors import ConfigError
 from trainer.runs import files
 from trainer.runs.ledger import NAME as LEDGER
 from trainer.runs.ledger import Ledger
+from trainer.runs.manifest import DamagedManifest, Manifest
 from trainer.runs.ownership import STATES
 from trainer.runs.results import is_damaged_at_its_end
 from trainer.runs.run import Run
@@ -25,22 +26,12 @@ def damaged(run: Run) -> list[str]:
     return found
 
 
-def refuse_manifest(run: Run) -> None:
-    """Before something is made of the run's model. Raises: ConfigError, when its manifest does not say what it is."""
-    manifest = run.manifest()
-    base, data = manifest.get("base"), manifest.get("data")
-    if not (
-        isinstance(base, dict)
-        and {"name", "revision", "weights_sha256"} <= base.keys()
-        and isinstance(base["name"], str)
-        and "template_sha256" in manifest
-        and isinstance(data, list)
-        and all(isinstance(entry, dict) and {"role", "path", "sha256"} <= entry.keys() for entry in data)
-    ):
-        raise ConfigError(
-            f"{run.path / 'manifest.json'}: does not say what the run was made from, expected the file that training "
-            "wrote; bring the old one back, or train again"
-        )
+def readable_manifest(run: Run) -> Manifest | None:
+    """For those who show runs: None where no manifest is written, or it is damaged. Raises: ConfigError, as `Run`."""
+    try:
+        return run.find_manifest()
+    except DamagedManifest:
+        return None
 
 
 def _is_no_record(path: Path) -> bool:

@@ -1,12 +1,15 @@
 """Files that are whole at any instant: written beside, flushed, renamed; logs grow by whole lines."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from trainer.errors import ConfigError
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
@@ -88,6 +91,21 @@ def read_record(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def refuse_newer(path: Path, found: object, known: int) -> None:
+    """Raises: ConfigError, when a file's `format` is one that this version does not know yet."""
+    if isinstance(found, int) and found > known:
+        raise ConfigError(
+            f"{path}: is of format {found}, expected {known} or an earlier one; a newer version wrote it, so upgrade "
+            "with: pip install --upgrade azure-llm-trainer"
+        )
+
+
+def sha256_of(path: str | Path) -> str:
+    """The digest of a file's bytes. Raises: OSError."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append_line(path: Path, value: dict[str, Any], flush: bool = False) -> None:

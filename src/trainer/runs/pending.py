@@ -8,6 +8,7 @@ from trainer.errors import ConfigError
 from trainer.runs import files
 from trainer.runs.lock import NAME as LOCK
 from trainer.runs.lock import holder
+from trainer.runs.manifest import NAME as MANIFEST
 from trainer.runs.process import is_here
 from trainer.runs.run import LAUNCHED, Run
 
@@ -63,7 +64,7 @@ def pending_note(run: Run) -> str | None:
             f"{silent} from process {worker.get('pid')} on {worker.get('host')!r}, which cannot be asked from here; "
             f"if it is gone, go on with: trainer resume {run.path}"
         )
-    if run.state == "paused" and (run.path / LAUNCHED).is_file() and not run.manifest():
+    if run.state == "paused" and (run.path / LAUNCHED).is_file() and not (run.path / MANIFEST).is_file():
         return (
             f"its process ended before training began; see {run.path / 'output.log'}; then: trainer resume {run.path}"
         )

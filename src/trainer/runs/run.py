@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.errors import ConfigError, similar
 from trainer.runs import files, results
+from trainer.runs import manifest as manifests
+from trainer.runs.manifest import DamagedManifest, Manifest
 from trainer.runs.ownership import MARKER, SIGN, STATES, foreign, in_short, is_run
 from trainer.runs.process import is_alive, process_of, this_process
 from trainer.runs.removal import beside, remove, sweep
@@ -71,17 +73,25 @@ class Run:
         return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
     def config(self) -> "RunConfig":
-        """The resolved settings of this run."""
+        """The resolved settings of this run. Raises: ConfigError, also where a newer version wrote the run."""
         from trainer.config.load import load_config  # pydantic is slow to import, and listing runs needs none
+
+        manifests.refuse_newer(self.path / manifests.NAME)
 
         return load_config(self.path / "config.yaml")
 
-    def manifest(self) -> dict[str, Any]:
-        """What the run was made from; empty before it has been written."""
-        return files.read_record(self.path / "manifest.json")
+    def manifest(self) -> Manifest:
+        """What the run was made from. Raises: ConfigError, when nothing says it, or a newer version has written it."""
+        if (found := self.find_manifest()) is None:
+            raise DamagedManifest(self.path / manifests.NAME)
+        return found
 
-    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        files.write_json(self.path / "manifest.json", dict(manifest))
+    def find_manifest(self) -> Manifest | None:
+        """What the run was made from, None before that is written. Raises: ConfigError, as `manifest` does."""
+        return manifests.read(self.path / manifests.NAME)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        files.write_json(self.path / manifests.NAME, manifest.as_json())
 
     def status(self) -> dict[str, Any]:
         """The last status written; a run on this machine whose process is gone is reported as paused."""

@@ -10,10 +10,11 @@ import numpy as np
 from trainer.config.schema import DataConfig
 from trainer.data.conversations import Conversation
 from trainer.data.read.checks import DataReport
-from trainer.data.read.sources import CheckedData, DataFile, weights_of
+from trainer.data.read.sources import CheckedData, weights_of
 from trainer.data.render.overlength import Touched
 from trainer.data.render.rendering import Example, Renderer
 from trainer.errors import DataError
+from trainer.runs.manifest import DataFile
 from trainer.training.render import Rendered, Rendering, num_workers, render
 from trainer.training.token_cache import MIN_ROWS, find_cache
 from trainer.training.tokens import Tokens

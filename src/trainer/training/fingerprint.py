@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.problems import field_names
-from trainer.data.read.sources import sha256_of
 from trainer.errors import ConfigError, quoted, similar
+from trainer.runs.files import sha256_of
 
 if TYPE_CHECKING:
     from trainer.training.prepare import Prepared
 
 Fingerprint = dict[str, Any]
+PARENT_ADAPTER = "the adapter it started from"
 
 # Change nothing that is learned, or stand in the fingerprint as what they lead to: a path as the digest of its file.
 FREE = frozenset(
@@ -41,7 +42,7 @@ CHANGEABLE = frozenset(
 
 def fingerprint(prepared: "Prepared") -> Fingerprint:
     """Field by field: the settings that matter, and digests of data, base, tokenizer and chat template."""
-    config, identity = prepared.config, prepared.base.identity()
+    config, base = prepared.config, prepared.base.pinned()
     values = config.model_dump(mode="json")
     names = (name for name in field_names() if name not in FREE and name.split(".")[0] not in FREE_SECTIONS)
     settings = {name: values[name.split(".")[0]][name.split(".")[1]] for name in names}
@@ -53,15 +54,15 @@ def fingerprint(prepared: "Prepared") -> Fingerprint:
         "data.validation": [{"path": file.path, "sha256": file.sha256} for file in files if file.role == "validation"],
         "the steps of an epoch": prepared.plan.steps_per_epoch,
         # A folder may be mounted elsewhere tomorrow: its weights count, and not its name.
-        "the base model": identity["weights_sha256"] or f"{identity['name']} {identity['revision']}",
+        "the base model": base.weights_sha256 or f"{base.name} {base.revision}",
         "the base model's config": _digest(_without_version(prepared.base.config.to_dict())),
-        "the adapter it started from": prepared.parent and sha256_of(str(prepared.parent.adapter_file)),
+        PARENT_ADAPTER: prepared.parent and sha256_of(prepared.parent.adapter_file),
         "the tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
         "the chat template": _digest(str(tokenizer.chat_template)),
     }
 
 
-def refuse_changes(before: Fingerprint, now: Fingerprint, allowed: Collection[str], run: Path) -> list[str]:
+def refuse_changes(before: Mapping[str, Any], now: Fingerprint, allowed: Collection[str], run: Path) -> list[str]:
     """The changes that were allowed, in words.
 
     Raises: ConfigError, for every other change, and for a name in `allowed` that cannot be.

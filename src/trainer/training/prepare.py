@@ -131,7 +131,7 @@ def _base_settings(config: RunConfig, parent: Parent | None) -> ModelConfig:
     """Where the weights come from: the model itself, or the base that the parent run pins."""
     if parent is None:
         return config.model
-    pinned = {"base": parent.base["name"], "revision": parent.base["revision"] if parent.from_hub else None}
+    pinned = {"base": parent.base.name, "revision": parent.base.revision if parent.from_hub else None}
     return config.model.model_copy(update=pinned)
 
 
@@ -139,10 +139,10 @@ def _check_same_base(base: Base, parent: Parent | None) -> None:
     """An adapter fits only the weights it was trained on."""
     if parent is None:
         return
-    before, found = parent.base, base.identity()
+    before, found = parent.base, base.pinned()
     for key in ("revision", "weights_sha256"):
-        if before[key] != found[key]:
+        if (was := getattr(before, key)) != (now := getattr(found, key)):
             raise ConfigError(
-                f"model.base: {parent.run.path} was trained on {before['name']!r} with {key} {before[key]!r}, "
-                f"and now it has {found[key]!r}; bring the old one back"
+                f"model.base: {parent.run.path} was trained on {before.name!r} with {key} {was!r}, "
+                f"and now it has {now!r}; bring the old one back"
             )

@@ -11,6 +11,7 @@ from trainer.model.threads import use_threads
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import Checkpoint, forget_after, newest_complete
+from trainer.runs.manifest import Manifest
 from trainer.training.fingerprint import Fingerprint, fingerprint, refuse_changes
 from trainer.training.manifest import build_manifest, other_versions
 from trainer.training.prepare import Prepared
@@ -31,21 +32,21 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
     """
     refuse_former(run)
     checkpoint, passed_over = newest_complete(run.checkpoints)
-    manifest, now = run.manifest(), fingerprint(prepared)
-    if "num_threads" in manifest:
-        use_threads(manifest["num_threads"])
-    before = checkpoint.state()["fingerprint"] if checkpoint else manifest.get("fingerprint", now)
+    manifest, now = run.find_manifest(), fingerprint(prepared)
+    if manifest is not None and manifest.num_threads is not None:
+        use_threads(manifest.num_threads)
+    before = checkpoint.state()["fingerprint"] if checkpoint else (manifest and manifest.fingerprint) or now
     changes = refuse_changes(before, now, allowed, run.path)
     for reason in passed_over:
         run.event(reason, level="warning")
         say(reason)
     step = checkpoint.step if checkpoint else 0
     if manifest or checkpoint:
-        _tell(prepared, run, step, changes, say)
+        _tell(prepared, run, manifest, step, changes, say)
     else:
         _tell_overlength(prepared, run)
     if not manifest or changes:
-        run.write_manifest(build_manifest(prepared) | {"fingerprint": now})
+        run.write_manifest(build_manifest(prepared, now))
     files.write_whole(run.path / "config.yaml", dump_config(prepared.config))
     _restore_logs(run, checkpoint)
     forget_after(run.checkpoints, step)
@@ -59,11 +60,13 @@ def _tell_overlength(prepared: Prepared, run: Run) -> None:
         run.event(told, level="warning", kind="overlength", **counts)
 
 
-def _tell(prepared: Prepared, run: Run, step: int, changes: list[str], say: Callable[[str], None]) -> None:
+def _tell(
+    prepared: Prepared, run: Run, manifest: Manifest | None, step: int, changes: list[str], say: Callable[[str], None]
+) -> None:
     run.event(f"resumed from step {step}", kind="resumed", step=step)
     say(f"resuming {run.name} from step {step}")
     notes = list(changes)
-    if (manifest := run.manifest()) and (differences := other_versions(manifest, prepared)):
+    if manifest is not None and (differences := other_versions(manifest, build_manifest(prepared, {}))):
         notes.append(f"the last bits may differ from here on: {', '.join(differences)}")
     if prepared.device.type == "cuda" and not prepared.config.training.deterministic:
         notes.append(

@@ -18,11 +18,12 @@ import numpy as np
 
 import trainer
 from trainer.config.schema import DataConfig
-from trainer.data.read.sources import DataFile
+from trainer.data.read.sources import row_names
 from trainer.data.render.overlength import Touched
 from trainer.data.render.rendering import Renderer
 from trainer.model.cache_folder import cache_folder
 from trainer.runs.files import write_whole
+from trainer.runs.manifest import DataFile
 from trainer.training.tokens import Tokens
 
 MIN_ROWS = 2000  # fewer are rendered in a second or two
@@ -86,8 +87,9 @@ def find_cache(files: Sequence[DataFile], settings: DataConfig, renderer: Render
     """The place for these files as this tokenizer, template and length policy make tokens of them."""
     tokenizer = renderer.tokenizer
     digest = hashlib.sha256()
+    names = row_names(file.path for file in files)  # notes on long rows have them
     inputs = (
-        *((file.role, file.name, file.sha256) for file in files),  # names too: notes on long rows have them
+        *((file.role, names[file.path], file.sha256) for file in files),
         tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map, max_length,
         settings.on_overlength, *(metadata.version(name) for name in ("transformers", "tokenizers", "jinja2")),
         *_sources(),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import performed
+from tests.manifests import manifest
 from trainer.backends.azureml.job import JobPlan
 from trainer.backends.azureml.record import remember
 from trainer.backends.azureml.workspace import Place
@@ -60,7 +61,7 @@ def section(lines: list[str], title: str) -> dict[str, str]:
 
 def test_what_matters_of_a_run_of_this_machine_stands_first(tmp_path):
     run = made(tmp_path)
-    run.write_manifest({"device": "CPU (x86_64, 1 threads)"})
+    run.write_manifest(manifest())
     run.set_status("paused")
     lines = shown(run)
     assert lines[1:3] == ["", "on this machine"]
@@ -88,7 +89,7 @@ def test_what_matters_of_a_job_stands_first(tmp_path):
 
 def test_what_matters_of_a_service_stands_first(tmp_path):
     run = made(tmp_path, backend={"kind": "openai"})
-    run.write_manifest({"device": "https://acme.openai.azure.com, Standard"})
+    run.write_manifest(manifest(device="https://acme.openai.azure.com, Standard"))
     run.set_status("succeeded", backend="openai", job="ftjob-1", service_status="succeeded", fine_tuned_model="ft:x",
                    trained_tokens=1234)  # fmt: skip
     thing = Thing("openai", "deployment", "ft-x", "acme", "1.70 an hour", "trainer teardown one")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import CHATML, make_tokenizer, talk
+from tests.manifests import data_file, manifest
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.inference.parity import Bounds, Drift, Observation, drift
@@ -152,29 +153,26 @@ def test_rows_that_cannot_be_rendered_are_told() -> None:
         probes_of(Rows("rows", (talk(("user", "<|im_end|>"), ("assistant", "b")),)), renderer)
 
 
-def run_of(folder: Path, **manifest: Any) -> Run:
+def run_of(folder: Path, **made_from: Any) -> Run:
     run = Run(folder)
-    run.write_manifest(manifest)
+    run.write_manifest(manifest(**made_from))
     return run
 
 
 def test_held_out_rows_are_taken_before_training_rows(tmp_path: Path, write_rows: Any) -> None:
-    from trainer.data.read.sources import sha256_of
+    from trainer.runs.files import sha256_of
 
     train, held_out = write_rows([("a", "b")] * 20), write_rows([("c", "d"), ("e", "f")], "valid.jsonl")
-    entries = [
-        {"path": str(train), "role": "train", "sha256": sha256_of(str(train))},
-        {"path": str(held_out), "role": "validation", "sha256": sha256_of(str(held_out))},
-    ]
-    rows = rows_of(run_of(tmp_path, data=entries))
+    data = (data_file(str(train), "train", sha256_of(train)), data_file(str(held_out), sha256=sha256_of(held_out)))
+    rows = rows_of(run_of(tmp_path, data=data))
     assert (rows.source, len(rows.conversations)) == ("valid.jsonl", 2)
     held_out.write_text("{}")
-    rows = rows_of(run_of(tmp_path, data=entries))
+    rows = rows_of(run_of(tmp_path, data=data))
     assert (rows.source, len(rows.conversations)) == ("train.jsonl", 8)
 
 
 def test_without_its_data_a_run_is_asked_fixed_questions_under_its_system_prompt(tmp_path: Path) -> None:
-    entries = [{"path": str(tmp_path / "gone"), "role": "train", "sha256": "0"}]
-    rows = rows_of(run_of(tmp_path, data=entries, system_prompt="Be brief."))
+    data = (data_file(str(tmp_path / "gone"), "train"),)
+    rows = rows_of(run_of(tmp_path, data=data, system_prompt="Be brief."))
     assert rows.source.startswith("fixed questions")
     assert [row.messages[0].content for row in rows.conversations] == ["Be brief."] * 2

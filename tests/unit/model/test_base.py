@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from trainer.errors import ConfigError
 from trainer.model.adapter import add_adapter, check_targets
 from trainer.model.base import find_base, load_tokenizer, weights_digest
 from trainer.model.loading import load_model
+from trainer.runs.manifest import PinnedBase
 
 
 def problem(make: Callable[[], object]) -> str:
@@ -31,21 +33,22 @@ def edit(file: Path, **changes: object) -> None:
 
 def test_a_folder_is_pinned_by_its_weights(folder: Path) -> None:
     settings = ModelConfig(base=str(folder))
-    before = find_base(settings).identity()
-    assert before == {"name": str(folder), "revision": None, "weights_sha256": weights_digest(folder)}
+    before = find_base(settings).pinned()
+    assert before == PinnedBase(str(folder), None, weights_digest(folder))
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert find_base(settings).identity() != before
+    assert find_base(settings).pinned() != before
 
 
 WITHOUT_TORCH = """\
 import json, sys
+from dataclasses import asdict
 sys.modules["torch"] = sys.modules["peft"] = None
 from trainer.config.schema import ModelConfig
 from trainer.extras import TO_LOAD_A_MODEL, lack
 from trainer.model.base import find_base
 found = find_base(ModelConfig(base=sys.argv[1]))
-print(json.dumps([found.identity(), found.notes, lack(TO_LOAD_A_MODEL)]))
+print(json.dumps([asdict(found.pinned()), found.notes, lack(TO_LOAD_A_MODEL)]))
 """
 
 
@@ -54,7 +57,7 @@ def test_without_torch_the_base_is_found_and_pinned_and_its_weights_are_left_to_
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     note = f"the weights of {str(folder)!r} were not held against its layers: torch is not installed here; they are "
     assert json.loads(done.stdout) == [
-        find_base(ModelConfig(base=str(folder))).identity(),
+        asdict(find_base(ModelConfig(base=str(folder))).pinned()),
         [note + "when they are loaded"],
         "torch, peft are not installed here",
     ]
@@ -63,10 +66,10 @@ def test_without_torch_the_base_is_found_and_pinned_and_its_weights_are_left_to_
 
 def test_the_weights_of_a_folder_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = find_base(ModelConfig(base=str(folder)))
-    identity = base.identity()
-    assert identity["weights_sha256"] == weights_digest(folder)
+    pinned = base.pinned()
+    assert pinned.weights_sha256 == weights_digest(folder)
     monkeypatch.setattr("trainer.model.base.weights_digest", lambda folder: "read again")
-    assert base.identity() == identity
+    assert base.pinned() == pinned
 
 
 def test_a_missing_pad_token_becomes_the_end_token_without_touching_labels(folder: Path) -> None:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.manifests import manifest
 from trainer.config.schema import ModelConfig, RunConfig
 from trainer.errors import ConfigError
 from trainer.inference.trained import trained_base
@@ -16,6 +17,7 @@ from trainer.model.lineage import find_parent
 from trainer.model.tiny import NAME, refuse_former, tiny_base
 from trainer.model.tiny_recipe import conversations, token_stream
 from trainer.runs import create_run
+from trainer.runs.manifest import PinnedBase
 
 
 def test_it_is_shipped_and_small() -> None:
@@ -26,8 +28,8 @@ def test_it_is_shipped_and_small() -> None:
 
 def test_no_cache_folder_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / "cache"))
-    identity = find_base(ModelConfig(base=NAME)).identity()
-    assert identity == {"name": NAME, "revision": None, "weights_sha256": weights_digest(tiny_base())}
+    pinned = find_base(ModelConfig(base=NAME)).pinned()
+    assert pinned == PinnedBase(NAME, None, weights_digest(tiny_base()))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,8 +83,7 @@ def test_its_files_are_those_of_the_recipe() -> None:
 def test_a_run_on_a_base_that_was_made_on_first_use_is_refused_in_words(tmp_path: Path) -> None:
     values = {"model": {"base": NAME}, "data": {"train": "a.jsonl"}, "run": {"root": str(tmp_path), "name": "old"}}
     run = create_run(RunConfig.model_validate(values))
-    base = {"name": NAME, "revision": "tiny-d95eff64dabda08b", "weights_sha256": None}
-    run.write_manifest({"base": base, "template_sha256": "0" * 64, "data": []})
+    run.write_manifest(manifest(base=PinnedBase(NAME, "tiny-d95eff64dabda08b", None)))
     sentence = (
         f"{run.path}: was trained on a builtin:tiny that an earlier version made on its first use, expected the one "
         f"that this version ships; train it again: train --config {run.path}/config.yaml run.name=NAME"

@@ -7,9 +7,11 @@ import pytest
 
 from tests.commands import Done, performed
 from tests.documents import answered
+from tests.manifests import manifest
 from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run
 from trainer.runs.ledger import Ledger, Thing
+from trainer.runs.manifest import PinnedBase
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[red]x[/nope]"
 ODD = ["[]", "7", "null", '"text"', "{", "[" * 100_000, "\x00\xff", json.dumps([{"a": 1}])]
@@ -130,7 +132,7 @@ def test_an_odd_event_is_survived(runs: tuple[Run, Run], event: dict[str, object
 def test_no_file_of_a_run_speaks_to_the_terminal(runs: tuple[Run, Run]) -> None:
     run = runs[0]
     run.event(EVIL, level=EVIL)  # type: ignore[arg-type]
-    run.write_manifest({"base": {"name": EVIL, "revision": EVIL}, "fingerprint": EVIL})
+    run.write_manifest(manifest(base=PinnedBase(EVIL, EVIL, None), fingerprint={EVIL: EVIL}, device=EVIL))
     run.set_status("failed", error=EVIL, summary=EVIL, total_steps=EVIL, created_at=EVIL)
     run.report.mkdir()
     (run.report / "report.json").write_text(json.dumps({"verdict": {"sentence": EVIL}}))

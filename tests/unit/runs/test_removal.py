@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import performed
+from tests.manifests import manifest
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run, create_run, find_or_adopt, find_run, list_runs
@@ -53,7 +54,7 @@ def full_run(name: str = "one", root: str = "runs") -> Run:
     run.event("made")
     run.append_result({"step": 1, "train_loss": 1.0})
     run.append_metrics({"step": 1})
-    run.write_manifest({"fingerprint": {}})
+    run.write_manifest(manifest(fingerprint={}))
     run.set_status("succeeded")
     return run
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.manifests import LAUNCH, manifest
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run, create_run, find_run, list_runs
@@ -289,10 +290,13 @@ def test_a_folder_without_a_status_is_queued(run):
     assert run.status() == {"state": "queued"}
 
 
-def test_a_manifest_is_empty_until_it_is_written(run):
-    assert run.manifest() == {}
-    run.write_manifest({"rows": {"train": 3}, "é": None})
-    assert run.manifest() == {"rows": {"train": 3}, "é": None}
+def test_a_manifest_is_read_as_it_was_written(run):
+    assert run.find_manifest() is None
+    with pytest.raises(ConfigError, match=r"manifest\.json: does not say what the run was made from"):
+        run.manifest()
+    for made_from in (manifest(), manifest(launch=LAUNCH), manifest(fingerprint={"é": None}, system_prompt="é")):
+        run.write_manifest(made_from)
+        assert run.manifest() == made_from
 
 
 # Logs

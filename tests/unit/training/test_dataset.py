@@ -9,10 +9,11 @@ import pytest
 from trainer.config import RunConfig
 from trainer.data.read import sources
 from trainer.data.read.checks import DataReport, check_files
-from trainer.data.read.sources import check_data, sha256_of
+from trainer.data.read.sources import check_data
 from trainer.data.render.rendering import Renderer
 from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
+from trainer.runs.files import sha256_of
 from trainer.training.dataset import Row, TrainingData, render_data
 
 LONG = "word " * 120

@@ -7,6 +7,7 @@ state. Adapter, report and checkpoints come at the end, each held against the sh
 import contextlib
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainer.config.load import dump_config, load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, files
+from trainer.runs.manifest import Manifest, parse
 from trainer.runs.ownership import FOLDERS
 
 GROWING = ("results.csv", "metrics.jsonl")
@@ -51,7 +53,7 @@ class Mirror:
                 case "events.jsonl":
                     _add_events(self.run, content)
                 case "manifest.json":
-                    files.write_json(self.run.path / name, _manifest_at_home(self.run.config(), json.loads(content)))
+                    self.run.write_manifest(_manifest_at_home(self.run.config(), parse(content, self.run.path / name)))
                 case "config.yaml":
                     _resolve(self.run, content)
                 case _:
@@ -143,14 +145,12 @@ def _add_events(run: Run, content: bytes) -> None:
             files.append_line(run.path / "events.jsonl", event)
 
 
-def _manifest_at_home(config: RunConfig, manifest: dict[str, Any]) -> dict[str, Any]:
+def _manifest_at_home(config: RunConfig, manifest: Manifest) -> Manifest:
     """The manifest with the paths that this machine knows."""
     paths = {name: path for path, name in reversed(data_names(config).items())}
-    data = [entry | {"path": paths.get(entry["path"], entry["path"])} for entry in manifest["data"]]
-    base = manifest["base"]
-    if base["name"] == "base":
-        base = base | {"name": config.model.base}
-    return manifest | {"data": data, "base": base}
+    data = tuple(replace(file, path=paths.get(file.path, file.path)) for file in manifest.data)
+    base = replace(manifest.base, name=config.model.base) if manifest.base.name == "base" else manifest.base
+    return replace(manifest, data=data, base=base)
 
 
 def _resolve(run: Run, content: bytes) -> None:

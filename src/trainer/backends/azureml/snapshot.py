@@ -128,9 +128,9 @@ def _copy_base(config: RunConfig, folder: Path) -> str | None:
 def _copy_parent(parent: Parent, folder: Path) -> str:
     """An earlier run: its records, and the adapter or the checkpoint that is trained further."""
     source, target = parent.run.path, folder / parent.run.name
-    if Path(str(parent.base["name"])).is_dir():
+    if Path(parent.base.name).is_dir():
         raise ConfigError(
-            f"model.base: {source} was trained on the folder {parent.base['name']!r}, which the job has not, expected "
+            f"model.base: {source} was trained on the folder {parent.base.name!r}, which the job has not, expected "
             "a run whose base is on the hub; merge it and upload that: trainer export RUN --merge --output FOLDER"
         )
     for name in ("config.yaml", "manifest.json", "status.json"):

@@ -50,7 +50,7 @@ def _write(run: Run, done: dict[str, int]) -> None:
         for start in range(0, len(found), BATCH):
             client.log_batch(run_id, metrics=found[start : start + BATCH])
         done[part] = len(rows)
-    if "parameters" not in done and run.manifest():
+    if "parameters" not in done and run.find_manifest() is not None:
         done["parameters"] = 1  # tried once: a job that starts again may find others there, which cannot be changed
         found = [Param(name, text) for name, text in parameters(run)]
         for start in range(0, len(found), BATCH):

@@ -17,6 +17,7 @@ from trainer.backends.openai.launching import continue_launch, job_of, start
 from trainer.backends.openai.leaving import teardown
 from trainer.backends.openai.mirror import bring_home
 from trainer.backends.openai.models import list_models, tunable
+from trainer.backends.openai.names import launch_of
 from trainer.backends.openai.settings import who_can_use_it
 from trainer.backends.openai.statuses import ENDED
 from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Model, Plan
@@ -61,7 +62,7 @@ class OpenAIService:
                 break
             wait = FIRST_WAIT_SECONDS if fresh else min(wait * GROWTH, MOST_WAIT_SECONDS)
             time.sleep(wait)
-        if run.state == "succeeded" and run.manifest().get("comparison_quoted"):
+        if run.state == "succeeded" and launch_of(run).comparison_quoted:
             compare(run, None, say)
         return outcome_of(run)
 
@@ -130,7 +131,7 @@ class OpenAIService:
         if run.state == "cancelled":
             raise ConfigError(f"run {run.name!r}: is cancelled, expected an unfinished run; start a new run")
         with locked(run.path, say):
-            if run.manifest():
+            if run.find_manifest() is not None:
                 continue_launch(run, say)
             else:
                 start(self.check(run.config(), say), run, say)

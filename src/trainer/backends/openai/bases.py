@@ -36,7 +36,9 @@ def find_base(name: str) -> Base:
             f"model.base: run {run.name!r} was trained on the {run.backend} backend, expected one of the openai "
             "backend, whose model the service keeps; name another"
         )
-    family = str(run.manifest().get("family") or family_of(run.config().model.base))
+    manifest = run.find_manifest()
+    launch = None if manifest is None else manifest.launch
+    family = family_of(run.config().model.base) if launch is None else launch.family
     if not step:
         model = run.status().get("fine_tuned_model")
         if not model:

@@ -3,6 +3,7 @@
 from trainer.backends.http import Say
 from trainer.backends.openai.client import Service
 from trainer.backends.openai.jobs import order
+from trainer.backends.openai.names import launch_of
 from trainer.backends.openai.prices import cost, prices_of
 from trainer.backends.openai.statuses import ENDED
 from trainer.runs import Run
@@ -20,12 +21,12 @@ def end_above_cap(service: Service, run: Run, say: Say) -> None:
 
 def above_cap(run: Run) -> str:
     """Why the job costs more than it may; empty as long as nothing shows that it does."""
-    config, manifest = run.config(), run.manifest()
+    config = run.config()
     cap, epochs = config.backend.spend_cap, config.training.n_epochs
     if cap is None or epochs == "auto":
         return ""
-    prices = prices_of(str(manifest["family"]), config.openai)
-    amount = cost(manifest["num_tokens"] * epochs, prices.training)
+    prices = prices_of(launch_of(run).family, config.openai)
+    amount = cost(run.manifest().num_tokens * epochs, prices.training)
     if amount is None or amount <= cap:
         return ""
     return (

@@ -84,7 +84,7 @@ def chat_with(run: Run, endpoint: str | None, base: bool) -> Chat:
 
 
 def _base(run: Run, service: Service) -> Chat:
-    model = str(run.manifest().get("base", {}).get("name", ""))
+    model = run.manifest().base.name
     if not service.is_azure:
         return Chat(service, model)
     deployment = service.settings.base_deployment or run.status().get("base_deployment")

@@ -17,22 +17,13 @@ from trainer.backends.openai.tokens import Count, count
 from trainer.config.schema import RunConfig
 from trainer.data.read.checks import DataReport, check_files
 from trainer.data.read.data_files import BYTE_ORDER_MARK, numbered_lines, opened
-from trainer.data.read.sources import DataFile, Role, data_files
+from trainer.data.read.sources import data_files
 from trainer.errors import DataError
+from trainer.runs.manifest import DataFile, Role, Upload
 
 # https://learn.microsoft.com/azure/foundry/openai/quotas-limits: the longest example; gpt-4.1-nano reads less.
 MAX_ROW_TOKENS = 65_536
 SHORTER_ROWS = {"gpt-4.1-nano": 32_768, "gpt-3.5-turbo": 16_385}
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file as it will be sent: equal digests are equal bytes."""
-
-    role: Role
-    paths: tuple[str, ...]
-    num_bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from trainer.backends.openai.bases import checkpoint_model
 from trainer.backends.openai.exam import find_exam
 from trainer.backends.openai.limits import Exam
 from trainer.backends.openai.management import Account, account_of, connect, or_none
-from trainer.backends.openai.names import TOKEN_KEY, token_of
+from trainer.backends.openai.names import TOKEN_KEY, launch_of, token_of
 from trainer.backends.openai.prices import Prices, prices_of
 from trainer.backends.openai.quoting import comparison_item
 from trainer.backends.quote import Item, Quote
@@ -40,7 +40,7 @@ def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, s
     """Raises: ConfigError, BackendError."""
     _refuse(settings, options)
     model, sku = model_to_deploy(run, options.checkpoint), options.sku or DEFAULT_SKU
-    prices = prices_of(str(run.manifest().get("family", "")), settings.openai)
+    prices = prices_of(launch_of(run).family, settings.openai)
     name, account = options.name or run.name[:64], account_of(settings.openai)
     hourly = 0.0 if sku == "developer" else prices.hosting
     exam = _exam(run, settings, options, say)

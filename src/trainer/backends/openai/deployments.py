@@ -10,7 +10,7 @@ from trainer.backends.idempotent import LOOK_UPS, create_once, delete_once, look
 from trainer.backends.openai.client import address
 from trainer.backends.openai.deployment_plan import DEVELOPER_HOURS, IDLE_DAYS, SKUS, Deployment, find_deployment
 from trainer.backends.openai.management import PROVIDER, account_at, connect, or_none
-from trainer.backends.openai.names import TOKEN_KEY, deployment_thing, token_of
+from trainer.backends.openai.names import TOKEN_KEY, deployment_thing, launch_of, token_of
 from trainer.backends.openai.prices import prices_of
 from trainer.backends.remote import DeploymentPlan, Endpoint
 from trainer.config.schema import RunConfig
@@ -170,7 +170,7 @@ def _endpoint(run: Run, settings: RunConfig, entry: Entry, state: str) -> Endpoi
 def _so_far(settings: RunConfig, run: Run, sku: str, made_at: datetime) -> str:
     if sku == SKUS["developer"]:
         return "tokens only"
-    hourly = prices_of(str(run.manifest().get("family", "")), settings.openai).hosting
+    hourly = prices_of(launch_of(run).family, settings.openai).hosting
     if hourly is None:
         return "by the hour, price not known"
     hours = (datetime.now(UTC) - made_at).total_seconds() / 3600

@@ -3,23 +3,22 @@
 from pathlib import Path
 
 from trainer.backends.openai.limits import Exam, plan_exam
+from trainer.backends.openai.names import launch_of
 from trainer.config.schema import RunConfig
 from trainer.data.read.checks import check_files
-from trainer.data.read.sources import sha256_of
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run
 
 
 def find_exam(run: Run, config: RunConfig) -> Exam:
     """The rows that were quoted. Raises: ConfigError, DataError, when there are none, or others now."""
-    manifest = run.manifest()
-    recorded = {entry["path"]: entry["sha256"] for entry in manifest["data"] if entry["role"] == "validation"}
-    for path, digest in recorded.items():
-        if not Path(path).is_file() or sha256_of(path) != digest:
-            raise DataError(f"{path}: has changed since the run was made, expected the same rows; bring them back")
-    report = check_files([], [Path(path) for path in recorded], backend="openai", allow_leak=True)
+    recorded = {file.path: file for file in run.manifest().files("validation")}.values()  # listed twice, read once
+    told = "has changed since the run was made, expected the same rows; bring them back"
+    if changed := [f"{file.path}: {told}" for file in recorded if not file.is_unchanged]:
+        raise DataError(*changed)
+    report = check_files([], [Path(file.path) for file in recorded], backend="openai", allow_leak=True)
     training = config.training.model_copy(update={"seed": seed_at_start(run)})
-    exam = plan_exam(config.model_copy(update={"training": training}), report.validation, str(manifest["family"]))
+    exam = plan_exam(config.model_copy(update={"training": training}), report.validation, launch_of(run).family)
     if exam is None:
         raise ConfigError(
             f"run {run.name!r}: has nothing to compare with, expected data.validation and evaluation.enabled; "
@@ -30,4 +29,4 @@ def find_exam(run: Run, config: RunConfig) -> Exam:
 
 def seed_at_start(run: Run) -> int:
     """The seed by which the rows were drawn; the service's own comes later."""
-    return int(run.manifest()["seed"])
+    return run.manifest().seed

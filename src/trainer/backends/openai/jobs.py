@@ -8,10 +8,10 @@ from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once
 from trainer.backends.openai.client import BEARER, Record, Service
 from trainer.backends.openai.names import TOKEN_KEY, job_thing, token_of
 from trainer.config.schema import RunConfig
-from trainer.data.read.sources import Role
 from trainer.errors import BackendError
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger
+from trainer.runs.manifest import Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,9 +4,8 @@ from trainer.backends.http import Say
 from trainer.backends.idempotent import look_for
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.jobs import ensure_job, find_job, job_body
-from trainer.backends.openai.manifest import uploads_in
 from trainer.backends.openai.mirror import note_job
-from trainer.backends.openai.names import fact, file_name, job_thing, metadata
+from trainer.backends.openai.names import fact, file_name, job_thing, launch_of, metadata
 from trainer.backends.openai.upload import ensure_file, wait_until_processed
 from trainer.backends.remote import Plan
 from trainer.errors import BackendError, DataError
@@ -16,9 +15,8 @@ from trainer.runs.ledger import Ledger
 
 def start(plan: Plan, run: Run, say: Say) -> None:
     """Write down what the run is made from, and go on from there; the caller holds the run's lock."""
-    if not run.manifest():
-        amount = "" if plan.quote.total is None else f", quoted at {plan.quote.total:,.2f} {plan.quote.currency}"
-        run.write_manifest(plan.details.manifest | {"bills": f"by the trained token until it ends{amount}"})
+    if run.find_manifest() is None:
+        run.write_manifest(plan.details.manifest)
     continue_launch(run, say)
 
 
@@ -27,16 +25,16 @@ def continue_launch(run: Run, say: Say) -> None:
 
     Raises: BackendError, DataError; a run whose job certainly does not exist is then failed.
     """
-    config, manifest = run.config(), run.manifest()
+    config, manifest, launch = run.config(), run.manifest(), launch_of(run)
     service = Service(config.openai)
     try:
         files = {}
-        for upload in uploads_in(run):
+        for upload in launch.uploads:
             files[upload.role] = ensure_file(service, run, config, upload, say)
-        for upload in uploads_in(run):
+        for upload in launch.uploads:
             wait_until_processed(service, config, upload, files[upload.role], say)
-        body = job_body(config, manifest["base"]["name"], files, metadata(run))
-        job = ensure_job(service, run, body, manifest["bills"], say)
+        body = job_body(config, manifest.base.name, files, metadata(run))
+        job = ensure_job(service, run, body, launch.bills, say)
     except (BackendError, DataError) as error:
         if not _may_exist(service, run):
             run.set_status("failed", error=str(error))
@@ -63,7 +61,7 @@ def job_of(service: Service, run: Run, times: int = 1) -> str | None:
 
 def _known(service: Service, run: Run, job: Record) -> str:
     """Write down the job that an interrupted launch has created."""
-    thing = job_thing(run, service.place, str(run.manifest().get("bills", "")))
+    thing = job_thing(run, service.place, launch_of(run).bills)
     Ledger(run.path).write(thing, "exists", id=job["id"])
     return str(job["id"])
 
@@ -76,4 +74,4 @@ def _may_exist(service: Service, run: Run) -> bool:
 
 def _key(service: Service, run: Run) -> str | None:
     """The job's key; None of a run that was stopped before it had a manifest."""
-    return job_thing(run, service.place, "").key if run.manifest() else None
+    return job_thing(run, service.place, "").key if run.find_manifest() is not None else None

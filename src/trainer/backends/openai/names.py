@@ -4,9 +4,10 @@ import re
 import secrets
 from typing import Any
 
-from trainer.data.read.sources import Role
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger, Thing
+from trainer.runs.manifest import NAME as MANIFEST
+from trainer.runs.manifest import DamagedManifest, Launch, Role
 
 TOKEN_KEY = "trainer_token"
 
@@ -26,9 +27,17 @@ def metadata(run: Run) -> dict[str, str]:
     return {"trainer_run": run.name[:64], TOKEN_KEY: token_of(run)}
 
 
+def launch_of(run: Run) -> Launch:
+    """What the run's launch has noted. Raises: ConfigError, where nothing has."""
+    launch = run.manifest().launch
+    if launch is None:
+        raise DamagedManifest(run.path / MANIFEST)
+    return launch
+
+
 def token_of(run: Run) -> str:
     """The run's token, as its manifest holds it."""
-    return str(run.manifest()["token"])
+    return launch_of(run).token
 
 
 def file_thing(run: Run, role: Role, place: str) -> Thing:

@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from trainer.backends.http import Say, hurried
 from trainer.backends.openai.bases import Base, find_base
@@ -22,6 +21,7 @@ from trainer.backends.remote import Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.data.read.sources import without_validation
 from trainer.errors import Attempts, ConfigError
+from trainer.runs.manifest import Manifest
 
 SHOWN_FINDINGS = 5
 
@@ -30,7 +30,7 @@ SHOWN_FINDINGS = 5
 class Details:
     """What a launch needs beside the config."""
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     exam: Exam | None
 
 
@@ -94,7 +94,7 @@ def _plan(config: RunConfig, base: Base, checked: Checked, service: Service, row
     quote = quote_run(config, base, checked, at_once)
     files = {upload.role: f"file-id-of-{upload.role}" for upload in checked.uploads}
     body = job_body(config, base.model, files, {"trainer_run": "…", "trainer_token": "…"})
-    manifest = build_manifest(config, base, checked, service) | {"comparison_quoted": at_once is not None}
+    manifest = build_manifest(config, base, checked, service, quote, compares=at_once is not None)
     return Plan(config, quote, rows, f"the job as it will be created:\n{shown(body)}", Details(manifest, exam))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trainer.backends.http import Say, failure_of, is_failure, patiently
 from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once
 from trainer.backends.openai.client import BEARER, Record, Service
-from trainer.backends.openai.data import Upload, imported_from, prepared
+from trainer.backends.openai.data import imported_from, prepared
 from trainer.backends.openai.names import file_thing
 from trainer.backends.openai.places import place_in_files
 from trainer.backends.openai.statuses import file_state
@@ -16,6 +16,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, DataError
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger
+from trainer.runs.manifest import Upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from trainer.cli.documents.runs import Checkpoint, Event, File, MadeFrom, RunSummary, Show, Thing
+from trainer.cli.documents.runs import Checkpoint, DataSource, Event, File, MadeFrom, RunSummary, Show, Thing
 from trainer.cli.documents.verdicts import Verdict
 from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.runs.base_name import base_of
 from trainer.runs.checkpoint import Checkpoint as SavedCheckpoint
-from trainer.runs.damage import damaged
+from trainer.runs.damage import damaged, readable_manifest
 from trainer.runs.ledger import Ledger
+from trainer.runs.manifest import Manifest
 from trainer.runs.pending import pending_note, silence
 from trainer.runs.progress import seconds_left
 from trainer.runs.results import COLUMNS, last_values
@@ -50,29 +51,30 @@ def shown(run: Run, settings: dict[str, Any] | None) -> Show:
         last=last,
         adapter=str(run.adapter) if adapter.is_file() else None,
         report=str(page) if page.is_file() else None,
-        made_from=made_from(run.manifest()),
+        made_from=made_from(readable_manifest(run)),
         settings=settings,
         bills=billing(run),
         files=[File(path=str(path), bytes=size_of(path)) for path in sorted(run.path.iterdir())],
     )
 
 
-def made_from(manifest: dict[str, Any]) -> MadeFrom | None:
-    """The origin of a run; None where the manifest does not tell it."""
-    try:
-        base, rows = manifest["base"], manifest["rows"]
-        data = [{name: file[name] for name in ("path", "role", "sha256")} for file in manifest["data"]]
-        names = ("num_tokens", "num_supervised_tokens", "device", "dtype", "packages")
-        told = {
-            "base": base["name"],
-            "base_revision": base["revision"],
-            "base_weights_sha256": base["weights_sha256"],
-            "data": data,
-        }
-        counts = {"rows_trained": rows["train"], "rows_held_out": rows["validation"]}
-        return MadeFrom.model_validate(told | counts | {name: manifest[name] for name in names})
-    except (LookupError, TypeError, ValueError, AttributeError):
+def made_from(manifest: Manifest | None) -> MadeFrom | None:
+    """The origin of a run; None where no manifest tells it."""
+    if manifest is None:
         return None
+    return MadeFrom(
+        base=manifest.base.name,
+        base_revision=manifest.base.revision,
+        base_weights_sha256=manifest.base.weights_sha256,
+        data=[DataSource(path=file.path, role=file.role, sha256=file.sha256) for file in manifest.data],
+        rows_trained=manifest.rows.train,
+        rows_held_out=manifest.rows.validation,
+        num_tokens=manifest.num_tokens,
+        num_supervised_tokens=manifest.num_supervised_tokens,
+        device=manifest.device,
+        dtype=manifest.dtype,
+        packages=dict(manifest.packages),
+    )
 
 
 def billing(run: Run) -> list[Thing] | None:

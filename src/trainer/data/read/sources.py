@@ -1,32 +1,17 @@
 """A run's data files: read, checked by every rule that needs no tokenizer, and each known by one identity."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from trainer.config.schema import DataConfig, DataSource
 from trainer.data.read.checks import DataReport, check_files
 from trainer.data.read.data_files import opened
 from trainer.errors import Attempts, DataError
-
-Role = Literal["train", "validation"]
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """A file as a config lists it. What is `resolved` alike is one file, however it is spelled."""
-
-    role: Role
-    path: str  # as written
-    resolved: Path  # absolute, links followed
-    name: str  # by which its rows and findings call it: as it was written first, `a//b` as `a/b`
-    sha256: str
-    rows: int  # without an error
-    weight: float = 1.0  # how often an epoch uses it
+from trainer.runs.files import sha256_of
+from trainer.runs.manifest import DataFile, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +78,22 @@ def data_files(
     """The files of a config that `report` is of. A file that is listed twice is twice among them."""
     listed = listed_files(settings)
     digests = _digests(listed) if digests is None else digests
-    names: dict[Path, str] = {}
-    for _, source in listed:
-        names.setdefault(Path(source.path).resolve(), str(Path(source.path)))
+    names = row_names([source.path for _, source in listed])
     counts = {"train": Counter(row.file for row in report.conversations)}
     counts["validation"] = Counter(row.file for row in report.validation)
     times = Counter((role, Path(source.path).resolve()) for role, source in listed)
     found = []
     for role, source in listed:
         resolved = Path(source.path).resolve()
-        name = names[resolved]
-        rows = counts[role][name] // times[role, resolved]
-        found.append(DataFile(role, source.path, resolved, name, digests[source.path], rows, source.weight))
+        rows = counts[role][names[source.path]] // times[role, resolved]
+        found.append(DataFile(source.path, role, digests[source.path], rows, source.weight))
     return tuple(found)
+
+
+def row_names(paths: Iterable[str]) -> dict[str, str]:
+    """By what rows and findings call the file of each path: as it was written first, `a//b` as `a/b`."""
+    names: dict[Path, str] = {}
+    return {path: names.setdefault(Path(path).resolve(), str(Path(path))) for path in paths}
 
 
 def weights_of(files: Sequence[DataFile]) -> dict[str, float]:
@@ -113,10 +101,11 @@ def weights_of(files: Sequence[DataFile]) -> dict[str, float]:
 
     The rows of a file that is listed twice are there twice, so that its weights add up.
     """
+    names = row_names(file.path for file in files)
     weights: dict[str, list[float]] = {}
     for file in files:
         if file.role == "train":
-            weights.setdefault(file.name, []).append(file.weight)
+            weights.setdefault(names[file.path], []).append(file.weight)
     return {name: sum(of_file) / len(of_file) for name, of_file in weights.items()}
 
 
@@ -145,9 +134,3 @@ def _digests(listed: Sequence[tuple[Role, DataSource]]) -> dict[str, str]:
     """The sha256 of each file; a file that cannot be read is told of where its rows are."""
     paths = [source.path for _, source in listed]
     return {path: sha256_of(path) for path in paths if Path(path).is_file() and os.access(path, os.R_OK)}
-
-
-def sha256_of(path: str) -> str:
-    """Digest of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,11 +9,11 @@ from pathlib import Path
 from trainer.config.schema import EvaluationConfig, RunConfig
 from trainer.data.conversations import Conversation
 from trainer.data.read.checks import DataReport, check_files
-from trainer.data.read.sources import sha256_of
 from trainer.data.render.overlength import Touched, shortened
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.runs import Run
+from trainer.runs.manifest import DataFile, Manifest
 from trainer.training.answer_limits import resolve_limits
 from trainer.training.dataset import Row, render_rows
 
@@ -60,11 +60,12 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
             f"run {run.name!r}: has no held-out rows (data.validation is not set), expected a file of them; "
             f"run: trainer evaluate {run.path} --rows FILE"
         )
-    changed = [path for path in files if _digest_of(run, path) not in (None, sha256_of(path))] if file is None else []
+    read = {entry.path: entry for entry in run.manifest().data}
+    changed = [path for path in files if path in read and not read[path].is_unchanged] if file is None else []
     # A run's own rows were compared with its training rows before it began.
     known = file is None and not changed and not config.data.allow_leak
     trained, gone = trained_files(run)
-    compared = [path for path in trained if known and _digest_of(run, path) is not None]
+    compared = [path for path in trained if known and path in read]
     present = [path for path in trained if path not in (*gone, *compared)]
     # A trained row is no reason to refuse here, but the reader of the result must know.
     report = check_files([Path(path) for path in present], [Path(path) for path in files], allow_leak=True)
@@ -81,25 +82,18 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
 
 def trained_files(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The files that a run was trained on, or one that it came from, and what of them is gone or has changed."""
-    entries, gone = [entry for entry in run.manifest().get("data", ()) if entry["role"] == "train"], []
-    while run.manifest().get("parent"):
-        run = Run(Path(run.config().model.base.partition("@")[0]))
-        if not run.manifest():
-            gone.append(str(run.path))
+    manifest: Manifest | None = run.manifest()
+    read, gone = list[DataFile](), list[str]()
+    while manifest is not None:
+        read += manifest.files("train")
+        if manifest.parent is None:
             break
-        entries += [entry for entry in run.manifest()["data"] if entry["role"] == "train"]
-    digests = {entry["path"]: entry["sha256"] for entry in entries}
-    gone += [path for path, digest in digests.items() if not _is_file(path, digest)]
-    return tuple(digests), tuple(gone)
-
-
-def _is_file(path: str, digest: str) -> bool:
-    return Path(path).is_file() and sha256_of(path) == digest
-
-
-def _digest_of(run: Run, path: str) -> str | None:
-    """The digest that a data file had when the run was trained."""
-    return next((entry["sha256"] for entry in run.manifest().get("data", ()) if entry["path"] == path), None)
+        run = Run(Path(run.config().model.base.partition("@")[0]))
+        if (manifest := run.find_manifest()) is None:
+            gone.append(str(run.path))
+    by_path = {file.path: file for file in read}
+    gone += [path for path, file in by_path.items() if not file.is_unchanged]
+    return tuple(by_path), tuple(gone)
 
 
 def _leaks(report: DataReport) -> Iterator[str]:

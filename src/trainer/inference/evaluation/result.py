@@ -91,10 +91,10 @@ def make_result(
 
 def names_of(run: Run, models: Iterable[str]) -> dict[str, str]:
     """What each model is called. A service's run may begin at another run's model: that is its base."""
-    parent = run.manifest().get("parent")
+    parent = run.manifest().parent
     called = {"base": "base", "tuned": "tuned"}
     if parent:
-        called |= {"start" if "start" in models or run.backend != "openai" else "base": str(parent["run"])}
+        called |= {"start" if "start" in models or run.backend != "openai" else "base": parent.run}
     return {name: called[name] for name in models}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.config.schema import RunConfig
 from trainer.runs import Run
+from trainer.runs.manifest import Manifest
 from trainer.training.curve import recorded_curve
 
 
@@ -28,43 +29,43 @@ def learning(run: Run) -> str:
 def origin(run: Run, result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Model, data, settings and time, each with its name."""
     manifest, config = run.manifest(), run.config()
-    base, rows = manifest["base"], manifest["rows"]
-    pinned = base["revision"] or base["weights_sha256"]
+    base, rows = manifest.base, manifest.rows
+    pinned = base.revision or base.weights_sha256
     facts = [
-        ("Base model", f"{base['name']} ({pinned})" if pinned else base["name"]),
+        ("Base model", f"{base.name} ({pinned})" if pinned else base.name),
         ("Method", _method(config, manifest)),
         ("Training", _training(run, config, manifest)),
-        ("Rows", f"{rows['train']:,} trained, {rows['validation']:,} held out"),
-        ("Tokens", f"{manifest['num_tokens']:,}, of which {manifest['num_supervised_tokens']:,} supervised"),
-        *((f"Data, {file['role']}", f"{file['path']} (sha256 {file['sha256'][:16]}…)") for file in manifest["data"]),
+        ("Rows", f"{rows.train:,} trained, {rows.validation:,} held out"),
+        ("Tokens", f"{manifest.num_tokens:,}, of which {manifest.num_supervised_tokens:,} supervised"),
+        *((f"Data, {file.role}", f"{file.path} (sha256 {file.sha256[:16]}…)") for file in manifest.data),
         (
             "Compared on",
             f"{', '.join(result['files'])}; answers of up to {result['settings']['max_new_tokens']:,} tokens",
         ),
-        ("Device", manifest["device"]),
+        ("Device", manifest.device),
         ("Time", f"{_training_time(run)}; {duration(result['seconds'])} for this comparison"),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.packages.items())),
     ]
-    if parent := manifest.get("parent"):
-        step = f" at step {parent['step']:,}" if parent["step"] else ""
-        facts.insert(1, ("Trained further from", f"run {parent['run']}{step}; the base is the model before both"))
-    if manifest.get("git_revision"):
-        facts.append(("Git revision", manifest["git_revision"]))
+    if parent := manifest.parent:
+        step = f" at step {parent.step:,}" if parent.step else ""
+        facts.insert(1, ("Trained further from", f"run {parent.run}{step}; the base is the model before both"))
+    if manifest.git_revision:
+        facts.append(("Git revision", manifest.git_revision))
     return facts
 
 
-def _method(config: RunConfig, manifest: Mapping[str, Any]) -> str:
+def _method(config: RunConfig, manifest: Manifest) -> str:
     if config.backend.kind == "openai":
         return "supervised fine-tuning by the service, in its own way"
     weights = "" if config.model.quantization == "none" else f", base weights in {config.model.quantization}"
-    return f"LoRA of rank {config.lora.r}, alpha {config.lora.lora_alpha}, in {manifest['dtype']}{weights}"
+    return f"LoRA of rank {config.lora.r}, alpha {config.lora.lora_alpha}, in {manifest.dtype}{weights}"
 
 
-def _training(run: Run, config: RunConfig, manifest: Mapping[str, Any]) -> str:
+def _training(run: Run, config: RunConfig, manifest: Manifest) -> str:
     training = config.training
     rate, seed = f"learning rate multiplier {training.learning_rate_multiplier}", training.seed
     if training.learning_rate is not None:
-        rate, seed = f"learning rate {training.learning_rate:g}", manifest["seed"]
+        rate, seed = f"learning rate {training.learning_rate:g}", manifest.seed
     steps = run.status().get("total_steps") or run.status().get("step") or 0
     return f"{training.n_epochs} epochs, {steps:,} steps of {training.batch_size} conversations, {rate}, seed {seed}"
 

@@ -12,6 +12,7 @@ from trainer.inference.evaluation.stored import readable
 from trainer.inference.evaluation.verdict import Kind
 from trainer.inference.report.write import has_calls, tone
 from trainer.runs import Run
+from trainer.runs.manifest import PinnedBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,10 @@ def _described(result: Mapping[str, Any]) -> str:
 
 def contestants(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[Contestant]:
     """Each different base once, then the runs, the best first."""
-    bases: dict[tuple[str, ...], Contestant] = {}
+    bases: dict[PinnedBase, Contestant] = {}
     for run, result in zip(runs, results, strict=True):
-        base = run.manifest()["base"]
-        identity = tuple(map(str, base.values()))
-        bases.setdefault(identity, Contestant(f"{base['name']} (base)", "base", result))
+        base = run.manifest().base
+        bases.setdefault(base, Contestant(f"{base.name} (base)", "base", result))
     tuned = [Contestant(result["run"], "tuned", result) for result in results]
     return [*bases.values(), *sorted(tuned, key=_rank, reverse=True)]
 
@@ -165,7 +165,7 @@ def _change(contestant: Contestant, key: str) -> Difference | None:
 def notes(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader must know before comparing figures."""
     found = [f"{result['run']}: {note}" for result in results for note in result["notes"]]
-    if len({(str(run.manifest()["base"]), run.manifest()["template_sha256"]) for run in runs}) > 1:
+    if len({(run.manifest().base, run.manifest().template_sha256) for run in runs}) > 1:
         found.append(
             "the runs have different bases or chat templates: loss and token accuracy count other tokens in each"
         )

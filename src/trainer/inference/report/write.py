@@ -94,7 +94,7 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         "report",
         f"{run.name}: fine-tuning report",
         run=run.name,
-        base=run.manifest()["base"]["name"],
+        base=run.manifest().base.name,
         created_at=result["created_at"][:16].replace("T", " ") + " UTC",
         verdict=result["verdict"],
         columns=list(columns.values()),

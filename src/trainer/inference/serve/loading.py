@@ -66,7 +66,7 @@ async def service_of_run(run: Run, limits: Limits, report: Callable[[str], None]
         raise
     report(f"{num_prompts} prompts of {source} are the ones that were trained")
     model = Model(run.name, run.adapter, tuned.model.get_base_model(), tuned.tokenizer, tuned.max_length)
-    return await _service(model, renderer, limits, report, run.manifest().get("system_prompt"))
+    return await _service(model, renderer, limits, report, run.manifest().system_prompt)
 
 
 async def service_of_export(folder: Path, limits: Limits, report: Callable[[str], None]) -> Service:

@@ -47,7 +47,7 @@ def ready_call(run: Run, address: str, authorization: str) -> str:
 
     `authorization` stands in double quotes, so that it may be a variable of the shell.
     """
-    prompt, rows = run.manifest().get("system_prompt"), rows_of(run).conversations
+    prompt, rows = run.manifest().system_prompt, rows_of(run).conversations
     row = next((row for row in rows if prompt is not None and row.messages[0].content == prompt), rows[0])
     number = next(index for index, message in enumerate(row.messages) if message.trained)
     body = _as_json({"model": run.name} | request_of(row, number) | {"temperature": 0})

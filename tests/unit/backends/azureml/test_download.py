@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.manifests import data_file, manifest
 from trainer.backends.azureml.datastore import Blob
 from trainer.backends.azureml.download import Mirror, bring_home
 from trainer.config import RunConfig
@@ -126,10 +127,7 @@ def test_no_name_in_the_list_leads_out_of_the_folder(run: Run, store: Store, nam
 def test_records_follow_the_nodes_and_keep_what_only_is_true_here(run: Run, store: Store) -> None:
     run.event("job one is submitted")
     event = {"created_at": "t", "level": "info", "type": "message", "message": "there", "data": {}}
-    manifest = {
-        "base": {"name": "builtin:tiny", "revision": None, "weights_sha256": "x"},
-        "data": [{"path": "data/rows.jsonl", "role": "train"}, {"path": "data/other.jsonl", "role": "validation"}],
-    }
+    there = manifest(data=(data_file("data/rows.jsonl", "train"), data_file("data/other.jsonl")))
     node_config = run.config().model_copy(
         update={
             "memory": run.config().memory.model_copy(update={"token_budget": 4096}),
@@ -141,14 +139,14 @@ def test_records_follow_the_nodes_and_keep_what_only_is_true_here(run: Run, stor
         "one/status.json": b'{"state": "running", "step": 3, "total_steps": 9}',
         "one/events.jsonl": (json.dumps(event) + "\n" + '{"half').encode(),
         "one/results.csv": b"step,train_loss\n1,2.0\n2,1",
-        "one/manifest.json": json.dumps(manifest).encode(),
+        "one/manifest.json": json.dumps(there.as_json()).encode(),
         "one/config.yaml": dump_config(node_config).encode(),
     }
     mirror = Mirror(run, store)  # type: ignore[arg-type]
     mirror.update()
     assert mirror.node["step"] == 3
     assert (run.path / "results.csv").read_bytes() == b"step,train_loss\n1,2.0\n"
-    assert [entry["path"] for entry in run.manifest()["data"]] == ["my/rows.jsonl", "my/other.jsonl"]
+    assert [file.path for file in run.manifest().data] == ["my/rows.jsonl", "my/other.jsonl"]
     here = run.config()
     assert (here.memory.token_budget, here.data.max_length, here.data.train) == (4096, 77, "my/rows.jsonl")
     assert here.backend.kind == "azureml"

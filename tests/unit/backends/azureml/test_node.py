@@ -48,7 +48,7 @@ def test_a_job_trains_on_the_mounted_output_and_again_finds_it_finished(tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
     run = Run(output / "one")
     assert run.state == "succeeded"
-    assert run.manifest()["data"][0]["path"] == "data/train.jsonl"
+    assert run.manifest().data[0].path == "data/train.jsonl"
     listed = json.loads((output / "files.json").read_text())["files"]
     assert "adapter/adapter_model.safetensors" in listed
     assert "lock.json" not in listed
@@ -114,4 +114,4 @@ def test_an_earlier_run_is_trained_further_on_the_node(
     assert parent is not None
     assert (parent.run.name, parent.step) == ("tuned", 16 if step else None)
     assert parent.adapter_file.is_file()
-    assert parent.base["name"] == "builtin:tiny"
+    assert parent.base.name == "builtin:tiny"

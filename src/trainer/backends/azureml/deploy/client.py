@@ -33,7 +33,7 @@ def client(run: Run, endpoint: str | None, base: bool) -> ChatClient:
     if base and entry.facts.get("mode") != "vllm":
         return NoBase(entry.thing.key)
     name, deployment = entry.thing.key.split("/")
-    model = str(run.manifest()["base"]["name"]) if base else None
+    model = run.manifest().base.name if base else None
     return chat_endpoint(connect(place_of(entry.thing)), run, name, deployment, model)
 
 

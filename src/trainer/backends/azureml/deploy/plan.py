@@ -145,7 +145,7 @@ def _vault(settings: RunConfig, chosen: DeploymentConfig) -> dict[str, str]:
 def _rows(run: Run, target: Target, model: str, region: str, existing: Any) -> Iterator[tuple[str, str]]:
     settings = target.settings
     yield "workspace", f"{target.place}, {region}"
-    yield "model", f"{model}, base {run.manifest()['base']['name']}" + (" included" if settings.include_base else "")
+    yield "model", f"{model}, base {run.manifest().base.name}" + (" included" if settings.include_base else "")
     serving = {
         "score": "the scoring script: one request at a time on a machine, whole answers",
         "vllm": f"vLLM: {settings.max_requests} requests at a time on a machine, streaming",

@@ -96,16 +96,16 @@ def _properties(run: Run, bundle: Bundle) -> Iterator[tuple[str, str]]:
     """What the model is made of, how it was measured; all of it text, as the service takes nothing else."""
     manifest, settings = run.manifest(), run.config()
     yield "run", run.name
-    yield "base", str(bundle.base["name"])
-    yield "base_revision", str(bundle.base["revision"] or "")
-    yield "base_weights_sha256", str(bundle.base["weights_sha256"] or "")
+    yield "base", str(bundle.base.name)
+    yield "base_revision", str(bundle.base.revision or "")
+    yield "base_weights_sha256", str(bundle.base.weights_sha256 or "")
     yield "quantization", settings.model.quantization
     yield "content_sha256", bundle.sha256
     yield "adapter_sha256", bundle.digests["adapter_model.safetensors"]
-    yield "template_sha256", str(manifest["template_sha256"])
-    yield "trainer_version", str(manifest.get("trainer_version", ""))
-    for entry in manifest.get("data", ()):
-        yield f"{entry['role']}_data_sha256", str(entry["sha256"])
+    yield "template_sha256", str(manifest.template_sha256)
+    yield "trainer_version", manifest.trainer_version
+    for file in manifest.data:
+        yield f"{file.role}_data_sha256", file.sha256
     if bundle.step is not None:
         yield "step", str(bundle.step)
     for row in run.results():

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import talk
 from trainer.data.conversations import Conversation
-from trainer.training.made_from import usual_prompt, usual_tools
+from trainer.training.manifest import usual_prompt, usual_tools
 
 TOOLS = ({"type": "function", "function": {"name": "add"}},)
 
@@ -31,8 +31,8 @@ def test_the_prompt_of_most_rows_is_the_usual_one(prompts, usual):
 
 def test_the_tools_of_most_rows_are_the_usual_ones():
     with_tools = [Conversation(row.messages, TOOLS, row.file, row.line) for row in rows("a", "b")]
-    assert usual_tools([*with_tools, *rows("c")]) == list(TOOLS)
-    assert usual_tools([*with_tools, *rows("c", "d")]) == []
+    assert usual_tools([*with_tools, *rows("c")]) == TOOLS
+    assert usual_tools([*with_tools, *rows("c", "d")]) == ()
 
 
 def seconds(count):
