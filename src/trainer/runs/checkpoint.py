@@ -23,6 +23,7 @@ from trainer.runs.process import is_alive, this_process
 
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
+FORMAT = 1  # of MANIFEST; checkpoints of version 0.1.0 carry no number and are of the same form
 READER = "reader-"
 
 
@@ -37,18 +38,23 @@ class Checkpoint:
         return int(self.path.name.removeprefix("step-"))
 
     def problem(self) -> str | None:
-        """Why this checkpoint cannot be used, or None when every file is as the manifest says."""
+        """Why this checkpoint cannot be used, or None when every file is as the manifest says.
+
+        Raises: ConfigError, when it is whole and a newer version wrote it.
+        """
         try:
             manifest = files.read_json(self.path / MANIFEST)
             if manifest is None:
                 return f"{MANIFEST} is missing: writing it was interrupted"
-            expected = [(name, entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()]
-        except (ValueError, LookupError, TypeError, AttributeError):
+            is_whole = manifest.pop("sha256", None) == _digest(manifest)  # a rule of all formats
+        except (ValueError, TypeError, AttributeError):
             return f"{MANIFEST} is damaged"
         except OSError as error:
             return f"{MANIFEST} cannot be read: {error.strerror}"
-        if manifest.pop("sha256", None) != _digest(manifest):
+        if not is_whole:
             return f"{MANIFEST} is damaged"
+        files.refuse_newer(self.path / MANIFEST, manifest.get("format"), FORMAT)
+        expected = [(name, entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()]
         if problem := next((problem for entry in expected if (problem := self._file_problem(*entry))), None):
             return problem
         return self._name_problem(manifest.get("step"))
@@ -137,7 +143,7 @@ def write(checkpoints: Path, step: int, content: Mapping[str, bytes], state: Map
 def make_manifest(step: int | None, content: Mapping[str, bytes]) -> bytes:
     """What says which files are whole: size and sha256 of each, and a digest of the manifest itself."""
     entries = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in content.items()}
-    manifest = {"step": step, "files": entries}
+    manifest = {"format": FORMAT, "step": step, "files": entries}
     return json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode()
 
 
@@ -148,7 +154,10 @@ def list_checkpoints(checkpoints: Path) -> list[Checkpoint]:
 
 
 def newest_complete(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that can be used, and for each newer one why it was passed over."""
+    """The newest checkpoint that can be used, and for each later one why it was passed over.
+
+    Raises: ConfigError, when a newer version wrote one: what is passed over is written anew.
+    """
     passed_over: list[str] = []
     for checkpoint in reversed(list_checkpoints(checkpoints)):
         if (problem := checkpoint.problem()) is None:

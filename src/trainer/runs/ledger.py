@@ -5,7 +5,6 @@ line about a thing says where it stands. A thing that is `intended` may exist: i
 was lost. It has a key of our choosing, by which the service can be asked.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +12,10 @@ from typing import Any, Literal, get_args
 
 from trainer.errors import ConfigError, quoted
 from trainer.runs import files
+from trainer.runs.growing import record_of
 from trainer.runs.run import now
 
+FORMAT = 1  # of a line; those of version 0.1.0 carry no number and are of the same form
 Step = Literal["intended", "exists", "refused", "deleted"]
 NAME = "ledger.jsonl"
 
@@ -56,7 +57,7 @@ class Ledger:
     def entries(self) -> list[Entry]:
         """Every thing, in the order of its first line.
 
-        Raises: ConfigError, when a line is damaged: what it was about may bill.
+        Raises: ConfigError, when a line is damaged, or a newer version wrote it: what it was about may bill.
         """
         found: dict[tuple[str, str, str], Entry] = {}
         for line in self._lines():
@@ -75,7 +76,9 @@ class Ledger:
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip("\0") or line.count("{") > line.count("}"):
                 continue
-            if (entry := _entry_of(line)) is None:
+            value = record_of(line) or {}
+            files.refuse_newer(self.path, value.get("format"), FORMAT)
+            if (entry := _entry_of(value)) is None:
                 raise ConfigError(
                     f"{self.path}:{number}: is {quoted(line)}, expected a line that the trainer wrote; look at the "
                     "service for what this run has created there, then correct the line or remove it"
@@ -98,17 +101,16 @@ class Ledger:
     def write(self, thing: Thing, step: Step, **facts: Any) -> Entry:
         """Append a step and have it on disk before anything else is done."""
         at = now()
-        line = {"created_at": at, "step": step, "thing": _as_dict(thing), "facts": facts}
+        line = {"format": FORMAT, "created_at": at, "step": step, "thing": _as_dict(thing), "facts": facts}
         files.append_line(self.path, line, flush=True)
         return Entry(thing, step, at, at, facts)
 
 
-def _entry_of(line: str) -> Entry | None:
+def _entry_of(value: Mapping[str, Any]) -> Entry | None:
     """What one line says; None where it is damaged."""
     try:
-        value = json.loads(line)
         entry = Entry(Thing(**value["thing"]), value["step"], value["created_at"], value["created_at"], value["facts"])
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except (TypeError, LookupError):
         return None
     words = [*_as_dict(entry.thing).values(), entry.created_at]
     is_sound = entry.step in get_args(Step) and all(isinstance(word, str) for word in words)

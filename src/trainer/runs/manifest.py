@@ -163,10 +163,15 @@ def parse(content: bytes, path: Path) -> Manifest:
     """The manifest that `content`, of the file at `path`, holds. Raises: ConfigError."""
     try:
         value = json.loads(content)
-        files.refuse_newer(path, value.get("format"), FORMAT)
-        current = value if "format" in value else _from_first(value)
+    except (ValueError, RecursionError):
+        raise DamagedManifest(path) from None
+    if not isinstance(value, dict):
+        raise DamagedManifest(path)
+    files.refuse_newer(path, value.get("format"), FORMAT)
+    current = value if "format" in value else _from_first(value)
+    try:
         return _adapter().validate_json(json.dumps(current), strict=True)
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except ValueError:
         raise DamagedManifest(path) from None
 
 

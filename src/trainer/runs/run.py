@@ -73,10 +73,8 @@ class Run:
         return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
     def config(self) -> "RunConfig":
-        """The resolved settings of this run. Raises: ConfigError, also where a newer version wrote the run."""
+        """The resolved settings of this run."""
         from trainer.config.load import load_config  # pydantic is slow to import, and listing runs needs none
-
-        manifests.refuse_newer(self.path / manifests.NAME)
 
         return load_config(self.path / "config.yaml")
 
@@ -308,11 +306,12 @@ def list_runs(root: Path) -> list[Run]:
 def find_run(name: str, root: Path) -> Run:
     """A run by its name below `root`, or by its folder.
 
-    Raises: ConfigError, when there is none, with the nearest name there is.
+    Raises: ConfigError, when there is none, with the nearest name there is, or a newer version wrote it.
     """
     places = _places(name, root)
     for path in places:
         if (path / CONFIG).is_file() and is_run(path):
+            manifests.refuse_newer(path / manifests.NAME)
             return Run(_plain(path))
     for path in places:
         if is_run(path):

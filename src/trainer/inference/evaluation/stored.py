@@ -1,16 +1,22 @@
 """A comparison as report.json holds it, also one that an earlier version wrote."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from trainer.inference.evaluation.result import FORMAT
 from trainer.inference.evaluation.rightness import is_right
+from trainer.runs.files import refuse_newer
 
 FORMER = 1  # knew no right answers
 
 
-def readable(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result with what has been added since it was written, None where it is none or of a later version."""
+def readable(result: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """The result with what has been added since it was written to `path`, None where it is none.
+
+    Raises: ConfigError, when a newer version wrote it.
+    """
+    refuse_newer(path, result.get("format"), FORMAT)
     complete = {"models": {"base": "base", "tuned": "tuned"}, "measures_from_base": [], **result}
     match result.get("format"):
         case format if format == FORMAT:

@@ -44,7 +44,7 @@ def results_of(runs: Sequence[Run], least: int = 2) -> list[dict[str, Any]]:
             f"trainer compare: got {', '.join(map(repr, names))}, "
             "expected two or more different runs, or one with --gate"
         )
-    found = [readable(run.comparison()) for run in runs]
+    found = [readable(run.comparison(), run.report / "report.json") for run in runs]
     missing = [
         f"run {run.name!r}: has no comparison with its base, expected one; run: trainer evaluate {run.path}"
         for run, result in zip(runs, found, strict=True)
