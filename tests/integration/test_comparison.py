@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -361,6 +362,27 @@ def test_a_gate_holds_the_first_run_against_the_others_too(made: Make) -> None:
     assert gated("not-worse", rough, good, code=3)["against"][1] == {"name": "good", "kind": "worse", "holds": False}
     again = made("again", RIGHT)
     assert gated("better", again, good, code=3)["against"][1]["kind"] == "unclear"
+
+
+def test_a_copied_run_is_held_against_the_one_that_it_was_copied_from(made: Make, tmp_path: Path) -> None:
+    """A copied folder holds a report under the name that it was written for; retrained since, it is another model."""
+    first = made("first", RIGHT)
+    copied = Run(shutil.copytree(first.path, tmp_path / "copied"))
+    report = result(first, RIGHT, ["nothing"] * 8)
+    assert report["run"] == "first"
+    write_report(copied, report, replace=True)
+    assert gated("not-worse", copied, first, code=3)["against"][1] == {"name": "first", "kind": "worse", "holds": False}
+    sentence, ranked = write_comparison([copied, first], tmp_path / "page.html")
+    assert [model.name for model in ranked] == ["acme/base (base)", "first", "copied"]
+    assert sentence.startswith("first is better than copied: ")
+
+
+def test_two_revisions_of_a_base_have_a_column_each(made: Make, tmp_path: Path) -> None:
+    """Columns are known by their names, so that no two may share one."""
+    runs = [made("one", RIGHT), made("two", RIGHT, base=BASE | {"revision": "4567def"})]
+    _, ranked = write_comparison(runs, tmp_path / "page.html")
+    names = [model.name for model in ranked]
+    assert names == ["acme/base@0123abc (base)", "acme/base@4567def (base)", "one", "two"]
 
 
 def test_too_few_rows_keep_no_gate_that_asks_for_better(made: Make) -> None:

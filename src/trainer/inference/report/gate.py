@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from trainer.inference.evaluation.verdict import Kind
-from trainer.inference.report.standings import contestants, results_of, standing
+from trainer.inference.report.standings import results_of, standing, tuned_models
 from trainer.runs import Run
 
 
@@ -55,10 +55,9 @@ def judge(gate: Gate, result: Mapping[str, Any], others: Sequence[tuple[str, Kin
 def judge_runs(gate: Gate, runs: Sequence[Run]) -> Judgement:
     """The first run, beside its base and each of the others, by what their reports hold. Raises: ConfigError."""
     results = results_of(runs, least=1)
-    tuned = {model.name: model for model in contestants(runs, results) if model.key == "tuned"}
-    first, *others = (result["run"] for result in results)
+    first, *others = tuned_models(runs, results)
     seed = results[0]["settings"]["seed"]
-    beside = [(name, standing(tuned[name], tuned[first], seed)) for name in others]
+    beside = [(other.name, standing(other, first, seed)) for other in others]
     return judge(gate, results[0], beside)
 
 

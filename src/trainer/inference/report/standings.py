@@ -55,7 +55,10 @@ def results_of(runs: Sequence[Run], least: int = 2) -> list[dict[str, Any]]:
     results = [result for result in found if result is not None]
     if len({result["rows_sha256"] for result in results}) > 1:
         raise ConfigError(
-            *(f"run {result['run']!r}: its answers are to {_described(result)}" for result in results),
+            *(
+                f"run {run.name!r}: its answers are to {_described(result)}"
+                for run, result in zip(runs, results, strict=True)
+            ),
             "trainer compare: expected answers to the same rows; give each run the same ones: "
             "trainer evaluate RUN --rows FILE --max-rows N",
         )
@@ -68,12 +71,28 @@ def _described(result: Mapping[str, Any]) -> str:
 
 def contestants(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[Contestant]:
     """Each different base once, then the runs, the best first."""
-    bases: dict[PinnedBase, Contestant] = {}
+    return [*_bases(runs, results), *sorted(tuned_models(runs, results), key=_rank, reverse=True)]
+
+
+def tuned_models(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[Contestant]:
+    """The runs' models in the order of `runs`. A copied folder still holds the name that its report was written for."""
+    return [Contestant(run.name, "tuned", result) for run, result in zip(runs, results, strict=True)]
+
+
+def _bases(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[Contestant]:
+    """Bases that only their weights tell apart are named by those: a name stands for one column."""
+    found: dict[PinnedBase, Mapping[str, Any]] = {}
     for run, result in zip(runs, results, strict=True):
-        base = run.manifest().base
-        bases.setdefault(base, Contestant(f"{base.name} (base)", "base", result))
-    tuned = [Contestant(result["run"], "tuned", result) for result in results]
-    return [*bases.values(), *sorted(tuned, key=_rank, reverse=True)]
+        found.setdefault(run.manifest().base, result)
+    names = [base.name for base in found]
+    return [
+        Contestant(f"{base.name if names.count(base.name) == 1 else _pinned(base)} (base)", "base", result)
+        for base, result in found.items()
+    ]
+
+
+def _pinned(base: PinnedBase) -> str:
+    return f"{base.name}@{str(base.revision or base.weights_sha256)[:16]}"
 
 
 def _rank(contestant: Contestant) -> tuple[float, float]:
@@ -164,12 +183,13 @@ def _change(contestant: Contestant, key: str) -> Difference | None:
 
 def notes(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader must know before comparing figures."""
-    found = [f"{result['run']}: {note}" for result in results for note in result["notes"]]
+    by_name = {run.name: result for run, result in zip(runs, results, strict=True)}
+    found = [f"{name}: {note}" for name, result in by_name.items() for note in result["notes"]]
     if len({(run.manifest().base, run.manifest().template_sha256) for run in runs}) > 1:
         found.append(
             "the runs have different bases or chat templates: loss and token accuracy count other tokens in each"
         )
     if len({result["settings"]["max_new_tokens"] for result in results}) > 1:
-        limits = ", ".join(f"{result['run']} {result['settings']['max_new_tokens']:,}" for result in results)
+        limits = ", ".join(f"{name} {result['settings']['max_new_tokens']:,}" for name, result in by_name.items())
         found.append(f"answers were cut off after different numbers of tokens: {limits}")
     return found
