@@ -34,6 +34,12 @@ from trainer.training.dataset import Row
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
 RIGHT = [f"Number {number} is the one after {number - 1}." for number in range(1, 9)]
+FACTS = [
+    "Spokes radiate from the hub in the middle.", "A rim is the outer hoop which holds the tyre.",
+    "Mechanics turn nipples with a small key.", "The saddle carries most of a rider's weight.",
+    "Chains move power to the rear wheel.", "Brakes press pads against both sides.",
+    "A ferrule caps where cable housing ends.", "Gears trade speed for climbing strength.",
+]  # fmt: skip
 MODELS = ("base", "tuned")
 BASE = PinnedBase("acme/base", "0123abc", None)
 
@@ -224,13 +230,22 @@ def test_the_better_run_is_named_with_how_sure_that_is(made: Make, tmp_path: Pat
 
 
 def test_a_run_that_only_comes_closer_is_not_called_right_more_often(made: Make, tmp_path: Path) -> None:
-    runs = [made("far", ["nothing"] * 8), made("near", [text[:16] for text in RIGHT])]
+    runs = [made("far", ["nothing"] * 8, right=FACTS), made("near", [text[:-18] for text in FACTS], right=FACTS)]
     sentence, _ = write_comparison(runs, tmp_path / "page.html")
     assert re.fullmatch(
         r"near comes closer to the references than far, score \d\d\.\d and \d\.\d \(95% CI of the difference "
         r"\+\d\d\.\d to \+\d\d\.\d\); it is not clearly right more often: 0 of 8 .*",
         sentence,
     ), sentence
+
+
+def test_runs_are_held_to_the_same_noise_as_a_report(made: Make, tmp_path: Path) -> None:
+    """What all answers have in common is no better than nothing, beside a base and beside another run."""
+    runs = [made("far", ["nothing"] * 8), made("alike", [text[:16] for text in RIGHT])]
+    assert runs[1].comparison()["verdict"]["kind"] == "unclear"
+    sentence, _ = write_comparison(runs, tmp_path / "page.html")
+    assert sentence.startswith("no clear difference between alike and far: ")
+    assert gated("better", runs[1], runs[0], code=3)["against"][1]["kind"] == "unclear"
 
 
 def test_a_report_of_an_earlier_version_is_compared(made: Make, tmp_path: Path) -> None:
@@ -251,6 +266,7 @@ def write_former(run: Run) -> None:
             *(answer[key]["measures"] for answer in row["answers"] for key in MODELS),
         ):
             del values["right"]
+        del row["noise"]
     found["measures"] = [
         {key: value for key, value in measure.items() if key != "num_groups"}
         for measure in found["measures"] if measure["key"] != "right"

@@ -1,28 +1,32 @@
-"""How sure a figure is, where some rows expect the same answer and so are no independent observations.
+"""How sure a figure or a difference is, where some rows expect the same answer and so are no independent observations.
 
 Every figure is a ratio of two totals over the rows. Whole groups of such rows are drawn with replacement, many times,
 base and tuned together; the interval holds the middle 95% of the differences between their ratios: the pairs cluster
 bootstrap of Cameron, Gelbach and Miller, Bootstrap-Based Improvements for Inference with Clustered Errors, Review of
-Economics and Statistics 90 (2008), section III.
+Economics and Statistics 90 (2008), section III. What is better or worse, `decide` says alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.inference.evaluation.measures import MEASURES, Sums
+from trainer.inference.evaluation.measures import MEASURES, Outcome, Sums
 
 if TYPE_CHECKING:
     import numpy
 
     Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
+Kind = Literal["better", "worse", "unclear"]
+
 CONFIDENCE = 0.95
+STEPS: dict[Outcome, int] = {"better": 1, "same": 0, "worse": -1}
 RESAMPLES = 10_000
 BLOCK = 2_000_000  # numbers drawn at a time
-GROUPS_NEEDED = 6  # fewer cannot show anything: even if all agree, chance would do that in 1 of 16 (sign test)
+LEVEL = (1 - CONFIDENCE) / 2  # of each of the two tests of `decide`: together they err in 5 of 100 at most
+GROUPS_NEEDED = 7  # fewer cannot show anything: even if all agree, chance would do that in 1 of 32 (sign test)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +137,40 @@ def _effective(counted: Sequence[tuple[float, float]], groups: Sequence[int]) ->
     return min(tries, tries * simple / variance) if variance else tries
 
 
-def is_beyond_chance(changes: Sequence[float], groups: Sequence[int]) -> bool:
-    """Whether more groups changed one way than chance would let them: the exact two-sided sign test."""
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a model is beside another one, and by what: right answers, or how close wrong ones come."""
+
+    kind: Kind
+    by: Literal["right", "score"] | None = None
+
+
+def decide(base: Sequence[Sums], tuned: Sequence[Sums], outcomes: Sequence[Outcome], groups: Sequence[int]) -> Decision:
+    """What the second model is beside the first one, by more than chance; `outcomes` are the rows' changes.
+
+    Right answers decide; only where they leave it open, the rows that came closer or went farther. Two models that are
+    equally good are told apart in 5 of 100 comparisons at most: each of the two tests may err in half of that
+    (Bonferroni).
+    """
+    right = [after["right"][0] - before["right"][0] for before, after in zip(base, tuned, strict=True)]
+    steps = [STEPS[outcome] for outcome in outcomes]
+    tests: tuple[tuple[Literal["right", "score"], Sequence[float]], ...] = (("right", right), ("score", steps))
+    for by, changes in tests:
+        up, down = _moved(changes, groups)
+        if sign_test(up, down) < LEVEL:
+            return Decision("better" if up > down else "worse", by)
+    return Decision("unclear")
+
+
+def sign_test(up: int, down: int) -> float:
+    """How likely chance alone lets this many change one way and so few the other: exact and two-sided."""
+    total = up + down
+    return min(1.0, 2 * sum(comb(total, number) for number in range(min(up, down) + 1)) / (1 << total))
+
+
+def _moved(changes: Sequence[float], groups: Sequence[int]) -> tuple[int, int]:
+    """How many groups of rows went up, and how many down."""
     sums: dict[int, float] = {}
     for change, group in zip(changes, groups, strict=True):
         sums[group] = sums.get(group, 0.0) + change
-    up, down = sum(value > 0 for value in sums.values()), sum(value < 0 for value in sums.values())
-    total, fewer = up + down, min(up, down)
-    return 2 * sum(comb(total, number) for number in range(fewer + 1)) / (1 << total) < 1 - CONFIDENCE
+    return sum(value > 0 for value in sums.values()), sum(value < 0 for value in sums.values())

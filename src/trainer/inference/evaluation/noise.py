@@ -12,15 +12,21 @@ from trainer.inference.evaluation.rightness import folded
 OTHERS = 10  # references that each one is held against: each costs 10 ms for answers of 2,000 characters
 
 
-def noise_levels(references: Sequence[str]) -> list[float]:
-    """For each reference the highest chrF that another one has against it; 0 where there is no other."""
-    different = list(dict.fromkeys(map(folded, references)))
-    place = {text: number for number, text in enumerate(different)}
-    first = {
-        text: reference for reference, text in reversed(list(zip(references, map(folded, references), strict=True)))
-    }
+def noise_levels(references: Sequence[str | None]) -> list[float]:
+    """For each reference the highest chrF that another one has against it; 0 where there is no other.
+
+    None stands for tool calls, which are right, half right or wrong without any noise.
+    """
+    first: dict[str, str] = {}  # of those that differ in nothing but what makes no answer wrong
+    for reference in references:
+        if reference is not None:
+            first.setdefault(folded(reference), reference)
+    place = {text: number for number, text in enumerate(first)}
+    different = list(first.values())
     return [
-        max((chrf(first[text], reference) for text in _others(different, place[folded(reference)])), default=0.0)
+        0.0
+        if reference is None
+        else max((chrf(other, reference) for other in _others(different, place[folded(reference)])), default=0.0)
         for reference in references
     ]
 

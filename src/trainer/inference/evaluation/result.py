@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import mean
 from typing import Any
 
 from trainer.data.render.rendering import as_object
@@ -48,7 +49,7 @@ def make_result(
     The models are "base", "tuned" and, where the run trained an earlier one's adapter further, "start".
     """
     against = "start" if "start" in answers else "base"
-    noise = _noise(questions)
+    noise = noise_levels([None if question.reference.names else question.reference.text for question in questions])
     asked: list[list[tuple[int, Question]]] = [[] for _ in held_out.rows]
     for number, question in enumerate(questions):
         asked[question.row].append((number, question))
@@ -98,13 +99,6 @@ def names_of(run: Run, models: Iterable[str]) -> dict[str, str]:
     return {name: called[name] for name in models}
 
 
-def _noise(questions: Sequence[Question]) -> list[float]:
-    """What a wrong answer to each question may score; calls are right, half right or wrong without any."""
-    texts = [question.reference.text for question in questions if not question.reference.names]
-    levels = iter(noise_levels(texts))
-    return [0.0 if question.reference.names else next(levels) for question in questions]
-
-
 def _row(
     row: Row,
     questions: Sequence[tuple[int, Question]],
@@ -115,14 +109,16 @@ def _row(
     messages = [as_object(message) for message in row.conversation.messages]
     sums = {name: _sums([of_model[number].measures for number, _ in questions]) for name, of_model in answers.items()}
     score = {name: total / count for name, (total, count) in ((name, sums[name]["score"]) for name in sums)}
+    expected = mean(noise[number] for number, _ in questions)
     return {
         "place": row.conversation.place,
         "outcome": outcome(
             (sums[against]["right"][0], sums["tuned"]["right"][0]),
             (score[against], score["tuned"]),
-            sum(noise[number] for number, _ in questions) / len(questions),
+            expected,
         ),
         "score": score,
+        "noise": expected,
         "messages": [{key: value for key, value in message.items() if value is not None} for message in messages],
         "tools": [tool["function"]["name"] for tool in row.conversation.tools],
         "answers": [

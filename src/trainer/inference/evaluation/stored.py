@@ -1,9 +1,11 @@
 """A comparison as report.json holds it, also one that an earlier version wrote."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from trainer.inference.evaluation.noise import noise_levels
 from trainer.inference.evaluation.result import FORMAT
 from trainer.inference.evaluation.rightness import is_right
 from trainer.runs.files import refuse_newer
@@ -17,13 +19,14 @@ def readable(result: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
     Raises: ConfigError, when a newer version wrote it.
     """
     refuse_newer(path, result.get("format"), FORMAT)
-    complete = {"models": {"base": "base", "tuned": "tuned"}, "measures_from_base": [], **result}
-    match result.get("format"):
-        case format if format == FORMAT:
-            return complete
-        case format if format == FORMER:
-            return complete | {"rows": [_with_right(row) for row in result["rows"]]}
-    return None
+    if result.get("format") not in (FORMER, FORMAT):
+        return None
+    rows = list(result["rows"])
+    if result["format"] == FORMER:
+        rows = [_with_right(row) for row in rows]
+    if any("noise" not in row for row in rows):
+        rows = _with_noise(rows)
+    return {"models": {"base": "base", "tuned": "tuned"}, "measures_from_base": [], **result, "rows": rows}
 
 
 def _with_right(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,3 +43,13 @@ def _is_right(answer: Mapping[str, Any], name: str) -> bool:
     if "calls" in measures:
         return bool(measures["calls"])
     return is_right(answer[name]["text"], answer["reference"])
+
+
+def _with_noise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What wrong answers to each row may score, found in the references of all rows."""
+    levels = iter(noise_levels([_text(row, answer) for row in rows for answer in row["answers"]]))
+    return [dict(row) | {"noise": mean(next(levels) for _ in row["answers"])} for row in rows]
+
+
+def _text(row: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
+    return None if row["messages"][answer["message"]].get("tool_calls") else str(answer["reference"])

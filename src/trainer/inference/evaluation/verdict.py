@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from trainer.inference.evaluation.distinct import Distinct
-from trainer.inference.evaluation.intervals import GROUPS_NEEDED, Difference, is_beyond_chance, share_interval
+from trainer.inference.evaluation.intervals import GROUPS_NEEDED, Difference, Kind, decide, share_interval
 from trainer.inference.evaluation.measures import Outcome, Sums
 
-Kind = Literal["better", "worse", "unclear"]
 UNENDED_TOLD = 0.25  # of the answers, from which on the sentence itself says that they do not end
-STEPS: dict[Outcome, float] = {"better": 1.0, "same": 0.0, "worse": -1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +46,7 @@ def make_verdict(
     right, answers = _total(sums, "right"), round(sum(total for _, total in counted["tuned"]))
     unended = {name: answers - ended for name, ended in _total(sums, "ended").items()}
     interval = share_interval(counted["tuned"], groups)
-    changes = [after - before for (before, _), (after, _) in zip(counted[against], counted["tuned"], strict=True)]
-    kind = _kind(changes, [STEPS[outcome] for outcome in outcomes], groups)
+    kind = decide(sums[against], sums["tuned"], outcomes, groups).kind
     better, same, worse = (outcomes.count(outcome) for outcome in ("better", "same", "worse"))
     loss = next((difference for difference in found if difference.key == "loss"), None)  # services tell none
     low, high = interval
@@ -73,14 +69,6 @@ def make_verdict(
 def _total(sums: Mapping[str, Sequence[Sums]], key: str) -> dict[str, int]:
     """How many answers of each model are so."""
     return {name: round(sum(row[key][0] for row in of_model)) for name, of_model in sums.items()}
-
-
-def _kind(changes: Sequence[float], steps: Sequence[float], groups: Sequence[int]) -> Kind:
-    """Right answers decide; only where they leave it open, those that came closer or went farther."""
-    for signs in (changes, steps):
-        if is_beyond_chance(signs, groups):
-            return "better" if sum(signs) > 0 else "worse"
-    return "unclear"
 
 
 def _opening(kind: Kind, distinct: Distinct, before: str) -> str:

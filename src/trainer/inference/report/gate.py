@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from trainer.inference.evaluation.verdict import Kind
+from trainer.inference.evaluation.intervals import Kind
 from trainer.inference.report.standings import results_of, standing, tuned_models
 from trainer.runs import Run
 
@@ -56,8 +56,7 @@ def judge_runs(gate: Gate, runs: Sequence[Run]) -> Judgement:
     """The first run, beside its base and each of the others, by what their reports hold. Raises: ConfigError."""
     results = results_of(runs, least=1)
     first, *others = tuned_models(runs, results)
-    seed = results[0]["settings"]["seed"]
-    beside = [(other.name, standing(other, first, seed)) for other in others]
+    beside = [(other.name, standing(other, first).kind) for other in others]
     return judge(gate, results[0], beside)
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.inference.evaluation.distinct import groups
-from trainer.inference.evaluation.intervals import Difference, differences, share_interval
-from trainer.inference.evaluation.measures import MEASURES
+from trainer.inference.evaluation.intervals import Decision, Difference, decide, differences, share_interval
+from trainer.inference.evaluation.measures import MEASURES, outcome
 from trainer.inference.evaluation.stored import readable
-from trainer.inference.evaluation.verdict import Kind
 from trainer.inference.report.write import has_calls, tone
 from trainer.runs import Run
 from trainer.runs.manifest import PinnedBase
@@ -100,35 +99,39 @@ def _rank(contestant: Contestant) -> tuple[float, float]:
 
 
 def verdict(ranked: Sequence[Contestant], seed: int) -> str:
-    """Whether the best run is better than the next one, and than its base, by more than chance.
-
-    Right answers decide; only where they leave it open, those that came closer to the references.
-    """
+    """Whether the best run is better than the next one, and than its base, by more than chance."""
     best, second, *_ = [contestant for contestant in ranked if contestant.key == "tuned"]
-    right, score = _measured(second, best, seed)
-    if not right.is_clear and score.is_clear and score.change < 0:
+    found = standing(second, best)
+    if found.kind == "worse":
         best, second = second, best
-        right, score = _measured(second, best, seed)
-    if right.is_clear:
-        told = f"{best.name} is better than {second.name}: {_counts(best, second)}"
-    elif score.is_clear:
-        told = (
-            f"{best.name} comes closer to the references than {second.name}, score {score.tuned:.1f} and "
-            f"{score.base:.1f} ({_sure(score)}); it is not clearly right more often: {_counts(best, second)}"
+    counts = _counts(best, second)
+    match found.by:
+        case "right":
+            told = f"{best.name} is better than {second.name}: {counts}"
+        case "score":
+            score = _score(second, best, seed)
+            told = (
+                f"{best.name} comes closer to the references than {second.name}, score {score.tuned:.1f} and "
+                f"{score.base:.1f} ({_sure(score)}); it is not clearly right more often: {counts}"
+            )
+        case None:
+            told = f"no clear difference between {best.name} and {second.name}: {counts}"
+    before = standing(Contestant("", "base", best.result), best)
+    return told if before.kind == "better" else f"{told}; not even {best.name} is clearly better than its base"
+
+
+def standing(first: Contestant, second: Contestant) -> Decision:
+    """What the second model is beside the first one."""
+    pairs = zip(first.result["rows"], second.result["rows"], strict=True)
+    outcomes = [
+        outcome(
+            (before["sums"][first.key]["right"][0], after["sums"][second.key]["right"][0]),
+            (before["score"][first.key], after["score"][second.key]),
+            before["noise"],
         )
-    else:
-        told = f"no clear difference between {best.name} and {second.name}: {_counts(best, second)}"
-    before = _measured(Contestant("", "base", best.result), best, seed)
-    surely_better = any(difference.is_clear and difference.change > 0 for difference in before)
-    return told if surely_better else f"{told}; not even {best.name} is clearly better than its base"
-
-
-def standing(first: Contestant, second: Contestant, seed: int) -> Kind:
-    """What the second model is beside the first one; right answers decide, else those that came closer."""
-    for difference in _measured(first, second, seed):
-        if difference.is_clear:
-            return "better" if difference.change > 0 else "worse"
-    return "unclear"
+        for before, after in pairs
+    ]
+    return decide(first.sums, second.sums, outcomes, groups(first.result["rows"]))
 
 
 def _counts(best: Contestant, second: Contestant) -> str:
@@ -146,11 +149,10 @@ def _sure(difference: Difference) -> str:
     return f"95% CI of the difference {difference.low:+.1f} to {difference.high:+.1f}"
 
 
-def _measured(first: Contestant, second: Contestant, seed: int) -> tuple[Difference, Difference]:
-    """How often they are right, and how close they come."""
+def _score(first: Contestant, second: Contestant, seed: int) -> Difference:
+    """How close each comes to the references."""
     found = differences(first.sums, second.sums, groups(first.result["rows"]), seed)
-    by_key = {difference.key: difference for difference in found}
-    return by_key["right"], by_key["score"]
+    return next(difference for difference in found if difference.key == "score")
 
 
 def table(ranked: Sequence[Contestant]) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from trainer.inference.evaluation import intervals
-from trainer.inference.evaluation.intervals import Difference, is_beyond_chance, share_interval
-from trainer.inference.evaluation.measures import Sums
+from trainer.inference.evaluation.intervals import Decision, Difference, decide, share_interval, sign_test
+from trainer.inference.evaluation.measures import Outcome, Sums
 
 ONE_TO_TEN = [{"score": (float(number), 1.0)} for number in range(1, 11)]
 
@@ -111,19 +111,43 @@ def test_five_observations_are_too_few_for_a_clear_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "beyond"),
+    ("up", "down", "chance"),
+    [(6, 0, 2 / 64), (0, 5, 2 / 32), (7, 1, 18 / 256), (1, 8, 20 / 512), (4, 4, 1.0), (0, 0, 1.0)],
+)
+def test_the_sign_test_is_exact(up: int, down: int, chance: float) -> None:
+    assert sign_test(up, down) == chance
+
+
+def decided(right: list[float], outcomes: list[Outcome], groups: Sequence[int] | None = None) -> Decision:
+    """Where `right` is by how many more answers of each row are right."""
+    base, tuned = ([{"right": (value, 1.0)} for value in values] for values in ([0.0] * len(right), right))
+    return decide(base, tuned, outcomes, groups or range(len(right)))
+
+
+@pytest.mark.parametrize(
+    ("right", "outcomes", "found"),
     [
-        ([1, 1, 1, 1, 1, 1], True),  # 2 in 64
-        ([1, 1, 1, 1, 1], False),  # 2 in 32
-        ([1, 1, 1, 1, 1, 1, 0, 0, 0], True),  # what has not changed says nothing
-        ([1] * 7 + [-1], False),  # 18 in 256
-        ([-1] * 8 + [1], True),  # 20 in 512
-        ([], False),
+        ([1] * 7, ["better"] * 7, Decision("better", "right")),  # 2 in 128
+        ([1] * 6, ["better"] * 6, Decision("unclear")),  # 2 in 64: half of 5 in 100 is left for each test
+        ([1] * 7 + [0] * 3, ["better"] * 7 + ["same"] * 3, Decision("better", "right")),  # no change says nothing
+        ([-1] * 9 + [1], ["worse"] * 9 + ["better"], Decision("worse", "right")),  # 22 in 1024
+        ([0] * 9, ["better"] * 8 + ["worse"], Decision("unclear")),  # 20 in 512
+        ([0] * 9, ["worse"] * 9, Decision("worse", "score")),
+        ([1] * 7 + [0] * 30, ["better"] * 7 + ["worse"] * 30, Decision("better", "right")),  # right answers come first
+        ([], [], Decision("unclear")),
     ],
 )
-def test_the_sign_test_is_exact(changes: list[float], beyond: bool) -> None:
-    assert is_beyond_chance(changes, range(len(changes))) is beyond
+def test_right_answers_decide_and_then_those_that_came_closer(
+    right: list[float], outcomes: list[Outcome], found: Decision
+) -> None:
+    assert decided(right, outcomes) == found
 
 
-def test_six_rows_of_one_answer_are_one_observation() -> None:
-    assert not is_beyond_chance([1] * 6, [0] * 6)
+def test_seven_rows_of_one_answer_are_one_observation() -> None:
+    assert decided([1] * 7, ["better"] * 7, [0] * 7) == Decision("unclear")
+
+
+def test_one_large_group_does_not_turn_the_direction() -> None:
+    """Nine answers got worse; the nine rows that expect a tenth got better, and are one observation."""
+    found = decided([-1] * 9 + [1] * 20, ["worse"] * 9 + ["better"] * 20, [*range(9), *[9] * 20])
+    assert found == Decision("worse", "right")

@@ -22,6 +22,10 @@ def test_the_same_reference_in_another_row_is_no_wrong_answer() -> None:
     assert noise_levels([]) == []
 
 
+def test_calls_have_no_noise_and_are_none() -> None:
+    assert noise_levels([HUB, None, RIM]) == [chrf(RIM, HUB), 0.0, chrf(HUB, RIM)]
+
+
 def test_it_stays_linear_in_the_rows() -> None:
     texts = [f"Part {number} holds part {number + 1} of the machine." for number in range(400)]
     begin = time.process_time()
