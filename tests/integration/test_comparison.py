@@ -230,7 +230,7 @@ def test_the_better_run_is_named_with_how_sure_that_is(made: Make, tmp_path: Pat
 
 
 def test_a_run_that_only_comes_closer_is_not_called_right_more_often(made: Make, tmp_path: Path) -> None:
-    runs = [made("far", ["nothing"] * 8, right=FACTS), made("near", [text[:-18] for text in FACTS], right=FACTS)]
+    runs = [made("far", ["nothing"] * 8, right=FACTS), made("near", [text[:20] for text in FACTS], right=FACTS)]
     sentence, _ = write_comparison(runs, tmp_path / "page.html")
     assert re.fullmatch(
         r"near comes closer to the references than far, score \d\d\.\d and \d\.\d \(95% CI of the difference "

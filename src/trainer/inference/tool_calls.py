@@ -30,7 +30,7 @@ class Call:
     @property
     def canonical(self) -> str:
         """Equal for calls that differ in white space, the order of keys, or 1 and 1.0 only."""
-        return json.dumps([self.name, _whole_numbers(self.arguments)], sort_keys=True)
+        return json.dumps([self.name, whole_numbers(self.arguments)], sort_keys=True)
 
 
 class Unit(Protocol):
@@ -260,12 +260,13 @@ def _finite(number: str) -> float:
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
-def _whole_numbers(value: Any) -> Any:
+def whole_numbers(value: Any) -> Any:
+    """A JSON value in which 1.0 is 1, which JSON does not tell apart."""
     match value:
         case float() if value.is_integer():
             return int(value)
         case dict():
-            return {key: _whole_numbers(inner) for key, inner in value.items()}
+            return {key: whole_numbers(inner) for key, inner in value.items()}
         case list():
-            return [_whole_numbers(inner) for inner in value]
+            return [whole_numbers(inner) for inner in value]
     return value

@@ -64,7 +64,7 @@ def copy_adapter(adapter: Path, target: Path, without: Collection[str] = ()) -> 
     for file in sorted(file for file in adapter.rglob("*") if file.is_file()):
         if file.name not in (MANIFEST, *without):
             copy = target / file.relative_to(adapter)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
 
 

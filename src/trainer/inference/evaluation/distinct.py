@@ -13,7 +13,7 @@ from typing import Any
 from trainer.data.conversations import FileReader, Message
 from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.rightness import folded, is_long
-from trainer.inference.tool_calls import without_thinking
+from trainer.inference.tool_calls import whole_numbers, without_thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _key(message: Mapping[str, Any]) -> str | None:
 
 def _call(function: Mapping[str, Any]) -> tuple[str, str]:
     try:
-        arguments = json.dumps(json.loads(function["arguments"]), sort_keys=True)
+        arguments = json.dumps(whole_numbers(json.loads(function["arguments"])), sort_keys=True)
     except (ValueError, TypeError, RecursionError):
         arguments = str(function["arguments"])
     return str(function["name"]), arguments

@@ -65,10 +65,9 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
     # A run's own rows were compared with its training rows before it began.
     known = file is None and not changed and not config.data.allow_leak
     trained, gone = trained_files(run)
-    compared = [path for path in trained if known and path in read]
-    present = [path for path in trained if path not in (*gone, *compared)]
+    unchecked = [path for path in trained if not (known and path in read and read[path].is_unchanged)]
     # A trained row is no reason to refuse here, but the reader of the result must know.
-    report = check_files([Path(path) for path in present], [Path(path) for path in files], allow_leak=True)
+    report = check_files([Path(path) for path in unchecked], [Path(path) for path in files], allow_leak=True)
     held_out = {Path(path).resolve() for path in files}
     theirs = {name for name in {finding.file for finding in report.findings} if Path(name).resolve() in held_out}
     own = replace(report, findings=[finding for finding in report.findings if finding.file in theirs])
@@ -81,19 +80,37 @@ def find_held_out(run: Run, config: RunConfig, file: Path | None = None) -> Foun
 
 
 def trained_files(run: Run) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files that a run was trained on, or one that it came from, and what of them is gone or has changed."""
-    manifest: Manifest | None = run.manifest()
+    """The files as the run, or one that it came from, was trained on; and what of that is gone or has changed."""
     read, gone = list[DataFile](), list[str]()
-    while manifest is not None:
-        read += manifest.files("train")
-        if manifest.parent is None:
-            break
-        run = Run(Path(run.config().model.base.partition("@")[0]))
-        if (manifest := run.find_manifest()) is None:
-            gone.append(str(run.path))
-    by_path = {file.path: file for file in read}
-    gone += [path for path, file in by_path.items() if not file.is_unchanged]
-    return tuple(by_path), tuple(gone)
+    for ancestor, manifest in _lineage(run):
+        if manifest is None:
+            gone.append(str(ancestor.path))
+        else:
+            read += manifest.files("train")
+    # One path may have held other rows for each run.
+    present = {(file.path, file.sha256): file.is_unchanged for file in read}
+    gone += [path for (path, _), there in present.items() if not there]
+    return tuple(path for (path, _), there in present.items() if there), tuple(gone)
+
+
+def _lineage(run: Run) -> Iterator[tuple[Run, Manifest | None]]:
+    """The run and those that it came from, each with its manifest; None for one that is gone or damaged, which ends it.
+
+    Raises: ConfigError, when the run itself is damaged.
+    """
+    manifest, known = run.manifest(), {run.path.resolve()}
+    yield run, manifest
+    while manifest.parent is not None:
+        try:
+            run = Run(Path(run.config().model.base.partition("@")[0]))
+            found = run.find_manifest()
+        except ConfigError:
+            found = None
+        if found is None or run.path.resolve() in known:
+            yield run, None
+            return
+        known.add(run.path.resolve())
+        yield run, (manifest := found)
 
 
 def _leaks(report: DataReport) -> Iterator[str]:

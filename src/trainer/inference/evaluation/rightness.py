@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 from trainer.inference.evaluation.measures import rouge_l, words
+from trainer.inference.tool_calls import whole_numbers
 
 SHORT = 5  # words: a reference of so few is a label, a name or a number, of which nothing may be missing
 NEARLY = 80.0  # ROUGE-L, of 100, from which on a longer answer is nearly right
@@ -20,7 +21,8 @@ BAR = (
     "order (ROUGE-L), with the same numbers. JSON must hold the same values, tool calls the same names and arguments."
 )
 
-_NUMBER = re.compile(r"(?:(?<!\w)[-\u2212])?\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"(?:(?<!\w)-)?\d+(?:[.,]\d+)*")
+_MINUS = str.maketrans("\u2212\ufe63\uff0d", "---")  # signs that typography has for it
 
 
 def is_right(answer: str, reference: str) -> bool:
@@ -37,7 +39,7 @@ def is_right(answer: str, reference: str) -> bool:
 
 def folded(text: str) -> str:
     """A text without what makes no answer wrong."""
-    return " ".join(text.casefold().split()).rstrip(".。")
+    return " ".join(text.translate(_MINUS).casefold().split()).rstrip(".。")
 
 
 def is_long(reference: str) -> bool:
@@ -53,8 +55,8 @@ def _structure(text: str) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return [type(value).__name__, json.dumps(value, sort_keys=True)]
+    return [type(value).__name__, json.dumps(whole_numbers(value), sort_keys=True)]
 
 
 def _numbers(text: str) -> Counter[str]:
-    return Counter(_NUMBER.findall(text))
+    return Counter(_NUMBER.findall(text.translate(_MINUS)))

@@ -45,7 +45,7 @@ def test_a_label_is_a_choice_of_each_question() -> None:
 
 
 def test_calls_are_known_by_their_arguments() -> None:
-    bonn, again, ulm = ('{"city": "Bonn", "days": 2}', '{"days":2,"city":"Bonn"}', '{"city": "Ulm", "days": 2}')
+    bonn, again, ulm = ('{"city": "Bonn", "days": 2}', '{"days":2.0,"city":"Bonn"}', '{"city": "Ulm", "days": 2}')
     rows = [row(("a", ("weather", bonn))), row(("b", ("weather", again))), row(("c", ("weather", ulm)))]
     assert groups(rows) == [0, 0, 1]
     assert groups([row(("a", ("now", "{}"))), row(("b", ("now", "{}")))]) == [0, 1]  # nothing but a choice

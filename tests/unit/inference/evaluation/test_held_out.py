@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.manifests import data_file, manifest
 from tests.conftest import CHATML, make_tokenizer, talk
 from trainer.config import RunConfig
 from trainer.config.schema import EvaluationConfig
@@ -12,10 +13,12 @@ from trainer.data.conversations import Conversation
 from trainer.data.render.overlength import longest
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError, DataError
-from trainer.inference.evaluation.held_out import Found, HeldOut, find_held_out, render_held_out
+from trainer.inference.evaluation.held_out import Found, HeldOut, find_held_out, render_held_out, trained_files
 from trainer.inference.evaluation.questions import ask
 from trainer.inference.replies import ReplyReader
-from trainer.runs import create_run
+from trainer.runs import Run, create_run
+from trainer.runs.files import sha256_of
+from trainer.runs.manifest import ParentRun
 
 Settings = Callable[..., RunConfig]
 
@@ -87,6 +90,49 @@ def test_rows_that_are_all_too_long_are_refused(settings: Settings, renderer: Re
         held_out(config, renderer, [row(1, "A" * 40)])
     with pytest.raises(DataError, match="row exceeds 20 tokens"):
         held_out(settings(data__max_length=20), renderer, [row(1, "A" * 40)])
+
+
+def lineage(settings: Settings, write_rows: Callable[..., Path], tmp_path: Path) -> tuple[Run, Run]:
+    """A run, and one that trained its adapter further on the same file, which held other rows by then."""
+    runs = []
+    for number in range(2):
+        train = write_rows([("How many?", f"{number}.")], "trained.jsonl")
+        base = {} if not runs else {"model__base": str(runs[0].path)}
+        run = create_run(settings(run__root=str(tmp_path), run__name=f"run-{number}", **base))
+        data = (data_file(str(train), "train", sha256_of(train)),)
+        run.write_manifest(manifest(data=data, parent=ParentRun("run-0", None) if runs else None))
+        runs.append(run)
+    return runs[0], runs[1]
+
+
+def test_a_file_that_changed_between_two_runs_is_gone_for_the_first(
+    settings: Settings, write_rows: Callable[..., Path], tmp_path: Path
+) -> None:
+    first, second = lineage(settings, write_rows, tmp_path)
+    (train,) = [file.path for file in second.manifest().data]
+    assert trained_files(first) == ((), (train,))
+    assert trained_files(second) == ((train,), (train,))
+
+
+@pytest.mark.parametrize("damaged", ["manifest.json", "config.yaml"])
+def test_an_earlier_run_that_cannot_be_read_is_gone(
+    settings: Settings, write_rows: Callable[..., Path], tmp_path: Path, damaged: str
+) -> None:
+    """The run itself is compared: what it says of its ancestors is all that is missing."""
+    first, second = lineage(settings, write_rows, tmp_path)
+    third = create_run(settings(run__root=str(tmp_path), run__name="run-2", model__base=str(second.path)))
+    third.write_manifest(manifest(parent=ParentRun("run-1", None)))
+    (second.path / damaged).write_text("{")
+    trained, gone = trained_files(third)
+    assert str(second.path) in gone
+    assert set(trained) <= {file.path for file in first.manifest().data}
+
+
+def test_runs_that_name_each_other_end(settings: Settings, tmp_path: Path) -> None:
+    """A folder that was replaced by a run which continues a copy of it."""
+    run = create_run(settings(run__root=str(tmp_path), run__name="loop", model__base=str(tmp_path / "loop")))
+    run.write_manifest(manifest(parent=ParentRun("loop", None)))
+    assert trained_files(run) == ((), (str(run.path),))
 
 
 def test_without_validation_data_a_file_is_needed(settings: Settings, tmp_path: Path) -> None:

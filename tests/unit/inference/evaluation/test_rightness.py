@@ -14,6 +14,10 @@ RIGHT = [
     ("The total of all 3 items is 1,250.00 euros today.", "The total of all 3 items is 1,250.00 euros."),
     ("车轮的中心是轮毂。", "车轮的中心是轮毂"),
     ("", ""),
+    ("\u22125", "-5"),  # the minus sign of typography
+    ("The cold room is kept at \u22125 degrees all day.", "The cold room is kept at -5 degrees all day."),
+    ('{"a": 1, "b": [2.0, {"c": 3}]}', '{"a": 1.0, "b": [2, {"c": 3.0}]}'),
+    ("[1e3]", "[1000]"),
 ]
 WRONG = [
     ("", LONG),
@@ -25,6 +29,9 @@ WRONG = [
     ("The total of all 3 items is 1,260.00 euros.", "The total of all 3 items is 1,250.00 euros."),
     ("The temperature in the cold room is -5 degrees.", "The temperature in the cold room is 5 degrees."),
     ('{"a": 1.5, "b": 2, "c": 3, "d": 4, "e": 5}', '{"a": 15, "b": 2, "c": 3, "d": 4, "e": 5}'),
+    ('{"a": true}', '{"a": 1}'),
+    ('{"a": "1"}', '{"a": 1}'),
+    ("\u22125", "5"),
     ('{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f"', '{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}'),
 ]
 
