@@ -395,7 +395,7 @@ def test_a_copied_run_is_held_against_the_one_that_it_was_copied_from(made: Make
 
 def test_two_revisions_of_a_base_have_a_column_each(made: Make, tmp_path: Path) -> None:
     """Columns are known by their names, so that no two may share one."""
-    runs = [made("one", RIGHT), made("two", RIGHT, base=BASE | {"revision": "4567def"})]
+    runs = [made("one", RIGHT), made("two", RIGHT, base=replace(BASE, revision="4567def"))]
     _, ranked = write_comparison(runs, tmp_path / "page.html")
     names = [model.name for model in ranked]
     assert names == ["acme/base@0123abc (base)", "acme/base@4567def (base)", "one", "two"]

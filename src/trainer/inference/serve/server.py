@@ -129,7 +129,8 @@ class _Keeper:
             self.report(f"loading {self.run.name}; {self.address}/health says when it is ready")
             self.server.service = await service_of_run(self.run, self.server.limits, self.report)
             call = await asyncio.to_thread(ready_call, self.run, self.address, self.authorization)
-            self.report(f"a question as the training rows ask it:\n{call}")
+            if call is not None:
+                self.report(f"a question as the training rows ask it:\n{call}")
             self.report(f"serving {self.run.name} on {self.address}/v1")
             while not self.server.service.engine.problem:
                 await asyncio.sleep(WATCH_SECONDS)

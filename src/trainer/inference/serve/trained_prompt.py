@@ -42,14 +42,17 @@ class TrainedPrompt:
         return found
 
 
-def ready_call(run: Run, address: str, authorization: str) -> str:
-    """A command that asks the served model one of the run's own questions, as the row asks it.
+def ready_call(run: Run, address: str, authorization: str) -> str | None:
+    """A command that asks the served model one of the run's own questions, as the row asks it; None without any.
 
     `authorization` stands in double quotes, so that it may be a variable of the shell.
     """
-    prompt, rows = run.manifest().system_prompt, rows_of(run).conversations
+    rows = [row for row in rows_of(run).conversations if any(message.trained for message in row.messages)]
+    if not rows:
+        return None
+    prompt = run.manifest().system_prompt
     row = next((row for row in rows if prompt is not None and row.messages[0].content == prompt), rows[0])
-    number = next(index for index, message in enumerate(row.messages) if message.trained)
+    number = [message.trained for message in row.messages].index(True)
     body = _as_json({"model": run.name} | request_of(row, number) | {"temperature": 0})
     if len(body) > LONGEST_BODY:
         return (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.manifests import data_file, manifest
 from tests.conftest import CHATML, make_tokenizer, talk
+from tests.manifests import data_file, manifest
 from trainer.config import RunConfig
 from trainer.config.schema import EvaluationConfig
 from trainer.data.conversations import Conversation
