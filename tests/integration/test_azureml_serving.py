@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from tests.conftest import REPOSITORY
-from trainer.backends.azureml.deploy.environment import (
+from trainer.backends.azureml.deploy.register import (
     CONTEXTS,
     PORT,
     environment_version,

@@ -13,7 +13,7 @@ from tests.proxy import Authority, Proxy
 from trainer.backends import http, idempotent
 from trainer.backends.azureml import workspace
 from trainer.backends.azureml.backend import AzureML
-from trainer.backends.azureml.preflight import Details
+from trainer.backends.azureml.job import JobRequest
 from trainer.backends.azureml.workspace import find_place
 from trainer.backends.quote import Quote
 from trainer.backends.remote import Plan
@@ -149,9 +149,9 @@ def quiet(message: str) -> None:
 
 def launched(settings: RunConfig) -> Run:
     """As the command does after a check, whose findings other tests look at."""
-    details = Details(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200)
+    request = JobRequest(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200)
     run = create_run(settings)
-    AzureML().launch(Plan(settings, Quote([], ""), [], "", details), run, quiet)
+    AzureML().launch(Plan(settings, Quote([], ""), [], "", request), run, quiet)
     return run
 
 

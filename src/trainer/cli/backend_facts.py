@@ -35,7 +35,7 @@ def _of_the_job(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_the_workspace(run: Run) -> dict[str, Any]:
-    from trainer.backends.azureml.record import recall
+    from trainer.backends.azureml.job import recall
 
     try:
         found = recall(run)

@@ -7,8 +7,7 @@ import pytest
 
 from tests.commands import performed
 from tests.manifests import manifest
-from trainer.backends.azureml.job import JobPlan
-from trainer.backends.azureml.record import remember
+from trainer.backends.azureml.job import JobPlan, remember
 from trainer.backends.azureml.workspace import Place
 from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run

@@ -4,18 +4,30 @@ A verb connects, holds the run's lock where it writes into its folder, and calls
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainer.backends.azureml import follow, record
+from trainer.backends.azureml import follow
 from trainer.backends.azureml.datastore import open_datastore
-from trainer.backends.azureml.job import JobPlan, prefix_of
-from trainer.backends.azureml.preflight import Details, preflight
-from trainer.backends.azureml.states import is_final, state_of, was_preempted, word_of
-from trainer.backends.azureml.submit import found_or_none, submit
-from trainer.backends.azureml.workspace import Place, connect
+from trainer.backends.azureml.deploy.endpoints import client, endpoints
+from trainer.backends.azureml.deploy.plan import plan_deployment
+from trainer.backends.azureml.deploy.register import register
+from trainer.backends.azureml.deploy.rollout import deploy
+from trainer.backends.azureml.deploy.teardown import teardown
+from trainer.backends.azureml.job import (
+    JobPlan,
+    JobRequest,
+    attempt_of,
+    newest_job,
+    prefix_of,
+    recall,
+    remember,
+    run_stem,
+    with_remaining_time,
+)
+from trainer.backends.azureml.preflight import preflight
+from trainer.backends.azureml.submit import submit
+from trainer.backends.azureml.workspace import Place, connect, found, word_of
 from trainer.backends.http import Say, patiently
 from trainer.backends.idempotent import delete_once
 from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Model, Plan
@@ -23,7 +35,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, TrainerError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
-from trainer.runs.ledger import Entry, Ledger
+from trainer.runs.ledger import Ledger
 from trainer.runs.lock import holder, locked
 from trainer.runs.outcome import Outcome
 
@@ -60,7 +72,7 @@ class AzureML:
 
     def refresh(self, run: Run, say: Say) -> None:
         """The same once. A run that another command follows is up to date already."""
-        if holder(run.path) is not None or record.recall(run) is None or record.newest_job(run) is None:
+        if holder(run.path) is not None or recall(run) is None or newest_job(run) is None:
             return
         with locked(run.path, say):
             place, plan = _recalled(run)
@@ -81,23 +93,23 @@ class AzureML:
                 f"to train it further start a new run with model.base={run.path}"
             )
         with locked(run.path, say):
-            if (recalled := record.recall(run)) is None:
+            if (recalled := recall(run)) is None:
                 self._begin(preflight(run.config(), say), run, say)
                 return
             place, plan = recalled
-            client, entry = connect(place), record.newest_job(run)
+            client, entry = connect(place), newest_job(run)
             if entry is None or entry.step == "refused":
-                submit(run, client, place, plan, 1 if entry is None else record.attempt_of(entry, plan), say)
+                submit(run, client, place, plan, 1 if entry is None else attempt_of(entry, plan), say)
             elif entry.step == "deleted":
-                submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
+                submit(run, client, place, with_remaining_time(run, plan), attempt_of(entry, plan) + 1, say)
             elif entry.step == "intended":
-                submit(run, client, place, plan, record.attempt_of(entry, plan), say)
+                submit(run, client, place, plan, attempt_of(entry, plan), say)
             else:
                 self._attach(run, client, place, plan, say)
 
     def cancel(self, run: Run, say: Say) -> None:
         """End the job; its checkpoints stay."""
-        entry, recalled = record.newest_job(run), record.recall(run)
+        entry, recalled = newest_job(run), recall(run)
         if entry is None or recalled is None:
             with locked(run.path, say):
                 run.set_status("cancelled")
@@ -105,8 +117,8 @@ class AzureML:
             return
         place, plan = recalled
         client, name = connect(place), entry.thing.key
-        job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"looking for the job {name!r}", say)
-        if job is not None and not is_final(word_of(job.status)):
+        job = found(lambda: client.jobs.get(name), f"looking for the job {name!r}", say)
+        if job is not None and not follow.is_final(word_of(job.status)):
             patiently(lambda: client.jobs.begin_cancel(name), f"cancelling the job {name!r}", say)
         if holder(run.path) is None:
             with locked(run.path, say):
@@ -120,7 +132,7 @@ class AzureML:
 
     def delete(self, run: Run, say: Say) -> None:
         """Remove the run's files from the datastore and its jobs from the studio's lists."""
-        if (recalled := record.recall(run)) is None:
+        if (recalled := recall(run)) is None:
             return
         place, plan = recalled
         client, ledger = connect(place), Ledger(run.path)
@@ -133,49 +145,37 @@ class AzureML:
 
     def register(self, run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
         """Keep the run's adapter as a model of the workspace; its name and version."""
-        from trainer.backends.azureml import deploy
-
-        return deploy.register(run, settings, name, say)
+        return register(run, settings, name, say)
 
     def plan_deployment(self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
         """Everything about a deployment that can be verified without making it."""
-        from trainer.backends.azureml import deploy
-
-        return deploy.plan_deployment(run, settings, options, say)
+        return plan_deployment(run, settings, options, say)
 
     def deploy(self, plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
         """Put the run's model behind a managed online endpoint."""
-        from trainer.backends.azureml import deploy
-
-        return deploy.deploy(plan, run, say)
+        return deploy(plan, run, say)
 
     def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]:
         """What of the run is deployed."""
-        from trainer.backends.azureml import deploy
-
-        return deploy.endpoints(run, say)
+        return endpoints(run, say)
 
     def teardown(self, run: Run, everything: bool, say: Say) -> None:
         """Delete the run's deployments, and with `everything` all that the ledger holds."""
-        from trainer.backends.azureml import deploy
-
-        deploy.teardown(run, everything, say)
+        teardown(run, everything, say)
 
     def client(self, run: Run, endpoint: str | None, base: bool) -> ChatClient:
         """A deployed model to talk to."""
-        from trainer.backends.azureml import deploy
-
-        return deploy.client(run, endpoint, base)
+        return client(run, endpoint, base)
 
     def _begin(self, plan: Plan, run: Run, say: Say) -> None:
         """The first job of a run, which has failed if its job was refused; what is in doubt goes on later."""
-        details: Details = plan.details
-        job = JobPlan(record.stem(run), details.instance_type, details.num_gpus, details.timeout_seconds)
-        record.remember(run, details.place, job)
+        request: JobRequest = plan.details
+        job = request.plan(run_stem(run))
+        remember(run, request.place, job)
         try:
-            submit(run, connect(details.place), details.place, job, 1, say)
+            submit(run, connect(request.place), request.place, job, 1, say)
         except TrainerError as error:
-            entry = record.newest_job(run)
+            entry = newest_job(run)
             if entry is None or not entry.is_open:
                 run.set_status("failed", error=str(error))
             run.event(str(error), level="error")
@@ -183,64 +183,40 @@ class AzureML:
 
     def _attach(self, run: Run, client: "MLClient", place: Place, plan: JobPlan, say: Say) -> None:
         """To the newest job, or to a new one where it has ended without result."""
-        entry = record.newest_job(run)
+        entry = newest_job(run)
         assert entry is not None
         name = entry.thing.key
-        job = patiently(lambda: found_or_none(lambda: client.jobs.get(name)), f"reading the job {name!r}", say)
+        job = found(lambda: client.jobs.get(name), f"reading the job {name!r}", say)
         if job is None:
             say(f"job {name} is gone; submitting the run again, from its newest checkpoint")
             Ledger(run.path).write(entry.thing, "deleted")
-            submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
+            submit(run, client, place, with_remaining_time(run, plan), attempt_of(entry, plan) + 1, say)
             return
         status = word_of(job.status)
-        if not is_final(status):
+        if not follow.is_final(status):
             say(f"job {name} is {status}; going on with it")
-            run.set_status(state_of(status, run.state), job_status=status)
+            run.set_status(follow.state_of(status, run.state), job_status=status)
         elif follow.Watch(run, client, place, plan, say).step(tell=False) and run.state != "succeeded":
             say(f"job {name} is {status}; submitting the run again, from its newest checkpoint")
-            submit(run, client, place, _what_is_left(run, plan), record.attempt_of(entry, plan) + 1, say)
+            submit(run, client, place, with_remaining_time(run, plan), attempt_of(entry, plan) + 1, say)
 
     def _resubmit(self, run: Run, client: "MLClient", place: Place, plan: JobPlan, say: Say) -> bool:
         """A new job for a run that lost its machine, as often as its config allows."""
-        entry = record.newest_job(run)
+        entry = newest_job(run)
         assert entry is not None
-        attempt, most = record.attempt_of(entry, plan), run.config().azureml.max_attempts
-        if not was_preempted(str(run.status().get("error", ""))) or attempt >= most:
+        attempt, most = attempt_of(entry, plan), run.config().azureml.max_attempts
+        if not follow.was_preempted(str(run.status().get("error", ""))) or attempt >= most:
             return False
         say(f"the machine was taken away; submitting the run again, attempt {attempt + 1} of {most}")
-        submit(run, client, place, _what_is_left(run, plan), attempt + 1, say)
+        submit(run, client, place, with_remaining_time(run, plan), attempt + 1, say)
         return True
 
 
 def _recalled(run: Run) -> tuple[Place, JobPlan]:
     """Raises: ConfigError, for a run without a job."""
-    recalled = record.recall(run)
-    if recalled is None or record.newest_job(run) is None:
+    recalled = recall(run)
+    if recalled is None or newest_job(run) is None:
         raise ConfigError(
             f"run {run.name!r}: has no job yet, its launch was interrupted; go on with: trainer resume {run.path}"
         )
     return recalled
-
-
-def _what_is_left(run: Run, plan: JobPlan) -> JobPlan:
-    """The plan with the time that earlier attempts have not used: all of them together keep the cap.
-
-    Raises: ConfigError, when nothing is left.
-    """
-    used = sum(_used_seconds(entry) for entry in Ledger(run.path).entries() if entry.thing.kind == "job")
-    left = int(plan.timeout_seconds - used)
-    if left < 60:
-        raise ConfigError(
-            f"run {run.name!r}: its jobs have used {used / 3600:.1f} of {plan.timeout_seconds / 3600:.1f} hours, "
-            f"expected time to be left; start a new run with model.base={run.path} and a higher azureml.max_hours"
-        )
-    return replace(plan, timeout_seconds=left)
-
-
-def _used_seconds(entry: Entry) -> float:
-    """How long a job ran; where the service does not say, from its creation until its end was seen, with the wait."""
-    known = entry.facts.get("seconds")
-    if known is not None:
-        return float(known)
-    begun, seen = map(datetime.fromisoformat, (entry.created_at, entry.updated_at))
-    return (seen - begun).total_seconds() if "id" in entry.facts else 0.0

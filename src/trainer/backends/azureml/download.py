@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.backends.azureml.datastore import Datastore
+from trainer.backends.azureml.node import FILES
 from trainer.backends.azureml.snapshot import data_names
 from trainer.backends.http import Say, failure_of, is_failure, refusal
 from trainer.config.load import dump_config, load_config
@@ -23,7 +24,6 @@ from trainer.runs.ownership import FOLDERS
 
 GROWING = ("results.csv", "metrics.jsonl")
 RECORDS = frozenset({"status.json", "events.jsonl", "manifest.json", "config.yaml", *GROWING})
-FILES = "files.json"
 TRIES = 3
 
 

@@ -1,22 +1,29 @@
-"""A job as it goes on: its state, its records and its log, taken over again and again until it has ended."""
+"""Follow a job until it has ended: take over its state, its records and its log, again and again.
 
+The state is the service's word for the job, read beside the status that the node writes. The log, and the reason of a
+failure, come from the workspace's run history: the API behind the studio's pages.
+"""
+
+import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from trainer.backends.arm import ARM
 from trainer.backends.azureml.datastore import open_datastore
 from trainer.backends.azureml.download import Mirror, bring_home
-from trainer.backends.azureml.history import Details, History
-from trainer.backends.azureml.job import JobPlan, prefix_of
-from trainer.backends.azureml.record import newest_job
-from trainer.backends.azureml.states import end_of, is_final, state_of, word_of
-from trainer.backends.azureml.workspace import POLLING_SECONDS, Place
-from trainer.backends.http import Say, failure_of, is_failure, patience_seconds, patiently, seconds_of
+from trainer.backends.azureml.job import JobPlan, newest_job, prefix_of
+from trainer.backends.azureml.workspace import Place, credential, polling_seconds, word_of
+from trainer.backends.http import Say, failure_of, is_failure, patience_seconds, patiently, timeout_seconds
 from trainer.errors import BackendError, ExitCode
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger, updated
 from trainer.runs.outcome import Outcome
 from trainer.runs.process import this_process
+from trainer.runs.run import State
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -24,6 +31,40 @@ if TYPE_CHECKING:
 SILENCE = 30  # times the patience with one call: how long a service may stay out of reach while a run is followed
 END_SECONDS = 30.0
 OWN = frozenset({"state", "backend", "created_at", "updated_at", "error", *this_process()})  # never the node's
+STATES: dict[str, State] = {
+    "NotStarted": "queued",
+    "Queued": "queued",
+    "Starting": "queued",
+    "Provisioning": "queued",
+    "Preparing": "queued",
+    "Scheduled": "queued",
+    "Running": "running",
+    "Finalizing": "running",
+    "NotResponding": "running",
+    "CancelRequested": "running",
+    "Paused": "paused",
+    "Completed": "succeeded",
+    "Failed": "failed",
+    "Canceled": "cancelled",
+}
+FINAL = frozenset({"Completed", "Failed", "Canceled"})
+PREEMPTED = ("preempt", "pre-empt", "evict")  # in the code or message of a job that lost its machine
+# The output of the command; with several processes that of the first one.
+LOGS = ("user_logs/std_log.txt", "user_logs/std_log_process_0.txt", "user_logs/std_log_process_00.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetails:
+    """What the history says of a job. `logs`: their addresses by name, readable as they are where signed."""
+
+    reason: str = ""
+    seconds: float | None = None  # that it ran
+    logs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def log(self) -> str | None:
+        """The address of what the command printed; None before it has."""
+        return next((self.logs[name] for name in LOGS if name in self.logs), None)
 
 
 class Watch:
@@ -55,7 +96,7 @@ class Watch:
         self.run.set_status(state_of(status, self.run.state), **self._of_the_node(), job_status=status)
         return False
 
-    def _end(self, status: str, details: Details) -> None:
+    def _end(self, status: str, details: JobDetails) -> None:
         """A run has succeeded only once everything it made is here."""
         entry, ledger = newest_job(self.run), Ledger(self.run.path)
         assert entry is not None
@@ -73,7 +114,7 @@ class Watch:
     def _of_the_node(self) -> dict[str, Any]:
         return {name: value for name, value in self.mirror.node.items() if name not in OWN}
 
-    def _details(self, job: str) -> Details:
+    def _details(self, job: str) -> JobDetails:
         """Log and reason; a run goes on without them where the history cannot be read."""
         try:
             return self.history.details(job)
@@ -81,9 +122,9 @@ class Watch:
             if not self._told:
                 self.say(f"{error}\nthe run is followed without its log")
                 self._told = True
-            return Details()
+            return JobDetails()
 
-    def _take_log(self, details: Details, tell: bool) -> None:
+    def _take_log(self, details: JobDetails, tell: bool) -> None:
         """Add to output.log what the command has printed since. A second attempt has a log of its own."""
         entry = newest_job(self.run)
         if details.log is None or entry is None:
@@ -119,18 +160,14 @@ def watch_to_the_end(watch: Watch, resubmit: Callable[[], bool]) -> Outcome:
             ended = False
         if ended and not (watch.run.state == "paused" and resubmit()):
             return outcome(watch.run)
-        time.sleep(_polling_seconds())
+        time.sleep(polling_seconds())
 
 
 def wait_for_end(watch: Watch) -> None:
     """Give a job that was told to end a little time to do so; later looks at the run find it ended."""
     until = time.monotonic() + END_SECONDS
     while not watch.step(tell=False) and time.monotonic() < until:
-        time.sleep(_polling_seconds())
-
-
-def _polling_seconds() -> float:
-    return seconds_of("TRAINER_POLLING_SECONDS", POLLING_SECONDS)
+        time.sleep(polling_seconds())
 
 
 def outcome(run: Run) -> Outcome:
@@ -154,3 +191,119 @@ def _may_come_back(error: BackendError) -> bool:
         return False
     failure = failure_of(cause)
     return failure.is_temporary or failure.status in (None, 401)
+
+
+def state_of(status: str, before: State) -> State:
+    """The run's state; a word of tomorrow leaves it as it was."""
+    return STATES.get(status, before)
+
+
+def is_final(status: str) -> bool:
+    """Whether the job can change no more."""
+    return status in FINAL
+
+
+def end_of(status: str, node: dict[str, Any], reason: str) -> tuple[State, str]:
+    """State and reason of a run whose job has ended. `node`: the last status.json that the node wrote.
+
+    A job that lost its machine leaves the node's record at `running`, and can be resumed: so can a run that stopped by
+    itself with a checkpoint.
+    """
+    there = node.get("state")
+    if status == "Canceled":
+        return "cancelled", reason
+    if status == "Completed":
+        if there == "succeeded":
+            return "succeeded", ""
+        return "failed", f"the job is completed, and the run on its node is {there or 'not there'}; see output.log"
+    if there == "failed":
+        return "failed", str(node.get("error") or reason)
+    if was_preempted(reason):
+        return "paused", f"the machine was taken away: {reason}"
+    if there == "paused" or (there == "running" and node.get("step")):
+        return "paused", reason or "the job ended before the run did"
+    return "failed", reason or "the job failed before training began; see output.log"
+
+
+def was_preempted(reason: str) -> bool:
+    """Whether the words of a failed job say that its machine was taken away."""
+    return any(word in reason.lower() for word in PREEMPTED)
+
+
+class History:
+    """The run history of a workspace."""
+
+    def __init__(self, client: "MLClient", place: Place, say: Say) -> None:
+        from azure.core import PipelineClient
+        from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RedirectPolicy
+
+        self.place, self.say, self._ml = place, say, client
+        self._client = PipelineClient(
+            ARM,
+            policies=[RedirectPolicy(), BearerTokenCredentialPolicy(credential(), f"{ARM}/.default")],
+            connection_timeout=timeout_seconds(),
+            read_timeout=timeout_seconds(),
+        )
+        self._api: str | None = None
+
+    def details(self, job: str) -> JobDetails:
+        """What is known of a job now. Raises: BackendError."""
+        found = patiently(lambda: self._details(job), f"reading the history of job {job!r}", self.say)
+        return JobDetails(_reason(found), _seconds(found), dict(found.get("logFiles") or {}))
+
+    def read_log(self, address: str, start: int) -> bytes:
+        """A log from the byte `start` on. Raises: BackendError."""
+        return patiently(lambda: _read(address, start), "reading the job's log", self.say)
+
+    def _details(self, job: str) -> dict[str, Any]:
+        if self._api is None:
+            discovery = str(self._ml.workspaces.get(self.place.workspace).discovery_url)
+            services = self._get(discovery)
+            self._api = str(services.get("history") or services.get("api") or f"https://{urlsplit(discovery).netloc}")
+        return self._get(f"{self._api.rstrip('/')}/history/v1.0{self.place.arm_id}/runs/{job}/details")
+
+    def _get(self, address: str) -> dict[str, Any]:
+        from azure.core.rest import HttpRequest
+
+        response = self._client.send_request(HttpRequest("GET", address))
+        response.raise_for_status()
+        found: dict[str, Any] = json.loads(response.content)
+        return found
+
+
+def _read(address: str, start: int) -> bytes:
+    from azure.core.exceptions import HttpResponseError
+    from azure.storage.blob import BlobClient
+
+    signed = "sig=" in urlsplit(address).query
+    blob = BlobClient.from_blob_url(address, credential=None if signed else credential())
+    try:
+        return bytes(blob.download_blob(offset=start).readall()) if start or _size(blob) else b""
+    except HttpResponseError as error:
+        if error.status_code in (404, 416):  # not written yet; nothing new
+            return b""
+        raise
+
+
+def _size(blob: Any) -> int:
+    """An empty blob has no first byte to begin at."""
+    return int(blob.get_blob_properties().size)
+
+
+def _reason(found: dict[str, Any]) -> str:
+    """Code and message of the innermost error that says something."""
+    error = (found.get("error") or {}).get("error") or found.get("error") or {}
+    code, message = str(error.get("code") or ""), " ".join(str(error.get("message") or "").split())[:500]
+    inner = error.get("innerError") or {}
+    while isinstance(inner.get("innerError"), dict):
+        inner = inner["innerError"]
+    codes = dict.fromkeys(filter(None, [code, str(inner.get("code") or "")]))
+    return ": ".join(filter(None, ["/".join(codes), message]))
+
+
+def _seconds(found: dict[str, Any]) -> float | None:
+    try:
+        start, end = (datetime.fromisoformat(found[name]) for name in ("startTimeUtc", "endTimeUtc"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return max(0.0, (end - start).total_seconds())

@@ -1,19 +1,25 @@
-"""The job of a run: `azureml/job.yml` filled in. What `--check` shows is the text that is submitted."""
+"""The job of a run: its name, its YAML, and what the run remembers of it.
+
+`azureml/job.yml` is filled in; what `--check` shows is the text that is submitted. `azureml.json` in the run's folder
+and the ledger beside it are enough to ask again for the same job.
+"""
 
 import hashlib
-import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
 
 import yaml
 
-from trainer.backends.azureml.files import own_files
+from trainer.backends.azureml.snapshot import own_files
+from trainer.backends.azureml.workspace import Place
 from trainer.config.schema import RunConfig
+from trainer.errors import ConfigError
+from trainer.runs import Run, files
+from trainer.runs.ledger import Entry, Ledger, Thing
 
-if TYPE_CHECKING:
-    from azure.ai.ml.entities import Job
-
+BACKEND = "azureml"
+RECORD = "azureml.json"
 MAX_STEM = 200  # Azure ML takes 255 characters; "-attempt" and a number follow
 COMMAND = (
     "python -m trainer.backends.azureml.node --config config.yaml --data ${{inputs.data}} --output ${{outputs.run}}"
@@ -28,6 +34,20 @@ class JobPlan:
     instance_type: str | None  # None where the size of a cluster is not known
     num_gpus: int  # of one machine
     timeout_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """Where the job of a checked run goes, on what, and for how long at most; the run that names it comes later."""
+
+    place: Place
+    instance_type: str | None
+    num_gpus: int
+    timeout_seconds: int
+
+    def plan(self, stem: str) -> JobPlan:
+        """The same for a run."""
+        return JobPlan(stem, self.instance_type, self.num_gpus, self.timeout_seconds)
 
 
 def stem_of(name: str, salt: str) -> str:
@@ -84,23 +104,68 @@ def job_yaml(
     return yaml.safe_dump(job, sort_keys=False, width=120)
 
 
-def load(path: Path) -> "Job":
-    """The SDK's object of a job's YAML."""
-    from azure.ai.ml import load_job
-
-    return load_job(path)
+def remember(run: Run, place: Place, plan: JobPlan) -> None:
+    """Before anything is created."""
+    files.write_json(run.path / RECORD, {"place": asdict(place), "plan": asdict(plan)})
 
 
-def timeout_seconds(hours: float) -> int:
-    """As Azure ML takes it: whole seconds, at least a minute."""
-    return max(60, math.floor(hours * 3600))
+def recall(run: Run) -> tuple[Place, JobPlan] | None:
+    """None for a run whose launch was interrupted before it had begun."""
+    found: dict[str, Any] = files.read_record(run.path / RECORD)
+    return (Place(**found["place"]), JobPlan(**found["plan"])) if found else None
+
+
+def run_stem(run: Run) -> str:
+    """The run's own name at the service. The moment of its creation tells it from another run of its name."""
+    return stem_of(run.name, str(run.status().get("created_at", "")))
+
+
+def job_thing(run: Run, place: Place, plan: JobPlan, attempt: int, bills: str) -> Thing:
+    """The job of an attempt, as the ledger knows it."""
+    name = job_name(plan.stem, attempt)
+    return Thing(BACKEND, "job", name, place.arm_id, bills, f"trainer cancel {run.path}")
+
+
+def newest_job(run: Run) -> Entry | None:
+    """The job of the last attempt, whether it is known to exist or not."""
+    return Ledger(run.path).find("job")
+
+
+def attempt_of(entry: Entry, plan: JobPlan) -> int:
+    """The attempt that a job was."""
+    number = entry.thing.key.removeprefix(plan.stem).removeprefix("-")
+    return int(number) if number else 1
+
+
+def with_remaining_time(run: Run, plan: JobPlan) -> JobPlan:
+    """The plan with the time that earlier attempts have left: all together keep the cap.
+
+    Raises: ConfigError, when nothing is left.
+    """
+    used = sum(_used_seconds(entry) for entry in Ledger(run.path).entries() if entry.thing.kind == "job")
+    left = int(plan.timeout_seconds - used)
+    if left < 60:
+        raise ConfigError(
+            f"run {run.name!r}: its jobs have used {used / 3600:.1f} of {plan.timeout_seconds / 3600:.1f} hours, "
+            f"expected time to be left; start a new run with model.base={run.path} and a higher azureml.max_hours"
+        )
+    return replace(plan, timeout_seconds=left)
+
+
+def _used_seconds(entry: Entry) -> float:
+    """How long a job ran; where the service does not say, from its creation until its end was seen, with the wait."""
+    known = entry.facts.get("seconds")
+    if known is not None:
+        return float(known)
+    begun, seen = map(datetime.fromisoformat, (entry.created_at, entry.updated_at))
+    return (seen - begun).total_seconds() if "id" in entry.facts else 0.0
 
 
 def _input(name: str, path: str) -> dict[str, str]:
     """Data is read where it lies; a model is copied to the node's disk first, as reading it from a mount stalls."""
-    kind = "custom_model" if path.startswith("azureml:") and name == "base" and not _is_data(path) else "uri_folder"
+    kind = (
+        "custom_model"
+        if path.startswith("azureml:") and name == "base" and not path.startswith("azureml:trainer-")
+        else "uri_folder"
+    )
     return {"type": kind, "path": path, "mode": "ro_mount" if name == "data" else "download"}
-
-
-def _is_data(path: str) -> bool:
-    return path.startswith("azureml:trainer-")

@@ -10,25 +10,31 @@ size and sha256 of every file. Exit code 75 says that the run can be resumed.
 
 import argparse
 import hashlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from trainer.backends.azureml.tracking import watch
 from trainer.child_environment import training_environment
 from trainer.config.load import load_config
-from trainer.errors import ExitCode, TrainerError
+from trainer.errors import ConfigError, ExitCode, TrainerError
 from trainer.runs import Run, files
 
-MAX_TRIES = 5  # a step that did not fit is planned finer and tried again at once
 FILES = "files.json"
 NOT_BROUGHT_HOME = frozenset({"lock.json", "process.json", "request.json", "output.log"})
+TRACKING_SECONDS = 10.0
+MAX_PARAMETERS = 200  # Azure ML refuses more, which ended whole trainings
+MAX_CHARACTERS = 250  # of a parameter's value
+BATCH = 100  # MLflow's limit for parameters; metrics may be more
+MAX_FAILURES = 5  # in a row, then MLflow is left alone
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = [sys.executable, "-m", "trainer", "train", "--config", str(config), "--auto-resume", *overrides]
     run, first = Run(Path("runs") / name), os.environ.get("RANK", "0") == "0"
     stop = threading.Event()
-    watcher = threading.Thread(target=watch, args=(run, stop), daemon=True)
+    watcher = threading.Thread(target=track, args=(run, stop), daemon=True)
     if first:
         watcher.start()
     exit_code = _train(command, code)
@@ -91,23 +97,16 @@ def _enter(code: Path, links: dict[str, Path | None]) -> None:
 
 
 def _train(command: list[str], code: Path) -> int:
-    """Train until it is done, has failed, or this process is told to end."""
+    """Train until it ends; a signal to this process ends it with a checkpoint."""
     path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
-    environment = training_environment(PYTHONPATH=path)
-    told = threading.Event()
-    exit_code = int(ExitCode.RUN_FAILED)
-    for _ in range(MAX_TRIES):
-        process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env=training_environment(PYTHONPATH=path))
 
-        def pass_on(number: int, frame: FrameType | None, process: "subprocess.Popen[bytes]" = process) -> None:
-            told.set()
-            process.send_signal(number)
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, pass_on)
-        exit_code = process.wait()
-        if exit_code != ExitCode.RESUMABLE or told.is_set():
-            break
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    exit_code = process.wait()
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
@@ -119,6 +118,72 @@ def _read_hub_token() -> None:
     from trainer.backends.azureml.key_vault import read_secret
 
     os.environ["HF_TOKEN"] = read_secret(vault, name)
+
+
+def track(run: Run, stop: threading.Event) -> None:
+    """Write each new measurement to the workspace's MLflow until `stop` is set, and once more after it.
+
+    Whatever goes wrong here ends no training.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        return
+    done: dict[str, int] = {}
+    failures = 0
+    while failures < MAX_FAILURES:
+        last = stop.wait(TRACKING_SECONDS)
+        try:
+            _write(run, done)
+            failures = 0
+        except Exception as error:  # the tracker's many ways to fail
+            failures += 1
+            sys.stderr.write(f"MLflow: {type(error).__name__}: {error}"[:300] + "\n")
+        if last:
+            return
+
+
+def _write(run: Run, done: dict[str, int]) -> None:
+    """What is new since the last time. `done`: how many rows of each file, and parameters, have been written."""
+    import mlflow
+    from mlflow.entities import Metric, Param
+
+    client = mlflow.MlflowClient()
+    run_id = os.environ.get("MLFLOW_RUN_ID") or mlflow.start_run().info.run_id
+    for part, rows in (("results", run.results()), ("metrics", list(run.metrics()))):
+        new = rows[done.get(part, 0) :]
+        now = int(time.time() * 1000)
+        found = [Metric(name, value, now, step) for row in new for name, value, step in measurements(row)]
+        for start in range(0, len(found), BATCH):
+            client.log_batch(run_id, metrics=found[start : start + BATCH])
+        done[part] = len(rows)
+    if "parameters" not in done and run.find_manifest() is not None:
+        done["parameters"] = 1  # tried once: a job that starts again may find others there, which cannot be changed
+        found = [Param(name, text) for name, text in parameters(run)]
+        for start in range(0, len(found), BATCH):
+            client.log_batch(run_id, params=found[start : start + BATCH])
+
+
+def measurements(row: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
+    """Name, value and step of every finite number in a row."""
+    for name, value in row.items():
+        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            yield name, float(value), int(row.get("step", 0))
+
+
+def parameters(run: Run) -> list[tuple[str, str]]:
+    """The resolved settings as MLflow takes them: few enough and short enough."""
+    try:
+        settings = run.config().model_dump(mode="json", exclude={"azureml", "openai", "backend", "run"})
+    except ConfigError:
+        return []
+    return [(name, str(value)[:MAX_CHARACTERS]) for name, value in _flat(settings)][:MAX_PARAMETERS]
+
+
+def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        elif value is not None:
+            yield f"{above}{name}", value
 
 
 if __name__ == "__main__":

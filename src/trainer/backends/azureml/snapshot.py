@@ -7,6 +7,7 @@ an earlier run's adapter. The config's paths are rewritten to these; nothing els
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,7 +29,7 @@ PACKAGE = "azure-llm-trainer"
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class StagedJob:
     """The staged folders. A base that is not on this machine has none."""
 
     folder: Path
@@ -43,7 +44,7 @@ class Snapshot:
         return self.folder / "data"
 
 
-def stage(config: RunConfig, folder: Path) -> Snapshot:
+def stage(config: RunConfig, folder: Path) -> StagedJob:
     """Fill `folder` with what a job of this config needs. Raises: ConfigError, when a file cannot be read."""
     try:
         code = folder / "code"
@@ -58,7 +59,7 @@ def stage(config: RunConfig, folder: Path) -> Snapshot:
         raise ConfigError(
             f"{error.filename}: cannot be copied for the job: {error.strerror}, expected a file that can be read"
         ) from error
-    return Snapshot(folder, folder / "base" if base is not None else None)
+    return StagedJob(folder, folder / "base" if base is not None else None)
 
 
 def list_files(folder: Path) -> list[tuple[str, int]]:
@@ -90,6 +91,15 @@ def copy_package(target: Path) -> None:
         hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
         if path.is_file() and not path.is_symlink() and not hidden and _is_own(path):
             _copy(path, target / relative)
+
+
+def own_files() -> Path:
+    """The folder `azureml/` with job template, environments and scoring script. Raises: ConfigError."""
+    places = (Path(__file__).parents[4] / "azureml", Path(sys.prefix) / "share" / "azure-llm-trainer" / "azureml")
+    for folder in places:
+        if (folder / "job.yml").is_file():
+            return folder
+    raise ConfigError(f"azureml/job.yml: not found in {' or '.join(map(str, places))}; install the package again")
 
 
 def _is_own(path: Path) -> bool:

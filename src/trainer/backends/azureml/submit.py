@@ -1,16 +1,19 @@
-"""Creating a job: uploads named by their content, and a job named by the run, so that asking twice makes one."""
+"""Submit a job: uploads named by their content, and a job named by the run, so that asking twice makes one.
+
+`preview` shows the same job without creating anything.
+"""
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.backends.azureml.files import own_files
-from trainer.backends.azureml.job import JobPlan, job_yaml, load
-from trainer.backends.azureml.record import BACKEND, job_thing
-from trainer.backends.azureml.snapshot import Snapshot, content_hash, stage
-from trainer.backends.azureml.workspace import Place, quietly
-from trainer.backends.http import Say, failure_of, is_failure
+from trainer.backends.azureml.job import BACKEND, JobPlan, JobRequest, job_thing, job_yaml, stem_of
+from trainer.backends.azureml.snapshot import StagedJob, content_hash, list_files, own_files, stage
+from trainer.backends.azureml.workspace import Place, found_or_none, quietly
+from trainer.backends.http import Say
 from trainer.backends.idempotent import create_once
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
@@ -28,28 +31,77 @@ HASH_LENGTH = 16
 
 def submit(run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: int, say: Say) -> None:
     """Upload what the job needs and create it. Raises: BackendError, ConfigError."""
-    config, ledger = _named(run), Ledger(run.path)
+    config, ledger = _named(run.config(), run.name), Ledger(run.path)
     with tempfile.TemporaryDirectory(prefix="azure-llm-trainer-") as folder:
-        snapshot = stage(config, Path(folder))
+        staged = stage(config, Path(folder))
         environment = config.azureml.environment or _environment(client, place, ledger, say)
-        inputs = _inputs(config, snapshot, client, place, ledger, say)
+        assets = _assets(staged)
+        for role, asset in assets.items():
+            if role == "base":
+                say("uploading the base; the same files are uploaded once only")
+            _upload(client, place, ledger, asset, say)
         path = Path(folder) / "job.yml"
-        path.write_text(job_yaml(config, plan, attempt, environment, "code", inputs), encoding="utf-8")
+        path.write_text(job_yaml(config, plan, attempt, environment, "code", _inputs(config, assets)), encoding="utf-8")
         files.write_whole(run.path / "job.yml", path.read_bytes())
-        _create_job(run, client, place, plan, attempt, path, snapshot, say)
+        _create_job(run, client, place, plan, attempt, path, staged, say)
 
 
-def _named(run: Run) -> RunConfig:
-    """The run's config, with the name that its folder was given where it has none of its own."""
-    config = run.config()
-    return config.model_copy(update={"run": config.run.model_copy(update={"name": run.name})})
+def preview(config: RunConfig, request: JobRequest) -> tuple[str, str]:
+    """The job as it would be submitted now, with the files that would be uploaded; and their number and size."""
+    name = config.run.name or f"{datetime.now():%Y%m%d-%H%M%S}-NAME"  # noqa: DTZ005  # the user's own clock
+    plan = request.plan(stem_of(name, ""))
+    with tempfile.TemporaryDirectory(prefix="azure-llm-trainer-") as folder:
+        named = _named(config, name)
+        staged = stage(named, Path(folder))
+        environment = config.azureml.environment or f"azureml:{ENVIRONMENT}:{_environment_version()}"
+        listed = list_files(Path(folder))
+        listing = "\n".join(f"{size:>14,}  {name}" for name, size in listed)
+        size = f"{len(listed)} files, {sum(size for _, size in listed) / 1e6:,.1f} MB"
+        text = job_yaml(named, plan, 1, environment, "code", _inputs(config, _assets(staged)))
+        return f"{text}\n# uploaded: {size}\n{listing}", size
+
+
+def _named(config: RunConfig, name: str) -> RunConfig:
+    """The config with the name that its run's folder has, where it has none of its own."""
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
+
+
+@dataclass(frozen=True, slots=True)
+class _DataAsset:
+    """A staged folder under the name that its content gives it."""
+
+    name: str
+    folder: Path
+
+
+def _assets(staged: StagedJob) -> dict[str, _DataAsset]:
+    """What is uploaded beside the code, by the job's names for it."""
+    folders = {"data": staged.data} | ({"base": staged.base} if staged.base is not None else {})
+    return {
+        role: _DataAsset(f"trainer-{role}-{content_hash(folder)[:HASH_LENGTH]}", folder)
+        for role, folder in folders.items()
+    }
+
+
+def _inputs(config: RunConfig, assets: dict[str, _DataAsset]) -> dict[str, str]:
+    """The job's inputs: what is uploaded, and a base that is a model of the workspace."""
+    inputs = {role: f"azureml:{asset.name}:1" for role, asset in assets.items()}
+    if config.model.base.startswith("azureml:"):
+        inputs["base"] = config.model.base
+    return inputs
+
+
+def _environment_version() -> str:
+    return content_hash(own_files() / "environment")[:HASH_LENGTH]
 
 
 def _create_job(
-    run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: int, path: Path, snapshot: Snapshot, say: Say
+    run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: int, path: Path, staged: StagedJob, say: Say
 ) -> None:
+    from azure.ai.ml import load_job
+
     config, ledger = run.config(), Ledger(run.path)
-    code = Thing(BACKEND, "code", content_hash(snapshot.code)[:HASH_LENGTH], place.arm_id)
+    code = Thing(BACKEND, "code", content_hash(staged.code)[:HASH_LENGTH], place.arm_id)
     if (known := ledger.find(code.kind, code.key)) is None or not known.is_open:
         ledger.write(code, "intended")
     machine = plan.instance_type or config.azureml.compute
@@ -58,7 +110,7 @@ def _create_job(
         ledger,
         thing,
         get=lambda: client.jobs.get(thing.key),
-        create=lambda: client.jobs.create_or_update(load(path)),
+        create=lambda: client.jobs.create_or_update(load_job(path)),
         facts=lambda made: {"id": made.id, "attempt": attempt, "studio": made.studio_url or "", "code": made.code},
         say=say,
     )
@@ -73,7 +125,7 @@ def _environment(client: "MLClient", place: Place, ledger: Ledger, say: Say) -> 
     from azure.ai.ml.entities import BuildContext, Environment
 
     folder = own_files() / "environment"
-    version = content_hash(folder)[:HASH_LENGTH]
+    version = _environment_version()
     remove = f"az ml environment archive -n {ENVIRONMENT} -v {version} {place.options}"
     environment = Environment(name=ENVIRONMENT, version=version, build=BuildContext(path=str(folder)))
     _made(
@@ -87,23 +139,11 @@ def _environment(client: "MLClient", place: Place, ledger: Ledger, say: Say) -> 
     return f"azureml:{ENVIRONMENT}:{version}"
 
 
-def _inputs(
-    config: RunConfig, snapshot: Snapshot, client: "MLClient", place: Place, ledger: Ledger, say: Say
-) -> dict[str, str]:
-    inputs = {"data": _upload(client, place, ledger, snapshot.data, "data", say)}
-    if snapshot.base is not None:
-        say("uploading the base; the same files are uploaded once only")
-        inputs["base"] = _upload(client, place, ledger, snapshot.base, "base", say)
-    elif config.model.base.startswith("azureml:"):
-        inputs["base"] = config.model.base
-    return inputs
-
-
-def _upload(client: "MLClient", place: Place, ledger: Ledger, folder: Path, role: str, say: Say) -> str:
+def _upload(client: "MLClient", place: Place, ledger: Ledger, asset: _DataAsset, say: Say) -> None:
     """A folder as a data asset that its content names."""
     from azure.ai.ml.entities import Data
 
-    name = f"trainer-{role}-{content_hash(folder)[:HASH_LENGTH]}"
+    name, folder = asset.name, asset.folder
     _made(
         ledger,
         Thing(BACKEND, "data", f"{name}:1", place.arm_id, "", f"az ml data archive -n {name} -v 1 {place.options}"),
@@ -112,7 +152,6 @@ def _upload(client: "MLClient", place: Place, ledger: Ledger, folder: Path, role
         facts=lambda made: {"id": made.id, "path": made.path},
         say=say,
     )
-    return f"azureml:{name}:1"
 
 
 def _made(
@@ -132,16 +171,6 @@ def _made(
         raise
 
 
-def found_or_none(get: Callable[[], T]) -> T | None:
-    """What the service has, None where it answers that it has none."""
-    try:
-        return get()
-    except Exception as error:
-        if is_failure(error) and failure_of(error).status == 404:
-            return None
-        raise
-
-
 def _checked(create: Callable[[], T], what: str) -> T:
     """The SDK's own refusals, before anything is sent, are mistakes of a setting."""
     from azure.ai.ml.exceptions import MlException
@@ -153,9 +182,5 @@ def _checked(create: Callable[[], T], what: str) -> T:
     except MlException as error:
         if isinstance(error.__cause__ or error.__context__, AzureError):  # the service's answer in other words
             raise
-        problem = f"{what}: is not accepted by azure-ai-ml: {_first_line(error)}; correct the setting"
+        problem = f"{what}: is not accepted by azure-ai-ml: {' '.join(str(error).split())[:400]}; correct the setting"
         raise ConfigError(problem) from error
-
-
-def _first_line(error: Any) -> str:
-    return " ".join(str(error).split())[:400]

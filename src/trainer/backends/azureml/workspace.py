@@ -1,4 +1,4 @@
-"""Which workspace is meant, and the client that speaks to it.
+"""The workspace that is meant, the client that speaks to it, and how its answers are read.
 
 Subscription, resource group and workspace come, each from the first place that has it, from the config, the
 environment, a `config.json` as the studio offers it for download (in this folder or one above it), and the defaults of
@@ -12,12 +12,12 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.backends.http import seconds_of, timeout_seconds
+from trainer.backends.http import Say, failure_of, is_failure, patiently, seconds_of, timeout_seconds
 from trainer.config.azureml import AzureMLConfig
 from trainer.errors import ConfigError
 from trainer.extras import need
@@ -25,6 +25,8 @@ from trainer.extras import need
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
+
+T = TypeVar("T")
 
 FIELDS = ("subscription", "resource_group", "workspace")
 # az reads AZURE_DEFAULTS_GROUP as its default group: every setting of its config has such a name.
@@ -46,6 +48,12 @@ class Place:
     resource_group: str
     workspace: str
 
+    @classmethod
+    def of_arm_id(cls, path: str) -> "Place":
+        """The workspace of a path that `arm_id` made."""
+        parts = path.split("/")
+        return cls(parts[2], parts[4], parts[8])
+
     @property
     def arm_id(self) -> str:
         """The workspace's path in Azure's resource manager."""
@@ -58,11 +66,6 @@ class Place:
     def options(self) -> str:
         """What `az` needs to be told to act on it."""
         return f"--subscription {self.subscription} -g {self.resource_group} -w {self.workspace}"
-
-    @property
-    def studio(self) -> str:
-        """Where a browser finds it; a page of it is made by putting a path before the question mark."""
-        return f"https://ml.azure.com/?wsid={self.arm_id}"
 
     def __str__(self) -> str:
         return f"{self.workspace} in {self.resource_group}, subscription {self.subscription}"
@@ -111,7 +114,7 @@ def connect(place: Place) -> "MLClient":
         show_progress=True,  # without it an upload that fails is waited for until the end of days
         enable_telemetry=False,
         retry_total=0,
-        polling_interval=seconds_of("TRAINER_POLLING_SECONDS", POLLING_SECONDS),
+        polling_interval=polling_seconds(),
         connection_timeout=timeout_seconds(),
         read_timeout=timeout_seconds(),
     )
@@ -122,6 +125,31 @@ def quietly() -> Iterator[None]:
     """Keep the SDK's progress bars, dots, color codes and advice for its own developers from the terminal."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def found(get: Callable[[], T], doing: str, say: Say) -> T | None:
+    """What the service has, None where it knows no such thing; asked patiently. Raises: BackendError."""
+    return patiently(lambda: found_or_none(get), doing, say)
+
+
+def found_or_none(get: Callable[[], T]) -> T | None:
+    """The same in one call, whose failure is the SDK's."""
+    try:
+        return get()
+    except Exception as error:
+        if is_failure(error) and failure_of(error).status == 404:
+            return None
+        raise
+
+
+def word_of(status: object) -> str:
+    """The service's word for a status, which the SDK wraps in an enumeration."""
+    return str(getattr(status, "value", status))
+
+
+def polling_seconds() -> float:
+    """Between two looks at something that takes long."""
+    return seconds_of("TRAINER_POLLING_SECONDS", POLLING_SECONDS)
 
 
 def check_packages() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trainer.backends.azureml.reading import _file_problems
+from trainer.backends.azureml.estimate import _file_problems
 
 
 def test_files_that_are_no_weights_are_told(tmp_path: Path) -> None:

@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from trainer.backends.azureml import prices
-from trainer.backends.azureml.cost import START_HOURS, cost_of
-from trainer.backends.azureml.prices import Price, price_of
-from trainer.backends.azureml.reading import Amounts, parameters_in
-from trainer.backends.azureml.skus import find_machine
+from trainer.backends.azureml import machines
+from trainer.backends.azureml.estimate import START_HOURS, Workload, cost_of, parameters_in
+from trainer.backends.azureml.machines import Price, find_machine, price_of
 from trainer.config import RunConfig
 
 
@@ -39,7 +37,7 @@ LIST = [
 
 
 def listed(items: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, **azureml: Any) -> Price:
-    monkeypatch.setattr(prices, "_items", lambda *words: iter(items))
+    monkeypatch.setattr(machines, "_items", lambda *words: iter(items))
     return price_of(config(**azureml).azureml, "Standard_NC24ads_A100_v4", "eastus")
 
 
@@ -56,7 +54,7 @@ def test_a_price_is_never_invented(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*words: str) -> None:
         raise OSError
 
-    monkeypatch.setattr(prices, "_items", unreachable)
+    monkeypatch.setattr(machines, "_items", unreachable)
     offline = price_of(config().azureml, "Standard_NC24ads_A100_v4", "eastus")
     assert offline.per_hour is None
     assert "azureml.price_per_hour" in offline.source
@@ -64,11 +62,11 @@ def test_a_price_is_never_invented(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MACHINE = find_machine("standard_nc24ads_a100_v4")
-AMOUNTS = Amounts(100, 0, 1_000_000, 8e9, "counted", config())
+WORKLOAD = Workload(100, 0, 1_000_000, 8e9, "counted", config())
 
 
 def test_hours_are_operations_over_speed_and_are_called_an_estimate() -> None:
-    cost = cost_of(config(), AMOUNTS, MACHINE, Price(4.0, "list"), "machine")
+    cost = cost_of(config(), WORKLOAD, MACHINE, Price(4.0, "list"), "machine")
     # 2 epochs of 1e6 tokens, 4 operations for each of 8e9 parameters, 20 % of 312e12 a second
     assert cost.hours == pytest.approx(START_HOURS + 2e6 * 4 * 8e9 / (0.2 * 312e12) / 3600)
     assert cost.quote.total == pytest.approx(cost.hours * 4.0)
@@ -77,7 +75,7 @@ def test_hours_are_operations_over_speed_and_are_called_an_estimate() -> None:
 
 def test_instances_multiply_the_price() -> None:
     one, two = (
-        cost_of(config(instance_count=n, hours=3), AMOUNTS, MACHINE, Price(4.0, ""), "m").quote.total for n in (1, 2)
+        cost_of(config(instance_count=n, hours=3), WORKLOAD, MACHINE, Price(4.0, ""), "m").quote.total for n in (1, 2)
     )
     assert (one, two) == (12.0, 24.0)
 
@@ -94,12 +92,12 @@ def test_instances_multiply_the_price() -> None:
     ],
 )
 def test_the_cap_becomes_the_jobs_time_limit(cap: float | None, azureml: dict[str, Any], hours: float) -> None:
-    cost = cost_of(config(cap, **azureml), AMOUNTS, MACHINE, Price(4.0, ""), "machine")
+    cost = cost_of(config(cap, **azureml), WORKLOAD, MACHINE, Price(4.0, ""), "machine")
     assert cost.timeout_seconds == hours * 3600
 
 
 def test_what_is_not_known_is_said_and_not_guessed() -> None:
-    unknown = Amounts(100, 0, 1_000_000, None, "guessed", config())
+    unknown = Workload(100, 0, 1_000_000, None, "guessed", config())
     cost = cost_of(config(), unknown, MACHINE, Price(4.0, ""), "machine")
     assert (cost.hours, cost.quote.total) == (None, None)
     assert "azureml.hours" in " ".join(cost.quote.lines())

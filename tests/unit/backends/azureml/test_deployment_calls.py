@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from trainer.backends.azureml.deploy.service import SHOWN_LINES, last_lines
+from trainer.backends.azureml.deploy.deployment import SHOWN_LINES, last_lines
 from trainer.backends.azureml.workspace import quietly
 
 

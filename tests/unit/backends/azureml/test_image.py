@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from trainer.backends.azureml.files import own_files
+from trainer.backends.azureml.snapshot import own_files
 
 ROOT = Path(__file__).parents[4]
 FOLDER = own_files() / "environment"

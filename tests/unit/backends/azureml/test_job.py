@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
+from azure.ai.ml import load_job
 from azure.ai.ml.entities._job.to_rest_functions import to_rest_job_object
 
-from trainer.backends.azureml.files import own_files
-from trainer.backends.azureml.job import JobPlan, job_name, job_yaml, load, stem_of
+from trainer.backends.azureml.job import JobPlan, job_name, job_yaml, stem_of
+from trainer.backends.azureml.snapshot import own_files
 from trainer.config import RunConfig
 
 PLAN = JobPlan("one-1234", "Standard_NC24ads_A100_v4", 2, 7200)
@@ -31,7 +32,7 @@ def sent(text: str, folder: Path) -> dict[str, Any]:
     (folder / "code").mkdir()
     (folder / "code" / "x.py").write_text("", encoding="utf-8")
     (folder / "job.yml").write_text(text, encoding="utf-8")
-    body = to_rest_job_object(load(folder / "job.yml"))
+    body = to_rest_job_object(load_job(folder / "job.yml"))
     found: dict[str, Any] = body.as_dict()["properties"]
     return found | {"name": body.name}
 
@@ -97,7 +98,7 @@ def test_names_are_safe_and_belong_to_one_run() -> None:
 
 
 def test_the_repositorys_own_job_is_complete_by_hand() -> None:
-    job = load(own_files() / "job.yml")
+    job = load_job(own_files() / "job.yml")
     assert job.compute == "gpu-cluster"  # type: ignore[attr-defined]
     assert (own_files() / str(job.code)).resolve() == own_files().parent / "src"  # type: ignore[attr-defined]
     template = yaml.safe_load((own_files() / "job.yml").read_text(encoding="utf-8"))

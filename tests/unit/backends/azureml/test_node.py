@@ -12,9 +12,8 @@ import pytest
 
 from tests.conftest import QUESTIONS
 from tests.tiny_runs import _row, train
-from trainer.backends.azureml.node import main
+from trainer.backends.azureml.node import MAX_CHARACTERS, MAX_PARAMETERS, main, measurements, parameters
 from trainer.backends.azureml.snapshot import stage
-from trainer.backends.azureml.tracking import MAX_CHARACTERS, MAX_PARAMETERS, measurements, parameters
 from trainer.config import RunConfig, load_config
 from trainer.model.lineage import find_parent
 from trainer.runs import Run

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from trainer.backends.arm import allows
-from trainer.backends.azureml.rights import NEEDED
-from trainer.backends.azureml.skus import MACHINES, find_machine
+from trainer.backends.azureml.machines import MACHINES, find_machine
+from trainer.backends.azureml.survey import NEEDED_RIGHTS
 
 WRITE = "Microsoft.MachineLearningServices/workspaces/jobs/write"
 
@@ -32,7 +32,7 @@ def test_a_contributor_may_do_everything_that_a_run_needs() -> None:
         "actions": ["*"],
         "notActions": ["Microsoft.Authorization/*/Delete", "Microsoft.Authorization/*/Write"],
     }
-    assert [action for action in NEEDED if not allows([contributor], action)] == []
+    assert [action for action in NEEDED_RIGHTS if not allows([contributor], action)] == []
 
 
 def test_machines_are_found_however_their_name_is_written() -> None:

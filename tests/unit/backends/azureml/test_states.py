@@ -3,7 +3,8 @@
 import pytest
 from azure.ai.ml._restclient.arm_ml_service.models import JobStatus
 
-from trainer.backends.azureml.states import FINAL, end_of, is_final, state_of, word_of
+from trainer.backends.azureml.follow import FINAL, end_of, is_final, state_of
+from trainer.backends.azureml.workspace import word_of
 
 
 def test_every_word_of_the_sdk_has_a_meaning_but_unknown() -> None:

@@ -1,43 +1,64 @@
-"""Everything about a deployment that can be known before anything is made: all findings at once, and the price."""
+"""Check a deployment before anything is made: all findings at once, the machine, and the price."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trainer.backends.azureml.deploy.environment import code_version, environment_version
-from trainer.backends.azureml.deploy.machine import Fitting, look_at
-from trainer.backends.azureml.deploy.names import deployment_name, endpoint_name, model_name, model_version
-from trainer.backends.azureml.deploy.register import FOLDER
-from trainer.backends.azureml.deploy.service import found
-from trainer.backends.azureml.deploy.things import Target
-from trainer.backends.azureml.states import word_of
-from trainer.backends.azureml.workspace import Place, connect, find_place
+from trainer.backends.azureml.deploy.deployment import DeploymentTarget, deployment_name, endpoint_name
+from trainer.backends.azureml.deploy.register import (
+    FOLDER,
+    code_version,
+    environment_version,
+    model_name,
+    model_version,
+)
+from trainer.backends.azureml.machines import GIB, Machine, Price, find_machine, price_of
+from trainer.backends.azureml.survey import Region, lacking_cores, region_of, retirement
+from trainer.backends.azureml.workspace import Place, connect, find_place, found, word_of
 from trainer.backends.http import Say, patiently
 from trainer.backends.quote import Item, Quote
 from trainer.backends.remote import DeploymentOptions, DeploymentPlan
 from trainer.config.deployment import DeploymentConfig
 from trainer.config.schema import RunConfig
-from trainer.errors import ConfigError
+from trainer.errors import BackendError, ConfigError
+from trainer.extras import TO_LOAD_A_MODEL, lack
 from trainer.inference.bundle import Bundle, write_bundle
 from trainer.runs import Run
 
-if TYPE_CHECKING:
-    pass
-
 HOURS_A_DAY = 24
 MODES = ("score", "vllm")
+MACHINE_SETTING = "azureml.deployment.instance_type"
+# Of the NC machines with a GPU the documentation lists these for endpoints; the confidential one is not among them.
+NOT_FOR_ENDPOINTS = ("standard_ncc40ads_h100_v5",)
+SPARE = 1.2  # Azure ML wants a fifth more cores in the quota, for upgrades; not of A100 and H100 machines
+WITHOUT_SPARE = ("A100", "H100 NVL")
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
+QUANTIZED_BYTES = {"nf4": 0.6, "int8": 1.1}  # with the parts that stay unquantized
+BEYOND_WEIGHTS = 1.15  # adapter, activations, fragments
+LEAST_BEYOND = 1.5 * GIB  # CUDA itself, and a conversation's keys and values
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
+class DeploymentRequest:
     """What `deploy` needs of a plan."""
 
-    target: Target
+    target: DeploymentTarget
     model: str  # name and version
     checkpoint: str | None
     vault: dict[str, str]  # environment variables that say where a hub token is
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFit:
+    """What is known of a machine. `unverified`: what could not be looked at, and why."""
+
+    num_gpus: int
+    price: Price
+    problems: tuple[str, ...]
+    unverified: tuple[str, ...]
 
 
 def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
@@ -49,17 +70,17 @@ def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, s
         bundle = write_bundle(run, Path(folder) / FOLDER, options.checkpoint, chosen.include_base)
     ml = connect(place)
     workspace = patiently(lambda: ml.workspaces.get(place.workspace), "reading the workspace", say)
-    region = str(workspace.location).lower().replace(" ", "")
-    fitting = look_at(run, settings, chosen, place, region, say)
-    existing: Any = found(lambda: ml.online_endpoints.get(name), f"the endpoint {name}", say)
+    region = Region(place, region_of(workspace), say)
+    fitting = _fit(run, settings, chosen, region)
+    existing: Any = found(lambda: ml.online_endpoints.get(name), f"looking for the endpoint {name}", say)
     problems = [*_mode_problems(run, chosen), *_auth_problems(existing, name, chosen), *fitting.problems]
     if problems:
         raise ConfigError(*problems)
     target = _target(settings, place, chosen, name, bundle, fitting)
     model = f"{model_name(run, None)}:{model_version(bundle.sha256)}"
-    details = Details(target, model, options.checkpoint, _vault(settings, chosen))
-    rows = [*_rows(run, target, model, region, existing), *(("not verified", what) for what in fitting.unverified)]
-    return DeploymentPlan(f"{name}/{target.deployment}", _quote(target, settings.backend.spend_cap), rows, details)
+    request = DeploymentRequest(target, model, options.checkpoint, _vault(settings, chosen))
+    rows = [*_rows(run, target, model, region.name, existing), *(("not verified", what) for what in fitting.unverified)]
+    return DeploymentPlan(f"{name}/{target.deployment}", _quote(target, settings.backend.spend_cap), rows, request)
 
 
 def _chosen(settings: RunConfig, options: DeploymentOptions) -> DeploymentConfig:
@@ -116,11 +137,11 @@ def _auth_problems(existing: Any, name: str, chosen: DeploymentConfig) -> Iterat
 
 
 def _target(
-    settings: RunConfig, place: Place, chosen: DeploymentConfig, endpoint: str, bundle: Bundle, fitting: Fitting
-) -> Target:
+    settings: RunConfig, place: Place, chosen: DeploymentConfig, endpoint: str, bundle: Bundle, fitting: MachineFit
+) -> DeploymentTarget:
     code = code_version() if chosen.mode == "score" else ""
     parts = (bundle.sha256, environment_version(chosen.mode), code, sorted(chosen.model_dump().items()))
-    return Target(
+    return DeploymentTarget(
         place,
         endpoint,
         deployment_name(chosen.mode, *parts),
@@ -130,6 +151,87 @@ def _target(
         currency=settings.azureml.currency,
         price_source=fitting.price.source,
     )
+
+
+def _fit(run: Run, settings: RunConfig, chosen: DeploymentConfig, region: Region) -> MachineFit:
+    """Everything about the machine that can be known before it bills."""
+    name = str(chosen.instance_type)
+    machine, unverified = find_machine(name), list[str]()
+    num_gpus = machine.num_gpus if machine else 0
+    problems = [*retirement(MACHINE_SETTING, name, machine), *_exclusion(name)]
+    try:
+        size = region.size(name, MACHINE_SETTING)
+        if isinstance(size, str):
+            problems.append(size)
+        else:
+            num_gpus = int(size.get("gpus") or 0)
+            problems += _quota_problems(chosen, machine, size, region, unverified)
+    except BackendError as error:
+        unverified.append(f"offer and quota: {error}")
+    problems += _memory_problems(run, chosen, machine, num_gpus, unverified)
+    asked = settings.azureml.model_copy(update={"price_per_hour": chosen.price_per_hour, "tier": "dedicated"})
+    price = price_of(asked, name, region.name)
+    where = Price(price.per_hour, price.source.replace("azureml.price", "azureml.deployment.price"))
+    return MachineFit(num_gpus, where, tuple(problems), tuple(unverified))
+
+
+def _exclusion(name: str) -> Iterator[str]:
+    if name.lower() in NOT_FOR_ENDPOINTS:
+        yield (
+            f"{MACHINE_SETTING}: {name} is not offered for endpoints, expected another, "
+            "for example Standard_NC40ads_H100_v5"
+        )
+
+
+def _quota_problems(
+    chosen: DeploymentConfig, machine: Machine | None, size: dict[str, Any], region: Region, unverified: list[str]
+) -> Iterator[str]:
+    family = str(size.get("family"))
+    quota = region.quota(family)
+    if quota is None:
+        unverified.append(f"quota: the service lists none for {family}")
+        return
+    count = chosen.instance_count
+    if machine is None or machine.gpu.name not in WITHOUT_SPARE:
+        count = math.ceil(SPARE * count)
+    needed = count * int(size.get("vCPUs") or 0)
+    if free := lacking_cores(quota, needed):
+        yield (
+            f"azureml.deployment.instance_count: {chosen.instance_count} x {chosen.instance_type} need {needed} cores, "
+            f"and of {family} {free} in {region.name}; ask for more in the studio, or take another machine"
+        )
+
+
+def _memory_problems(
+    run: Run, chosen: DeploymentConfig, machine: Machine | None, num_gpus: int, unverified: list[str]
+) -> Iterator[str]:
+    """Whether the weights fit: on one GPU with the scoring script, on all of them with vLLM."""
+    from trainer.inference.trained import trained_base
+
+    if chosen.mode == "vllm" and not num_gpus:
+        yield f"azureml.deployment.mode: vllm needs a GPU, and {chosen.instance_type} has none; take another machine"
+        return
+    if machine is None:
+        unverified.append(f"{chosen.instance_type} is not in the table of GPU machines: its memory is unknown")
+        return
+    if missing := lack(TO_LOAD_A_MODEL):
+        unverified.append(f"whether the model fits its memory: {missing}")
+        return
+    model = run.config().model
+    parameters = sum(parameter.numel() for parameter in trained_base(run).skeleton.parameters())
+    a_weight = QUANTIZED_BYTES.get(model.quantization) or BYTES.get(model.dtype, 4.0)
+    needed = parameters * a_weight * BEYOND_WEIGHTS + LEAST_BEYOND
+    room = machine.gpu.memory_bytes * (machine.num_gpus if chosen.mode == "vllm" else 1)
+    if needed > room:
+        yield (
+            f"{MACHINE_SETTING}: the model needs about {needed / GIB:,.0f} GB, and {machine} has "
+            f"{room / GIB:,.0f} GB for it; take a larger machine"
+        )
+    if not machine.gpu.has_bfloat16 and model.dtype == "bfloat16":
+        yield (
+            f"{MACHINE_SETTING}: a {machine.gpu.name} has no bfloat16, in which the run was trained, "
+            "expected an A100 or H100, for example Standard_NC24ads_A100_v4"
+        )
 
 
 def _vault(settings: RunConfig, chosen: DeploymentConfig) -> dict[str, str]:
@@ -142,7 +244,7 @@ def _vault(settings: RunConfig, chosen: DeploymentConfig) -> dict[str, str]:
     }
 
 
-def _rows(run: Run, target: Target, model: str, region: str, existing: Any) -> Iterator[tuple[str, str]]:
+def _rows(run: Run, target: DeploymentTarget, model: str, region: str, existing: Any) -> Iterator[tuple[str, str]]:
     settings = target.settings
     yield "workspace", f"{target.place}, {region}"
     yield "model", f"{model}, base {run.manifest().base.name}" + (" included" if settings.include_base else "")
@@ -162,7 +264,7 @@ def _rows(run: Run, target: Target, model: str, region: str, existing: Any) -> I
             yield "stay", f"{', '.join(old)}: without traffic, for going back, and billing until deleted"
 
 
-def _quote(target: Target, cap: float | None) -> Quote:
+def _quote(target: DeploymentTarget, cap: float | None) -> Quote:
     hourly = target.hourly
     running = [f"bills around the clock until it is deleted{_a_day(target)}: trainer teardown RUN"]
     notes = ["a deployment that fails is deleted, as it bills too; storage and the image cost a little on their own"]
@@ -174,5 +276,5 @@ def _quote(target: Target, cap: float | None) -> Quote:
     )
 
 
-def _a_day(target: Target) -> str:
+def _a_day(target: DeploymentTarget) -> str:
     return "" if target.hourly is None else f", {HOURS_A_DAY * target.hourly:,.2f} {target.currency} a day"

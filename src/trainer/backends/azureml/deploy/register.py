@@ -1,16 +1,24 @@
-"""Keep a run's adapter as a model of the workspace, once."""
+"""Keep what a deployment is made of in the workspace, once: the run's adapter as a model, and the image's environment.
 
+Both are named by their content: what is there already is neither uploaded nor built again.
+"""
+
+import re
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trainer.backends.azureml.deploy.names import model_name, model_version
-from trainer.backends.azureml.deploy.service import ensure, found
-from trainer.backends.azureml.workspace import Place, connect, find_place, quietly
-from trainer.backends.http import Say
+from trainer.backends.azureml.deploy.deployment import DIGEST_CHARS, MADE_BY, SCRIPT
+from trainer.backends.azureml.job import BACKEND
+from trainer.backends.azureml.snapshot import content_hash, copy_package, own_files
+from trainer.backends.azureml.workspace import Place, connect, find_place, found, quietly
+from trainer.backends.http import Say, patiently
+from trainer.backends.idempotent import create_once
 from trainer.config.schema import RunConfig
+from trainer.errors import ConfigError
 from trainer.inference.bundle import Bundle, write_bundle
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger, Thing
@@ -21,11 +29,16 @@ if TYPE_CHECKING:
     from azure.ai.ml.entities import Model
 
 FOLDER = "adapter"  # the name of the folder that Azure ML mounts below AZUREML_MODEL_DIR
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 LONGEST_VALUE = 250  # characters of a tag or property
+CONTEXTS = {"score": ("Dockerfile", "requirements.txt"), "vllm": ("vllm/Dockerfile", "vllm/start.py")}
+PORT = {"score": 5001, "vllm": 8000}
+ALIVE = {"score": "/", "vllm": "/health"}
+SCORING = {"score": "/score", "vllm": "/"}  # vLLM has many routes: all that stands below is passed on to it
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class RegisteredModel:
     """A version of a model in a workspace."""
 
     name: str
@@ -49,19 +62,13 @@ def register(run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
         return str(register_bundle(connect(place), place, run, bundle, chosen, say))
 
 
-def register_bundle(ml: "MLClient", place: Place, run: Run, bundle: Bundle, name: str, say: Say) -> Registered:
+def register_bundle(ml: "MLClient", place: Place, run: Run, bundle: Bundle, name: str, say: Say) -> RegisteredModel:
     """The bundle as a model; a version of the same content is the model. Raises: BackendError."""
-    made = Registered(name, model_version(bundle.sha256))
-    thing = Thing(
-        "azureml",
-        "model",
-        str(made),
-        place.arm_id,
-        delete_with=f"trainer teardown {run.path} --everything",
-    )
+    made = RegisteredModel(name, model_version(bundle.sha256))
+    thing = Thing(BACKEND, "model", str(made), place.arm_id, "", f"trainer teardown {run.path} --everything")
 
     def look_up() -> str | None:
-        model = found(lambda: ml.models.get(made.name, made.version), f"the model {made}", say)
+        model = found(lambda: ml.models.get(made.name, made.version), f"looking for the model {made}", say)
         return None if model is None else str(model.id)
 
     def create() -> str:
@@ -74,12 +81,12 @@ def register_bundle(ml: "MLClient", place: Place, run: Run, bundle: Bundle, name
     return made
 
 
-def _entity(run: Run, bundle: Bundle, made: Registered) -> "Model":
+def _entity(run: Run, bundle: Bundle, made: RegisteredModel) -> "Model":
     from azure.ai.ml.constants import AssetTypes
     from azure.ai.ml.entities import Model
 
     properties = {key: value[:LONGEST_VALUE] for key, value in _properties(run, bundle)}
-    tags = {"made_by": "azure-llm-trainer", "run": run.name[:LONGEST_VALUE], "base": properties["base"]}
+    tags = {"made_by": MADE_BY, "run": run.name[:LONGEST_VALUE], "base": properties["base"]}
     verdict = run.comparison().get("verdict", {}).get("sentence", "")
     return Model(
         name=made.name,
@@ -114,3 +121,106 @@ def _properties(run: Run, bundle: Bundle) -> Iterator[tuple[str, str]]:
                 yield key, f"{row[key]:.6g}"
     if verdict := run.comparison().get("verdict", {}).get("sentence"):
         yield "verdict", str(verdict)
+
+
+def model_name(run: Run, name: str | None) -> str:
+    """The model's name. Raises: ConfigError, for one that Azure ML does not take."""
+    if name is None:
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", run.name).strip("-_.")[:200] or "model"
+    if not MODEL_NAME.fullmatch(name):
+        raise ConfigError(
+            f"--name: is {name!r}, expected letters, digits, '-', '_' and '.' for a model; choose another"
+        )
+    return name
+
+
+def model_version(sha256: str) -> str:
+    """The content's address: the same adapter is never a second version."""
+    return sha256[:DIGEST_CHARS]
+
+
+def stage_context(mode: str, folder: Path) -> None:
+    """The Docker context of a mode: the files that its Dockerfile copies, and nothing else."""
+    folder.mkdir(parents=True)
+    for name in CONTEXTS[mode]:
+        shutil.copyfile(own_files() / "serving" / name, folder / Path(name).name)
+
+
+def stage_code(folder: Path) -> None:
+    """The scoring script and the package that it imports."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(own_files() / SCRIPT, folder / SCRIPT)
+    copy_package(folder / "trainer")
+
+
+def environment_version(mode: str) -> str:
+    """The content's address, so that an image is built once."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage_context(mode, Path(folder) / mode)
+        return content_hash(Path(folder) / mode)[:DIGEST_CHARS]
+
+
+def code_version() -> str:
+    """The address of the scoring script and of this package."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage_code(Path(folder) / "code")
+        return content_hash(Path(folder) / "code")[:DIGEST_CHARS]
+
+
+def register_environment(ml: "MLClient", place: Place, mode: str, ledger: Ledger, say: Say) -> str:
+    """The environment's reference; Azure ML builds its image when it is first used. Raises: BackendError."""
+    from azure.ai.ml.entities import BuildContext, Environment
+
+    name, version = f"azure-llm-trainer-{mode}", environment_version(mode)
+    remove = f"az ml environment archive -n {name} -v {version} {place.options}"
+    thing = Thing(BACKEND, "environment", f"{name}:{version}", place.arm_id, "", remove)
+
+    def look_up() -> str | None:
+        known = found(lambda: ml.environments.get(name, version), f"looking for the environment {name}:{version}", say)
+        return None if known is None else str(known.id)
+
+    def create() -> str:
+        with tempfile.TemporaryDirectory(prefix="trainer-image-") as folder:
+            stage_context(mode, Path(folder) / mode)
+            context = BuildContext(path=str(Path(folder) / mode), dockerfile_path="Dockerfile")
+            made = Environment(name=name, version=version, build=context, inference_config=routes(mode))
+            with quietly():
+                return str(ml.environments.create_or_update(made).id)
+
+    ensure(ledger, thing, look_up, create, {}, say)
+    return f"azureml:{name}:{version}"
+
+
+def routes(mode: str) -> dict[str, Any]:
+    """Where the container says that it lives, that it is ready, and where it answers."""
+    alive = {"path": ALIVE[mode], "port": PORT[mode]}
+    return {
+        "liveness_route": alive,
+        "readiness_route": alive,
+        "scoring_route": {"path": SCORING[mode], "port": PORT[mode]},
+    }
+
+
+def ensure(
+    ledger: Ledger,
+    thing: Thing,
+    look_up: Callable[[], str | None],
+    create: Callable[[], str],
+    facts: Mapping[str, Any],
+    say: Say,
+) -> str:
+    """The id of the thing, which this command, an earlier one, or another machine has made.
+
+    Raises: BackendError.
+    """
+
+    def known(identity: str) -> dict[str, Any]:
+        return {"id": identity, **facts}
+
+    entry = ledger.find(thing.kind, thing.key)
+    existing = patiently(look_up, f"looking for the {thing.kind} {thing.key!r}", say)
+    if existing is None:
+        return create_once(ledger, thing, look_up, create, known, say)
+    if entry is None or entry.step != "exists":
+        ledger.write(thing, "exists", **known(existing))
+    return existing

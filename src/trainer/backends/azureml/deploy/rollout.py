@@ -10,24 +10,30 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.azureml.deploy.body import deployment_entity, endpoint_entity
-from trainer.backends.azureml.deploy.client import chat_endpoint
-from trainer.backends.azureml.deploy.environment import code_version, register_environment, stage_code
-from trainer.backends.azureml.deploy.names import model_name
-from trainer.backends.azureml.deploy.register import FOLDER, register_bundle
-from trainer.backends.azureml.deploy.service import (
+from trainer.backends.azureml.deploy.deployment import (
     container_logs,
-    ensure,
-    found,
+    delete_deployment,
+    deployment_entity,
+    endpoint_entity,
     last_lines,
     progress_of,
+    shift_traffic,
     wait_until_ended,
 )
+from trainer.backends.azureml.deploy.endpoints import chat_endpoint
+from trainer.backends.azureml.deploy.plan import DeploymentRequest
+from trainer.backends.azureml.deploy.register import (
+    FOLDER,
+    code_version,
+    ensure,
+    model_name,
+    register_bundle,
+    register_environment,
+    stage_code,
+)
 from trainer.backends.azureml.deploy.smoke import smoke_test
-from trainer.backends.azureml.deploy.things import Target, delete_deployment, shift_traffic
-from trainer.backends.azureml.record import BACKEND
-from trainer.backends.azureml.submit import found_or_none
-from trainer.backends.azureml.workspace import connect, quietly
+from trainer.backends.azureml.job import BACKEND
+from trainer.backends.azureml.workspace import connect, found, found_or_none, quietly
 from trainer.backends.http import Say, failure_of, patiently
 from trainer.backends.idempotent import delete_once
 from trainer.backends.remote import DeploymentPlan, Endpoint
@@ -40,8 +46,6 @@ from trainer.runs.lock import locked
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.polling import LROPoller
-
-    from trainer.backends.azureml.deploy.plan import Details
 
 ALL = 100  # percent
 SDK_POLLING_SECONDS = 5  # of azure-ai-ml's own thread, whatever it is told
@@ -69,9 +73,9 @@ def deploy(plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
 class _Rollout:
     """The steps of one deployment."""
 
-    def __init__(self, details: "Details", run: Run, say: Say) -> None:
-        self.details, self.run, self.say = details, run, say
-        self.target: Target = details.target
+    def __init__(self, request: DeploymentRequest, run: Run, say: Say) -> None:
+        self.request, self.run, self.say = request, run, say
+        self.target = request.target
         self.ml: MLClient = connect(self.target.place)
         self.ledger = Ledger(run.path)
         self.poller: LROPoller[Any] | None = None
@@ -81,7 +85,7 @@ class _Rollout:
         """References of the model and of the environment; both are there already where their content is known."""
         settings, place = self.target.settings, self.target.place
         with tempfile.TemporaryDirectory(prefix="trainer-model-") as folder:
-            bundle = write_bundle(self.run, Path(folder) / FOLDER, self.details.checkpoint, settings.include_base)
+            bundle = write_bundle(self.run, Path(folder) / FOLDER, self.request.checkpoint, settings.include_base)
             model = register_bundle(self.ml, place, self.run, bundle, model_name(self.run, None), self.say)
         return model.reference, register_environment(self.ml, place, settings.mode, self.ledger, self.say)
 
@@ -156,7 +160,7 @@ class _Rollout:
         """Raises: BackendError, ParityError; a deployment that is certainly another model is deleted."""
         client = chat_endpoint(self.ml, self.run, self.target.endpoint, self.target.deployment)
         try:
-            result = smoke_test(self.run, client, self.target.settings.mode, self.details.checkpoint, self.say)
+            result = smoke_test(self.run, client, self.target.settings.mode, self.request.checkpoint, self.say)
         except ParityError as error:
             logs = container_logs(self.ml, self.target.endpoint, self.target.deployment)
             raise ParityError(*error.problems, f"it gets no traffic; {self._clean_up()}", *last_lines(logs)) from error
@@ -186,7 +190,7 @@ class _Rollout:
             self.target.endpoint,
             self.run.name,
             "Succeeded",
-            self.details.model,
+            self.request.model,
             self._cost(),
             "",
             str(endpoint.scoring_uri),
@@ -224,7 +228,7 @@ class _Rollout:
             code = Path(folder) / "code"
             if target.settings.mode == "score":
                 stage_code(code)
-            entity = deployment_entity(target, self.run, model, environment, code, self.details.vault)
+            entity = deployment_entity(target, self.run, model, environment, code, self.request.vault)
             self.say(f"creating the deployment {self.address}; it bills from now on, and takes 10 to 30 minutes")
             with quietly():
                 self.poller = self.ml.online_deployments.begin_create_or_update(entity, skip_script_validation=True)
@@ -263,29 +267,23 @@ class _Rollout:
         return "it was deleted and bills no more"
 
     def _delete(self) -> None:
-        remove_deployment(self.ml, self.ledger, self.target, self.say)
+        """Delete the deployment, which has no traffic, and wait until it is gone. Raises: BackendError."""
+        delete_once(
+            self.ledger,
+            self.target.deployment_thing(),
+            lambda: self.ml.online_deployments.begin_delete(self.target.deployment, self.target.endpoint).wait(),
+            self.say,
+            lambda: found_or_none(self._read_deployment) is not None,
+        )
 
     def _endpoint(self) -> Any:
-        return found(
-            lambda: self.ml.online_endpoints.get(self.target.endpoint), f"the endpoint {self.target.endpoint}", self.say
-        )
+        return found(self._known_endpoint, f"looking for the endpoint {self.target.endpoint}", self.say)
 
     def _known_endpoint(self) -> Any:
         return self.ml.online_endpoints.get(self.target.endpoint)
 
     def _deployment(self) -> Any:
-        return found(self._read_deployment, f"the deployment {self.address}", self.say)
+        return found(self._read_deployment, f"looking for the deployment {self.address}", self.say)
 
     def _read_deployment(self) -> Any:
         return self.ml.online_deployments.get(self.target.deployment, self.target.endpoint)
-
-
-def remove_deployment(ml: "MLClient", ledger: Ledger, target: Target, say: Say) -> None:
-    """Delete a deployment without traffic, and wait until it is gone. Raises: BackendError."""
-    delete_once(
-        ledger,
-        target.deployment_thing(),
-        lambda: ml.online_deployments.begin_delete(target.deployment, target.endpoint).wait(),
-        say,
-        lambda: found_or_none(lambda: ml.online_deployments.get(target.deployment, target.endpoint)) is not None,
-    )

@@ -36,7 +36,7 @@ LEAST_SAME = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SmokeQuestion:
     """A trained answer of a row, asked for."""
 
     place: str
@@ -46,7 +46,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SmokeResult:
     """What was compared with what, and came out."""
 
     num_prompts: int
@@ -68,7 +68,7 @@ class Result:
             yield f"answers were not compared: {self.against}"
 
 
-def smoke_test(run: Run, client: "ChatEndpoint", mode: str, checkpoint: str | None, say: Say) -> Result:
+def smoke_test(run: Run, client: "ChatEndpoint", mode: str, checkpoint: str | None, say: Say) -> SmokeResult:
     """Ask and compare. Raises: BackendError, where it does not answer; ParityError, where it is another model."""
     say("trying it through its endpoint")
     rows, questions, against = _questions(run, checkpoint)
@@ -89,10 +89,10 @@ def smoke_test(run: Run, client: "ChatEndpoint", mode: str, checkpoint: str | No
         )
     if problems:
         raise ParityError(*problems)
-    return Result(len(questions), rows, len(compared), same, against)
+    return SmokeResult(len(questions), rows, len(compared), same, against)
 
 
-def _questions(run: Run, checkpoint: str | None) -> tuple[str, Sequence[Question], str]:
+def _questions(run: Run, checkpoint: str | None) -> tuple[str, Sequence[SmokeQuestion], str]:
     from trainer.data.render.rendering import Renderer
     from trainer.inference.trained import trained_tokenizer
 
@@ -112,7 +112,7 @@ def _questions(run: Run, checkpoint: str | None) -> tuple[str, Sequence[Question
 
 def _asked(
     conversations: Sequence[Conversation], renderer: "Renderer", local: "ChatClient | None", record: "_Record | None"
-) -> Iterator[Question]:
+) -> Iterator[SmokeQuestion]:
     """The first trained answer of each row: its prompt is the same whoever answers."""
     from trainer.data.render.rendering import RenderingError
 
@@ -127,7 +127,7 @@ def _asked(
         except RenderingError:
             continue
         expected = _answer_here(local, request) if local else record.answer(row, index) if record else None
-        yield Question(row.place, request, len(prompt.ids), expected)
+        yield SmokeQuestion(row.place, request, len(prompt.ids), expected)
 
 
 def _answer_here(local: "ChatClient", request: dict[str, Any]) -> str:

@@ -2,20 +2,21 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from trainer.backends.arm import ARM, ask
 from trainer.backends.azureml.datastore import open_datastore
-from trainer.backends.azureml.deploy.assets import delete_version, files_of, used_by_another, version_is_there
-from trainer.backends.azureml.deploy.service import found, place_of, wait_until_ended
-from trainer.backends.azureml.record import BACKEND
-from trainer.backends.azureml.states import is_final, word_of
-from trainer.backends.azureml.submit import found_or_none
-from trainer.backends.azureml.workspace import Place, connect
+from trainer.backends.azureml.deploy.deployment import wait_until_ended
+from trainer.backends.azureml.follow import is_final
+from trainer.backends.azureml.job import BACKEND
+from trainer.backends.azureml.workspace import Place, connect, credential, found, found_or_none, word_of
 from trainer.backends.http import Say, patiently
 from trainer.backends.idempotent import delete_once
 from trainer.errors import BackendError, ConfigError
-from trainer.runs import Run
+from trainer.runs import Run, list_runs
 from trainer.runs.ledger import Entry, Ledger
 from trainer.runs.lock import locked
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 DEPLOYED = ("deployment", "endpoint")
 # Jobs are a run's record; they bill nothing once they have ended.
 THE_REST = ("job", "model", "environment", "data", "code")
+VERSIONS_API = "2023-04-01"
+PLURALS = {"model": "models", "environment": "environments", "data": "data", "code": "codes"}
+UPLOADED = "LocalUpload/"  # where the SDK puts what it uploads, below a hash of the content
+IN_DATASTORE = re.compile(r"azureml://.*?datastores/(?P<store>[^/]+)/paths/(?P<path>.+)")
+IN_CONTAINER = re.compile(r"https://[^/]+/[^/]+/(?P<path>.+)")
 
 
 def teardown(run: Run, everything: bool, say: Say) -> None:
@@ -65,7 +71,7 @@ class _Remover:
 
     def __init__(self, run: Run, ledger: Ledger, entry: Entry, say: Say) -> None:
         self.run, self.ledger, self.entry, self.say = run, ledger, entry, say
-        self.place: Place = place_of(entry.thing)
+        self.place = Place.of_arm_id(entry.thing.place)
         self.ml: MLClient = connect(self.place)
 
     def remove(self) -> None:
@@ -85,7 +91,7 @@ class _Remover:
         """Delete it; `get` asks for it afterwards, and finds nothing once it is gone."""
         thing = self.entry.thing
         self.say(f"deleting the {thing.kind} {thing.key}")
-        delete_once(self.ledger, thing, delete, self.say, lambda: bool(found_or_none(get)))
+        delete_once(self.ledger, thing, delete, self.say, lambda: found_or_none(get) is not None)
 
     def _deployment(self, endpoint: str, deployment: str) -> None:
         """Azure ML refuses to delete one that has traffic."""
@@ -118,11 +124,11 @@ class _Remover:
         self._once(lambda: endpoints.begin_delete(name).wait(), lambda: endpoints.get(name))
 
     def _known_endpoint(self, name: str) -> Any:
-        return found(lambda: self.ml.online_endpoints.get(name), f"the endpoint {name}", self.say)
+        return found(lambda: self.ml.online_endpoints.get(name), f"looking for the endpoint {name}", self.say)
 
     def _job(self, name: str) -> None:
         """A job cannot be deleted; it is taken from the studio's lists, once it has ended."""
-        job = found(lambda: self.ml.jobs.get(name), f"the job {name}", self.say)
+        job = found(lambda: self.ml.jobs.get(name), f"looking for the job {name}", self.say)
         if job is not None and not is_final(word_of(job.status)):
             raise ConfigError(f"is {job.status}, expected a job that has ended; end it: trainer cancel {self.run.path}")
         self._once(lambda: self.ml.jobs.archive(name))
@@ -130,12 +136,69 @@ class _Remover:
     def _version(self) -> None:
         """A version of an asset, and the files that were uploaded for it; another run's ledger keeps both."""
         thing = self.entry.thing
-        if (other := used_by_another(self.run, self.entry)) is not None:
+        if (other := _other_user(self.run, self.entry)) is not None:
             self.say(f"the {thing.kind} {thing.key} stays: {other} uses it too")
             self.ledger.write(thing, "deleted", kept_for=other)
             return
-        files = files_of(self.ml, self.entry, self.say)
-        self._once(lambda: delete_version(self.place, self.entry), lambda: version_is_there(self.place, self.entry))
+        files = _uploaded_files(self.ml, self.entry, self.say)
+        delete, get = (partial(_ask_for_version, method, self.place, self.entry) for method in ("DELETE", "GET"))
+        self._once(delete, get)
         if files is not None:
             count = open_datastore(self.ml, *files, self.say).delete_all()
             self.say(f"{count} uploaded files of the {thing.kind} {thing.key} are deleted")
+
+
+def _ask_for_version(method: str, place: Place, entry: Entry) -> bytes:
+    """The SDK can archive versions only; Azure's resource manager deletes them.
+
+    Raises: ConfigError, when the version's id is not known.
+    """
+    return ask(method, f"{ARM}{_version_id(place, entry)}?api-version={VERSIONS_API}", credential())
+
+
+def _uploaded_files(ml: "MLClient", entry: Entry, say: Say) -> tuple[str, str] | None:
+    """Datastore and prefix of the files that were uploaded for it; None where the service keeps them itself."""
+    thing = entry.thing
+    reads: dict[str, Callable[[str, str], Any]] = {
+        "model": ml.models.get, "data": ml.data.get, "environment": ml.environments.get,
+    }  # fmt: skip
+    if thing.kind not in reads:
+        return None
+    name, _, version = thing.key.rpartition(":")
+    known = found(lambda: reads[thing.kind](name, version), f"looking for the {thing.kind} {thing.key}", say)
+    source = known.build if thing.kind == "environment" and known is not None else known
+    return None if source is None else _upload_of(source.path)
+
+
+def _other_user(run: Run, entry: Entry) -> str | None:
+    """Another run beside this one whose ledger holds the same thing: what is named by its content is shared."""
+    mine = (entry.thing.kind, entry.thing.key, entry.thing.place)
+    for other in list_runs(run.path.parent):
+        if other.path.resolve() != run.path.resolve():
+            for theirs in Ledger(other.path).open():
+                if (theirs.thing.kind, theirs.thing.key, theirs.thing.place) == mine:
+                    return other.name
+    return None
+
+
+def _version_id(place: Place, entry: Entry) -> str:
+    known = str(entry.facts.get("id") or "").removeprefix("azureml:")
+    if known.startswith("/subscriptions/"):
+        return known
+    name, _, version = entry.thing.key.rpartition(":")
+    if not name:
+        raise ConfigError("its id is not known, expected one of an earlier answer; look for it in the studio")
+    return f"{place.arm_id}/{PLURALS[entry.thing.kind]}/{name}/versions/{version}"
+
+
+def _upload_of(path: object) -> tuple[str, str] | None:
+    """Of files that the SDK has uploaded: never of a folder that someone else fills."""
+    text = str(path)
+    if in_store := IN_DATASTORE.fullmatch(text):
+        store, inner = in_store["store"], in_store["path"]
+    elif in_container := IN_CONTAINER.fullmatch(text):
+        store, inner = "workspaceblobstore", in_container["path"]
+    else:
+        return None
+    parts = inner.split("/")
+    return (store, "/".join(parts[:2]) + "/") if inner.startswith(UPLOADED) and len(parts) > 2 else None
