@@ -6,7 +6,7 @@ from trainer.errors import ConfigError
 from trainer.inference.report.mlflow_artifact import report_is_unlogged
 from trainer.runs import Run
 from trainer.runs.advice import further
-from trainer.runs.lock import holder, in_use
+from trainer.runs.lock import RunInUse, holder
 from trainer.runs.pending import lacks_comparison
 from trainer.runs.process import is_here
 
@@ -24,7 +24,7 @@ def refuse_running(run: Run) -> None:
     if owner is None and status["state"] in ("running", "validating_files") and status.get("pid") != os.getpid():
         owner = status  # about to take the lock
     if owner is not None and is_here(owner):
-        raise in_use(run.path, owner)
+        raise RunInUse.by(owner, run.path)
 
 
 def lacks(run: Run) -> bool:

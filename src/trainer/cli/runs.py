@@ -18,7 +18,7 @@ from trainer.runs import list_runs as runs_below
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
-from trainer.runs.lock import holder, in_use, locked
+from trainer.runs.lock import RunInUse, holder, locked
 from trainer.runs.manifest import DamagedManifest, LongRow, Manifest
 from trainer.runs.ownership import refuse_removal
 from trainer.runs.pending import pending_note, silence
@@ -170,14 +170,12 @@ def delete(
     refuse_removal(found.path)
     is_silent = silence(found) is not None
     if found.state in ("running", "validating_files") and not is_silent:
-        raise ConfigError(f"run {found.name!r}: is {found.state}, expected a stopped run; stop its process first")
+        raise RunInUse(found.name, f"is {found.state}", "stop its process first")
     if found.is_launched and not is_silent:
-        raise ConfigError(
-            f"run {found.name!r}: is about to be trained in the background; first: trainer cancel {found.path}"
-        )
+        raise RunInUse(found.name, "is about to be trained in the background", f"first: trainer cancel {found.path}")
     if (owner := holder(found.path)) is not None:
         if is_here(owner):
-            raise in_use(found.path, owner)
+            raise RunInUse.by(owner, found.path)
         with locked(found.path, say):  # another machine's process is watched for a sign of life
             pass
     if billing := Ledger(found.path).billing():

@@ -37,7 +37,7 @@ def write_flushed(path: Path, data: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def folders_above(*paths: Path) -> Iterator[None]:
-    """The folders above new files or folders, made where they are missing; those that stay empty are removed again.
+    """The folders above new files or folders, made where they are missing, and removed where the block fails.
 
     Raises: OSError.
     """
@@ -46,10 +46,11 @@ def folders_above(*paths: Path) -> Iterator[None]:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
         yield
-    finally:
+    except BaseException:
         for folder in sorted(missing, key=lambda folder: len(folder.parts), reverse=True):
-            with contextlib.suppress(OSError):  # it holds what was made, or was never made
+            with contextlib.suppress(OSError):  # it holds what others made, or was never made
                 folder.rmdir()
+        raise
 
 
 def nearest_folder(path: Path) -> Path:

@@ -10,10 +10,10 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from trainer.errors import ConfigError
 from trainer.runs import files
@@ -22,6 +22,19 @@ from trainer.runs.process import is_alive, is_here, this_process
 NAME = "lock.json"
 BEAT_SECONDS = 5.0
 PATIENCE_SECONDS = 30.0  # a mount may show another host's writes late
+
+
+class RunInUse(ConfigError):
+    """A process works on the run, or is about to."""
+
+    def __init__(self, name: str, found: str, advice: str) -> None:
+        super().__init__(f"run {name!r}: {found}, expected a stopped run; {advice}")
+
+    @classmethod
+    def by(cls, owner: Mapping[str, Any], folder: Path) -> Self:
+        """The refusal to touch a run that `owner`, a process, executes."""
+        found = f"is in use by process {owner.get('pid')} on {owner.get('host')!r}"
+        return cls(folder.name, found, f"stop it with: trainer pause {folder}")
 
 
 class Lock:
@@ -34,7 +47,7 @@ class Lock:
 def locked(folder: Path, report: Callable[[str], None]) -> Iterator[Lock]:
     """Hold the lock of a run's folder while the block runs. `report` is told when waiting for a sign of life.
 
-    Raises: ConfigError, naming process and host, when another process holds it.
+    Raises: RunInUse, when another process holds it.
     """
     path = folder / NAME
     owner = this_process() | {"token": secrets.token_hex(8)}
@@ -59,14 +72,6 @@ def holder(folder: Path) -> dict[str, Any] | None:
     return owner if owner and is_alive(owner) else None
 
 
-def in_use(folder: Path, owner: dict[str, Any]) -> ConfigError:
-    """The refusal to touch a run that another process executes."""
-    return ConfigError(
-        f"run {folder.name!r}: is in use by process {owner.get('pid')} on {owner.get('host')!r}, expected a stopped "
-        f"run; stop it with: trainer pause {folder}"
-    )
-
-
 def _created(path: Path, owner: dict[str, Any]) -> bool:
     try:
         files.write_flushed(path, json.dumps(owner | {"beat": 0}).encode())
@@ -76,10 +81,10 @@ def _created(path: Path, owner: dict[str, Any]) -> bool:
 
 
 def _remove_stale(path: Path, report: Callable[[str], None]) -> None:
-    """Raises: ConfigError, when the owner lives."""
+    """Raises: RunInUse, when the owner lives."""
     found = files.read_record(path)
     if _is_held(path, found, report):
-        raise in_use(path.parent, found)
+        raise RunInUse.by(found, path.parent)
     # Of several that found it stale, one renames it; the others find it gone and try to create theirs.
     aside = path.with_name(f".{NAME}.{secrets.token_hex(4)}.stale")
     try:

@@ -1,7 +1,7 @@
 """What a run may lack that its state does not tell: the comparison that follows training, or a sign of life."""
 
 import time
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
@@ -34,20 +34,25 @@ def is_worked_on(run: Run) -> bool:
 
 
 def silence(run: Run) -> str | None:
-    """How long nothing was heard of a process that cannot be asked for from here, where that is long; None else.
+    """How long nothing was heard of a run's process that cannot be asked for from here, once that is minutes.
 
-    One of another machine, or of a container that is gone. The clocks may differ, so nothing is done about it here.
+    Its machine, or container, is another one, and so may its clock be: who acts on this watches the lock first.
     """
     status = run.status()
     if status.get("backend", "local") != "local" or status["state"] not in ("queued", "running", "validating_files"):
         return None
-    heard = []
-    for name in SIGNS_OF_LIFE:
-        with suppress(OSError):
-            heard.append((run.path / name).stat().st_mtime)
-    seconds = time.time() - max(heard, default=0.0)
-    is_silent = seconds >= SILENT_SECONDS and not is_here(_worker(run, status))
-    return f"no sign of life for {seconds / 60:,.0f} min" if is_silent else None
+    heard = [at for name in SIGNS_OF_LIFE if (at := _changed_at(run.path / name)) is not None]
+    if not heard or is_here(_worker(run, status)):
+        return None
+    seconds = time.time() - max(heard)
+    return f"no sign of life for {seconds / 60:,.0f} min" if seconds >= SILENT_SECONDS else None
+
+
+def _changed_at(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return None
 
 
 def _worker(run: Run, status: dict[str, Any]) -> dict[str, Any]:

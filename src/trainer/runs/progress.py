@@ -1,6 +1,6 @@
 """How far a run has come: a measured step in words, and the time that the steps which are left will take."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -10,21 +10,25 @@ from trainer.runs.run import Run
 
 RECENT = 20  # measurements; rows differ in length, and a machine in what else it does
 
-TITLES = {
-    "train_loss": ("loss", ".3f"),
-    "train_mean_token_accuracy": ("accuracy", ".1%"),
-    "valid_loss": ("valid", ".3f"),
-    "full_valid_loss": ("all valid", ".3f"),
+FIGURES = {
+    "train_loss": "loss {:.3f}",
+    "train_mean_token_accuracy": "accuracy {:.1%}",
+    "valid_loss": "valid {:.3f}",
+    "full_valid_loss": "all valid {:.3f}",
+    "tokens_per_second": "{:,.0f} tokens/s",
 }
+
+
+def figures(row: Mapping[str, float], names: Iterable[str] = FIGURES) -> str:
+    """`loss 1.234  accuracy 56.7%  valid 1.345`, of those of the names that were measured."""
+    return "  ".join(FIGURES[name].format(row[name]) for name in names if name in row)
 
 
 def in_words(row: Mapping[str, float], total: int | None, seconds: float | None) -> str:
     """`step 7/20  loss 1.234  accuracy 56.7%  about 30 s left`, of a row of results.csv; the time where it is known."""
     parts = [f"step {row['step']:.0f}{'' if total is None else f'/{total}'}"]
-    parts += [f"{title} {row[name]:{form}}" for name, (title, form) in TITLES.items() if name in row]
-    if seconds is not None:
-        parts.append(f"about {duration(seconds)} left")
-    return "  ".join(parts)
+    parts += [figures(row), "" if seconds is None else f"about {duration(seconds)} left"]
+    return "  ".join(filter(None, parts))
 
 
 def total_steps(run: Run) -> int | None:

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -35,18 +35,22 @@ def parse(text: str) -> tuple[list[dict[str, float]], bool]:
 
 def row_of(line: str) -> dict[str, float] | None:
     """The cells of a line of the file that hold a number; None where it is no row."""
-    cells = zip(COLUMNS, line.strip().split(","), strict=False)
-    row = {column: value for column, cell in cells if (value := number_of(cell)) is not None}
+    row = dict(_cells(line))
     return row if "step" in row else None
+
+
+def _cells(line: str) -> Iterator[tuple[str, float]]:
+    """The columns of a line that hold a number."""
+    for column, cell in zip(COLUMNS, line.strip().split(","), strict=False):
+        if (value := number_of(cell)) is not None:
+            yield column, value
 
 
 def last_values(path: Path, columns: Sequence[str]) -> dict[str, float]:
     """The last value of each column, read from the file's end; a column that has none is absent."""
     found: dict[str, float] = {}
     for line in islice(from_the_end(path), SEARCHED_ROWS):
-        for column, cell in zip(COLUMNS, line.strip().split(","), strict=False):
-            if column in columns and column not in found and (value := number_of(cell)) is not None:
-                found[column] = value
+        found = {column: value for column, value in _cells(line) if column in columns} | found
         if len(found) == len(columns):
             break
     return found

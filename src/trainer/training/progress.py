@@ -7,7 +7,10 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from trainer.runs.progress import figures
+
 PLAIN_SECONDS = 10.0  # between two lines in a log file
+SHOWN = ("train_loss", "train_mean_token_accuracy", "valid_loss", "tokens_per_second")
 
 
 class Display(Protocol):
@@ -27,20 +30,6 @@ class Display(Protocol):
 def make_display(console: Console, total: int) -> Display:
     """A bar where `console` is a terminal, else lines."""
     return Bar(console, total) if console.is_terminal else Lines(console, total)
-
-
-def describe(measured: dict[str, float]) -> str:
-    """`loss 1.234  accuracy 56.7 %  1,234 tokens/s`, of what was measured."""
-    parts = []
-    if (loss := measured.get("train_loss")) is not None:
-        parts.append(f"loss {loss:.3f}")
-    if (accuracy := measured.get("train_mean_token_accuracy")) is not None:
-        parts.append(f"accuracy {accuracy:.1%}")
-    if (valid := measured.get("valid_loss")) is not None:
-        parts.append(f"valid {valid:.3f}")
-    if (speed := measured.get("tokens_per_second")) is not None:
-        parts.append(f"{speed:,.0f} tokens/s")
-    return "  ".join(parts)
 
 
 class Bar:
@@ -68,7 +57,7 @@ class Bar:
 
     def step(self, step: int, measured: dict[str, float]) -> None:
         self.last |= measured
-        self.progress.update(self.task, completed=step, measured=describe(self.last))
+        self.progress.update(self.task, completed=step, measured=figures(self.last, SHOWN))
 
     def say(self, message: str) -> None:
         self.progress.console.print(message, highlight=False, markup=False)
@@ -98,7 +87,7 @@ class Lines:
             return
         self.shown_at = now
         left = (now - self.started_at) / (step - self.first_step) * (self.total - step)
-        self.say(f"step {step}/{self.total}  {describe(self.last)}  {left:,.0f} s left")
+        self.say(f"step {step}/{self.total}  {figures(self.last, SHOWN)}  {left:,.0f} s left")
 
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False, soft_wrap=True)

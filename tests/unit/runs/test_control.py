@@ -138,6 +138,21 @@ def test_a_silent_run_can_be_cancelled_and_deleted(run: Run, monkeypatch: pytest
     assert not run.path.exists()
 
 
+def test_a_run_of_which_nothing_was_heard_yet_is_not_silent_for_ages(run: Run) -> None:
+    for name in ("status.json", "events.jsonl"):
+        (run.path / name).unlink(missing_ok=True)
+    assert run.state == "queued"
+    assert silence(run) is None
+
+
+def test_a_sign_of_life_that_cannot_be_looked_at_is_not_taken_for_none(run: Run) -> None:
+    elsewhere(run, 14 * 60)
+    (run.path / "events.jsonl").unlink(missing_ok=True)
+    (run.path / "events.jsonl").symlink_to("events.jsonl")
+    with pytest.raises(OSError, match="symbolic links"):
+        silence(run)
+
+
 def test_a_process_that_can_be_asked_for_is_not_silent(run: Run) -> None:
     run.set_status("running")
     for file in run.path.iterdir():

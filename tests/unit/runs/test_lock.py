@@ -15,7 +15,7 @@ import pytest
 from trainer.errors import ConfigError
 from trainer.runs import lock
 from trainer.runs.files import write_whole
-from trainer.runs.lock import NAME, holder, locked
+from trainer.runs.lock import NAME, RunInUse, holder, locked
 from trainer.runs.process import this_process
 
 fork = multiprocessing.get_context("fork")
@@ -55,7 +55,7 @@ def test_the_lock_is_there_while_it_is_held_and_gone_after(tmp_path: Path) -> No
 
 def test_a_second_process_is_refused_with_pid_and_host(tmp_path: Path) -> None:
     process = hold(tmp_path, 30)
-    with pytest.raises(ConfigError) as caught, locked(tmp_path, silent):
+    with pytest.raises(RunInUse) as caught, locked(tmp_path, silent):
         pass
     assert str(caught.value) == (
         f"run {tmp_path.name!r}: is in use by process {process.pid} on {os.uname().nodename!r}, expected a stopped "

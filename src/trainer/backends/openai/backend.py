@@ -25,7 +25,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
-from trainer.runs.lock import locked
+from trainer.runs.lock import RunInUse, locked
 from trainer.runs.outcome import Outcome
 
 UNDER_WAY = ("pausing", "cancelling")  # asked for before: the second asking is refused
@@ -53,7 +53,7 @@ class OpenAIService:
         while True:
             try:
                 fresh = _bring_home(service, run, say)
-            except ConfigError:  # another command holds the run's lock: it brings the files up to date as well
+            except RunInUse:  # another command: it brings the files up to date as well
                 fresh = []
             for event in fresh:
                 say(str(event["message"]))
