@@ -239,7 +239,7 @@ def _origin(manifest: Manifest | None) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """What says something about this run: no defaults, and nothing of backends that it did not use."""
-    from trainer.config.service import is_default
+    from trainer.config.conflicts import is_default
 
     try:
         config = run.config()

@@ -8,10 +8,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from trainer.config.conflicts import foreign_settings, given_settings, idle_settings, is_default, was_resolved
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
-from trainer.config.service import foreign_settings, is_default
-from trainer.config.together import given_settings, idle_settings, was_resolved
 from trainer.config.yaml_source import YamlSource, parse_yaml
 from trainer.errors import ConfigError, quoted
 

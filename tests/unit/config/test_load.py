@@ -307,6 +307,11 @@ NOT_YAML = {
         "1:5: not valid yaml: a second colon on its line, expected name: value; put a text with ': ' in quotes, or "
         "each setting on a line",
     ),
+    "two colons behind a line break of YAML's": (
+        "a: x\u2028b: y\rc: d: e\n",
+        "3:5: not valid yaml: a second colon on its line, expected name: value; put a text with ': ' in quotes, or "
+        "each setting on a line",
+    ),
     "a line that is indented alone": (
         "model:\n  base: x\n   revision: y\n",
         "3:12: not valid yaml: a line that is indented deeper than the one before it, which has a value already; "

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 
 from trainer.backends.openai.client import OPENAI_URL, address
+from trainer.config.conflicts import foreign_settings, is_default
 from trainer.config.schema import RunConfig
-from trainer.config.service import foreign_settings, is_default
 from trainer.errors import ConfigError, quoted
 
 BOUNDS = {"n_epochs": 50, "batch_size": 256, "seed": 2_147_483_647}  # of the API's own document

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.backends.azureml.job import BACKEND
 from trainer.backends.azureml.workspace import Place, polling_seconds, word_of
 from trainer.backends.http import Say, failure_of, is_failure, patiently
-from trainer.config.deployment import DeploymentConfig
+from trainer.config.azureml import DeploymentConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run
 from trainer.runs.ledger import Thing

@@ -21,7 +21,7 @@ from trainer.backends.azureml.workspace import Place, connect, find_place, found
 from trainer.backends.http import Say, patiently
 from trainer.backends.quote import Item, Quote
 from trainer.backends.remote import DeploymentOptions, DeploymentPlan
-from trainer.config.deployment import DeploymentConfig
+from trainer.config.azureml import DeploymentConfig
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.extras import TO_LOAD_A_MODEL, lack

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from trainer.config.conflicts import NEEDS
 from trainer.config.load import dump_config, load_config
 from trainer.config.problems import field_names
-from trainer.config.together import NEEDS
 from trainer.errors import ConfigError
 
 NO_VALIDATION = (

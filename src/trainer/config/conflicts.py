@@ -1,4 +1,7 @@
-"""Settings that need one another: what would have no effect is refused, all of it at once, with what to do."""
+"""Settings that do nothing where they are set: some need another one, and for some a fine-tuning service has no word.
+
+Those are refused, all at once, with what to do; a service's runs are stored without what it has no word for.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -68,6 +71,16 @@ NEEDS = (
 )  # fmt: skip
 
 
+SERVICE_TRAINING = frozenset({"method", "n_epochs", "batch_size", "learning_rate_multiplier", "seed"})
+NO_SERVICE_SECTIONS = ("lora", "memory", "tracking", "azureml")
+AZURE_SERVICE_ONLY = frozenset(
+    {
+        "api_version", "training_type", "base_deployment", "subscription", "resource_group", "account",
+        "management_url",
+    }
+)  # fmt: skip
+
+
 def given_settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """The dotted names of all settings in `values`."""
     for name, value in values.items():
@@ -89,6 +102,32 @@ def idle_settings(config: RunConfig, given: Collection[str]) -> Iterator[tuple[s
         for name in need.settings:
             if name in given and _is_meant(config, name) and need.is_idle(config):
                 yield name, f"{name}: is {_shown(_value(config, name))}, but {need.reason}; {need.remedy}, or remove it"
+
+
+def foreign_settings(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Section and name of everything that means nothing to the service of `config`."""
+    for section in type(config).model_fields:
+        for name in type(getattr(config, section)).model_fields:
+            if _is_foreign(section, name, config):
+                yield section, name
+
+
+def _is_foreign(section: str, name: str, config: RunConfig) -> bool:
+    match section:
+        case "model":
+            return name != "base"
+        case "training":
+            return name not in SERVICE_TRAINING
+        case "openai":
+            return name in AZURE_SERVICE_ONLY and config.openai.service != "azure"
+    return section in NO_SERVICE_SECTIONS
+
+
+def is_default(config: RunConfig, section: str, name: str) -> bool:
+    """Whether a setting has the value that it has where nobody sets it."""
+    values = getattr(config, section)
+    default = type(values).model_fields[name].get_default(call_default_factory=True)
+    return bool(getattr(values, name) == default)
 
 
 def _is_meant(config: RunConfig, name: str) -> bool:
