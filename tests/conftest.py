@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.costs import pytest_addoption as pytest_addoption
+from tests.costs import pytest_runtest_logstart as pytest_runtest_logstart
+from tests.costs import pytest_runtest_makereport as pytest_runtest_makereport
+from tests.costs import pytest_terminal_summary as pytest_terminal_summary
 from tests.guard import pytest_sessionstart as pytest_sessionstart
 from trainer.config import RunConfig
 from trainer.data.conversations import Conversation, Message

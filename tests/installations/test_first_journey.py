@@ -4,8 +4,8 @@ import csv
 import os
 import shlex
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ class Newcomer:
 
 
 def test_a_table_of_own_rows_becomes_a_model_that_answers_right(
-    wheel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wheel: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     try:
         someone = Newcomer(installation("local", wheel), tmp_path)
@@ -76,11 +76,9 @@ def test_a_table_of_own_rows_becomes_a_model_that_answers_right(
     before = someone.type("trainer", "chat", "mine", "--base", ASKED)
     after = someone.type("trainer", "chat", "mine", ASKED)
     took = time.monotonic() - begun
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\nfrom a table to a tuned model: {someone.num_commands} commands, {took:.0f} s\n  {ASKED}\n"
-            f"  base:  {' '.join(before.split())[:150]}\n  tuned: {' '.join(after.split())}\n"
-        )
+    record_property("from a table to a tuned model", f"{someone.num_commands} commands, {took:.0f} s")
+    record_property(f"{ASKED} base", " ".join(before.split())[:150])
+    record_property(f"{ASKED} tuned", " ".join(after.split()))
     assert PART_OF_THE_ANSWER in after
     assert PART_OF_THE_ANSWER not in before
     assert someone.num_commands <= MOST_COMMANDS

@@ -3,7 +3,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from trainer.config import RunConfig
+from trainer.config.load import load_config
 from trainer.training.curve import Curve
 from trainer.training.order import StepOrder, epoch_order, rows_per_epoch
 from trainer.training.plan import make_plan, resolve
@@ -28,6 +30,21 @@ def test_auto_looks_at_the_number_of_rows(
     config = settings(training__n_epochs="auto", training__batch_size="auto")
     plan = make_plan(config, rows, max_length=100, token_budget=1000)
     assert (plan.n_epochs, plan.batch_size, plan.total_steps) == (n_epochs, batch_size, total_steps)
+
+
+@pytest.mark.parametrize(("name", "steps", "rows"), [("tiny", 900, 7200), ("smollm", 60, 480)])
+def test_a_demo_trains_no_more_than_its_time_allows(name: str, steps: int, rows: int) -> None:
+    """On two cores 900 steps of the tiny base take two minutes, and 60 steps of SmolLM2 four."""
+    config = load_config(REPOSITORY / "configs" / f"{name}.yaml")
+    per_epoch, compared = (
+        len((REPOSITORY / str(file)).read_text(encoding="utf-8").splitlines())
+        for file in (config.data.train, config.data.validation)
+    )
+    plan = make_plan(config, per_epoch, max_length=100, token_budget=1000)
+    assert plan.total_steps <= steps
+    assert plan.n_epochs * per_epoch <= rows
+    assert compared <= 20
+    assert len((REPOSITORY / "data" / "questions.txt").read_text(encoding="utf-8").splitlines()) <= 10
 
 
 def test_a_resolved_config_holds_no_auto_and_plans_the_same(settings: Callable[..., RunConfig]) -> None:
