@@ -17,21 +17,18 @@ from tests.documents import answered
 from tests.manifests import data_file, manifest
 from trainer.config import RunConfig
 from trainer.config.schema import EvaluationConfig
-from trainer.data.render.rendering import Example
 from trainer.errors import ConfigError
+from trainer.inference.client import Reply
 from trainer.inference.evaluation.held_out import HeldOut
-from trainer.inference.evaluation.measures import text_measures
-from trainer.inference.evaluation.questions import Question, Reference
-from trainer.inference.evaluation.result import Answer, make_result
-from trainer.inference.evaluation.rightness import is_right
-from trainer.inference.replies import Spoken
+from trainer.inference.evaluation.measures import ModelKey, Sums, is_right, text_measures
+from trainer.inference.evaluation.questions import Answer, Question, Reference
+from trainer.inference.evaluation.result import make_result
 from trainer.inference.report.compare import write_comparison
 from trainer.inference.report.write import write_report
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run, create_run, files
 from trainer.runs.manifest import Manifest, PinnedBase
 from trainer.runs.pending import pending_note
-from trainer.training.dataset import Row
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
 RIGHT = [f"Number {number} is the one after {number - 1}." for number in range(1, 9)]
@@ -81,21 +78,20 @@ def result(
     """`base` is what the base says to everything, None where it is always right."""
     rows, questions = [], []
     for number, text in enumerate(right):
-        rows.append(Row(talk(("system", "Count."), ("user", prompt), ("assistant", text)), (Example((1,), (1,)),)))
-        questions.append(Question(number, 2, "", (1,), Reference(text, (), None, None), has_tools=False))
-    held_out = HeldOut(tuple(rows), 8, ("v.jsonl",), EvaluationConfig(max_rows=8, max_new_tokens=64), (), ())
-    answers = {"base": [answer(base or text, text) for text in right],
+        rows.append(talk(("system", "Count."), ("user", prompt), ("assistant", text)))
+        questions.append(Question(number, rows[-1], 2, Reference(text)))
+    held_out = HeldOut(tuple(rows), 8, ("v.jsonl",), EvaluationConfig(max_rows=8, max_new_tokens=64), 1, (), ())
+    answers: dict[ModelKey, list[Answer]] = {"base": [answer(base or text, text) for text in right],
                "tuned": [answer(said, text) for said, text in zip(tuned, right, strict=True)]}  # fmt: skip
-    losses = {name: [{"loss": (loss, 10), "token_accuracy": (5, 10)}] * len(right)
+    losses: dict[ModelKey, list[Sums]] = {name: [{"loss": (loss, 10), "token_accuracy": (5, 10)}] * len(right)
               for name, loss in (("base", 30), ("tuned", 12))}  # fmt: skip
-    return make_result(run, held_out, questions, answers, losses, seed=1, seconds=62.4)
+    return make_result(run, held_out, questions, answers, losses, seconds=62.4)
 
 
 def answer(said: str, right: str) -> Answer:
     measures = text_measures(said, right)
     return Answer(
-        Spoken(said, (Call("f", {"a": said}),)),
-        True,
+        Reply(said, (Call("f", {"a": said}),), True),
         measures | {"score": measures["chrf"], "ended": 1.0, "right": float(is_right(said, right))},
     )
 

@@ -25,10 +25,10 @@ from trainer.config import RunConfig
 from trainer.data.render.rendering import IGNORE_INDEX
 from trainer.errors import ConfigError, DataError, ExitCode, TrainingError
 from trainer.inference.client import Sampling
-from trainer.inference.evaluation import evaluate as evaluation
-from trainer.inference.evaluation.held_out import find_held_out, render_held_out
-from trainer.inference.evaluation.losses import row_losses
-from trainer.inference.generate import Reply, generate
+from trainer.inference.evaluation import local_model
+from trainer.inference.evaluation.held_out import find_held_out
+from trainer.inference.evaluation.local_model import render_held_out, row_losses
+from trainer.inference.generate import Continuation, generate
 from trainer.inference.local import TunedModel
 from trainer.inference.report.gate import Gate, judge
 from trainer.inference.tool_calls import Call
@@ -119,7 +119,7 @@ def test_what_shares_a_batch_changes_no_answer(model: TunedModel, adapter: bool)
         assert found == expected
 
 
-def plain_greedy(model: TunedModel, prompt: list[int], adapter: bool, limit: int) -> Reply:
+def plain_greedy(model: TunedModel, prompt: list[int], adapter: bool, limit: int) -> Continuation:
     ids = list(prompt)
     (model.model.base_model.enable_adapter_layers if adapter else model.model.base_model.disable_adapter_layers)()
     try:
@@ -127,11 +127,11 @@ def plain_greedy(model: TunedModel, prompt: list[int], adapter: bool, limit: int
             with torch.no_grad():
                 token = int(model.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
             if token in model.end_ids:
-                return Reply(tuple(ids[len(prompt) :]), ended=True)
+                return Continuation(tuple(ids[len(prompt) :]), ended=True)
             ids.append(token)
     finally:
         model.model.base_model.enable_adapter_layers()
-    return Reply(tuple(ids[len(prompt) :]), ended=False)
+    return Continuation(tuple(ids[len(prompt) :]), ended=False)
 
 
 def test_the_sampling_settings_of_the_base_do_not_count(model: TunedModel) -> None:
@@ -218,7 +218,8 @@ def test_the_tuned_loss_is_that_of_training(run: Run) -> None:
 
 def test_the_base_loss_is_that_of_the_model_alone(run: Run, model: TunedModel) -> None:
     config = run.config()
-    rows = render_held_out(find_held_out(run, config), config, config.evaluation, model.renderer, model.max_length).rows
+    found = find_held_out(run, config)
+    _, rows = render_held_out(found, config, config.evaluation, model.renderer, model.max_length)
     losses = row_losses(model, rows, adapter=False)
     from trainer.model.base import find_base
     from trainer.model.loading import load_model
@@ -488,7 +489,7 @@ def test_a_failed_comparison_does_not_fail_the_run(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(evaluation, "evaluate", fail)
+    monkeypatch.setattr(local_model, "evaluate", fail)
     run, outcome = launch(short())
     assert (outcome.exit_code, run.state, run.comparison()) == (ExitCode.DONE, "succeeded", {})
     (warning,) = [event["message"] for event in run.events() if event["level"] == "warning"]
@@ -505,7 +506,7 @@ def test_a_comparison_that_was_stopped_is_made_by_a_resume_and_nothing_else_is(
         time.sleep(10)
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "evaluate", stop)
+        patched.setattr(local_model, "evaluate", stop)
         run, outcome = launch(short())
     assert (outcome.exit_code, run.state, run.comparison()) == (ExitCode.RESUMABLE, "succeeded", {})
     assert outcome.summary == (
@@ -537,7 +538,7 @@ def test_a_job_that_is_started_again_makes_the_comparison(
         raise SystemExit  # as little is written as by a kill
 
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "evaluate", killed)
+        patched.setattr(local_model, "evaluate", killed)
         with pytest.raises(SystemExit):
             launch(short())
     prepared = local.check(short(), print, may_exist=True)

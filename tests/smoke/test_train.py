@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.serving import KEY, serving
-from trainer.inference.evaluation.rightness import is_right
+from trainer.inference.evaluation.measures import is_right
 from trainer.runs import Run
 
 BIN = Path(sys.executable).parent

@@ -1,24 +1,13 @@
 """OpenAI's chat route, whoever speaks it and however it is reached: what is asked, and what an answer holds."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from trainer.backends.http import failure_of, is_failure, refusal
 from trainer.errors import BackendError, quoted
-from trainer.inference.client import ChatMessage, Sampling, Tool
-from trainer.inference.tool_calls import Call
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole answer; `ended` is False where it was cut off."""
-
-    text: str
-    calls: tuple[Call, ...]
-    ended: bool
+from trainer.inference.client import ChatMessage, Reply, Sampling, Tool
+from trainer.inference.tool_calls import Call, as_call
 
 
 def request_body(
@@ -58,16 +47,6 @@ def pieces_of(events: Iterable[Mapping[str, Any]]) -> Iterator[str | Call]:
                     known[field] = known.get(field, "") + (function.get(field) or "")
     for _, function in sorted(calls.items()):
         yield as_call(function)
-
-
-def as_call(function: Mapping[str, Any]) -> Call:
-    """A call; one whose arguments are no JSON object keeps them as text, under no name: so a wrong one stays wrong."""
-    text = str(function.get("arguments") or "{}")
-    try:
-        arguments = json.loads(text)
-    except (ValueError, RecursionError):
-        arguments = None
-    return Call(str(function.get("name") or ""), arguments if isinstance(arguments, dict) else {"": text})
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from trainer.data.read.checks import DataReport
 from trainer.data.read.sources import CheckedData
 from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
 from trainer.extras import absent, missing
-from trainer.inference.evaluation import evaluate as evaluation
+from trainer.inference.evaluation import local_model
 from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
 from trainer.inference.report.write import write_report
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
@@ -203,7 +203,7 @@ def evaluate(
     """
     _check_packages(EVALUATION_PACKAGES, run.config())
     be_quiet()
-    result = evaluation.evaluate(run, console, file, max_rows, max_new_tokens, ranks)
+    result = local_model.evaluate(run, console, file, max_rows, max_new_tokens, ranks)
     if ranks is not None and not ranks.is_first:
         return result
     page = write_report(run, result, replace_report)

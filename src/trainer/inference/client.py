@@ -20,6 +20,22 @@ class Sampling:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer, without thinking and control tokens; `ended` is False where it was cut off."""
+
+    text: str
+    calls: tuple[Call, ...]
+    ended: bool
+    generated: str = ""  # every token as text, where the tokens are known
+
+
+class ReplyClient(Protocol):
+    """Answers a conversation as a whole."""
+
+    def reply(self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()) -> Reply: ...
+
+
 class ChatClient(Protocol):
     """Answers a conversation in pieces of text, as they come, and with the calls of tools at its end."""
 

@@ -19,7 +19,7 @@ Prompt = Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Continuation:
     """What a model generated, without the token that ends it."""
 
     ids: tuple[int, ...]
@@ -34,20 +34,20 @@ def generate(
     max_new_tokens: int,
     token_budget: int,
     advance: Callable[[int], None] = lambda num_answers: None,
-) -> list[Reply]:
+) -> list[Continuation]:
     """The most likely continuation of each prompt, in their order; `advance` is told how many more are done.
 
     At most `token_budget` tokens, padding and answers included, are held at a time.
 
     Raises: TrainingError, when a prompt fills the model's context, or a single one does not fit into the memory.
     """
-    replies: dict[int, Reply] = {}
+    answered: dict[int, Continuation] = {}
     with _plain_greedy(model), nullcontext() if adapter else model.model.disable_adapter():
         for batch, limit in _batches(model, prompts, max_new_tokens, token_budget):
             found = _answer(model, [prompts[number] for number in batch], limit)
-            replies |= dict(zip(batch, found, strict=True))
+            answered |= dict(zip(batch, found, strict=True))
             advance(len(batch))
-    return [replies[number] for number in range(len(prompts))]
+    return [answered[number] for number in range(len(prompts))]
 
 
 def _batches(
@@ -99,7 +99,7 @@ def _plain_greedy(model: "TunedModel") -> Iterator[None]:
         base.generation_config = own
 
 
-def _answer(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> list[Reply]:
+def _answer(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> list[Continuation]:
     """One batch; on a lack of memory, in any process that holds a part of the base, it is halved."""
     import torch
 
@@ -115,7 +115,7 @@ def _answer(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> list[
         half = len(prompts) // 2
         return _answer(model, prompts[:half], limit) + _answer(model, prompts[half:], limit)
     ends = model.end_ids
-    return [_reply(row, ends) for row in rows]
+    return [_continuation(row, ends) for row in rows]
 
 
 def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> list[list[int]]:
@@ -164,6 +164,6 @@ def _in_step(model: "TunedModel") -> Iterator[None]:
         del base._has_unfinished_sequences
 
 
-def _reply(row: Sequence[int], ends: frozenset[int]) -> Reply:
+def _continuation(row: Sequence[int], ends: frozenset[int]) -> Continuation:
     end = next((position for position, token in enumerate(row) if token in ends), None)
-    return Reply(tuple(row[:end]), ended=end is not None)
+    return Continuation(tuple(row[:end]), ended=end is not None)

@@ -176,6 +176,16 @@ def overlap(text: str, end: str) -> int:
     return next((length for length in lengths if end.startswith(text[-length:])), 0)
 
 
+def as_call(function: Mapping[str, Any]) -> Call:
+    """A call; one whose arguments are no JSON object keeps them as text, under no name: so a wrong one stays wrong."""
+    text = str(function.get("arguments") or "{}")
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):
+        arguments = None
+    return Call(str(function.get("name") or ""), arguments if isinstance(arguments, dict) else {"": text})
+
+
 def typed(call: Call, tools: Sequence[Mapping[str, Any]]) -> Call:
     """The call with the types that its tool declares, where the template's form writes every argument as text."""
     for tool in tools:

@@ -18,18 +18,19 @@ NEW_TOKENS = (64, 1024)  # never cut off before, never generated beyond
 
 def resolve_limits(settings: EvaluationConfig, rows: Sequence["Row"]) -> EvaluationConfig:
     """The settings with numbers that suit `rows`; numbers that are given stay."""
+    num_answers = sum(message.trained for row in rows for message in row.conversation.messages)
+    return limits_for(settings, len(rows), num_answers, _longest_answer(rows))
+
+
+def limits_for(settings: EvaluationConfig, num_rows: int, num_answers: int, longest: int) -> EvaluationConfig:
+    """The same for rows that somebody else has counted; `longest` is an answer's tokens."""
     numbers: dict[str, int] = {}
     if settings.max_rows == "auto":
-        numbers["max_rows"] = _auto_rows(rows)
+        numbers["max_rows"] = max(1, round(ANSWERS * num_rows / num_answers)) if num_answers else ANSWERS
     if settings.max_new_tokens == "auto":
         fewest, most = NEW_TOKENS
-        numbers["max_new_tokens"] = min(max(fewest, math.ceil(ROOM * _longest_answer(rows))), most)
+        numbers["max_new_tokens"] = min(max(fewest, math.ceil(ROOM * longest)), most)
     return settings.model_copy(update=numbers)
-
-
-def _auto_rows(rows: Sequence["Row"]) -> int:
-    num_answers = sum(message.trained for row in rows for message in row.conversation.messages)
-    return max(1, round(ANSWERS * len(rows) / num_answers)) if num_answers else ANSWERS
 
 
 def _longest_answer(rows: Sequence["Row"]) -> int:

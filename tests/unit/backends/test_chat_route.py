@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from trainer.backends.chat_route import Reply, as_call, pieces_of, reply_of, request_body
+from trainer.backends.chat_route import pieces_of, reply_of, request_body
 from trainer.errors import BackendError
-from trainer.inference.client import Sampling
-from trainer.inference.tool_calls import Call
+from trainer.inference.client import Reply, Sampling
+from trainer.inference.tool_calls import Call, as_call
 
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "weather"}}
 MESSAGES = [{"role": "user", "content": "hi"}]

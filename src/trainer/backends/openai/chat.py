@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trainer.backends.chat_route import Reply, pieces_of, reply_of, request_body, told
+from trainer.backends.chat_route import pieces_of, reply_of, request_body, told
 from trainer.backends.http import patiently
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.deployment_plan import model_to_deploy
 from trainer.backends.openai.deployments import newest
 from trainer.errors import BackendError, ConfigError
-from trainer.inference.client import ChatMessage, Sampling, Tool
+from trainer.inference.client import ChatMessage, Reply, Sampling, Tool
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 

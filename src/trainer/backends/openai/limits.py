@@ -1,13 +1,13 @@
 """Which held-out rows base and tuned model answer, and how much of reading and writing that is at most."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.backends.openai.tokens import PER_ROW, Measure, encoding_for, message_tokens, row_tokens
 from trainer.config.schema import EvaluationConfig, RunConfig
 from trainer.data.conversations import Conversation
-from trainer.training.answer_limits import ANSWERS, NEW_TOKENS, ROOM
+from trainer.inference.evaluation.held_out import draw
+from trainer.training.answer_limits import limits_for
 from trainer.training.plan import DEFAULT_SEED
 
 
@@ -40,25 +40,9 @@ def plan_exam(config: RunConfig, rows: Sequence[Conversation], family: str) -> E
 
 def resolve_limits(settings: EvaluationConfig, rows: Sequence[Conversation], measure: Measure) -> EvaluationConfig:
     """The settings with numbers that suit `rows`; numbers that are given stay."""
-    numbers: dict[str, int] = {}
     answers = [message for row in rows for message in row.messages if message.trained]
-    if settings.max_rows == "auto":
-        numbers["max_rows"] = max(1, round(ANSWERS * len(rows) / len(answers))) if answers else ANSWERS
-    if settings.max_new_tokens == "auto":
-        fewest, most = NEW_TOKENS
-        longest = max((message_tokens(message, measure) for message in answers), default=0)
-        numbers["max_new_tokens"] = min(max(fewest, math.ceil(ROOM * longest)), most)
-    return settings.model_copy(update=numbers)
-
-
-def draw(rows: Sequence[Conversation], count: int, seed: int) -> Sequence[Conversation]:
-    """`count` rows at random, in the order of their files: the same for the same seed."""
-    import numpy
-
-    if count >= len(rows):
-        return rows
-    numbers = numpy.random.default_rng(seed).choice(len(rows), size=count, replace=False)
-    return [rows[number] for number in sorted(numbers.tolist())]
+    longest = max((message_tokens(message, measure) for message in answers), default=0)
+    return limits_for(settings, len(rows), len(answers), longest)
 
 
 def seed_of(config: RunConfig) -> int:

@@ -1,1 +1,1 @@
-"""Whether a fine-tune got better: base and tuned model on the same held-out rows. `evaluate.py` is the story."""
+"""Did a fine-tune get better: a run's models on the same held-out rows. `comparison.py` is the story."""

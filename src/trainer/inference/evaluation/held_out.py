@@ -1,41 +1,44 @@
-"""The rows that base and tuned model are compared on: held out, checked, rendered as in training, and counted."""
+"""The rows that a run's models are compared on: held out, checked, drawn, and held against what was trained on."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from trainer.config.schema import EvaluationConfig, RunConfig
 from trainer.data.conversations import Conversation
 from trainer.data.read.checks import DataReport, check_files
-from trainer.data.render.overlength import Touched, shortened
-from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.runs.manifest import DataFile, Manifest
-from trainer.training.answer_limits import resolve_limits
-from trainer.training.dataset import Row, render_rows
 
-SHOWN_ROWS = 5  # of those that were too long
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
     """The rows that are answered, out of `total`, and what a reader of the result must know about them."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Conversation, ...]
     total: int
     files: tuple[str, ...]
     limits: EvaluationConfig  # resolved
+    seed: int  # by which the rows were drawn
     notes: tuple[str, ...]
     trained: tuple[str, ...] | None  # the files that were trained on; None where one is gone or has changed
 
     @property
+    def max_new_tokens(self) -> int:
+        assert isinstance(self.limits.max_new_tokens, int)  # resolved
+        return self.limits.max_new_tokens
+
+    @property
     def sha256(self) -> str:
         """The same for the same conversations in the same order, whatever their files are called."""
-        said = [[asdict(message) for message in row.conversation.messages] for row in self.rows]
-        tools = [row.conversation.tools for row in self.rows]
+        said = [[asdict(message) for message in row.messages] for row in self.rows]
+        tools = [row.tools for row in self.rows]
         return hashlib.sha256(json.dumps([said, tools], sort_keys=True).encode()).hexdigest()
 
 
@@ -121,46 +124,16 @@ def _leaks(report: DataReport) -> Iterator[str]:
         yield f"{count:,} of these rows {was} also trained on: the result looks better than it is"
 
 
-def render_held_out(
-    found: Found, config: RunConfig, limits: EvaluationConfig, renderer: Renderer, base_length: int
-) -> HeldOut:
-    """Render as in training, and draw as many rows as `limits` allow.
-
-    Raises: DataError, with every row that the model's template cannot render exactly or that is too long.
-    """
-    max_length = base_length if config.data.max_length == "auto" else config.data.max_length
-    rows, touched = render_rows(found.conversations, config.data, renderer, max_length)
-    if not rows:
-        raise ConfigError(f"{', '.join(found.files)}: no row is left after dropping those over {max_length:,} tokens")
-    resolved = resolve_limits(limits, rows)
-    assert isinstance(resolved.max_rows, int)
-    drawn = _draw(rows, resolved.max_rows, seed=seed_of(config))
-    fitting = tuple(_as_trained(row, touched, renderer, max_length) for row in drawn)
-    notes = [f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}" for note in touched[:SHOWN_ROWS]]
-    if hidden := len(touched) - len(notes):
-        notes.append(f"and {hidden:,} more rows that were too long")
-    return HeldOut(fitting, len(rows), found.files, resolved, (*found.notes, *notes), found.trained)
-
-
 def seed_of(config: RunConfig) -> int:
     """The run's seed, which also decides which rows are drawn."""
     return config.training.seed if isinstance(config.training.seed, int) else 0
 
 
-def _draw(rows: Sequence[Row], count: int, seed: int) -> Sequence[Row]:
-    """`count` rows at random, in the order of their files."""
+def draw(rows: Sequence[Drawn], count: int, seed: int) -> Sequence[Drawn]:
+    """`count` rows at random, in the order of their files: the same for the same seed."""
     import numpy
 
     if count >= len(rows):
         return rows
     numbers = numpy.random.default_rng(seed).choice(len(rows), size=count, replace=False)
     return [rows[number] for number in sorted(numbers.tolist())]
-
-
-def _as_trained(row: Row, touched: Sequence[Touched], renderer: Renderer, max_length: int) -> Row:
-    """The row without the turns that `data.on_overlength: truncate` removed."""
-    if row.conversation.place not in {note.place for note in touched}:
-        return row
-    found = shortened(row.conversation, renderer, max_length)
-    assert found is not None  # the row was truncated, so that it fits
-    return replace(row, conversation=found[0])

@@ -1,15 +1,24 @@
-"""What is measured of an answer, and when a row counts as better."""
+"""What is measured of an answer, when it counts as right, and when a row counts as better.
+
+Right or nearly right is wrong in both directions at times: a good answer in other words is below the bar, and one that
+differs by a "not" can be above it. So the bar is stated wherever its count is.
+"""
 
 import functools
+import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainer.inference.tool_calls import whole_numbers
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.chrf import CHRF
 
 Sums = Mapping[str, tuple[float, float]]  # of one row: by measure a total, and the number of things in it
+ModelKey = Literal["base", "start", "tuned"]  # "start" where the run trained an earlier one's adapter further
 Outcome = Literal["better", "same", "worse"]
 
 MARGIN = 5.0  # points of the score, of 100, that mean something: by which a row differs, and is above what chance gives
@@ -17,6 +26,20 @@ CALL_POINTS, NAME_POINTS = 100.0, 50.0  # for calls that are right, and for righ
 
 # A script without spaces has a word for each character.
 _WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿]|[^\W぀-ヿ㐀-䶿一-鿿豈-﫿]+")
+
+SHORT = 5  # words: a reference of so few is a label, a name or a number, of which nothing may be missing
+NEARLY = 80.0  # ROUGE-L, of 100, from which on a longer answer is nearly right
+
+BAR = (
+    "Right or nearly right is an answer that is the reference, letter case, white space and the last period aside; "
+    f"or, where the reference has more than {SHORT} words, one that shares at least {NEARLY:.0f}% of the words in "
+    "order (ROUGE-L), with the same numbers. JSON must hold the same values, tool calls the same names and arguments."
+)
+
+_NUMBER = re.compile(r"(?:(?<!\w)-)?\d+(?:[.,]\d+)*")
+_MINUS = str.maketrans("\u2212\ufe63\uff0d", "---")  # signs that typography has for it
+
+OTHERS = 10  # references that each one is held against: each costs 10 ms for answers of 2,000 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +113,77 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+@functools.cache
+def _chrf() -> "CHRF":
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF()
+
+
+def is_right(answer: str, reference: str) -> bool:
+    """Whether a text says what the reference does, or nearly."""
+    if folded(answer) == folded(reference):
+        return True
+    wanted = _structure(reference)
+    if wanted is not None:
+        return bool(_structure(answer) == wanted)
+    if not is_long(reference) or _numbers(answer) != _numbers(reference):
+        return False
+    return rouge_l(answer, reference) >= NEARLY
+
+
+def folded(text: str) -> str:
+    """A text without what makes no answer wrong."""
+    return " ".join(text.translate(_MINUS).casefold().split()).rstrip(".。")
+
+
+def is_long(reference: str) -> bool:
+    """Whether an answer is a text of its own, and not a choice among a few."""
+    return len(words(reference)) > SHORT
+
+
+def _structure(text: str) -> Any:
+    """The value of a JSON object or array; None where the text is none."""
+    if not text.strip().startswith(("{", "[")):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return [type(value).__name__, json.dumps(whole_numbers(value), sort_keys=True)]
+
+
+def _numbers(text: str) -> Counter[str]:
+    return Counter(_NUMBER.findall(text.translate(_MINUS)))
+
+
+def noise_levels(references: Sequence[str | None]) -> list[float]:
+    """What a wrong answer scores: for each reference the highest chrF that another has against it; 0 without another.
+
+    Texts on one subject in one tone share letters whatever they say, and the references of other rows are such wrong
+    answers: what comes no closer than the closest of them says nothing about whether it is right. None stands for
+    tool calls, which are right, half right or wrong without any noise.
+    """
+    first: dict[str, str] = {}  # of those that differ in nothing but what makes no answer wrong
+    for reference in references:
+        if reference is not None:
+            first.setdefault(folded(reference), reference)
+    place = {text: number for number, text in enumerate(first)}
+    different = list(first.values())
+    return [
+        0.0
+        if reference is None
+        else max((chrf(other, reference) for other in _others(different, place[folded(reference)])), default=0.0)
+        for reference in references
+    ]
+
+
+def _others(different: Sequence[str], number: int) -> list[str]:
+    """Those that follow, beginning anew after the last."""
+    count = min(OTHERS, len(different) - 1)
+    return [different[(number + 1 + step) % len(different)] for step in range(count)]
+
+
 def outcome(right: tuple[float, float], score: tuple[float, float], noise: float) -> Outcome:
     """What became of a row: by how many of its answers were right before and after, else by its score.
 
@@ -101,10 +195,3 @@ def outcome(right: tuple[float, float], score: tuple[float, float], noise: float
     if abs(tuned - base) < MARGIN or max(score) < noise + MARGIN:
         return "same"
     return "better" if tuned > base else "worse"
-
-
-@functools.cache
-def _chrf() -> "CHRF":
-    from sacrebleu.metrics.chrf import CHRF
-
-    return CHRF()

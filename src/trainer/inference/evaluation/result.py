@@ -1,54 +1,37 @@
-"""The result of a comparison as it stands in report.json: the verdict, the measures, and every row with its answers."""
+"""A comparison as report.json holds it: made here, and read again, also as an earlier version wrote it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from trainer.data.conversations import Conversation
 from trainer.data.render.rendering import as_object
-from trainer.inference.evaluation.distinct import count_distinct, groups
 from trainer.inference.evaluation.held_out import HeldOut
-from trainer.inference.evaluation.intervals import differences
-from trainer.inference.evaluation.measures import Sums, outcome
-from trainer.inference.evaluation.noise import noise_levels
-from trainer.inference.evaluation.questions import Question
+from trainer.inference.evaluation.measures import ModelKey, Sums, is_right, noise_levels, outcome
+from trainer.inference.evaluation.questions import Answer, Question
+from trainer.inference.evaluation.significance import count_distinct, differences, groups
 from trainer.inference.evaluation.verdict import make_verdict
-from trainer.inference.replies import Spoken
 from trainer.runs import Run
+from trainer.runs.files import refuse_newer
 from trainer.runs.run import now
 from trainer.training.curve import recorded_curve
-from trainer.training.dataset import Row
 
-FORMAT = 2  # raised when a reader of report.json must know; evaluation/stored.py reads the earlier ones
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said to a question, and what is measured of it."""
-
-    spoken: Spoken
-    ended: bool
-    measures: Mapping[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        calls = [{"name": call.name, "arguments": call.arguments} for call in self.spoken.calls]
-        return {"text": self.spoken.text, "calls": calls, "ended": self.ended, "measures": dict(self.measures)}
+FORMAT = 2  # raised when a reader of report.json must know
+FORMER = 1  # knew no right answers
 
 
 def make_result(
     run: Run,
     held_out: HeldOut,
     questions: Sequence[Question],
-    answers: Mapping[str, Sequence[Answer]],
-    losses: Mapping[str, Sequence[Sums]],
-    seed: int,
+    answers: Mapping[ModelKey, Sequence[Answer]],
+    losses: Mapping[ModelKey, Sequence[Sums]],
     seconds: float,
 ) -> dict[str, Any]:
-    """`answers` by model and question, `losses` by model and row.
-
-    The models are "base", "tuned" and, where the run trained an earlier one's adapter further, "start".
-    """
-    against = "start" if "start" in answers else "base"
+    """`answers` by model and question, `losses` by model and row, of the models that have any."""
+    against: ModelKey = "start" if "start" in answers else "base"
     noise = noise_levels([None if question.reference.names else question.reference.text for question in questions])
     asked: list[list[tuple[int, Question]]] = [[] for _ in held_out.rows]
     for number, question in enumerate(questions):
@@ -59,12 +42,11 @@ def make_result(
             row["sums"][name] |= of_row
     sums = {name: [row["sums"][name] for row in rows] for name in answers}
     independent, distinct = groups(rows), count_distinct(rows, held_out.trained)
-    found = differences(sums[against], sums["tuned"], independent, seed)
-    longest = held_out.limits.max_new_tokens
-    assert isinstance(longest, int)  # resolved
+    found = differences(sums[against], sums["tuned"], independent, held_out.seed)
+    from_base = [] if against == "base" else differences(sums["base"], sums["tuned"], independent, held_out.seed)
     names = names_of(run, answers)
     outcomes = [row["outcome"] for row in rows]
-    verdict = make_verdict(outcomes, sums, against, names, found, independent, distinct, longest)
+    verdict = make_verdict(outcomes, sums, against, names, found, independent, distinct, held_out.max_new_tokens)
     curve, n_epochs = recorded_curve(run)
     if note := curve.still_falling(n_epochs):
         verdict = replace(verdict, remarks=(*verdict.remarks, note))
@@ -75,43 +57,40 @@ def make_result(
         "verdict": asdict(verdict),
         "models": names,
         "measures": [asdict(difference) for difference in found],
-        "measures_from_base": [
-            asdict(difference)
-            for difference in ([] if against == "base" else differences(sums["base"], sums["tuned"], independent, seed))
-        ],
+        "measures_from_base": [asdict(difference) for difference in from_base],
         "files": list(held_out.files),
         "num_rows": len(rows),
         "num_held_out": held_out.total,
         "rows_sha256": held_out.sha256,
         "notes": [*held_out.notes, *_unread(questions)],
-        "settings": held_out.limits.model_dump(exclude={"enabled"}) | {"seed": seed},
+        "settings": held_out.limits.model_dump(exclude={"enabled"}) | {"seed": held_out.seed},
         "seconds": round(seconds, 1),
         "rows": rows,
     }
 
 
-def names_of(run: Run, models: Iterable[str]) -> dict[str, str]:
+def names_of(run: Run, models: Iterable[ModelKey]) -> dict[ModelKey, str]:
     """What each model is called. A service's run may begin at another run's model: that is its base."""
     parent = run.manifest().parent
-    called = {"base": "base", "tuned": "tuned"}
+    called: dict[ModelKey, str] = {"base": "base", "tuned": "tuned"}
     if parent:
         called |= {"start" if "start" in models or run.backend != "openai" else "base": parent.run}
     return {name: called[name] for name in models}
 
 
 def _row(
-    row: Row,
+    row: Conversation,
     questions: Sequence[tuple[int, Question]],
-    answers: Mapping[str, Sequence[Answer]],
+    answers: Mapping[ModelKey, Sequence[Answer]],
     noise: Sequence[float],
-    against: str,
+    against: ModelKey,
 ) -> dict[str, Any]:
-    messages = [as_object(message) for message in row.conversation.messages]
+    messages = [as_object(message) for message in row.messages]
     sums = {name: _sums([of_model[number].measures for number, _ in questions]) for name, of_model in answers.items()}
     score = {name: total / count for name, (total, count) in ((name, sums[name]["score"]) for name in sums)}
     expected = mean(noise[number] for number, _ in questions)
     return {
-        "place": row.conversation.place,
+        "place": row.place,
         "outcome": outcome(
             (sums[against]["right"][0], sums["tuned"]["right"][0]),
             (score[against], score["tuned"]),
@@ -120,7 +99,7 @@ def _row(
         "score": score,
         "noise": expected,
         "messages": [{key: value for key, value in message.items() if value is not None} for message in messages],
-        "tools": [tool["function"]["name"] for tool in row.conversation.tools],
+        "tools": [tool["function"]["name"] for tool in row.tools],
         "answers": [
             {"message": question.message, "reference": question.reference.text}
             | {name: of_model[number].to_json() for name, of_model in answers.items()}
@@ -142,9 +121,51 @@ def _sums(measured: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, flo
 def _unread(questions: Sequence[Question]) -> list[str]:
     """Told where the form of the template's tool calls cannot be read."""
     with_calls = [question for question in questions if question.reference.names]
-    count = sum(question.reference.spoken is None for question in with_calls)
+    count = sum(question.reference.calls is None for question in with_calls)
     note = (
         f"in {count:,} of {len(with_calls):,} answers the template writes tool calls in a form that cannot be read "
         "back; there only answers identical to the reference count as right"
     )
     return [note] if count else []
+
+
+def readable(result: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """The result with what has been added since it was written to `path`, None where it is none.
+
+    Raises: ConfigError, when a newer version wrote it.
+    """
+    refuse_newer(path, result.get("format"), FORMAT)
+    if result.get("format") not in (FORMER, FORMAT):
+        return None
+    rows = list(result["rows"])
+    if result["format"] == FORMER:
+        rows = [_with_right(row) for row in rows]
+    if any("noise" not in row for row in rows):
+        rows = _with_noise(rows)
+    return {"models": {"base": "base", "tuned": "tuned"}, "measures_from_base": [], **result, "rows": rows}
+
+
+def _with_right(row: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {name: [_is_right(answer, name) for answer in row["answers"]] for name in row["sums"]}
+    sums = {
+        name: values | {"right": (float(sum(counts[name])), float(len(counts[name])))}
+        for name, values in row["sums"].items()
+    }
+    return dict(row) | {"sums": sums}
+
+
+def _is_right(answer: Mapping[str, Any], name: str) -> bool:
+    measures = answer[name]["measures"]
+    if "calls" in measures:
+        return bool(measures["calls"])
+    return is_right(answer[name]["text"], answer["reference"])
+
+
+def _with_noise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What wrong answers to each row may score, found in the references of all rows."""
+    levels = iter(noise_levels([_text(row, answer) for row in rows for answer in row["answers"]]))
+    return [dict(row) | {"noise": mean(next(levels) for _ in row["answers"])} for row in rows]
+
+
+def _text(row: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
+    return None if row["messages"][answer["message"]].get("tool_calls") else str(answer["reference"])

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from trainer.inference.evaluation.distinct import Distinct
-from trainer.inference.evaluation.intervals import GROUPS_NEEDED, Difference, Kind, decide, share_interval
-from trainer.inference.evaluation.measures import Outcome, Sums
+from trainer.inference.evaluation.measures import ModelKey, Outcome, Sums
+from trainer.inference.evaluation.significance import GROUPS_NEEDED, Difference, Distinct, Kind, decide, share_interval
 
 UNENDED_TOLD = 0.25  # of the answers, from which on the sentence itself says that they do not end
 
@@ -16,12 +15,14 @@ class Verdict:
 
     kind: Kind
     sentence: str
-    against: str  # the model that the tuned one is held against: "base", or "start" where an earlier run was continued
+    against: (
+        ModelKey  # the model that the tuned one is held against: "base", or "start" where an earlier run was continued
+    )
     remarks: tuple[str, ...]  # what a reader must know to believe the sentence as far as it goes
     answers: int
-    right: Mapping[str, int]  # right or nearly right answers by model
+    right: Mapping[ModelKey, int]  # right or nearly right answers by model
     right_interval: tuple[float, float]  # of the tuned model's share of them
-    unended: Mapping[str, int]  # answers by model that were cut off
+    unended: Mapping[ModelKey, int]  # answers by model that were cut off
     better: int  # rows, beyond noise; the same below
     same: int
     worse: int
@@ -30,9 +31,9 @@ class Verdict:
 
 def make_verdict(
     outcomes: Sequence[Outcome],
-    sums: Mapping[str, Sequence[Sums]],
-    against: str,
-    names: Mapping[str, str],
+    sums: Mapping[ModelKey, Sequence[Sums]],
+    against: ModelKey,
+    names: Mapping[ModelKey, str],
     found: Sequence[Difference],
     groups: Sequence[int],
     distinct: Distinct,
@@ -66,7 +67,7 @@ def make_verdict(
     )
 
 
-def _total(sums: Mapping[str, Sequence[Sums]], key: str) -> dict[str, int]:
+def _total(sums: Mapping[ModelKey, Sequence[Sums]], key: str) -> dict[ModelKey, int]:
     """How many answers of each model are so."""
     return {name: round(sum(row[key][0] for row in of_model)) for name, of_model in sums.items()}
 

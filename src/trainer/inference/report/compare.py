@@ -5,7 +5,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from trainer.inference.evaluation.rightness import BAR
+from trainer.inference.evaluation.measures import BAR
 from trainer.inference.report.page import render_page, trusted
 from trainer.inference.report.plots import runs_plot
 from trainer.inference.report.row_view import row_view

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from trainer.inference.evaluation.intervals import Kind
+from trainer.inference.evaluation.significance import Kind
 from trainer.inference.report.standings import results_of, standing, tuned_models
 from trainer.runs import Run
 

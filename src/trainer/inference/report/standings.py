@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.inference.evaluation.distinct import groups
-from trainer.inference.evaluation.intervals import Decision, Difference, decide, differences, share_interval
 from trainer.inference.evaluation.measures import MEASURES, outcome
-from trainer.inference.evaluation.stored import readable
+from trainer.inference.evaluation.result import readable
+from trainer.inference.evaluation.significance import Decision, Difference, decide, differences, groups, share_interval
 from trainer.inference.report.write import has_calls, tone
 from trainer.runs import Run
 from trainer.runs.manifest import PinnedBase

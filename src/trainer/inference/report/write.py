@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import TrainingError
-from trainer.inference.evaluation.intervals import Difference
-from trainer.inference.evaluation.measures import MARGIN, MEASURES
-from trainer.inference.evaluation.rightness import BAR
+from trainer.inference.evaluation.measures import BAR, MARGIN, MEASURES
+from trainer.inference.evaluation.significance import Difference
 from trainer.inference.report.origin import commands, learning, origin
 from trainer.inference.report.page import render_page, trusted
 from trainer.inference.report.plots import change_plot, curve_plot, standalone

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer.inference.evaluation.distinct import Distinct, count_distinct, groups
+from trainer.inference.evaluation.significance import Distinct, count_distinct, groups
 
 HUB = "Spokes radiate from the hub, the central part of the wheel."
 RIM = "The rim is the outer hoop of a wheel that holds the tyre."

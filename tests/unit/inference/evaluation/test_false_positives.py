@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trainer.inference.evaluation.distinct import Distinct
 from trainer.inference.evaluation.measures import Outcome, outcome
+from trainer.inference.evaluation.significance import Distinct
 from trainer.inference.evaluation.verdict import make_verdict
 from trainer.inference.report.standings import Contestant, standing
 

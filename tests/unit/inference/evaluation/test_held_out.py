@@ -13,12 +13,13 @@ from trainer.data.conversations import Conversation
 from trainer.data.render.overlength import longest
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError, DataError
-from trainer.inference.evaluation.held_out import Found, HeldOut, find_held_out, render_held_out, trained_files
+from trainer.inference.evaluation.held_out import Found, HeldOut, find_held_out, trained_files
+from trainer.inference.evaluation.local_model import TemplateQuestions, render_held_out
 from trainer.inference.evaluation.questions import ask
-from trainer.inference.replies import ReplyReader
 from trainer.runs import Run, create_run
 from trainer.runs.files import sha256_of
 from trainer.runs.manifest import ParentRun
+from trainer.training.dataset import Row
 
 Settings = Callable[..., RunConfig]
 
@@ -35,12 +36,18 @@ def row(line: int, *turns: str) -> Conversation:
 
 
 def held_out(config: RunConfig, renderer: Renderer, rows: list[Conversation], max_rows: int = 50) -> HeldOut:
+    return rendered(config, renderer, rows, max_rows)[0]
+
+
+def rendered(
+    config: RunConfig, renderer: Renderer, rows: list[Conversation], max_rows: int = 50
+) -> tuple[HeldOut, tuple[Row, ...]]:
     limits = EvaluationConfig(max_rows=max_rows)
     return render_held_out(Found(rows, ("rows.jsonl",), ("noted",), ()), config, limits, renderer, 2048)
 
 
 def lines(found: HeldOut) -> list[int]:
-    return [row.conversation.line for row in found.rows]
+    return [row.line for row in found.rows]
 
 
 def test_the_seed_draws_the_rows_which_stay_in_order(settings: Settings, renderer: Renderer) -> None:
@@ -65,13 +72,15 @@ def test_a_row_that_was_shortened_in_training_is_asked_as_it_was_trained(
 ) -> None:
     whole = row(1, "First" * 20, "Second", "Third")
     config = settings(data__max_length=120, data__on_overlength="truncate")
-    found = held_out(config, renderer, [whole, row(2, "Short")])
-    assert [len(row.conversation.messages) for row in found.rows] == [4, 2]
-    assert longest(renderer.render(found.rows[0].conversation)) <= 120
-    questions = ask(found.rows, renderer, ReplyReader(renderer))
+    found, trained = rendered(config, renderer, [whole, row(2, "Short")])
+    assert [len(row.messages) for row in found.rows] == [4, 2]
+    assert [row.conversation for row in trained] == list(found.rows)
+    assert longest(renderer.render(found.rows[0])) <= 120
+    local = TemplateQuestions(renderer)
+    questions = ask(found.rows, local.reference)
     for question in questions:
-        examples = found.rows[question.row].examples
-        assert any(example.input_ids[: len(question.prompt_ids)] == question.prompt_ids for example in examples)
+        prompt = tuple(local.prompt(question.conversation, question.message).ids)
+        assert any(example.input_ids[: len(prompt)] == prompt for example in trained[question.row].examples)
     assert found.notes[0] == "noted"
     assert found.notes[1].startswith("rows.jsonl:1: ")
     assert found.notes[1].endswith(" tokens, truncated")

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from trainer.inference.evaluation import intervals
-from trainer.inference.evaluation.intervals import Decision, Difference, decide, share_interval, sign_test
+from trainer.inference.evaluation import significance
 from trainer.inference.evaluation.measures import Outcome, Sums
+from trainer.inference.evaluation.significance import Decision, Difference, decide, share_interval, sign_test
 
 ONE_TO_TEN = [{"score": (float(number), 1.0)} for number in range(1, 11)]
 
 
 def differences(base: Sequence[Sums], tuned: Sequence[Sums], seed: int) -> list[Difference]:
     """Where each row is an observation of its own."""
-    return intervals.differences(base, tuned, list(range(len(base))), seed)
+    return significance.differences(base, tuned, list(range(len(base))), seed)
 
 
 def test_a_figure_is_the_ratio_of_the_totals() -> None:
@@ -78,7 +78,7 @@ def test_rows_that_are_one_observation_are_drawn_together() -> None:
     (ten,) = differences([{"right": (0.0, 1.0)}] * 10, once, seed=1)
     repeated = [row for row in once for _ in range(4)]
     group = [number for number in range(10) for _ in range(4)]
-    (forty,) = intervals.differences([{"right": (0.0, 1.0)}] * 40, repeated, group, seed=1)
+    (forty,) = significance.differences([{"right": (0.0, 1.0)}] * 40, repeated, group, seed=1)
     assert (forty.tuned, forty.low, forty.high) == pytest.approx((0.7, ten.low, ten.high))
     assert (forty.num_rows, forty.num_groups) == (40, 10)
     shares = share_interval([row["right"] for row in repeated], group)
@@ -105,7 +105,7 @@ def test_all_or_none_of_a_few_answers_is_no_certainty(hit: float) -> None:
 
 def test_five_observations_are_too_few_for_a_clear_difference() -> None:
     base, tuned = [{"score": (1.0, 1.0)}] * 10, [{"score": (2.0, 1.0)}] * 10
-    (found,) = intervals.differences(base, tuned, [number // 2 for number in range(10)], seed=1)
+    (found,) = significance.differences(base, tuned, [number // 2 for number in range(10)], seed=1)
     assert (found.low, found.is_clear) == (1.0, False)
     assert differences(base, tuned, seed=1)[0].is_clear
 

@@ -2,8 +2,7 @@
 
 import time
 
-from trainer.inference.evaluation.measures import chrf
-from trainer.inference.evaluation.noise import OTHERS, noise_levels
+from trainer.inference.evaluation.measures import OTHERS, chrf, noise_levels
 
 HUB = "Spokes radiate from the hub, the central part of the wheel around the axle."
 RIM = "The rim is the outer hoop of a wheel that holds the tyre."

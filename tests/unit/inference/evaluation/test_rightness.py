@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.inference.evaluation.rightness import BAR, is_right
+from trainer.inference.evaluation.measures import BAR, is_right
 
 LONG = "A ferrule is the tiny cap that neatly finishes the end of cable housing."
 RIGHT = [

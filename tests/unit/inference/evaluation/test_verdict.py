@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from trainer.inference.evaluation.distinct import Distinct
-from trainer.inference.evaluation.intervals import Difference
 from trainer.inference.evaluation.measures import Outcome
+from trainer.inference.evaluation.significance import Difference, Distinct
 from trainer.inference.evaluation.verdict import Verdict, make_verdict
 
 LOSS = Difference("loss", 50, 2.31, 1.07, -1.3, -1.1)

@@ -24,9 +24,8 @@ from trainer.runs import Run
 
 if TYPE_CHECKING:
     from trainer.backends.chat_endpoint import ChatEndpoint
-    from trainer.backends.chat_route import Reply
     from trainer.data.render.rendering import Renderer
-    from trainer.inference.client import ChatClient
+    from trainer.inference.client import ChatClient, Reply
     from trainer.inference.replies import Spoken
 
 MAX_PROMPTS = 6

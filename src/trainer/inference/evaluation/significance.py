@@ -1,18 +1,26 @@
 """How sure a figure or a difference is, where some rows expect the same answer and so are no independent observations.
 
+Who knows an answer for one row knows it for the others. A short answer, such as a label, is a choice that each question
+makes anew, so that such rows are one observation only where they ask the same.
+
 Every figure is a ratio of two totals over the rows. Whole groups of such rows are drawn with replacement, many times,
 base and tuned together; the interval holds the middle 95% of the differences between their ratios: the pairs cluster
 bootstrap of Cameron, Gelbach and Miller, Bootstrap-Based Improvements for Inference with Clustered Errors, Review of
 Economics and Statistics 90 (2008), section III. What is better or worse, `decide` says alone.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
+from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.inference.evaluation.measures import MEASURES, Outcome, Sums
+from trainer.data.conversations import FileReader, Message
+from trainer.data.render.rendering import as_object
+from trainer.inference.evaluation.measures import MEASURES, Outcome, Sums, folded, is_long
+from trainer.inference.tool_calls import whole_numbers, without_thinking
 
 if TYPE_CHECKING:
     import numpy
@@ -27,6 +35,72 @@ RESAMPLES = 10_000
 BLOCK = 2_000_000  # numbers drawn at a time
 LEVEL = (1 - CONFIDENCE) / 2  # of each of the two tests of `decide`: together they err in 5 of 100 at most
 GROUPS_NEEDED = 7  # fewer cannot show anything: even if all agree, chance would do that in 1 of 32 (sign test)
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """Of the rows compared. `seen` counts the `answers` that stand among the trained ones; None where nobody knows."""
+
+    rows: int
+    answers: int  # of more than a few words, or calls with arguments
+    seen: int | None
+    independent: int  # what the intervals count as one observation each
+
+
+def count_distinct(rows: Sequence[Mapping[str, Any]], trained: Sequence[str] | None) -> Distinct:
+    """`rows` as report.json has them; `trained` are the files that were trained on, None where one is gone."""
+    answers = {key for row in rows for key in _long_answers(row)}
+    seen = None if trained is None else len(_among(answers, trained))
+    return Distinct(len(set(map(_conversation, rows))), len(answers), seen, len(set(groups(rows))))
+
+
+def groups(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """For each row the number of its group: rows whose longest answer is the same, or that are the same."""
+    numbers: dict[str, int] = {}
+    return [
+        numbers.setdefault(max(_long_answers(row), key=len, default=_conversation(row)), len(numbers)) for row in rows
+    ]
+
+
+def _long_answers(row: Mapping[str, Any]) -> list[str]:
+    """What tells each answer of a row from another, of those that are no choice among a few."""
+    messages = [row["messages"][answer["message"]] for answer in row["answers"]]
+    return [key for message in messages if (key := _key(message)) is not None]
+
+
+def _key(message: Mapping[str, Any]) -> str | None:
+    text = without_thinking(message.get("content") or "")
+    calls = sorted(_call(call["function"]) for call in message.get("tool_calls") or ())
+    if any(arguments not in ("", "{}") for _, arguments in calls):
+        return json.dumps([folded(text), calls])
+    return json.dumps([folded(text), []]) if is_long(text) else None
+
+
+def _call(function: Mapping[str, Any]) -> tuple[str, str]:
+    try:
+        arguments = json.dumps(whole_numbers(json.loads(function["arguments"])), sort_keys=True)
+    except (ValueError, TypeError, RecursionError):
+        arguments = str(function["arguments"])
+    return str(function["name"]), arguments
+
+
+def _conversation(row: Mapping[str, Any]) -> str:
+    return json.dumps([row["messages"], row["tools"]], sort_keys=True)
+
+
+def _among(answers: set[str], files: Iterable[str]) -> set[str]:
+    """Those of the answers that a row of the files trains, whatever it asks."""
+    found: set[str] = set()
+    for file in files:
+        for row in FileReader(Path(file), max_findings=1):
+            found |= {key for message in row.messages if (key := _trained(message)) in answers and key is not None}
+            if len(found) == len(answers):
+                return found
+    return found
+
+
+def _trained(message: Message) -> str | None:
+    return _key(as_object(message)) if message.trained else None
 
 
 @dataclass(frozen=True, slots=True)
