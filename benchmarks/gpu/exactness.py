@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.gpu.steps import alone, build, packed, rows
 from tests.tiny_runs import train
-from trainer.backends import local
+from trainer.backends.local import execute
 from trainer.model.sharing import UNSHARED
 from trainer.training.engine import Engine
 
@@ -69,7 +69,7 @@ def resumed(setting: Setting, report: Report) -> None:
         shutil.rmtree(checkpoint)
     shutil.rmtree(run.adapter)
     run.set_status("paused", adapter_step=None)
-    local.resume(run, Console(file=io.StringIO()), lambda message: None)
+    execute.resume(run, Console(file=io.StringIO()), lambda message: None)
     report(from_checkpoint=steps[len(steps) // 2 - 1].name, bit_identical=_bytes(run.adapter) == whole)
 
 

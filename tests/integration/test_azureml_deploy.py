@@ -19,7 +19,7 @@ from tests.integration.azure_twin.twin import Twin
 from tests.integration.azure_twin.world import REGION
 from tests.loopback import Fault, Loopback, Request, Response, status
 from trainer.backends.azureml.backend import AzureML
-from trainer.backends.remote import DeploymentOptions, Endpoint
+from trainer.backends.contract import DeploymentOptions, Endpoint
 from trainer.config import RunConfig
 from trainer.errors import BackendError, ConfigError, ParityError
 from trainer.inference.client import Sampling

@@ -15,8 +15,8 @@ from trainer.backends.azureml import workspace
 from trainer.backends.azureml.backend import AzureML
 from trainer.backends.azureml.job import JobRequest
 from trainer.backends.azureml.workspace import find_place
+from trainer.backends.contract import Plan
 from trainer.backends.quote import Quote
-from trainer.backends.remote import Plan
 from trainer.config import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, create_run
@@ -151,7 +151,7 @@ def launched(settings: RunConfig) -> Run:
     """As the command does after a check, whose findings other tests look at."""
     request = JobRequest(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200)
     run = create_run(settings)
-    AzureML().launch(Plan(settings, Quote([], ""), [], "", request), run, quiet)
+    AzureML().launch(Plan(settings, Quote([], ""), [], request), run, quiet)
     return run
 
 

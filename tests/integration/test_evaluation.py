@@ -19,7 +19,11 @@ from tests.commands import performed
 from tests.conftest import QUESTIONS
 from tests.documents import document_of
 from tests.manifests import rewrite
-from trainer.backends import local
+from trainer.backends.choose import choose
+from trainer.backends.contract import Plan, Screen
+from trainer.backends.local import execute
+from trainer.backends.local.resumable import lacks_result
+from trainer.backends.quote import Quote
 from trainer.cli.documents.verdicts import Verdict
 from trainer.config import RunConfig
 from trainer.data.render.rendering import IGNORE_INDEX
@@ -86,9 +90,11 @@ def config(folder: Path) -> RunConfig:
 
 
 def launch(config: RunConfig, console: Console | None = None) -> tuple[Run, Any]:
-    prepared = local.check(config, print)
-    run, _ = local.create(prepared, auto_resume=False)
-    return run, local.launch(prepared, run, console or quiet())
+    backend = choose("local", Screen(console or quiet()))
+    plan = backend.check(config, print)
+    run = backend.create(plan, may_exist=False)
+    backend.launch(plan, run, print)
+    return run, backend.follow(run, print)
 
 
 @pytest.fixture(scope="module")
@@ -251,16 +257,16 @@ def test_a_run_is_told_before_its_comparison_and_ends_with_the_verdict(short: Ca
 
 def test_a_comparison_can_be_repeated_and_is_the_same(run: Run) -> None:
     before = run.comparison()
-    local.evaluate(run, quiet())
+    execute.evaluate(run, quiet())
     times = {"created_at": None, "seconds": None}
     assert run.comparison() | times == before | times
 
 
 def test_fewer_rows_are_drawn_with_the_runs_seed_and_it_is_said(run: Run) -> None:
     console = quiet()
-    first = local.evaluate(run, console, max_rows=3)
+    first = execute.evaluate(run, console, max_rows=3)
     assert "comparing base and tuned model on 3 of 7 held-out rows, drawn at random with seed 42" in said(console)
-    assert first["rows"] == local.evaluate(run, quiet(), max_rows=3)["rows"]
+    assert first["rows"] == execute.evaluate(run, quiet(), max_rows=3)["rows"]
     assert (first["num_rows"], first["num_held_out"]) == (3, 7)
     assert first["verdict"]["sentence"].startswith("too few different rows to tell: ")
     assert "3 of 7 held-out rows were compared" in Path(first["page"]).read_text()
@@ -285,17 +291,17 @@ def test_a_fuller_report_is_never_replaced_unasked(run: Run, folder: Path) -> No
     own, before = run.report / "report.json", run.comparison()
     assert before["num_rows"] == 7
     text = own.read_bytes()
-    fewer = local.evaluate(run, quiet(), max_rows=3)
-    others = local.evaluate(run, quiet(), Path(write(folder / "own.jsonl", HELD_OUT[:2])))
-    shorter = local.evaluate(run, quiet(), max_new_tokens=2)
+    fewer = execute.evaluate(run, quiet(), max_rows=3)
+    others = execute.evaluate(run, quiet(), Path(write(folder / "own.jsonl", HELD_OUT[:2])))
+    shorter = execute.evaluate(run, quiet(), max_new_tokens=2)
     pages = [Path(found["page"]) for found in (fewer, others, shorter)]
     assert len({run.report / "report.html", *pages}) == 4
     assert all(page.is_file() and page.with_suffix(".json").is_file() for page in pages)
     assert own.read_bytes() == text
     assert foreign(run.path) == []
-    assert local.evaluate(run, quiet(), max_rows=3, replace_report=True)["page"] == str(run.report / "report.html")
+    assert execute.evaluate(run, quiet(), max_rows=3, replace_report=True)["page"] == str(run.report / "report.html")
     assert run.comparison()["num_rows"] == 3
-    local.evaluate(run, quiet())
+    execute.evaluate(run, quiet())
     assert run.comparison()["rows"] == before["rows"]
 
 
@@ -306,16 +312,16 @@ def said(console: Console) -> str:
 
 def test_rows_of_a_file_are_compared_instead(run: Run, folder: Path) -> None:
     own = Path(write(folder / "own.jsonl", HELD_OUT[:2]))
-    found = local.evaluate(run, quiet(), own)
+    found = execute.evaluate(run, quiet(), own)
     assert (found["files"], found["num_rows"]) == ([str(own)], 2)
     assert f"--rows {own}" in Path(found["page"]).read_text()
 
 
 def test_rows_that_were_trained_on_are_told(run: Run, folder: Path) -> None:
     trained = chat_row(*QUESTIONS[0])
-    found = local.evaluate(run, quiet(), Path(write(folder / "leaked.jsonl", [*HELD_OUT[:2], trained])))
+    found = execute.evaluate(run, quiet(), Path(write(folder / "leaked.jsonl", [*HELD_OUT[:2], trained])))
     assert found["notes"] == ["1 of these rows was also trained on: the result looks better than it is"]
-    whole = local.evaluate(run, quiet(), folder / "train.jsonl", max_rows=1)
+    whole = execute.evaluate(run, quiet(), folder / "train.jsonl", max_rows=1)
     assert whole["notes"] == ["18 of these rows were also trained on: the result looks better than it is"]
 
 
@@ -331,11 +337,11 @@ def test_a_changed_validation_file_is_told(config: RunConfig, folder: Path) -> N
     write(folder / "changing.jsonl", [*HELD_OUT[:3], json.loads(train.read_text().splitlines()[0])])
     has_changed = f"{folder / 'changing.jsonl'} has changed since the run was trained"
     leaked = "1 of these rows was also trained on: the result looks better than it is"
-    assert local.evaluate(changed, quiet())["notes"] == [leaked, has_changed]
+    assert execute.evaluate(changed, quiet())["notes"] == [leaked, has_changed]
     rows = train.read_bytes()
     train.unlink()
     unknown = f"not checked whether a row was trained on: {train} is gone or has changed"
-    assert local.evaluate(changed, quiet())["notes"] == [has_changed, unknown]
+    assert execute.evaluate(changed, quiet())["notes"] == [has_changed, unknown]
     train.write_bytes(rows)
 
 
@@ -441,7 +447,7 @@ def test_what_the_earlier_run_was_trained_on_was_seen_too(continued: Run, run: R
     changed = replace(file, path=str(other), sha256=sha256_of(other))
     before = rewrite(continued, data=(changed, *continued.manifest().files("validation")))
     try:
-        found = local.evaluate(continued, quiet(), folder / "train.jsonl", max_rows=2)
+        found = execute.evaluate(continued, quiet(), folder / "train.jsonl", max_rows=2)
     finally:
         continued.write_manifest(before)
     assert found["notes"] == ["18 of these rows were also trained on: the result looks better than it is"]
@@ -453,7 +459,7 @@ def test_a_continued_run_whose_start_is_gone_is_compared_with_the_base_and_it_is
     before = weights.read_bytes()
     weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     try:
-        found = local.evaluate(continued, quiet())
+        found = execute.evaluate(continued, quiet())
     finally:
         weights.write_bytes(before)
     assert (found["verdict"]["against"], set(found["models"])) == ("base", {"base", "tuned"})
@@ -520,15 +526,15 @@ def test_a_comparison_that_was_stopped_is_made_by_a_resume_and_nothing_else_is(
         path: path.stat().st_mtime_ns for path in (*run.adapter.iterdir(), *run.measured, *run.checkpoints.rglob("*"))
     }
     with pytest.raises(ConfigError, match="lacks only its comparison, expected no overrides"):
-        local.resume(run, quiet(), print, ["training.n_epochs=9"])
+        execute.resume(run, quiet(), print, ["training.n_epochs=9"])
     with monkeypatch.context() as patched:
-        patched.setattr(local, "_prepare", None)  # neither data nor a model to train is asked for
-        outcome = local.resume(run, quiet(), print)
+        patched.setattr(execute, "_prepare", None)  # neither data nor a model to train is asked for
+        outcome = execute.resume(run, quiet(), print)
     assert (outcome.exit_code, outcome.summary) == (ExitCode.DONE, run.comparison()["verdict"]["sentence"])
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert pending_note(run) is None
     with pytest.raises(ConfigError, match="is succeeded, expected an unfinished run"):
-        local.resume(run, quiet(), print)
+        execute.resume(run, quiet(), print)
 
 
 def test_a_job_that_is_started_again_makes_the_comparison(
@@ -541,23 +547,23 @@ def test_a_job_that_is_started_again_makes_the_comparison(
         patched.setattr(local_model, "evaluate", killed)
         with pytest.raises(SystemExit):
             launch(short())
-    prepared = local.check(short(), print, may_exist=True)
-    run, existed = local.create(prepared, auto_resume=True)
-    assert (existed, run.state, run.comparison()) == (True, "succeeded", {})
-    outcome = local.go_on(prepared, run, quiet())
+    prepared = execute.check(short(), print, may_exist=True).details
+    run = choose("local").create(Plan(prepared.config, Quote((), ""), (), prepared), may_exist=True)
+    assert (run.state, run.comparison()) == ("succeeded", {})
+    outcome = execute.train(prepared, run, quiet())
     assert (outcome.exit_code, outcome.summary) == (ExitCode.DONE, run.comparison()["verdict"]["sentence"])
-    assert local.go_on(prepared, run, quiet()).summary == f"run {run.name!r} has finished already"
+    assert execute.train(prepared, run, quiet()).summary == f"run {run.name!r} has finished already"
 
 
 def test_a_report_that_mlflow_lacks_is_stored_by_a_resume(
     short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = launch(short())
-    assert not local.lacks(run)
+    assert not lacks_result(run)
     before = (run.report / "report.json").read_bytes()
     run.event("logged to MLflow", kind="mlflow", run_id="1")
-    assert local.lacks(run)
-    local.resume(run, quiet(), print)
+    assert lacks_result(run)
+    execute.resume(run, quiet(), print)
     assert (run.report / "report.json").read_bytes() == before
 
 
@@ -567,7 +573,7 @@ def test_without_held_out_rows_it_is_said_and_a_file_is_asked_for(short: Callabl
     advice = f"hold some out: trainer evaluate {run.path} --rows FILE"
     assert outcome.summary == f"no rows were held out, so nothing shows whether it got better; {advice}"
     with pytest.raises(ConfigError, match="has no held-out rows") as caught:
-        local.evaluate(run, quiet())
+        execute.evaluate(run, quiet())
     assert str(caught.value) == (
         f"run 'counting': has no held-out rows (data.validation is not set), expected a file of them; "
         f"run: trainer evaluate {run.path} --rows FILE"
@@ -591,7 +597,7 @@ def test_the_report_is_an_artifact_in_mlflow(
     (logged,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     stored = {file.path for file in mlflow.MlflowClient().list_artifacts(logged.info.run_id, "report")}
     assert stored == {f"report/{path.name}" for path in run.report.iterdir()}
-    local.evaluate(run, quiet(), max_rows=3)
+    execute.evaluate(run, quiet(), max_rows=3)
     stored = {file.path for file in mlflow.MlflowClient().list_artifacts(logged.info.run_id, "report")}
     assert stored == {f"report/{path.name}" for path in run.report.iterdir()}
     page = mlflow.artifacts.load_text(f"runs:/{logged.info.run_id}/report/report.html")
@@ -607,7 +613,7 @@ def test_a_tracker_that_fails_does_not_undo_the_report(
     run, _ = launch(short(tracking={"report_to": ["mlflow"]}))
     run.event("logged to MLflow", kind="mlflow", run_id="0" * 32)
     console = quiet()
-    assert local.evaluate(run, console, max_rows=3)["num_rows"] == 3
+    assert execute.evaluate(run, console, max_rows=3)["num_rows"] == 3
     assert "the report was not stored in MLflow: " in said(console)
 
 
@@ -623,7 +629,7 @@ def untouched(run: Run) -> Iterator[None]:
 def test_rows_with_errors_are_refused_all_at_once(run: Run, tmp_path: Path) -> None:
     rows = [{"messages": []}, HELD_OUT[0], {"messages": [{"role": "human", "content": "Hi"}]}]
     with pytest.raises(DataError) as caught:
-        local.evaluate(run, quiet(), Path(write(tmp_path / "bad.jsonl", rows)))
+        execute.evaluate(run, quiet(), Path(write(tmp_path / "bad.jsonl", rows)))
     assert {problem.partition(": ")[0].rpartition(":")[2] for problem in caught.value.problems} >= {"1", "3"}
 
 
@@ -631,7 +637,7 @@ def test_rows_with_errors_are_refused_all_at_once(run: Run, tmp_path: Path) -> N
 def test_rows_that_are_too_long_are_refused(run: Run, tmp_path: Path) -> None:
     long = {"messages": [{"role": "user", "content": "word " * 3000}, {"role": "assistant", "content": "No."}]}
     with pytest.raises(DataError) as caught:
-        local.evaluate(run, quiet(), Path(write(tmp_path / "long.jsonl", [HELD_OUT[0], long])))
+        execute.evaluate(run, quiet(), Path(write(tmp_path / "long.jsonl", [HELD_OUT[0], long])))
     summary, place = caught.value.problems
     assert summary.startswith("data.max_length: 1 row exceeds 2048 tokens")
     assert place.startswith(f"{tmp_path / 'long.jsonl'}:2: LENGTH: has ")
@@ -640,7 +646,7 @@ def test_rows_that_are_too_long_are_refused(run: Run, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("untouched")
 def test_a_file_that_is_not_there_is_told(run: Run, folder: Path) -> None:
     with pytest.raises(DataError, match=r"the file does not exist, .*did you mean .*held\.jsonl\?"):
-        local.evaluate(run, quiet(), folder / "hold.jsonl")
+        execute.evaluate(run, quiet(), folder / "hold.jsonl")
 
 
 @pytest.mark.usefixtures("untouched")
@@ -655,7 +661,7 @@ def test_a_base_that_is_gone_or_another_is_told(run: Run, base: dict[str, str], 
     before = rewrite(run, base=replace(run.manifest().base, **base))
     try:
         with pytest.raises(ConfigError) as caught:
-            local.evaluate(run, quiet())
+            execute.evaluate(run, quiet())
     finally:
         run.write_manifest(before)
     assert str(caught.value).startswith(words)
@@ -668,4 +674,4 @@ def test_a_full_disk_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("trainer.inference.report.write.files.write_whole", full)
     with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
-        local.evaluate(run, quiet(), max_rows=1)
+        execute.evaluate(run, quiet(), max_rows=1)

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.loopback import Fault, Loopback, Request, Response, status
 from tests.manifests import LAUNCH, data_file, manifest, rewrite
 from tests.tuning import MODEL
+from trainer.backends.contract import DeploymentOptions
 from trainer.backends.openai.backend import OpenAIService
-from trainer.backends.remote import DeploymentOptions
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError

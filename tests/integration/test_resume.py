@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from tests.conftest import QUESTIONS
 from tests.integration.test_fit import Settings, adapter_hash, measurements, quiet, resume, stop_at, train
 from tests.manifests import rewrite
-from trainer.backends import local
+from trainer.backends.local import execute
 from trainer.config import RunConfig
 from trainer.config.problems import field_names
 from trainer.data.pack.packing import Pack
@@ -274,7 +274,7 @@ def test_data_that_was_moved_is_the_same_data(settings: Settings, monkeypatch: p
     run = stopped_run(settings, monkeypatch)
     path = Path(str(run.config().data.train))
     path.rename(path.with_name("moved.jsonl"))
-    outcome = local.resume(run, quiet(), print, [f"data.train={path.with_name('moved.jsonl')}"])
+    outcome = execute.resume(run, quiet(), print, [f"data.train={path.with_name('moved.jsonl')}"])
     assert outcome.exit_code is ExitCode.DONE
 
 
@@ -285,10 +285,10 @@ def test_an_allowed_change_takes_effect_and_is_told(settings: Settings, monkeypa
     overrides = ["training.learning_rate=5e-4", "training.n_epochs=3"]
     names = ["training.learning_rate", "training.n_epochs"]
     with pytest.raises(ConfigError, match=r"training\.n_epochs: was 2 when the run started, is 3; put"):
-        local.resume(run, quiet(), print, overrides, names[:1])
+        execute.resume(run, quiet(), print, overrides, names[:1])
     told: list[str] = []
     console = Console(file=io.StringIO())
-    assert local.resume(run, console, told.append, overrides, names).exit_code is ExitCode.DONE
+    assert execute.resume(run, console, told.append, overrides, names).exit_code is ExitCode.DONE
     rates = {int(row["step"]): row["learning_rate"] for row in run.metrics()}
     assert rates == {step: 1e-3 if step < 4 else 5e-4 for step in range(1, 13)}
     assert run.status()["step"] == 12
@@ -309,7 +309,7 @@ def test_what_cannot_be_allowed_is_said(
 ) -> None:
     run = stopped_run(settings, monkeypatch)
     with pytest.raises(ConfigError) as caught:
-        local.resume(run, quiet(), print, [], [name])
+        execute.resume(run, quiet(), print, [], [name])
     assert str(caught.value).startswith(problem)
 
 
@@ -344,7 +344,7 @@ def test_a_run_that_waits_to_begin_can_be_cancelled(settings: Settings) -> None:
     run = create_run(prepared.config)
     run.set_status("queued")
     assert not control.cancel(run, wait_seconds=0)
-    assert local.resume(run, quiet(), print).exit_code is ExitCode.RUN_FAILED
+    assert execute.resume(run, quiet(), print).exit_code is ExitCode.RUN_FAILED
     assert (run.state, run.status()["step"]) == ("cancelled", 1)
 
 
@@ -353,7 +353,7 @@ def test_a_request_to_a_process_that_is_gone_does_not_stop_the_next_one(
 ) -> None:
     run = stopped_run(settings, monkeypatch)
     run.ask("pause")
-    assert local.resume(run, quiet(), print).exit_code is ExitCode.DONE
+    assert execute.resume(run, quiet(), print).exit_code is ExitCode.DONE
 
 
 def test_a_cancelled_run_keeps_its_checkpoint_and_cannot_go_on(
@@ -363,7 +363,7 @@ def test_a_cancelled_run_keeps_its_checkpoint_and_cannot_go_on(
     run, outcome = train(settings(**EVERY))
     assert (outcome.exit_code, run.state) == (ExitCode.RUN_FAILED, "cancelled")
     with pytest.raises(ConfigError, match="is cancelled, expected an unfinished run"):
-        local.resume(run, quiet(), print)
+        execute.resume(run, quiet(), print)
     with pytest.raises(ConfigError, match="is cancelled, expected one that has not ended"):
         control.cancel(run, wait_seconds=0)
 
@@ -380,7 +380,7 @@ def test_a_second_process_is_refused(settings: Settings, monkeypatch: pytest.Mon
     run = stopped_run(settings, monkeypatch)
     problem = f"is in use by process {os.getpid()} on {os.uname().nodename!r}"
     with lock.locked(run.path, print), pytest.raises(ConfigError, match=problem):
-        local.resume(run, quiet(), print)
+        execute.resume(run, quiet(), print)
 
 
 def test_a_run_that_was_taken_over_ends(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -594,12 +594,12 @@ def test_a_job_goes_on_from_nothing_but_what_a_mount_shows(
     config = settings(run__name="stopped", run__root=str(tmp_path / "mount"), **EVERY)
     found = find_or_adopt(config)
     assert found is not None
-    assert local.go_on(prepare(config, print), found, quiet()).exit_code is ExitCode.DONE
+    assert execute.train(prepare(config, print), found, quiet()).exit_code is ExitCode.DONE
     assert (adapter_hash(found), measurements(found)) == (adapter_hash(whole), measurements(whole))
-    assert local.go_on(prepare(config, print), found, quiet()).summary == "run 'stopped' has finished already"
+    assert execute.train(prepare(config, print), found, quiet()).summary == "run 'stopped' has finished already"
     other = config.model_copy(update={"training": config.training.model_copy(update={"n_epochs": 3})})
     with pytest.raises(ConfigError, match=r"training\.n_epochs: was 2 when the run started, is 3"):
-        local.go_on(prepare(other, print), found, quiet())
+        execute.train(prepare(other, print), found, quiet())
 
 
 def test_a_job_that_starts_again_with_other_memory_left_keeps_its_plan(
@@ -610,10 +610,10 @@ def test_a_job_that_starts_again_with_other_memory_left_keeps_its_plan(
     run = stopped_run(settings, monkeypatch)
     budget = run.config().memory.token_budget
     monkeypatch.setattr(preparing, "free_memory_bytes", lambda device: 60 * 2**20)
-    prepared = local.check(settings(run__name="stopped"), print, may_exist=True)
+    prepared = execute.check(settings(run__name="stopped"), print, may_exist=True).details
     assert prepared.plan.token_budget == budget
     assert prepare(settings(run__name="stopped"), print).plan.token_budget != budget
-    assert local.go_on(prepared, run, quiet()).exit_code is ExitCode.DONE
+    assert execute.train(prepared, run, quiet()).exit_code is ExitCode.DONE
 
 
 def test_a_folder_that_holds_something_else_is_not_adopted(settings: Settings, tmp_path: Path) -> None:
@@ -673,6 +673,6 @@ def test_the_first_thing_a_detached_run_meets_is_in_its_status(settings: Setting
     run.set_status("queued")
     Path(str(run.config().data.train)).unlink()
     with pytest.raises(Exception, match="does not exist"):
-        local.resume(run, quiet(), print)
+        execute.resume(run, quiet(), print)
     assert run.state == "failed"
     assert "does not exist" in run.status()["error"]

@@ -15,7 +15,12 @@ from tests.smoke.test_base_installation import settings
 from trainer.runs import create_run
 
 ROOT = Path(__file__).parents[2]
-LOADING = {"trainer.backends", "trainer.backends.local", "trainer.inference.local"}  # these import torch
+LOADING = {  # these import torch
+    "trainer.backends.local",
+    "trainer.inference.local",
+    "trainer.training.prepare",
+    "trainer.training.row_findings",
+}
 SLOW = {"torch", "transformers", "peft", "trl", "numpy"}
 ROW = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}\n'
 

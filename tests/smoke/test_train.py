@@ -179,7 +179,9 @@ def wait_for_checkpoint(run: Run) -> None:
 
 
 def test_ctrl_c_in_a_terminal_pauses_and_resume_ends_in_the_same_adapter(tmp_path: Path, uninterrupted: bytes) -> None:
-    child = pexpect.spawn(str(BIN / "train"), short_run(tmp_path), cwd=REPOSITORY, encoding="utf-8", timeout=120)
+    child = pexpect.spawn(
+        str(BIN / "train"), short_run(tmp_path), cwd=REPOSITORY, encoding="utf-8", codec_errors="replace", timeout=120
+    )
     run = Run(tmp_path / "short")
     wait_for_checkpoint(run)
     child.sendintr()
@@ -226,7 +228,7 @@ def test_a_run_in_the_background_is_followed_paused_refused_resumed_and_cancelle
     assert f"error: run 'short': is in use by process {run.status()['pid']} on " in second.stderr
     paused = run_command("trainer", "pause", run.path)
     assert (paused.returncode, run.state) == (0, "paused")
-    assert paused.stderr == f"short is paused; go on with: trainer resume {run.path}\n"
+    assert paused.stderr == f"short is paused; resume it with: trainer resume {run.path}\n"
     again = run_command("trainer", "pause", run.path)
     assert (again.returncode, again.stderr) == (2, "error: run 'short': is paused, expected a running run\n")
     back = run_command("trainer", "resume", run.path, "--detach", "--format", "json")

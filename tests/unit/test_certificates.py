@@ -4,7 +4,7 @@ import ssl
 
 import pytest
 
-from trainer.backends.remote import remote_backend
+from trainer.backends.choose import choose
 from trainer.certificates import FILES, check_certificates
 from trainer.errors import ConfigError
 
@@ -19,7 +19,7 @@ def nothing_set(monkeypatch):
 def test_a_file_that_is_not_there_is_told(monkeypatch, name):
     monkeypatch.setenv(name, "/nowhere/ca.pem")
     with pytest.raises(ConfigError, match=rf"^{name}: is '/nowhere/ca.pem', which cannot be read \(No such file"):
-        remote_backend("openai")
+        choose("openai")
 
 
 def test_a_file_without_certificates_is_told(monkeypatch, tmp_path):

@@ -25,6 +25,11 @@ class Quote:
     notes: Sequence[str] = ()
 
     @property
+    def bills(self) -> bool:
+        """Whether anything is paid for; a person is asked only then."""
+        return bool(self.items or self.running)
+
+    @property
     def total(self) -> float | None:
         """The sum, None where a price is missing."""
         amounts = [item.amount for item in self.items]

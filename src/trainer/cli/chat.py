@@ -91,27 +91,28 @@ def _print_document(run: Run, dialogue: "Dialogue", questions: list[str], is_bas
 
 def _models(run: Run, endpoint: str | None) -> "tuple[ChatClient, ChatClient]":
     """The tuned model and its base: deployed, or loaded here."""
-    if endpoint is not None or run.backend == "openai":
-        from trainer.backends.remote import remote_backend
+    from trainer.backends.choose import choose, choose_service
+
+    if endpoint is not None or not choose(run.backend).keeps_adapter:
         from trainer.runs.ledger import Ledger
 
         deployed = Ledger(run.path).find("deployment")
-        if deployed is None and run.backend == "local":
+        service = choose_service(deployed.thing.backend if deployed else run.backend)
+        if service is None:
             raise ConfigError(
                 f"run {run.name!r}: has nothing deployed, expected an endpoint; make one: trainer deploy {run.path}"
             )
-        backend = remote_backend(deployed.thing.backend if deployed else run.backend)
         name = None if endpoint == "any" else endpoint
-        return backend.client(run, name, base=False), backend.client(run, name, base=True)
+        return service.client(run, name, base=False), service.client(run, name, base=True)
 
     from trainer.inference.trained import trained_adapter
 
     trained_adapter(run)
     with loading():
-        from trainer.backends import local
         from trainer.inference.local import TunedModel
+        from trainer.training.prepare import be_quiet
 
-        local.be_quiet()
+        be_quiet()
         model = TunedModel(run)
     return model.tuned, model.base
 

@@ -86,9 +86,9 @@ def check(
         )
     if settings is not None:
         with loading():
-            from trainer.backends import local
+            from trainer.training.row_findings import with_model_findings
 
-        report = local.with_row_findings(settings, report, limit)
+        report = with_model_findings(settings, report, limit)
     rejects = None if reject is None else set_aside(report, sources, reject, force=force)
     num_errors, num_warnings = report.severities["error"], report.severities["warning"]
     code = ExitCode.BAD_INPUT if num_errors else ExitCode.DONE
@@ -171,10 +171,10 @@ def preview(
     refuse_model(settings)
     checked = check_data(settings.data)
     with loading():
-        from trainer.backends import local
         from trainer.cli.preview import print_document, show_rows, write_page
+        from trainer.training.prepare import render
 
-        reading, data = local.render(settings, checked)
+        reading, data = render(settings, checked)
     if html is not None:
         write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
     elif output is Format.json:

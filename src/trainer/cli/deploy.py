@@ -1,20 +1,20 @@
 """Commands around what is deployed: make it, list it, find what still bills, remove it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from trainer.cli.backends import agree, service_for, show_plan
 from trainer.cli.console import Debug, Format, Output, Root, RunName, command, err, out, say
-from trainer.cli.remote import agree, backend_for, show_plan
 from trainer.errors import Attempts, BackendError, ConfigError
 from trainer.runs import Run, find_run, list_runs
 from trainer.runs.ledger import Ledger
 
 if TYPE_CHECKING:
-    from trainer.backends.remote import Endpoint
+    from trainer.backends.contract import Deploys, Endpoint
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money or deletes.")]
 Where = Annotated[
@@ -33,8 +33,8 @@ def register(
 ) -> None:
     """Keep a run's adapter as a model of the workspace, with base, hashes and metrics."""
     found = find_run(run, root)
-    backend, settings = backend_for(found, config)
-    model = backend.register(found, settings, name, say)
+    service, settings = service_for(found, config)
+    model = service.register(found, settings, name, say)
     if output is Format.json:
         from trainer.cli.documents.use import Register
 
@@ -63,13 +63,13 @@ def deploy(
     debug: Debug = False,
 ) -> None:
     """Put a run's model behind an endpoint; what it costs by the hour is said first."""
+    from trainer.backends.contract import DeploymentOptions
     from trainer.backends.quote import hold_cap
-    from trainer.backends.remote import DeploymentOptions
 
     found = find_run(run, root)
-    backend, settings = backend_for(found, config)
+    service, settings = service_for(found, config)
     options = DeploymentOptions(name, checkpoint, sku, capacity, mode, instance_type, instance_count)
-    plan = backend.plan_deployment(found, settings, options, say)
+    plan = service.plan_deployment(found, settings, options, say)
     show_plan(plan.rows, plan.quote)
     hold_cap(plan.quote, settings.backend.spend_cap)
     if check and output is Format.json:
@@ -81,7 +81,7 @@ def deploy(
         out.print("[green]ready to deploy[/]: nothing has been created and nothing bills")
         return
     agree(f"deploy {found.name} as {plan.name}?", yes)
-    endpoint = backend.deploy(plan, found, say)
+    endpoint = service.deploy(plan, found, say)
     if output is Format.json:
         from trainer.cli.documents.of_plan import endpoint_of
         from trainer.cli.documents.start import Deploy
@@ -101,17 +101,15 @@ def endpoints(
     debug: Debug = False,
 ) -> None:
     """List what is deployed, its cost, and everything else that was created and still bills."""
-    from trainer.backends.remote import remote_backend
-
     attempts = Attempts()
     every_run = [find_run(run, root)] if run else list_runs(root)
     runs = _with_ledger(every_run, attempts)
     deployed: list[tuple[Run, Endpoint]] = []
     unreachable: list[str] = []
     for found in runs:
-        for kind in _backends_of(found):
+        for service in _services_of(found):
             try:
-                deployed += [(found, endpoint) for endpoint in remote_backend(kind).endpoints(found, say)]
+                deployed += [(found, endpoint) for endpoint in service.endpoints(found, say)]
             except BackendError as error:
                 err.print(f"[yellow]{escape(found.name)}[/]: {escape(str(error))}")
                 unreachable.append(found.name)
@@ -142,8 +140,6 @@ def teardown(
     debug: Debug = False,
 ) -> None:
     """Delete what a run has deployed, so that it bills no more; its own folder stays."""
-    from trainer.backends.remote import remote_backend
-
     if (run is None) != every_run:
         raise ConfigError("trainer teardown: expected RUN, or --all for every run")
     attempts = Attempts()
@@ -157,8 +153,8 @@ def teardown(
         say(f"{found.name}: {entry.thing.kind} {entry.thing.key} in {entry.thing.place}  {entry.thing.bills}")
     agree("delete " + ("all of this?" if everything else "what is deployed of this?"), yes)
     for found in runs:
-        for kind in _backends_of(found):
-            remote_backend(kind).teardown(found, everything, say)
+        for service in _services_of(found):
+            service.teardown(found, everything, say)
     _show_billing(runs)
     attempts.end()
 
@@ -183,9 +179,12 @@ def _with_ledger(runs: list[Run], attempts: Attempts) -> list[Run]:
     return [run for run in runs if attempts.make(Ledger(run.path).entries) is not None]
 
 
-def _backends_of(run: Run) -> list[str]:
-    """The backends at which the run has something."""
-    return sorted({entry.thing.backend for entry in Ledger(run.path).open()})
+def _services_of(run: Run) -> "list[Deploys[Any]]":
+    """The services at which the run has something."""
+    from trainer.backends.choose import choose_service
+
+    kinds = sorted({entry.thing.backend for entry in Ledger(run.path).open()})
+    return [service for kind in kinds if (service := choose_service(kind)) is not None]
 
 
 def _show_billing(runs: list[Run]) -> None:

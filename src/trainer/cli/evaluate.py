@@ -57,12 +57,12 @@ def evaluate(
         if (code := in_processes(sys.argv[1:], say)) is not None:
             return code
     with loading():
-        from trainer.backends import local
+        from trainer.backends.local import execute
         from trainer.inference.report.gate import Gate, judge
         from trainer.training.ranks import join
 
     ranks = join()
-    result = local.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace)
+    result = execute.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace)
     judgement = judge(Gate(gate), result) if gate is not None and ranks.is_first else None
     page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
     if output is Format.json:

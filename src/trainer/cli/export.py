@@ -56,10 +56,10 @@ def export(
     refuse_output(output, num_bytes=0)
 
     with loading():
-        from trainer.backends import local  # imports torch: what can be told without it has been told
         from trainer.inference.export import Accepted, export_run
+        from trainer.training.prepare import be_quiet  # imports torch: what can be told without it has been told
 
-        local.be_quiet()
+        be_quiet()
     result = export_run(found, output, merge, dtype, Accepted(max_drift, accept_loss), say)
     if output_format is Format.json:
         from trainer.cli.documents import use

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from trainer.cli.backends import ACTIVE, backend_of, refreshed
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, out, say
-from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
 from trainer.runs.advice import further
@@ -18,8 +18,6 @@ from trainer.runs.progress import in_words, seconds_left, total_steps
 from trainer.runs.results import row_of
 
 LEVEL_COLORS = {"warning": typer.colors.YELLOW, "error": typer.colors.RED}
-FOLLOW_SECONDS = 0.5
-REMOTE_SECONDS = 5.0  # a service is asked less often than a file
 ENDS = {
     "succeeded": ExitCode.DONE,
     "failed": ExitCode.RUN_FAILED,
@@ -69,7 +67,7 @@ def logs(
             steps.print_new(is_going=state in ACTIVE)
         if over or not follow:
             break
-        time.sleep(FOLLOW_SECONDS if found.backend == "local" else REMOTE_SECONDS)
+        time.sleep(backend_of(found.backend).poll_seconds)
     if note := pending_note(found):
         say(note)
     elif follow and state != "succeeded":

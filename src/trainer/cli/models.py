@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.console import Debug, Format, Output, command, out, say
+from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -24,11 +25,14 @@ def models(
     debug: Debug = False,
 ) -> None:
     """List the models that the fine-tuning service can tune, with the dates when they retire."""
-    from trainer.backends.remote import remote_backend
+    from trainer.backends.choose import choose_service
     from trainer.config.load import load_config
 
     settings = load_config(config, overrides or [])
-    listed = remote_backend(settings.backend.kind).models(settings, every, say)
+    service = choose_service(settings.backend.kind)
+    if service is None:
+        raise ConfigError(f"backend.kind: is {settings.backend.kind!r}, expected 'openai', whose service has a list")
+    listed = service.models(settings, every, say)
     if output is Format.json:
         from trainer.cli.documents.of_plan import model_of
         from trainer.cli.documents.start import Models

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.backend_facts import TITLES, first_facts
+from trainer.cli.backends import backend_of, refreshed
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, out, print_as_is, say
-from trainer.cli.remote import refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_folder, find_run
 from trainer.runs import list_runs as runs_below
@@ -187,10 +187,7 @@ def delete(
     if not yes and not typer.confirm(f"delete {found.path} with everything in it?", err=True):
         say("nothing was deleted")
         return
-    if found.backend != "local":
-        from trainer.backends.remote import remote_backend
-
-        remote_backend(found.backend).delete(found, say)
+    backend_of(found.backend).delete(found, say)
     found.delete()
     say(f"deleted {found.path}")
 

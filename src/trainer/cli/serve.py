@@ -53,9 +53,9 @@ def serve(
         say(shown)
 
     with loading():
-        from trainer.backends import local  # imports torch: what can be told without it has been told
+        from trainer.training.prepare import be_quiet  # imports torch: what can be told without it has been told
 
-        local.be_quiet()
+        be_quiet()
     program.run_until_signal()
 
 
@@ -67,7 +67,7 @@ def _become_vllm(run: Run, host: str, port: int, key: str, limits: "Limits", sho
         say(shown)
 
     with loading():
-        from trainer.backends import local
+        from trainer.training.prepare import be_quiet
 
-        local.be_quiet()
+        be_quiet()
     serve_with_vllm(program, run, host, port, key, limits)

@@ -46,9 +46,9 @@ def stats(
         settings = load_config(config, [f"data.train={paths}", "data.validation="], together=False)
         refuse_model(settings)
         with loading():
-            from trainer.backends import local
+            from trainer.training.prepare import read
 
-            reading = local.read(settings)
+            reading = read(settings)
         measured = measure_files(files, validation or [], reading.renderer, reading.max_length)
     if output is Format.json:
         from trainer.cli.documents.data import DataStats

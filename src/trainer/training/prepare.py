@@ -1,15 +1,18 @@
 """Everything that can be verified without training, and every number that training needs."""
 
+import logging
 import os
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.config.schema import ModelConfig, RunConfig
 from trainer.data.read.sources import CheckedData, check_data
 from trainer.data.render.rendering import Renderer, RenderingError
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, MissingDependency
+from trainer.extras import absent, missing
 from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
@@ -27,6 +30,9 @@ from trainer.training.ranks import Ranks, join
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,25 @@ def _free_bytes(device: "torch.device", ranks: Ranks, num_processes: int) -> int
     return least // num_processes if device.type == "cpu" else least
 
 
+def read(config: RunConfig) -> Reading:
+    """How the config's model reads text; nothing is looked at that only training needs.
+
+    Raises: MissingDependency, ConfigError.
+    """
+    check_packages((), config)
+    be_quiet()
+    return find_reading(config)
+
+
+def render(config: RunConfig, checked: CheckedData) -> tuple[Reading, TrainingData]:
+    """The rows of the config as its model reads them, whatever this machine could train.
+
+    Raises: MissingDependency, ConfigError, DataError.
+    """
+    reading = read(config)
+    return reading, render_data(checked, reading.config.data, reading.renderer, reading.max_length)
+
+
 def find_reading(config: RunConfig) -> Reading:
     """The tokenizer and chat template of the config's model, and the longest row in tokens.
 
@@ -146,3 +171,23 @@ def _check_same_base(base: Base, parent: Parent | None) -> None:
                 f"model.base: {parent.run.path} was trained on {before.name!r} with {key} {was!r}, "
                 f"and now it has {now!r}; bring the old one back"
             )
+
+
+def check_packages(more: Sequence[str], config: RunConfig) -> None:
+    """Raises: MissingDependency, where training, the `more` packages or the config's trackers are not installed."""
+    wanted, trackers = (*PACKAGES, *more), config.tracking.report_to
+    problems = [f"tracking.report_to: {name} is not installed; run: pip install {name}" for name in absent(trackers)]
+    if gone := absent(wanted):
+        problems.append(str(missing("the local backend", *gone, extra="local")))
+    if problems:
+        raise MissingDependency(*problems)
+
+
+def be_quiet() -> None:
+    """The libraries' own bars and advice would drown what we say; their errors still come through."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)

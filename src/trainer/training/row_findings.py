@@ -3,11 +3,24 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from trainer.config.schema import RunConfig
 from trainer.data.conversations import Conversation
 from trainer.data.read.checks import DataReport
 from trainer.data.rules.catalog import RULES
 from trainer.data.rules.findings import Finding, first_in_file_order
+from trainer.training.prepare import read
 from trainer.training.render import Refused, Rendering, num_workers, render
+
+
+def with_model_findings(config: RunConfig, report: DataReport, limit: int | None) -> DataReport:
+    """`report`, which holds its rows, with what the config's model has against them; at most `limit` findings.
+
+    Raises: MissingDependency, ConfigError.
+    """
+    reading = read(config)
+    rendering = Rendering(reading.renderer, reading.max_length, reading.config.data.on_overlength)
+    files = [*(source.path for source in config.data.train_sources), *config.data.validation_paths]
+    return with_row_findings(report, rendering, files, limit)
 
 
 def with_row_findings(report: DataReport, rendering: Rendering, files: Sequence[str], limit: int | None) -> DataReport:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainer.backends import local
 from trainer.training.garbage import all_stays
+from trainer.training.prepare import be_quiet
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_nothing_is_searched_while_it_lasts_and_what_it_made_not_later(was_on: b
 def test_a_model_that_was_trained_can_be_freed_before_the_comparison_loads_its_own() -> None:
     """It is held by cycles, and what is frozen is never found in them."""
     before = gc.get_freeze_count()
-    local.be_quiet()
+    be_quiet()
     assert gc.get_freeze_count() == before
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainer.backends.azureml import follow
 from trainer.backends.azureml.datastore import open_datastore
 from trainer.backends.azureml.deploy.endpoints import client, endpoints
-from trainer.backends.azureml.deploy.plan import plan_deployment
+from trainer.backends.azureml.deploy.plan import DeploymentRequest, plan_deployment
 from trainer.backends.azureml.deploy.register import register
 from trainer.backends.azureml.deploy.rollout import deploy
 from trainer.backends.azureml.deploy.teardown import teardown
@@ -28,9 +28,21 @@ from trainer.backends.azureml.job import (
 from trainer.backends.azureml.preflight import preflight
 from trainer.backends.azureml.submit import submit
 from trainer.backends.azureml.workspace import Place, connect, found, word_of
+from trainer.backends.contract import (
+    UNCHANGED,
+    Backend,
+    Changes,
+    DeploymentOptions,
+    DeploymentPlan,
+    Deploys,
+    Endpoint,
+    Plan,
+    ServiceModel,
+    refuse_changes_of,
+    say_detached,
+)
 from trainer.backends.http import Say, patiently
 from trainer.backends.idempotent import delete_once
-from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, TrainerError
 from trainer.inference.client import ChatClient
@@ -43,22 +55,23 @@ if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
 
-class AzureML:
+class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
     """Runs that execute in a workspace."""
 
-    def check(self, config: RunConfig, say: Say) -> Plan:
+    def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> Plan[JobRequest]:
         """Everything that can be verified without creating anything. Raises: ConfigError, DataError, BackendError."""
         return preflight(config, say)
 
-    def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[Model]:
+    def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[ServiceModel]:
         """Raises: ConfigError, always: what can be trained here is not a list."""
         raise ConfigError(
             "backend.kind: is 'azureml', expected 'openai', whose service has a list of models; this one takes any "
             "model of the hub by its name"
         )
 
-    def launch(self, plan: Plan, run: Run, say: Say) -> None:
+    def launch(self, plan: Plan[JobRequest], run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
         """Create the run's job. Raises: BackendError; the same run's `resume` then goes on with it."""
+        refuse_changes_of(run, changes)
         with locked(run.path, say):
             self._begin(plan, run, say)
 
@@ -70,6 +83,10 @@ class AzureML:
             watch = follow.Watch(run, client, place, plan, say)
             return follow.watch_to_the_end(watch, lambda: self._resubmit(run, client, place, plan, say))
 
+    def detach(self, run: Run, say: Say) -> None:
+        """The job runs without us."""
+        say_detached(run, say)
+
     def refresh(self, run: Run, say: Say) -> None:
         """The same once. A run that another command follows is up to date already."""
         if holder(run.path) is not None or recall(run) is None or newest_job(run) is None:
@@ -78,15 +95,16 @@ class AzureML:
             place, plan = _recalled(run)
             follow.Watch(run, connect(place), place, plan, say).step(tell=False)
 
-    def pause(self, run: Run, say: Say) -> None:
+    def pause(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
         """Azure ML cannot. Raises: ConfigError."""
         raise ConfigError(
             f"run {run.name!r}: a job of Azure ML cannot be paused, expected to be left running or cancelled; "
             f"trainer cancel {run.path} keeps its checkpoints, and trainer resume {run.path} goes on from them"
         )
 
-    def resume(self, run: Run, say: Say) -> None:
+    def resume(self, run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
         """Finish an interrupted launch, attach to a job that goes on, or submit one that ended too early again."""
+        refuse_changes_of(run, changes)
         if run.state == "succeeded":
             raise ConfigError(
                 f"run {run.name!r}: is succeeded, expected an unfinished run; "
@@ -107,7 +125,7 @@ class AzureML:
             else:
                 self._attach(run, client, place, plan, say)
 
-    def cancel(self, run: Run, say: Say) -> None:
+    def cancel(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
         """End the job; its checkpoints stay."""
         entry, recalled = newest_job(run), recall(run)
         if entry is None or recalled is None:
@@ -147,11 +165,13 @@ class AzureML:
         """Keep the run's adapter as a model of the workspace; its name and version."""
         return register(run, settings, name, say)
 
-    def plan_deployment(self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
+    def plan_deployment(
+        self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say
+    ) -> DeploymentPlan[DeploymentRequest]:
         """Everything about a deployment that can be verified without making it."""
         return plan_deployment(run, settings, options, say)
 
-    def deploy(self, plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
+    def deploy(self, plan: DeploymentPlan[DeploymentRequest], run: Run, say: Say) -> Endpoint:
         """Put the run's model behind a managed online endpoint."""
         return deploy(plan, run, say)
 
@@ -167,9 +187,9 @@ class AzureML:
         """A deployed model to talk to."""
         return client(run, endpoint, base)
 
-    def _begin(self, plan: Plan, run: Run, say: Say) -> None:
+    def _begin(self, plan: Plan[JobRequest], run: Run, say: Say) -> None:
         """The first job of a run, which has failed if its job was refused; what is in doubt goes on later."""
-        request: JobRequest = plan.details
+        request = plan.details
         job = request.plan(run_stem(run))
         remember(run, request.place, job)
         try:

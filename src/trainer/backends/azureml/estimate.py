@@ -88,9 +88,9 @@ def _file_problems(base: str) -> tuple[str, ...]:
 
 def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) -> Workload:
     """With the base's own tokenizer and shape. Raises: ConfigError, DataError."""
-    from trainer.backends.local import read
     from trainer.model.adapter import check_targets
     from trainer.training.dataset import render_data
+    from trainer.training.prepare import read
 
     reading = read(config)
     if reading.parent is None:

@@ -12,8 +12,8 @@ from trainer.backends.azureml.machines import GIB, price_of
 from trainer.backends.azureml.submit import preview
 from trainer.backends.azureml.survey import Survey, survey
 from trainer.backends.azureml.workspace import Place, check_packages, connect, find_place, found
+from trainer.backends.contract import Plan
 from trainer.backends.http import Say
-from trainer.backends.remote import Plan
 from trainer.config.schema import RunConfig
 from trainer.data.read.sources import without_validation
 from trainer.errors import Attempts, BackendError, ConfigError
@@ -26,7 +26,7 @@ NODE_DISK_BYTES = 128 * GIB  # what users have found on nodes, whatever the mach
 ROOM_BYTES = 20 * GIB  # image, packages, checkpoints beside the base
 
 
-def preflight(config: RunConfig, say: Say) -> Plan:
+def preflight(config: RunConfig, say: Say) -> Plan[JobRequest]:
     """Raises: ConfigError, DataError, MissingDependency, BackendError."""
     check_packages()
     attempts, problems = Attempts(), _problems_of_config(config)
@@ -45,7 +45,7 @@ def preflight(config: RunConfig, say: Say) -> Plan:
     cost = cost_of(config, work, seen.machine, price, machines)
     request = JobRequest(place, seen.instance_type, max(1, seen.num_gpus or 0), cost.timeout_seconds)
     text, size = preview(config, request)
-    return Plan(config, cost.quote, _rows(config, place, seen, work, size), text, request)
+    return Plan(config, cost.quote, _rows(config, place, seen, work, size), request, text)
 
 
 def _survey(config: RunConfig, problems: list[str], say: Say) -> tuple[Place | None, Survey]:

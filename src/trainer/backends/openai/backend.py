@@ -3,13 +3,26 @@
 import time
 from collections.abc import Sequence
 
+from trainer.backends.contract import (
+    UNCHANGED,
+    Backend,
+    Changes,
+    DeploymentOptions,
+    DeploymentPlan,
+    Deploys,
+    Endpoint,
+    Plan,
+    ServiceModel,
+    refuse_changes_of,
+    say_detached,
+)
 from trainer.backends.http import Say
 from trainer.backends.idempotent import LISTED_LOOK_UPS
 from trainer.backends.openai import preflight
 from trainer.backends.openai.cap import end_above_cap
 from trainer.backends.openai.chat import chat_with
 from trainer.backends.openai.client import Record, Service
-from trainer.backends.openai.deployment_plan import plan_deployment
+from trainer.backends.openai.deployment_plan import TuningDeployment, plan_deployment
 from trainer.backends.openai.deployments import deploy, endpoints
 from trainer.backends.openai.finish import compare, outcome_of
 from trainer.backends.openai.jobs import order
@@ -18,9 +31,9 @@ from trainer.backends.openai.leaving import teardown
 from trainer.backends.openai.mirror import bring_home
 from trainer.backends.openai.models import list_models, tunable
 from trainer.backends.openai.names import launch_of
+from trainer.backends.openai.preflight import TuningDetails
 from trainer.backends.openai.settings import who_can_use_it
 from trainer.backends.openai.statuses import ENDED
-from trainer.backends.remote import DeploymentOptions, DeploymentPlan, Endpoint, Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatClient
@@ -32,19 +45,22 @@ UNDER_WAY = ("pausing", "cancelling")  # asked for before: the second asking is 
 FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, GROWTH = 1.0, 60.0, 1.25
 
 
-class OpenAIService:
+class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
     """Fine-tuning by OpenAI or Azure OpenAI."""
 
-    def check(self, config: RunConfig, say: Say) -> Plan:
+    keeps_adapter = False
+
+    def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> Plan[TuningDetails]:
         return preflight.check(config, say)
 
-    def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[Model]:
+    def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[ServiceModel]:
         service = Service(config.openai)
         listed = list_models(service)
         say(f"{service.place}: {who_can_use_it(config)}")
         return listed if every else tunable(listed)
 
-    def launch(self, plan: Plan, run: Run, say: Say) -> None:
+    def launch(self, plan: Plan[TuningDetails], run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
+        refuse_changes_of(run, changes)
         with locked(run.path, say):
             start(plan, run, say)
 
@@ -66,13 +82,17 @@ class OpenAIService:
             compare(run, None, say)
         return outcome_of(run)
 
+    def detach(self, run: Run, say: Say) -> None:
+        say_detached(run, say)
+
     def refresh(self, run: Run, say: Say) -> None:
         _bring_home(Service(run.config().openai), run, say)
 
-    def pause(self, run: Run, say: Say) -> None:
+    def pause(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
         self._order(run, "pause", "paused", say)
 
-    def resume(self, run: Run, say: Say) -> None:
+    def resume(self, run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
+        refuse_changes_of(run, changes)
         service = Service(run.config().openai)
         job = job_of(service, run)
         if job is None:
@@ -89,7 +109,7 @@ class OpenAIService:
                     raise BackendError(f"run {run.name!r}: the service does not resume its job: {refused}; try again")
                 _bring_home(service, run, say)
 
-    def cancel(self, run: Run, say: Say) -> None:
+    def cancel(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
         self._order(run, "cancel", "cancelled", say)
 
     def delete(self, run: Run, say: Say) -> None:
@@ -104,15 +124,17 @@ class OpenAIService:
             )
         return f"{model} (kept by the service since the run has succeeded)"
 
-    def plan_deployment(self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
+    def plan_deployment(
+        self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say
+    ) -> DeploymentPlan[TuningDeployment]:
         return plan_deployment(run, settings, options, say)
 
-    def deploy(self, plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
+    def deploy(self, plan: DeploymentPlan[TuningDeployment], run: Run, say: Say) -> Endpoint:
         with locked(run.path, say):
             endpoint = deploy(plan, run, say)
-            if named := plan.details[1].openai.base_deployment:
+            if named := plan.details.settings.openai.base_deployment:
                 run.set_status(run.state, base_deployment=named)
-        if plan.details[0].compares:
+        if plan.details.compares:
             compare(run, endpoint.name, say)
         return endpoint
 

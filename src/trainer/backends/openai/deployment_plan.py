@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.backends.contract import DeploymentOptions, DeploymentPlan
 from trainer.backends.http import Say, patiently
 from trainer.backends.openai.bases import checkpoint_model
 from trainer.backends.openai.exam import find_exam
@@ -12,7 +13,6 @@ from trainer.backends.openai.names import TOKEN_KEY, launch_of, token_of
 from trainer.backends.openai.prices import Prices, prices_of
 from trainer.backends.openai.quoting import comparison_item
 from trainer.backends.quote import Item, Quote
-from trainer.backends.remote import DeploymentOptions, DeploymentPlan
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run
@@ -24,9 +24,10 @@ DEVELOPER_HOURS, IDLE_DAYS = 24, 15  # after which Azure deletes a deployment by
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
-    """What will be made."""
+class TuningDeployment:
+    """A deployment that a plan describes."""
 
+    settings: RunConfig  # where it goes
     account: Account
     name: str
     model: str
@@ -36,7 +37,9 @@ class Deployment:
     compares: bool  # once it answers; its cost is in the quote
 
 
-def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
+def plan_deployment(
+    run: Run, settings: RunConfig, options: DeploymentOptions, say: Say
+) -> DeploymentPlan[TuningDeployment]:
     """Raises: ConfigError, BackendError."""
     _refuse(settings, options)
     model, sku = model_to_deploy(run, options.checkpoint), options.sku or DEFAULT_SKU
@@ -45,7 +48,7 @@ def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, s
     hourly = 0.0 if sku == "developer" else prices.hosting
     exam = _exam(run, settings, options, say)
     capacity = options.capacity or DEFAULT_CAPACITY
-    made = Deployment(account, name, model, SKUS[sku], capacity, _bills(sku, hourly), exam is not None)
+    made = TuningDeployment(settings, account, name, model, SKUS[sku], capacity, _bills(sku, hourly), exam is not None)
     _refuse_taken(run, settings, made, say)
     rows = [
         ("deployment", f"{name} in {account.name} ({account.resource_group})"),
@@ -53,7 +56,7 @@ def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, s
         ("kind", f"{made.sku}, {made.capacity},000 tokens a minute"),
         ("ends", _ends(sku)),
     ]
-    return DeploymentPlan(name, _quote(sku, hourly, prices, exam), rows, (made, settings))
+    return DeploymentPlan(name, _quote(sku, hourly, prices, exam), rows, made)
 
 
 def model_to_deploy(run: Run, step: str | None = None) -> str:
@@ -87,7 +90,7 @@ def _refuse(settings: RunConfig, options: DeploymentOptions) -> None:
         raise ConfigError(*problems)
 
 
-def _refuse_taken(run: Run, settings: RunConfig, made: Deployment, say: Say) -> None:
+def _refuse_taken(run: Run, settings: RunConfig, made: TuningDeployment, say: Say) -> None:
     """Azure replaces a deployment of the same name. Raises: ConfigError, when there is one that is not this run's."""
     if Ledger(run.path).find("deployment", made.name) is not None:
         return

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from trainer.backends.contract import DeploymentPlan, Endpoint
 from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
 from trainer.backends.idempotent import LOOK_UPS, create_once, delete_once, look_for
 from trainer.backends.openai.client import address
-from trainer.backends.openai.deployment_plan import DEVELOPER_HOURS, IDLE_DAYS, SKUS, Deployment, find_deployment
+from trainer.backends.openai.deployment_plan import DEVELOPER_HOURS, IDLE_DAYS, SKUS, TuningDeployment, find_deployment
 from trainer.backends.openai.management import PROVIDER, account_at, connect, or_none
 from trainer.backends.openai.names import TOKEN_KEY, deployment_thing, launch_of, token_of
 from trainer.backends.openai.prices import prices_of
-from trainer.backends.remote import DeploymentPlan, Endpoint
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError
 from trainer.runs import Run
@@ -22,9 +22,10 @@ READY, BROKEN = "Succeeded", frozenset({"Failed", "Canceled", "Disabled"})
 FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, CREATION_SECONDS = 1.0, 20.0, 3600.0
 
 
-def deploy(plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
+def deploy(plan: DeploymentPlan[TuningDeployment], run: Run, say: Say) -> Endpoint:
     """Make the deployment, unless it is there, and wait until it answers. Raises: BackendError."""
-    made, settings = plan.details
+    made = plan.details
+    settings = made.settings
     ledger = Ledger(run.path)
     thing = deployment_thing(run, made.name, made.account.id, made.bills)
     deployments = connect(settings.openai, made.account).deployments
@@ -89,9 +90,9 @@ def _open(run: Run) -> list[Entry]:
     return [entry for entry in Ledger(run.path).open() if entry.thing.kind == "deployment"]
 
 
-def _body(run: Run, made: Deployment) -> Any:
-    from azure.mgmt.cognitiveservices.models import Deployment as Body
+def _body(run: Run, made: TuningDeployment) -> Any:
     from azure.mgmt.cognitiveservices.models import DeploymentModel, DeploymentProperties, Sku
+    from azure.mgmt.cognitiveservices.models import TuningDeployment as Body
 
     model = DeploymentModel(format="OpenAI", name=made.model, version="1")
     return Body(

@@ -1,19 +1,20 @@
 """From a checked run to its job: files, then the job. Each step is found again if it was taken before."""
 
+from trainer.backends.contract import Plan
 from trainer.backends.http import Say
 from trainer.backends.idempotent import look_for
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.jobs import ensure_job, find_job, job_body
 from trainer.backends.openai.mirror import note_job
 from trainer.backends.openai.names import fact, file_name, job_thing, launch_of, metadata
+from trainer.backends.openai.preflight import TuningDetails
 from trainer.backends.openai.upload import ensure_file, wait_until_processed
-from trainer.backends.remote import Plan
 from trainer.errors import BackendError, DataError
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger
 
 
-def start(plan: Plan, run: Run, say: Say) -> None:
+def start(plan: Plan[TuningDetails], run: Run, say: Say) -> None:
     """Write down what the run is made from, and go on from there; the caller holds the run's lock."""
     if run.find_manifest() is None:
         run.write_manifest(plan.details.manifest)

@@ -3,10 +3,10 @@
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from trainer.backends.contract import ServiceModel
 from trainer.backends.openai.bases import Base
 from trainer.backends.openai.client import Record, Service
 from trainer.backends.openai.prices import family_of, known_families
-from trainer.backends.remote import Model
 from trainer.errors import ConfigError, similar
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 8
 
 
-def list_models(service: Service) -> list[Model]:
+def list_models(service: Service) -> list[ServiceModel]:
     """Every model that the credential sees."""
 
     def page(client: "OpenAI", query: "Mapping[str, Any]") -> "httpx2.Response":
@@ -28,7 +28,7 @@ def list_models(service: Service) -> list[Model]:
     return sorted(found, key=lambda model: model.name)
 
 
-def tunable(models: list[Model]) -> list[Model]:
+def tunable(models: list[ServiceModel]) -> list[ServiceModel]:
     """Those that can be fine-tuned, or that are known to be where the service does not say."""
     return [
         model
@@ -37,7 +37,9 @@ def tunable(models: list[Model]) -> list[Model]:
     ]
 
 
-def find_model(models: list[Model], base: Base, today: date | None = None) -> tuple[Model | None, list[str]]:
+def find_model(
+    models: list[ServiceModel], base: Base, today: date | None = None
+) -> tuple[ServiceModel | None, list[str]]:
     """The base as the service lists it, and what a person should know of it.
 
     Raises: ConfigError, when it is not there or cannot be tuned.
@@ -70,11 +72,11 @@ def _unsaid(base: Base) -> list[str]:
     return [f"the service does not say whether {base.model} can be fine-tuned"]
 
 
-def _model(item: Record, service: Service) -> Model:
+def _model(item: Record, service: Service) -> ServiceModel:
     name = str(item.get("id") or "")
     capabilities, ends = item.get("capabilities") or {}, item.get("deprecation") or {}
     can_tune = capabilities.get("fine_tune")
-    return Model(
+    return ServiceModel(
         name=name,
         can_tune=can_tune if isinstance(can_tune, bool) else None,
         tuning_until=_day(ends.get("fine_tune")),

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from trainer.backends.contract import Plan, ServiceModel
 from trainer.backends.http import Say, hurried
 from trainer.backends.openai.bases import Base, find_base
 from trainer.backends.openai.client import Service
@@ -17,7 +18,6 @@ from trainer.backends.openai.quoting import epochs_of, quote_run
 from trainer.backends.openai.resource import look_at_resource
 from trainer.backends.openai.settings import refuse_settings, residency, resolve_service, who_can_use_it
 from trainer.backends.openai.tokens import encoding_for
-from trainer.backends.remote import Model, Plan
 from trainer.config.schema import RunConfig
 from trainer.data.read.sources import without_validation
 from trainer.errors import Attempts, ConfigError
@@ -27,14 +27,14 @@ SHOWN_FINDINGS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
+class TuningDetails:
     """What a launch needs beside the config."""
 
     manifest: Manifest
     exam: Exam | None
 
 
-def check(config: RunConfig, say: Say) -> Plan:
+def check(config: RunConfig, say: Say) -> Plan[TuningDetails]:
     """Settings, data, credential, model and price; all that is wrong at once.
 
     Raises: ConfigError, DataError, BackendError, MissingDependency.
@@ -83,11 +83,13 @@ def _reach(config: RunConfig, say: Say) -> Service:
     return service
 
 
-def _look_for(base: Base, service: Service) -> tuple[Model | None, list[str]]:
+def _look_for(base: Base, service: Service) -> tuple[ServiceModel | None, list[str]]:
     return find_model(list_models(service), base)
 
 
-def _plan(config: RunConfig, base: Base, checked: Checked, service: Service, rows: list[tuple[str, str]]) -> Plan:
+def _plan(
+    config: RunConfig, base: Base, checked: Checked, service: Service, rows: list[tuple[str, str]]
+) -> Plan[TuningDetails]:
     exam = plan_exam(config, checked.report.validation, base.family)
     config = _resolved(config, checked, exam, base.family)
     at_once = exam if config.openai.service == "openai" else None  # on Azure nothing answers before a deployment
@@ -95,7 +97,8 @@ def _plan(config: RunConfig, base: Base, checked: Checked, service: Service, row
     files = {upload.role: f"file-id-of-{upload.role}" for upload in checked.uploads}
     body = job_body(config, base.model, files, {"trainer_run": "…", "trainer_token": "…"})
     manifest = build_manifest(config, base, checked, service, quote, compares=at_once is not None)
-    return Plan(config, quote, rows, f"the job as it will be created:\n{shown(body)}", Details(manifest, exam))
+    text = f"the job as it will be created:\n{shown(body)}"
+    return Plan(config, quote, rows, TuningDetails(manifest, exam), text)
 
 
 def _resolved(config: RunConfig, checked: Checked, exam: Exam | None, family: str) -> RunConfig:
@@ -111,7 +114,7 @@ def _rows(
     base: Base,
     checked: Checked,
     service: Service,
-    found: tuple[Model | None, list[str]],
+    found: tuple[ServiceModel | None, list[str]],
     resource: str | None,
 ) -> list[tuple[str, str]]:
     training, (model, notes) = config.training, found
@@ -139,7 +142,7 @@ def _rows(
     return rows
 
 
-def _until(model: Model | None) -> str:
+def _until(model: ServiceModel | None) -> str:
     if model is None:
         return ""
     ends = [("tuned", model.tuning_until), ("answers", model.inference_until)]

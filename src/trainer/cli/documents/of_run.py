@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from trainer.cli.backends import ACTIVE, refreshed
 from trainer.cli.documents.runs import Checkpoint, DataSource, Event, File, MadeFrom, RunSummary, Show, Thing
 from trainer.cli.documents.verdicts import Verdict
-from trainer.cli.remote import ACTIVE, refreshed
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.runs.base_name import base_of

@@ -9,8 +9,8 @@ from trainer.backends.azureml.deploy.deployment import progress_of
 from trainer.backends.azureml.job import BACKEND
 from trainer.backends.azureml.workspace import Place, connect, found
 from trainer.backends.chat_endpoint import Address, ChatEndpoint
+from trainer.backends.contract import Endpoint
 from trainer.backends.http import Say, patiently
-from trainer.backends.remote import Endpoint
 from trainer.errors import BackendError, ConfigError, similar
 from trainer.inference.client import ChatClient, ChatMessage, Sampling, Tool
 from trainer.inference.tool_calls import Call

@@ -18,9 +18,9 @@ from trainer.backends.azureml.deploy.register import (
 from trainer.backends.azureml.machines import GIB, Machine, Price, find_machine, price_of
 from trainer.backends.azureml.survey import Region, lacking_cores, region_of, retirement
 from trainer.backends.azureml.workspace import Place, connect, find_place, found, word_of
+from trainer.backends.contract import DeploymentOptions, DeploymentPlan
 from trainer.backends.http import Say, patiently
 from trainer.backends.quote import Item, Quote
-from trainer.backends.remote import DeploymentOptions, DeploymentPlan
 from trainer.config.azureml import DeploymentConfig
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
@@ -61,7 +61,9 @@ class MachineFit:
     unverified: tuple[str, ...]
 
 
-def plan_deployment(run: Run, settings: RunConfig, options: DeploymentOptions, say: Say) -> DeploymentPlan:
+def plan_deployment(
+    run: Run, settings: RunConfig, options: DeploymentOptions, say: Say
+) -> DeploymentPlan[DeploymentRequest]:
     """Raises: ConfigError, with everything that is wrong; BackendError."""
     place, chosen = find_place(settings.azureml), _chosen(settings, options)
     name = endpoint_name(run, place.arm_id, options.name)

@@ -34,9 +34,9 @@ from trainer.backends.azureml.deploy.register import (
 from trainer.backends.azureml.deploy.smoke import smoke_test
 from trainer.backends.azureml.job import BACKEND
 from trainer.backends.azureml.workspace import connect, found, found_or_none, quietly
+from trainer.backends.contract import DeploymentPlan, Endpoint
 from trainer.backends.http import Say, failure_of, patiently
 from trainer.backends.idempotent import delete_once
-from trainer.backends.remote import DeploymentPlan, Endpoint
 from trainer.errors import BackendError, ParityError
 from trainer.inference.bundle import write_bundle
 from trainer.runs import Run
@@ -51,7 +51,7 @@ ALL = 100  # percent
 SDK_POLLING_SECONDS = 5  # of azure-ai-ml's own thread, whatever it is told
 
 
-def deploy(plan: DeploymentPlan, run: Run, say: Say) -> Endpoint:
+def deploy(plan: DeploymentPlan[DeploymentRequest], run: Run, say: Say) -> Endpoint:
     """Make the planned deployment, try it through its endpoint, and give it the traffic.
 
     Raises: BackendError, ParityError; what bills is then deleted, or the command that deletes it is named.

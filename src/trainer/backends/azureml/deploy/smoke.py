@@ -142,9 +142,9 @@ def _model_here(run: Run) -> "ChatClient | None":
         return None
     import psutil
 
-    from trainer.backends.local import be_quiet
     from trainer.inference.local import TunedModel
     from trainer.inference.trained import trained_base
+    from trainer.training.prepare import be_quiet
 
     be_quiet()
     try:

@@ -1,45 +1,38 @@
-"""The local backend: this machine's GPU or CPU."""
+"""Training in this process, and what follows it: the comparison with the base, its report, MLflow's copy of that."""
 
 import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from trainer.backends.resumable import lacks, refuse_running, refuse_to_resume
+from trainer.backends.contract import Plan
+from trainer.backends.http import Say
+from trainer.backends.local.plan import make_plan
+from trainer.backends.local.resumable import lacks_result, refuse_running, refuse_to_resume
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
-from trainer.data.read.checks import DataReport
 from trainer.data.read.sources import CheckedData
-from trainer.errors import ConfigError, ExitCode, MissingDependency, TrainerError
-from trainer.extras import absent, missing
+from trainer.errors import ConfigError, ExitCode, TrainerError
 from trainer.inference.evaluation import local_model
 from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
 from trainer.inference.report.write import write_report
-from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
+from trainer.runs import Run, refuse_existing
 from trainer.runs.lock import locked
 from trainer.runs.outcome import Outcome
-from trainer.training import row_findings
-from trainer.training.dataset import TrainingData, render_data
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
 from trainer.training.interrupt import Interruption
 from trainer.training.plan import MEMORY
-from trainer.training.prepare import Prepared, Reading, find_reading, prepare
+from trainer.training.prepare import Prepared, be_quiet, check_packages, prepare
 from trainer.training.ranks import Ranks, join
-from trainer.training.render import Rendering
 
-PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
 EVALUATION_PACKAGES = ("matplotlib", "rapidfuzz", "sacrebleu")
 
 
-def check(
-    config: RunConfig, report: Callable[[str], None], may_exist: bool = False, checked: CheckedData | None = None
-) -> Prepared:
+def check(config: RunConfig, say: Say, may_exist: bool = False, checked: CheckedData | None = None) -> Plan[Prepared]:
     """Verify everything that can be verified without training, and resolve the config.
 
     `checked` is what its data files hold, where they have been read already.
@@ -47,13 +40,13 @@ def check(
     Raises: MissingDependency, ConfigError, DataError.
     """
     if may_exist:
-        config = _with_plan(config)
+        config = _with_memory_plan(config)
     else:
         refuse_existing(config)
-    return _prepare(config, report, checked)
+    return make_plan(_prepare(config, say, checked))
 
 
-def _with_plan(config: RunConfig) -> RunConfig:
+def _with_memory_plan(config: RunConfig) -> RunConfig:
     """The config with the memory plan of the run that exists: this machine may have other memory left."""
     existing = Path(config.run.root) / str(config.run.name) / "config.yaml"
     if not existing.is_file():
@@ -66,76 +59,21 @@ def _with_plan(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"memory": config.memory.model_copy(update=left)})
 
 
-def read(config: RunConfig) -> Reading:
-    """How the config's model reads text; nothing is looked at that only training needs.
-
-    Raises: MissingDependency, ConfigError.
-    """
-    _check_packages((), config)
-    be_quiet()
-    return find_reading(config)
-
-
-def with_row_findings(config: RunConfig, report: DataReport, limit: int | None) -> DataReport:
-    """`report`, which holds its rows, with what the config's model has against them; at most `limit` findings.
-
-    Raises: MissingDependency, ConfigError.
-    """
-    reading = read(config)
-    rendering = Rendering(reading.renderer, reading.max_length, reading.config.data.on_overlength)
-    files = [*(source.path for source in config.data.train_sources), *config.data.validation_paths]
-    return row_findings.with_row_findings(report, rendering, files, limit)
-
-
-def render(config: RunConfig, checked: CheckedData) -> tuple[Reading, TrainingData]:
-    """The rows of the config as its model reads them, whatever this machine could train.
-
-    Raises: MissingDependency, ConfigError, DataError.
-    """
-    reading = read(config)
-    return reading, render_data(checked, reading.config.data, reading.renderer, reading.max_length)
-
-
-def create(prepared: Prepared, auto_resume: bool) -> tuple[Run, bool]:
-    """The run's folder, made new, or with `auto_resume` the one that is there; and whether it was.
-
-    Raises: ConfigError, when it exists and should not, or cannot be written.
-    """
-
-    def make() -> tuple[Run, bool]:
-        existing = find_or_adopt(prepared.config) if auto_resume else None
-        return existing or create_run(prepared.config), existing is not None
-
-    return prepared.ranks.first(make)
-
-
-def launch(prepared: Prepared, run: Run, console: Console) -> Outcome:
-    """Train a run that has been created.
-
-    Raises: TrainingError, when it fails.
-    """
-    import torch
-
-    if (num_gpus := torch.cuda.device_count()) > 1:
-        run.event(f"{num_gpus} GPUs are visible; TRAINER_PROCESSES=1 uses the first", level="warning")
-    return _fitted(prepared, run, console)
-
-
 def resume(
     run: Run,
     console: Console,
-    report: Callable[[str], None],
+    say: Say,
     overrides: Sequence[str] = (),
     allowed: Collection[str] = (),
 ) -> Outcome:
-    """Go on with a run that was interrupted, failed, or waits to be begun.
+    """Resume a run that was interrupted, failed, or waits to be begun.
 
     `overrides` change its settings; those that change its result must also be named in `allowed`.
 
     Raises: ConfigError, when it is in use, finished, or something else has changed; DataError, TrainingError.
     """
     refuse_to_resume(run)
-    if lacks(run):
+    if lacks_result(run):
         if overrides:
             raise ConfigError(
                 f"run {run.name!r}: lacks only its comparison, expected no overrides; resume it without them"
@@ -146,7 +84,7 @@ def resume(
     if run.state != "queued":
         run.answer()  # a request to a process that is gone
     try:
-        prepared = _prepare(load_config(run.path / "config.yaml", _complete(overrides)), report)
+        prepared = _prepare(load_config(run.path / "config.yaml", _complete(overrides)), say)
     except TrainerError as error:
         if run.state == "queued":  # nobody waits for an answer
             run.set_status("failed", error=str(error))
@@ -154,15 +92,19 @@ def resume(
     return _fitted(prepared, run, console, allowed)
 
 
-def go_on(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
-    """What a job does that is started again: go on with the run, or say that it has finished already.
+def train(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
+    """Train a run that has been created; resume what was begun, or say that it has finished already.
 
     Raises: ConfigError, when it is in use, or its settings are others now; TrainingError.
     """
+    import torch
+
     if prepared.ranks.first(lambda: _is_complete(prepared, run, allowed)):
-        if prepared.ranks.first(lambda: lacks(run)):
+        if prepared.ranks.first(lambda: lacks_result(run)):
             return _completed(run, console, prepared.ranks, _trained(run))
         return Outcome(ExitCode.DONE, f"run {run.name!r} has finished already")
+    if (num_gpus := torch.cuda.device_count()) > 1:
+        run.event(f"{num_gpus} GPUs are visible; TRAINER_PROCESSES=1 uses the first", level="warning")
     return _fitted(prepared, run, console, allowed)
 
 
@@ -201,7 +143,7 @@ def evaluate(
 
     Raises: ConfigError, DataError, MissingDependency, TrainingError.
     """
-    _check_packages(EVALUATION_PACKAGES, run.config())
+    check_packages(EVALUATION_PACKAGES, run.config())
     be_quiet()
     result = local_model.evaluate(run, console, file, max_rows, max_new_tokens, ranks)
     if ranks is not None and not ranks.is_first:
@@ -286,26 +228,7 @@ def _warn(message: str, run: Run, console: Console) -> None:
     console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def _prepare(config: RunConfig, report: Callable[[str], None], checked: CheckedData | None = None) -> Prepared:
-    _check_packages(EVALUATION_PACKAGES if config.evaluation.enabled else (), config)
+def _prepare(config: RunConfig, say: Say, checked: CheckedData | None = None) -> Prepared:
+    check_packages(EVALUATION_PACKAGES if config.evaluation.enabled else (), config)
     be_quiet()
-    return prepare(config, report, checked)
-
-
-def _check_packages(more: Sequence[str], config: RunConfig) -> None:
-    wanted, trackers = (*PACKAGES, *more), config.tracking.report_to
-    problems = [f"tracking.report_to: {name} is not installed; run: pip install {name}" for name in absent(trackers)]
-    if gone := absent(wanted):
-        problems.append(str(missing("the local backend", *gone, extra="local")))
-    if problems:
-        raise MissingDependency(*problems)
-
-
-def be_quiet() -> None:
-    """The libraries' own bars and advice would drown what we say; their errors still come through."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    return prepare(config, say, checked)

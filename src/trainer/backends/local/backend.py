@@ -1,0 +1,155 @@
+"""The local backend: runs that execute in this process, or in one of their own that outlives it.
+
+What needs torch stands in execute.py, which is imported when everything that can be refused without it has been.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from trainer.backends.contract import UNCHANGED, Backend, Changes, Plan, Preview, Screen
+from trainer.backends.http import Say
+from trainer.backends.local.resumable import refuse_to_resume
+from trainer.child_environment import training_environment
+from trainer.config.schema import RunConfig
+from trainer.data.read.sources import check_data, refuse_unreadable
+from trainer.errors import Attempts, ConfigError
+from trainer.extras import NEEDED_BY, need
+from trainer.model.first_look import refuse_model
+from trainer.runs import Run, control, create_run, find_or_adopt, refuse_existing
+from trainer.runs.outcome import Outcome
+from trainer.training.garbage import all_stays
+from trainer.training.launch import in_processes
+
+if TYPE_CHECKING:
+    from trainer.training.prepare import Prepared
+
+
+class Local(Backend["Prepared"]):
+    """The GPU or CPU of this machine. `launch` and `resume` say what to train, and `follow` or `detach` trains it."""
+
+    has_preview = True
+    poll_seconds = 0.5
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._train: Callable[[], Outcome] | None = None
+
+    def refuse_at_once(self, config: RunConfig, may_exist: bool, detach: bool) -> None:
+        extra, modules = NEEDED_BY["local"]
+        attempts = Attempts()
+        if may_exist and detach:
+            attempts.errors.append(
+                ConfigError("--auto-resume: is given with --detach, expected one of them; remove one")
+            )
+        attempts.make(need, "the local backend", *modules, extra=extra)
+        if not may_exist:
+            attempts.make(refuse_existing, config)
+        attempts.make(refuse_model, config)
+        attempts.make(refuse_unreadable, config.data)
+        attempts.end()
+
+    def in_processes(self, arguments: Sequence[str], say: Say) -> int | None:
+        return in_processes(arguments, say)
+
+    def existing(self, config: RunConfig) -> Run | None:
+        """None: settings and data are checked again before a run is resumed."""
+        return None
+
+    def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> "Plan[Prepared]":
+        with all_stays():
+            checked = check_data(config.data)
+        with self._loading():
+            from trainer.backends.local import execute
+
+        return execute.check(config, say, may_exist, checked)
+
+    def preview(self, plan: "Plan[Prepared]") -> Preview:
+        from trainer.data.render.rendering import Renderer
+
+        prepared = plan.details
+        return Preview(prepared.data, Renderer(prepared.tokenizer), prepared.plan.max_length)
+
+    def create(self, plan: "Plan[Prepared]", may_exist: bool) -> Run:
+        """Several processes share the folder that the first one makes."""
+
+        def make() -> Run:
+            return (find_or_adopt(plan.config) if may_exist else None) or create_run(plan.config)
+
+        return plan.details.ranks.first(make)
+
+    def launch(self, plan: "Plan[Prepared]", run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
+        from trainer.backends.local import execute
+
+        self._train = partial(execute.train, plan.details, run, self._screen.console, changes.allowed)
+
+    def resume(self, run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
+        refuse_to_resume(run)
+
+        def resume() -> Outcome:
+            with self._loading():
+                from trainer.backends.local import execute
+
+            return execute.resume(run, self._screen.console, say, changes.overrides, changes.allowed)
+
+        self._train = resume
+
+    def follow(self, run: Run, say: Say) -> Outcome:
+        """Train in this process, and compare the result with its base."""
+        assert self._train is not None, "launch or resume comes first"
+        return self._train()
+
+    def detach(self, run: Run, say: Say) -> None:
+        """Train in a process of its own."""
+        pid = launch_detached(run)
+        say(f"training in the background as process {pid}\nfollow it: trainer logs {run.path} --follow")
+        say(f"stop it:   trainer pause {run.path}")
+
+    def refresh(self, run: Run, say: Say) -> None:
+        """Nothing: the process that trains writes the run's files."""
+
+    def pause(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
+        if control.pause(run, wait_seconds):
+            say(f"{run.name} is {run.state}; resume it with: trainer resume {run.path}")
+        else:
+            say(f"{run.name} was asked to stop and has not finished its step yet; see: trainer runs")
+
+    def cancel(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
+        if control.cancel(run, wait_seconds):
+            say(f"{run.name} is {run.state}; delete its files with: trainer delete {run.path}")
+        else:
+            say(f"{run.name} was asked to end and has not finished its step yet; see: trainer runs")
+
+    def delete(self, run: Run, say: Say) -> None:
+        """Nothing: all that the run left is in its folder."""
+
+    def after_interrupt(self, run: Run) -> str:
+        return f"stopped before training began; begin again: trainer resume {run.path}"
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """While torch and transformers are imported: seconds."""
+        with self._screen.loading(), all_stays():
+            yield
+
+
+def launch_detached(run: Run) -> int:
+    """Train a run that has been created, in a process that outlives this one; returns its pid."""
+    if run.state != "succeeded":
+        run.answer()  # a request to a process that is gone
+        run.set_status("queued", error=None)
+    command = [sys.executable, "-m", "trainer", "train", "--resume", str(run.path)]
+    with (run.path / "output.log").open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=training_environment(),
+        )
+    run.launched(process.pid)
+    return process.pid
