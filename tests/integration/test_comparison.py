@@ -27,8 +27,8 @@ from trainer.inference.report.compare import write_comparison
 from trainer.inference.report.write import write_report
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run, create_run, files
+from trainer.runs.lifecycle import pending_note
 from trainer.runs.manifest import Manifest, PinnedBase
-from trainer.runs.pending import pending_note
 
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
 RIGHT = [f"Number {number} is the one after {number - 1}." for number in range(1, 9)]

@@ -38,8 +38,8 @@ from trainer.inference.report.gate import Gate, judge
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 from trainer.runs.files import sha256_of
+from trainer.runs.lifecycle import pending_note
 from trainer.runs.ownership import foreign
-from trainer.runs.pending import pending_note
 
 TALK = {
     "messages": [

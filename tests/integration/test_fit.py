@@ -25,7 +25,7 @@ from trainer.model.loading import load_model
 from trainer.runs import Run, create_run
 from trainer.runs import checkpoint as checkpoints
 from trainer.runs.manifest import ParentRun, RowCounts
-from trainer.runs.outcome import Outcome
+from trainer.runs.run import Outcome
 from trainer.training import fit as fitting
 from trainer.training import sft
 from trainer.training.fit import fit

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.integration.test_fit import adapter_hash, measurements
 from tests.integration.test_ranks import run_of, write_config
 from trainer.errors import ConfigError
-from trainer.runs import Run, control
+from trainer.runs import Run, lifecycle
 from trainer.training import launch
 
 MINUTE = 60
@@ -101,7 +101,7 @@ def test_a_request_ends_all_of_them(tmp_path: Path, request_: str, code: int, st
     run = run_of(tmp_path, "asked")
     process = start("--config", config, "run.name=asked", "training.n_epochs=20")
     until_saved(run)
-    getattr(control, request_)(run, 0)
+    getattr(lifecycle, request_)(run, 0)
     assert (ended(process)[0], run.state) == (code, state)
 
 

@@ -28,7 +28,7 @@ from trainer.config.problems import field_names
 from trainer.data.pack.packing import Pack
 from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.model import threads
-from trainer.runs import Run, control, create_run, find_or_adopt, lock
+from trainer.runs import Run, create_run, find_or_adopt, lifecycle, lock
 from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complete, write
 from trainer.runs.manifest import PinnedBase
 from trainer.training import fit as fitting
@@ -331,7 +331,7 @@ def ask_at(monkeypatch: pytest.MonkeyPatch, step: int, ask: Callable[[Run], None
 def test_a_paused_run_stops_at_the_step_and_goes_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = train(settings(run__name="whole", **EVERY))
     with monkeypatch.context() as patch:
-        ask_at(patch, 3, lambda run: control.pause(run, wait_seconds=0) and None)
+        ask_at(patch, 3, lambda run: lifecycle.pause(run, wait_seconds=0) and None)
         run, outcome = train(settings(run__name="asked", **EVERY))
     assert (outcome.exit_code, run.state, run.asked()) == (ExitCode.RESUMABLE, "paused", None)
     assert [found.step for found in list_checkpoints(run.checkpoints)][-1] == 3
@@ -343,7 +343,7 @@ def test_a_run_that_waits_to_begin_can_be_cancelled(settings: Settings) -> None:
     prepared = prepare(settings(**EVERY), print)
     run = create_run(prepared.config)
     run.set_status("queued")
-    assert not control.cancel(run, wait_seconds=0)
+    assert not lifecycle.cancel(run, wait_seconds=0)
     assert execute.resume(run, quiet(), print).exit_code is ExitCode.RUN_FAILED
     assert (run.state, run.status()["step"]) == ("cancelled", 1)
 
@@ -359,21 +359,21 @@ def test_a_request_to_a_process_that_is_gone_does_not_stop_the_next_one(
 def test_a_cancelled_run_keeps_its_checkpoint_and_cannot_go_on(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask_at(monkeypatch, 2, lambda run: control.cancel(run, wait_seconds=0) and None)
+    ask_at(monkeypatch, 2, lambda run: lifecycle.cancel(run, wait_seconds=0) and None)
     run, outcome = train(settings(**EVERY))
     assert (outcome.exit_code, run.state) == (ExitCode.RUN_FAILED, "cancelled")
     with pytest.raises(ConfigError, match="is cancelled, expected an unfinished run"):
         execute.resume(run, quiet(), print)
     with pytest.raises(ConfigError, match="is cancelled, expected one that has not ended"):
-        control.cancel(run, wait_seconds=0)
+        lifecycle.cancel(run, wait_seconds=0)
 
 
 def test_a_paused_run_is_cancelled_at_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     run = stopped_run(settings, monkeypatch)
-    assert control.cancel(run, wait_seconds=0)
+    assert lifecycle.cancel(run, wait_seconds=0)
     assert run.state == "cancelled"
     with pytest.raises(ConfigError, match="is cancelled, expected a running run"):
-        control.pause(run, wait_seconds=0)
+        lifecycle.pause(run, wait_seconds=0)
 
 
 def test_a_second_process_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

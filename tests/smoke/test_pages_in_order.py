@@ -17,7 +17,7 @@ import yaml
 from tests.conftest import REPOSITORY
 from tests.unit.test_readme import blocks, section, text_of
 from trainer.runs import Run
-from trainer.runs.pending import is_worked_on
+from trainer.runs.lifecycle import is_worked_on
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

@@ -21,7 +21,7 @@ from trainer.errors import ConfigError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
 from trainer.runs.ledger import Ledger
-from trainer.runs.outcome import Outcome
+from trainer.runs.run import Outcome
 
 if TYPE_CHECKING:
     from trainer.data.render.rendering import Renderer

@@ -4,9 +4,9 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.runs import Run
-from trainer.runs.advice import further
 from trainer.runs.damage import readable_manifest
 from trainer.runs.ledger import Ledger
+from trainer.runs.lifecycle import further
 
 TITLES = {
     "local": "on this machine",

@@ -25,7 +25,7 @@ from trainer.cli.split import split
 from trainer.cli.stats import stats
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError, ExitCode
-from trainer.runs.pages import refuse_other_file
+from trainer.runs.files import refuse_other_file
 
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig

@@ -11,9 +11,8 @@ from trainer.cli.backends import ACTIVE, backend_of, refreshed
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, out, say
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
-from trainer.runs.advice import further
-from trainer.runs.growing import NewLines, last_records, record_of
-from trainer.runs.pending import is_worked_on, pending_note, silence
+from trainer.runs.files import NewLines, last_records, record_of
+from trainer.runs.lifecycle import further, is_worked_on, pending_note, silence
 from trainer.runs.progress import in_words, seconds_left, total_steps
 from trainer.runs.results import row_of
 

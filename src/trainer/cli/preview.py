@@ -12,7 +12,7 @@ from trainer.data.files.preview_page import PreviewRow, preview_page
 from trainer.data.quoting import counted
 from trainer.data.render.overlength import in_words
 from trainer.data.render.rendering import Renderer
-from trainer.runs import pages
+from trainer.runs import files
 
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
@@ -60,7 +60,7 @@ def write_page(
         notes.append(("left out", f"{counted(hidden, 'row')} after these"))
     title = ", ".join(source.path for source in config.data.train_sources)
     page = preview_page(title, config.model.base, _totals(renderer, rows), _explained(renderer, rows), notes)
-    pages.write_page("--html", file, page)
+    files.write_page("--html", file, page)
     say(f"wrote {counted(len(rows), 'row')} to {file}; open it in a browser")
 
 

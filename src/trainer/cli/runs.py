@@ -18,10 +18,10 @@ from trainer.runs import list_runs as runs_below
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
+from trainer.runs.lifecycle import pending_note, silence
 from trainer.runs.lock import RunInUse, holder, locked
 from trainer.runs.manifest import DamagedManifest, LongRow, Manifest
 from trainer.runs.ownership import refuse_removal
-from trainer.runs.pending import pending_note, silence
 from trainer.runs.process import is_here
 
 if TYPE_CHECKING:

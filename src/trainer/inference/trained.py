@@ -11,9 +11,9 @@ from trainer.model.base import Base, find_base
 from trainer.model.lineage import find_parent
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
-from trainer.runs.advice import further
 from trainer.runs.checkpoint import MANIFEST
 from trainer.runs.files import sha256_of
+from trainer.runs.lifecycle import further
 from trainer.runs.manifest import NAME as MANIFEST_NAME
 from trainer.runs.manifest import DamagedManifest
 from trainer.training.fingerprint import PARENT_ADAPTER

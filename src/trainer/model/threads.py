@@ -6,7 +6,7 @@ free cores makes all of them wait for the one that shares its core, at several t
 
 import os
 
-from trainer.runs.machine import usable_cores, usable_cpus
+from trainer.runs.process import usable_cores, usable_cpus
 
 VARIABLE = "OMP_NUM_THREADS"
 SAMPLE_SECONDS = 0.2

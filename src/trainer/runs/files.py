@@ -1,4 +1,8 @@
-"""Files that are whole at any instant: written beside, flushed, renamed; logs grow by whole lines."""
+"""Files that are whole at any instant, and logs that grow by whole lines.
+
+A file is written beside its place, flushed and renamed. A log is read by what is new in it, or from its end: a long one
+is never read twice.
+"""
 
 import contextlib
 import hashlib
@@ -6,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +142,109 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         return
     for line in text.split("\n")[:-1]:
+        if (record := record_of(line)) is not None:
+            yield record
+
+
+BLOCK_BYTES = 64 * 1024
+
+
+class NewLines:
+    """The lines that a file has got since it was last asked; a line that is still being written waits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def read(self) -> Iterator[str]:
         try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
+            file = self.path.open("rb")
+        except OSError:
+            return
+        with file:
+            if os.fstat(file.fileno()).st_size < self.offset:
+                self.offset = 0  # a resumed run begins its measurements anew
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self.offset += len(line)
+                yield line.decode(errors="replace")
+
+    def skip(self) -> None:
+        """Take what is there now for known."""
+        try:
+            self.offset = self.path.stat().st_size
+        except OSError:
+            self.offset = 0
+
+
+def from_the_end(path: Path) -> Iterator[str]:
+    """The whole lines of a file, the last one first."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return
+    with file:
+        end, rest, is_torn = file.seek(0, os.SEEK_END), b"", True  # what follows the last line break is no line yet
+        while end > 0:
+            start = max(0, end - BLOCK_BYTES)
+            file.seek(start)
+            first, *lines = (file.read(end - start) + rest).split(b"\n")
+            for line in reversed(lines):
+                if not is_torn:
+                    yield line.decode(errors="replace")
+                is_torn = False
+            end, rest = start, first
+        if not is_torn:
+            yield rest.decode(errors="replace")
+
+
+def last_records(path: Path, count: int) -> list[dict[str, Any]]:
+    """The last objects of a JSON-lines file, in its order."""
+    found = (record for line in from_the_end(path) if (record := record_of(line)) is not None)
+    return list(islice(found, count))[::-1]
+
+
+def record_of(line: str) -> dict[str, Any] | None:
+    """The object of a line; None where it holds none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+GENERATOR = b'<meta name="generator" content="azure-llm-trainer">'
+EARLIER = b"content=\"default-src 'none'; style-src 'unsafe-inline'"  # how pages began before they named their maker
+HEAD_BYTES = 1000
+
+
+def refuse_other_file(option: str, file: Path) -> None:
+    """Raises: ConfigError, when something else than a page of ours is there."""
+    if file.is_dir() or (file.exists() and not file.is_file()):
+        raise ConfigError(f"{option}: {str(file)!r} is no regular file, expected a page's file; choose another name")
+    if file.exists() and not _is_page_of_ours(file):
+        raise ConfigError(
+            f"{option}: {str(file)!r} exists and is no page of this program, expected a new file; "
+            "choose another name or remove it"
+        )
+
+
+def write_page(option: str, file: Path, page: str) -> None:
+    """Write a page whole. Raises: ConfigError, when another file is there or it cannot be written."""
+    refuse_other_file(option, file)
+    try:
+        write_whole(file, page)
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: cannot be written: {error.strerror}, expected a file in a folder that exists"
+        ) from None
+
+
+def _is_page_of_ours(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(HEAD_BYTES)
+    except OSError:
+        return False
+    return head.startswith(b"<!doctype html>") and (GENERATOR in head or EARLIER in head)

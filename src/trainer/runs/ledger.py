@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from trainer.errors import ConfigError, quoted
 from trainer.runs import files
-from trainer.runs.growing import record_of
+from trainer.runs.files import record_of
 from trainer.runs.run import now
 
 FORMAT = 1  # of a line; those of version 0.1.0 carry no number and are of the same form

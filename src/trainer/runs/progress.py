@@ -5,7 +5,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from trainer.runs.growing import last_records
+from trainer.runs.files import last_records
 from trainer.runs.run import Run
 
 RECENT = 20  # measurements; rows differ in length, and a machine in what else it does

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from trainer.runs.growing import from_the_end
+from trainer.runs.files import from_the_end
 
 COLUMNS = (
     "step",

@@ -31,8 +31,7 @@ from trainer.model.unlearned import unlearned
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import MANIFEST, Checkpoint, folder_of
 from trainer.runs.lock import Lock, locked
-from trainer.runs.outcome import Outcome
-from trainer.runs.run import now
+from trainer.runs.run import Outcome, now
 from trainer.training.garbage import all_stays
 from trainer.training.interrupt import Interruption
 from trainer.training.prepare import Prepared

@@ -17,7 +17,7 @@ from types import FrameType
 
 from trainer.child_environment import training_environment
 from trainer.errors import ConfigError, ExitCode
-from trainer.runs.machine import usable_cores
+from trainer.runs.process import usable_cores
 
 VARIABLE = "TRAINER_PROCESSES"
 PARENT = "TRAINER_PARENT_PIPE"  # its reading end: when the launching process is gone, it has ended

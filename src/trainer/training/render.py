@@ -19,7 +19,7 @@ from trainer.child_environment import harmless_environment
 from trainer.data.conversations import Conversation
 from trainer.data.render.overlength import Policy, Touched, apply_policy, too_long
 from trainer.data.render.rendering import Example, Renderer, RenderingError
-from trainer.runs.machine import usable_cores
+from trainer.runs.process import usable_cores
 from trainer.training.tokens import Tokens
 
 PART_ROWS = 200

@@ -18,9 +18,9 @@ from tests.manifests import LAUNCH, manifest
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run, create_run, find_run, list_runs
-from trainer.runs.advice import further
 from trainer.runs.checkpoint import write
 from trainer.runs.files import append_line, read_lines, write_json, write_whole
+from trainer.runs.lifecycle import further
 from trainer.runs.ownership import MARKER
 from trainer.runs.process import this_process
 from trainer.runs.results import COLUMNS

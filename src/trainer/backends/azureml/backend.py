@@ -49,7 +49,7 @@ from trainer.inference.client import ChatClient
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger
 from trainer.runs.lock import holder, locked
-from trainer.runs.outcome import Outcome
+from trainer.runs.run import Outcome
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient

@@ -21,9 +21,8 @@ from trainer.backends.http import Say, failure_of, is_failure, patience_seconds,
 from trainer.errors import BackendError, ExitCode
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger, updated
-from trainer.runs.outcome import Outcome
 from trainer.runs.process import this_process
-from trainer.runs.run import State
+from trainer.runs.run import Outcome, State
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient

@@ -19,8 +19,8 @@ from trainer.data.read.sources import check_data, refuse_unreadable
 from trainer.errors import Attempts, ConfigError
 from trainer.extras import NEEDED_BY, need
 from trainer.model.first_look import refuse_model
-from trainer.runs import Run, control, create_run, find_or_adopt, refuse_existing
-from trainer.runs.outcome import Outcome
+from trainer.runs import Run, create_run, find_or_adopt, lifecycle, refuse_existing
+from trainer.runs.run import Outcome
 from trainer.training.garbage import all_stays
 from trainer.training.launch import in_processes
 
@@ -112,13 +112,13 @@ class Local(Backend["Prepared"]):
         """Nothing: the process that trains writes the run's files."""
 
     def pause(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
-        if control.pause(run, wait_seconds):
+        if lifecycle.pause(run, wait_seconds):
             say(f"{run.name} is {run.state}; resume it with: trainer resume {run.path}")
         else:
             say(f"{run.name} was asked to stop and has not finished its step yet; see: trainer runs")
 
     def cancel(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
-        if control.cancel(run, wait_seconds):
+        if lifecycle.cancel(run, wait_seconds):
             say(f"{run.name} is {run.state}; delete its files with: trainer delete {run.path}")
         else:
             say(f"{run.name} was asked to end and has not finished its step yet; see: trainer runs")

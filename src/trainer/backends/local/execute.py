@@ -21,7 +21,7 @@ from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow
 from trainer.inference.report.write import write_report
 from trainer.runs import Run, refuse_existing
 from trainer.runs.lock import locked
-from trainer.runs.outcome import Outcome
+from trainer.runs.run import Outcome
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
 from trainer.training.interrupt import Interruption

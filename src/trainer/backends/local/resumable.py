@@ -5,9 +5,8 @@ import os
 from trainer.errors import ConfigError
 from trainer.inference.report.mlflow_artifact import report_is_unlogged
 from trainer.runs import Run
-from trainer.runs.advice import further
+from trainer.runs.lifecycle import further, lacks_comparison
 from trainer.runs.lock import RunInUse, holder
-from trainer.runs.pending import lacks_comparison
 from trainer.runs.process import is_here
 
 

@@ -39,7 +39,7 @@ from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
 from trainer.runs.lock import RunInUse, locked
-from trainer.runs.outcome import Outcome
+from trainer.runs.run import Outcome
 
 UNDER_WAY = ("pausing", "cancelling")  # asked for before: the second asking is refused
 FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, GROWTH = 1.0, 60.0, 1.25

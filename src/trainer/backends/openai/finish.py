@@ -5,7 +5,7 @@ from trainer.errors import ExitCode, TrainerError
 from trainer.extras import not_installed
 from trainer.runs import Run
 from trainer.runs.lock import locked
-from trainer.runs.outcome import Outcome
+from trainer.runs.run import Outcome
 
 
 def outcome_of(run: Run) -> Outcome:

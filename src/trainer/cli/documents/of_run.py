@@ -8,12 +8,11 @@ from trainer.cli.documents.runs import Checkpoint, DataSource, Event, File, Made
 from trainer.cli.documents.verdicts import Verdict
 from trainer.errors import ConfigError
 from trainer.runs import Run
-from trainer.runs.base_name import base_of
 from trainer.runs.checkpoint import Checkpoint as SavedCheckpoint
 from trainer.runs.damage import damaged, readable_manifest
 from trainer.runs.ledger import Ledger
+from trainer.runs.lifecycle import pending_note, silence
 from trainer.runs.manifest import Manifest
-from trainer.runs.pending import pending_note, silence
 from trainer.runs.progress import seconds_left
 from trainer.runs.results import COLUMNS, last_values
 
@@ -23,7 +22,7 @@ def summary_of(run: Run, refresh: bool = False) -> RunSummary:
     known: dict[str, Any] = dict.fromkeys(RunSummary.model_fields) | {"name": run.name, "path": run.path, "damaged": []}
     try:
         status = (refreshed(run) if refresh else run).status()
-        base = base_of((run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"))
+        base = run.base_name()
         losses = last_values(run.path / "results.csv", ("train_loss", "valid_loss"))
         broken = damaged(run) + (["config.yaml"] if base is None else [])
         facts = {"backend": str(status.get("backend", "local")), "state": status["state"], "base": base}

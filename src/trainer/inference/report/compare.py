@@ -11,7 +11,7 @@ from trainer.inference.report.plots import runs_plot
 from trainer.inference.report.row_view import row_view
 from trainer.inference.report.standings import Contestant, contestants, notes, results_of, table, verdict
 from trainer.inference.report.write import NUM_OPEN, NUM_SHOWN, capitalized
-from trainer.runs import Run, pages
+from trainer.runs import Run, files
 
 
 def write_comparison(runs: Sequence[Run], out: Path) -> tuple[str, list[Contestant]]:
@@ -41,7 +41,7 @@ def write_comparison(runs: Sequence[Run], out: Path) -> tuple[str, list[Contesta
         num_hidden=max(0, len(rows) - NUM_SHOWN),
         version=metadata.version("azure-llm-trainer"),
     )
-    pages.write_page("--out", out, page)
+    files.write_page("--out", out, page)
     return sentence, ranked
 
 

@@ -14,7 +14,7 @@ from trainer.inference.client import Sampling
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.refusals import failed
 from trainer.model.device import free_memory_bytes
-from trainer.runs.machine import usable_cores
+from trainer.runs.process import usable_cores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainer.runs.machine import address_space_bytes
+from trainer.runs.process import address_space_bytes
 
 MAX_SECONDS = 2.0  # of processor time for a short request; templates take milliseconds
 BYTES_A_SECOND = 125_000  # more for a long one: tokenizers read at least twice as many

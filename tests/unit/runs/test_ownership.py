@@ -13,8 +13,7 @@ from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.runs import Run, create_run, find_or_adopt, find_run, list_runs
 from trainer.runs import checkpoint as checkpoints
-from trainer.runs.ownership import MARKER, foreign
-from trainer.runs.removal import beside
+from trainer.runs.ownership import MARKER, beside, foreign
 
 CONFIG = "model: {base: builtin:tiny}\ndata: {train: a.jsonl}\n"
 

@@ -1,4 +1,4 @@
-"""What a run may lack that its state does not tell: the comparison that follows training, or a sign of life."""
+"""A run's life as others see it: whether a process is at it, what it lacks, how it goes on, and how it is stopped."""
 
 import time
 from pathlib import Path
@@ -6,11 +6,12 @@ from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.runs import files
+from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.lock import NAME as LOCK
-from trainer.runs.lock import holder
+from trainer.runs.lock import holder, locked
 from trainer.runs.manifest import NAME as MANIFEST
 from trainer.runs.process import is_here
-from trainer.runs.run import LAUNCHED, Run
+from trainer.runs.run import LAUNCHED, Run, now
 
 SILENT_SECONDS = 300.0  # a lock is renewed every five
 SIGNS_OF_LIFE = (LOCK, LAUNCHED, "status.json", "events.jsonl")
@@ -78,3 +79,62 @@ def pending_note(run: Run) -> str | None:
     if is_worked_on(run):
         return "trained; its comparison with the base is being made"
     return f"trained; its comparison with the base is missing; make it with: trainer resume {run.path}"
+
+
+def further(run: Run) -> str:
+    """What can be done to have an adapter of this run, or a better one."""
+    return way_on(run) or "it holds no checkpoint to go on from; start a new run"
+
+
+def way_on(run: Run) -> str | None:
+    """The command that goes on with this run, None where nothing is left to go on with."""
+    state = run.state
+    if state in ("queued", "running", "validating_files"):
+        return f"wait for it: trainer logs {run.path} --follow"
+    if state not in ("succeeded", "cancelled"):
+        return f"go on with: train --resume {run.path}"
+    if state == "succeeded" and (run.adapter / "adapter_model.safetensors").is_file():
+        return f"to train it further start a new run with model.base={run.path}"
+    whole = [found.step for found in list_checkpoints(run.checkpoints) if found.problem() is None]
+    if whole:
+        return f"to train on from its last checkpoint start a new run with model.base={run.path}@{whole[-1]}"
+    return None
+
+
+def pause(run: Run, wait_seconds: float) -> bool:
+    """Ask the run to stop after its current step; whether it has within `wait_seconds`.
+
+    Raises: ConfigError, when it is not running.
+    """
+    if run.state not in ("running", "validating_files"):
+        raise ConfigError(f"run {run.name!r}: is {run.state}, expected a running run")
+    run.ask("pause")
+    return _has_stopped(run, wait_seconds)
+
+
+def cancel(run: Run, wait_seconds: float) -> bool:
+    """End the run for good after its current step; whether it has within `wait_seconds`.
+
+    Raises: ConfigError, when it has ended already.
+    """
+    if run.state in ("succeeded", "failed", "cancelled"):
+        raise ConfigError(f"run {run.name!r}: is {run.state}, expected one that has not ended")
+    if run.state != "paused" and not silence(run):
+        run.ask("cancel")
+        if not _has_stopped(run, wait_seconds):
+            return False
+    if run.state == "paused" or silence(run):  # nobody is there to answer
+        with locked(run.path, lambda message: None):
+            run.answer()
+            run.set_status("cancelled", finished_at=now())
+            run.event("cancelled")
+    return True
+
+
+def _has_stopped(run: Run, wait_seconds: float) -> bool:
+    until = time.monotonic() + wait_seconds
+    while run.state in ("queued", "running", "validating_files"):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True

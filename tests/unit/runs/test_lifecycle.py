@@ -14,8 +14,7 @@ import pytest
 from tests.commands import performed
 from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run, lock
-from trainer.runs.control import cancel
-from trainer.runs.pending import silence
+from trainer.runs.lifecycle import cancel, silence
 
 GONE = 2**22 + 1
 
