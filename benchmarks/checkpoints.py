@@ -20,8 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainer.model.adapter import adapter_config, adapter_tensors, trainable
-from trainer.training.snapshot import optimizer_tensors, rng_state
-from trainer.training.writer import CheckpointWriter, Snapshot
+from trainer.training.writer import CheckpointWriter, Snapshot, optimizer_tensors, rng_state
 
 
 def make_model() -> PeftModel:

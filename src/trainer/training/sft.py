@@ -51,8 +51,14 @@ from trainer.training.plan import MEMORY, Plan
 from trainer.training.progress import Display
 from trainer.training.ranks import Ranks
 from trainer.training.schedule import make_schedule
-from trainer.training.snapshot import optimizer_tensors, restore_optimizer, restore_rng, rng_state
-from trainer.training.writer import CheckpointWriter, Snapshot
+from trainer.training.writer import (
+    CheckpointWriter,
+    Snapshot,
+    optimizer_tensors,
+    restore_optimizer,
+    restore_rng,
+    rng_state,
+)
 
 T = TypeVar("T")
 

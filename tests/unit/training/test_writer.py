@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from trainer.errors import TrainingError
-from trainer.training.snapshot import optimizer_tensors, restore_optimizer
+from trainer.training.writer import optimizer_tensors, restore_optimizer
 
 
 def stepped(shape: tuple[int, ...]) -> tuple[torch.optim.Optimizer, dict[int, str]]:
