@@ -23,8 +23,8 @@ from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.measures import ModelKey, Sums, is_right, text_measures
 from trainer.inference.evaluation.questions import Answer, Question, Reference
 from trainer.inference.evaluation.result import make_result
-from trainer.inference.report.compare import write_comparison
-from trainer.inference.report.write import write_report
+from trainer.inference.report.run_report import write_report
+from trainer.inference.report.standings import write_comparison
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run, create_run, files
 from trainer.runs.lifecycle import pending_note

@@ -34,7 +34,7 @@ from trainer.inference.evaluation.held_out import find_held_out
 from trainer.inference.evaluation.local_model import render_held_out, row_losses
 from trainer.inference.generate import Continuation, generate
 from trainer.inference.local import TunedModel
-from trainer.inference.report.gate import Gate, judge
+from trainer.inference.report.standings import Gate, judge
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 from trainer.runs.files import sha256_of
@@ -672,6 +672,6 @@ def test_a_full_disk_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("trainer.inference.report.write.files.write_whole", full)
+    monkeypatch.setattr("trainer.inference.report.run_report.files.write_whole", full)
     with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
         execute.evaluate(run, quiet(), max_rows=1)

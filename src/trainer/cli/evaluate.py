@@ -13,8 +13,7 @@ from trainer.errors import ExitCode
 from trainer.runs import Run, find_run
 
 if TYPE_CHECKING:
-    from trainer.inference.report.gate import Judgement
-    from trainer.inference.report.standings import Contestant
+    from trainer.inference.report.standings import Contestant, Judgement
 
 MAX_NAME = 100  # characters of a page's name
 TONES = {"good": "green", "bad": "red", "": "default"}
@@ -58,7 +57,7 @@ def evaluate(
             return code
     with loading():
         from trainer.backends.local import execute
-        from trainer.inference.report.gate import Gate, judge
+        from trainer.inference.report.standings import Gate, judge
         from trainer.training.ranks import join
 
     ranks = join()
@@ -108,9 +107,8 @@ def compare(
     Takes what each run's own report holds, and computes nothing anew. With --gate the exit code is 3 unless the first
     run is better than its base and than each other run, or not worse, by more than chance.
     """
-    from trainer.inference.report.gate import Gate, judge_runs
+    from trainer.inference.report.standings import Gate, judge_runs, results_of
     from trainer.inference.report.standings import notes as notes_on
-    from trainer.inference.report.standings import results_of
 
     found = [find_run(name, root) for name in runs]
     judgement = None if gate is None else judge_runs(Gate(gate), found)
@@ -118,7 +116,7 @@ def compare(
         page, sentence, ranked = None, *_one(found[0])
         notes = found[0].remarks()
     else:
-        from trainer.inference.report.compare import write_comparison
+        from trainer.inference.report.standings import write_comparison
 
         page = page or root / f"{'-vs-'.join(run.name for run in found)[:MAX_NAME]}.html"
         sentence, ranked = write_comparison(found, page)
@@ -173,7 +171,7 @@ def show_measures(result: Mapping[str, Any]) -> None:
     """The measures of each model as a table."""
     from rich.table import Table
 
-    from trainer.inference.report.write import measure_rows
+    from trainer.inference.report.run_page import measure_rows
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("", *map(escape, result["models"].values()), "difference", "95% interval"):

@@ -18,7 +18,7 @@ from trainer.data.read.sources import CheckedData
 from trainer.errors import ConfigError, ExitCode, TrainerError
 from trainer.inference.evaluation import local_model
 from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
-from trainer.inference.report.write import write_report
+from trainer.inference.report.run_report import write_report
 from trainer.runs import Run, refuse_existing
 from trainer.runs.lock import locked
 from trainer.runs.run import Outcome

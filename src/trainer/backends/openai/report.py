@@ -11,7 +11,7 @@ from trainer.inference.evaluation.chat_endpoint import EndpointAnswerer
 from trainer.inference.evaluation.comparison import compare
 from trainer.inference.evaluation.held_out import HeldOut, trained_files
 from trainer.inference.evaluation.measures import ModelKey
-from trainer.inference.report.write import write_report
+from trainer.inference.report.run_report import write_report
 from trainer.runs import Run
 
 

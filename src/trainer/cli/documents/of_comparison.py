@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.cli.documents import verdicts
 
 if TYPE_CHECKING:
-    from trainer.inference.report.gate import Judgement
-    from trainer.inference.report.standings import Contestant
+    from trainer.inference.report.standings import Contestant, Judgement
 
 
 def evaluated(result: Mapping[str, Any], page: Path, judgement: "Judgement | None") -> verdicts.Evaluate:

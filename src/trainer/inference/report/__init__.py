@@ -1,1 +1,1 @@
-"""What evaluation found, as pages for people. `write.py` is the report of a run, `compare.py` that of several."""
+"""What evaluation found, as pages for people: `run_report.py` of a run, `standings.py` of several."""

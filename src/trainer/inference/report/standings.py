@@ -1,15 +1,31 @@
-"""Several runs on the same held-out rows: which is the best, and whether that is more than chance."""
+"""Several runs on the same held-out rows: which is the best, whether that is more than chance, and what a gate says.
+
+`write_comparison` puts them and their bases side by side on one page.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
-from trainer.inference.evaluation.measures import MEASURES, outcome
+from trainer.inference.evaluation.measures import BAR, MEASURES, outcome
 from trainer.inference.evaluation.result import readable
-from trainer.inference.evaluation.significance import Decision, Difference, decide, differences, groups, share_interval
-from trainer.inference.report.write import has_calls, tone
-from trainer.runs import Run
+from trainer.inference.evaluation.significance import (
+    Decision,
+    Difference,
+    Kind,
+    decide,
+    differences,
+    groups,
+    share_interval,
+)
+from trainer.inference.report.page import NUM_OPEN, NUM_SHOWN, capitalized, render_page, row_view, trusted
+from trainer.inference.report.plots import runs_plot
+from trainer.inference.report.run_page import has_calls, tone
+from trainer.runs import Run, files
 from trainer.runs.manifest import PinnedBase
 
 
@@ -194,3 +210,111 @@ def notes(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[str
         limits = ", ".join(f"{name} {result['settings']['max_new_tokens']:,}" for name, result in by_name.items())
         found.append(f"answers were cut off after different numbers of tokens: {limits}")
     return found
+
+
+# A gate
+
+
+class Gate(StrEnum):
+    """What a run must be. `not-worse` is kept where nothing is clear, `better` is not."""
+
+    better = "better"
+    not_worse = "not-worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """What the run is beside its base, or beside another run."""
+
+    name: str
+    kind: Kind
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a gate says of a run."""
+
+    gate: Gate
+    against: tuple[Against, ...]
+
+    @property
+    def holds(self) -> bool:
+        return all(one.holds for one in self.against)
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{one.kind} beside {one.name}" for one in self.against)
+        return f"gate {self.gate} {'holds' if self.holds else 'does not hold'}: {told}"
+
+
+def judge(gate: Gate, result: Mapping[str, Any], others: Sequence[tuple[str, Kind]] = ()) -> Judgement:
+    """`result` is the run's comparison with its base, or the run that it came from; `others` are other runs."""
+    verdict = result["verdict"]
+    before = result["models"][verdict.get("against", "base")]
+    first = "its base" if before == "base" else f"{before}, which it came from"
+    return Judgement(
+        gate, tuple(Against(name, found, _holds(gate, found)) for name, found in ((first, verdict["kind"]), *others))
+    )
+
+
+def judge_runs(gate: Gate, runs: Sequence[Run]) -> Judgement:
+    """The first run, beside its base and each of the others, by what their reports hold. Raises: ConfigError."""
+    results = results_of(runs, least=1)
+    first, *others = tuned_models(runs, results)
+    beside = [(other.name, standing(other, first).kind) for other in others]
+    return judge(gate, results[0], beside)
+
+
+def _holds(gate: Gate, kind: Kind) -> bool:
+    return kind == "better" if gate is Gate.better else kind != "worse"
+
+
+# The page
+
+
+def write_comparison(runs: Sequence[Run], out: Path) -> tuple[str, list[Contestant]]:
+    """Write the page; returns the verdict and the models in its order.
+
+    Raises: ConfigError.
+    """
+    results = results_of(runs)
+    ranked = contestants(runs, results)
+    sentence = verdict(ranked, results[0]["settings"]["seed"])
+    rows = sorted(_merged(ranked), key=lambda row: min(row["score"].values()) - max(row["score"].values()))
+    names = [contestant.name for contestant in ranked]
+    plot = runs_plot({run.name: run.results() for run in runs}, "valid_loss", "held-out loss by step")
+    page = render_page(
+        "comparison",
+        " and ".join(run.name for run in runs),
+        sentence=sentence,
+        bar=BAR,
+        names=names,
+        table=table(ranked),
+        notes=[capitalized(note) for note in notes(runs, results)],
+        files=", ".join(results[0]["files"]),
+        num_rows=len(rows),
+        curves=trusted(plot) if plot else None,
+        rows=[row_view(row, names, mark_reference=False) for row in rows[:NUM_SHOWN]],
+        num_open=min(NUM_OPEN, len(rows)),
+        num_hidden=max(0, len(rows) - NUM_SHOWN),
+        version=metadata.version("azure-llm-trainer"),
+    )
+    files.write_page("--out", out, page)
+    return sentence, ranked
+
+
+def _merged(ranked: Sequence[Contestant]) -> list[dict[str, Any]]:
+    """The rows with the answers of all models, by their names."""
+    merged = []
+    for number, row in enumerate(ranked[0].result["rows"]):
+        same = [(contestant.name, contestant.key, contestant.result["rows"][number]) for contestant in ranked]
+        answers = [
+            {"message": answer["message"], "reference": answer["reference"]}
+            | {name: other["answers"][position][key] for name, key, other in same}
+            for position, answer in enumerate(row["answers"])
+        ]
+        scores = {name: other["score"][key] for name, key, other in same}
+        merged.append(
+            {**{key: row[key] for key in ("place", "messages", "tools")}, "score": scores, "answers": answers}
+        )
+    return merged

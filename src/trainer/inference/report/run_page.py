@@ -1,85 +1,20 @@
-"""The report of a run: `report/` with a page for people, report.json for machines, and the plots as files."""
+"""The page about one run: what the comparison found, how training went, and where the model comes from."""
 
-import re
+import shlex
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-from trainer.errors import TrainingError
+from trainer.config.schema import RunConfig
 from trainer.inference.evaluation.measures import BAR, MARGIN, MEASURES
 from trainer.inference.evaluation.significance import Difference
-from trainer.inference.report.origin import commands, learning, origin
-from trainer.inference.report.page import render_page, trusted
-from trainer.inference.report.plots import change_plot, curve_plot, standalone
-from trainer.inference.report.row_view import row_view
-from trainer.runs import Run, files
+from trainer.inference.report.page import NUM_OPEN, NUM_SHOWN, capitalized, render_page, row_view, trusted
+from trainer.runs import Run
+from trainer.runs.manifest import Manifest
+from trainer.training.curve import recorded_curve
 
-NUM_OPEN = 10
-NUM_SHOWN = 300  # rows on the page; more would make it slow to open
 TILES = ("right", "calls", "exact", "chrf", "token_accuracy", "loss")
-
-
-def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> Path:
-    """Write what `evaluate` found about `run`; returns the page's path.
-
-    What answers fewer rows than the run's report, or others than its held-out ones, gets a name of its own beside it,
-    unless it is to `replace` it.
-
-    Raises: TrainingError, when the disk is full or the folder cannot be written.
-    """
-    is_the_runs = replace or _goes_as_far(run, result)
-    plots, page = _plots(run, result), run.report / f"{'report' if is_the_runs else _name(result)}.html"
-    html = report_page(run, result, plots)
-    try:
-        run.report.mkdir(exist_ok=True)
-        for name, svg in plots.items() if is_the_runs else ():
-            files.write_whole(run.report / f"{name}.svg", standalone(svg))
-        files.write_whole(page, html)
-        files.write_json(page.with_suffix(".json"), dict(result))
-    except OSError as error:
-        raise TrainingError(
-            f"report {str(run.report)!r}: cannot be written: {error.strerror}, expected free space and write access; "
-            f"repeat it with: trainer evaluate {run.path}"
-        ) from error
-    return page
-
-
-def _goes_as_far(run: Run, result: Mapping[str, Any]) -> bool:
-    """Whether a result covers what the run's report does: as many rows of the same files, and answers as long.
-
-    The first one must be of the run's held-out rows, where it has any: with another the run would seem compared.
-    """
-    before, own = run.comparison(), list(run.config().data.validation_paths)
-    if not before:
-        return not own or result["files"] == own
-    try:
-        same_rows = before["rows_sha256"] == result["rows_sha256"]
-        more_rows = before["files"] == result["files"] and before["num_rows"] < result["num_rows"]
-        return (same_rows or more_rows) and _longest(before) <= _longest(result)
-    except (LookupError, TypeError, ValueError):  # a damaged report: what was just computed is not lost for it
-        return True
-
-
-def _longest(result: Mapping[str, Any]) -> int:
-    return int(result["settings"]["max_new_tokens"])
-
-
-def _name(result: Mapping[str, Any]) -> str:
-    """The name of a report beside the run's own: the same for the same rows and limits."""
-    file = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(result["files"][0]).stem)[:40]
-    return f"{result['num_rows']}-rows-{file}-{result['rows_sha256'][:8]}-{_longest(result)}-tokens"
-
-
-def _plots(run: Run, result: Mapping[str, Any]) -> dict[str, str]:
-    """The plots by the names of their files."""
-    results, chosen, against = run.results(), run.status().get("adapter_step"), result["verdict"]["against"]
-    plots = {
-        "loss": curve_plot(results, "loss", "loss by step", chosen),
-        "token_accuracy": curve_plot(results, "mean_token_accuracy", "token accuracy by step", chosen),
-        "changes": change_plot([row["score"]["tuned"] - row["score"][against] for row in result["rows"]]),
-    }
-    return {name: svg for name, svg in plots.items() if svg is not None}
 
 
 def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -> str:
@@ -183,6 +118,88 @@ def has_calls(result: Mapping[str, Any]) -> bool:
     return any(values["key"] == "calls" for values in result["measures"])
 
 
-def capitalized(text: str) -> str:
-    """The text as a sentence begins."""
-    return text[:1].upper() + text[1:]
+def learning(run: Run) -> str:
+    """Which step became the adapter, and whether the run began to overfit, or ended too early."""
+    status = run.status()
+    step, total = status.get("adapter_step"), status.get("total_steps")
+    chosen = f"The adapter is from step {step:,} of {total:,}. " if step and total else ""
+    curve, n_epochs = recorded_curve(run)
+    if curve.best_step is None:
+        return f"{chosen}Nothing was held out during training, so overfitting could not be seen."
+    if note := curve.overfitting():
+        return f"{chosen}Overfitting: {note}. From there on the model learned the training rows by heart."
+    if note := curve.still_falling(n_epochs):
+        return f"{chosen}{note[:1].upper()}{note[1:]}."
+    return f"{chosen}No sign of overfitting: the loss on the held-out rows did not rise in the end."
+
+
+def origin(run: Run, result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Model, data, settings and time, each with its name."""
+    manifest, config = run.manifest(), run.config()
+    base, rows = manifest.base, manifest.rows
+    pinned = base.revision or base.weights_sha256
+    facts = [
+        ("Base model", f"{base.name} ({pinned})" if pinned else base.name),
+        ("Method", _method(config, manifest)),
+        ("Training", _training(run, config, manifest)),
+        ("Rows", f"{rows.train:,} trained, {rows.validation:,} held out"),
+        ("Tokens", f"{manifest.num_tokens:,}, of which {manifest.num_supervised_tokens:,} supervised"),
+        *((f"Data, {file.role}", f"{file.path} (sha256 {file.sha256[:16]}…)") for file in manifest.data),
+        (
+            "Compared on",
+            f"{', '.join(result['files'])}; answers of up to {result['settings']['max_new_tokens']:,} tokens",
+        ),
+        ("Device", manifest.device),
+        ("Time", f"{_training_time(run)}; {duration(result['seconds'])} for this comparison"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.packages.items())),
+    ]
+    if parent := manifest.parent:
+        step = f" at step {parent.step:,}" if parent.step else ""
+        facts.insert(1, ("Trained further from", f"run {parent.run}{step}; the base is the model before both"))
+    if manifest.git_revision:
+        facts.append(("Git revision", manifest.git_revision))
+    return facts
+
+
+def _method(config: RunConfig, manifest: Manifest) -> str:
+    if config.backend.kind == "openai":
+        return "supervised fine-tuning by the service, in its own way"
+    weights = "" if config.model.quantization == "none" else f", base weights in {config.model.quantization}"
+    return f"LoRA of rank {config.lora.r}, alpha {config.lora.lora_alpha}, in {manifest.dtype}{weights}"
+
+
+def _training(run: Run, config: RunConfig, manifest: Manifest) -> str:
+    training = config.training
+    rate, seed = f"learning rate multiplier {training.learning_rate_multiplier}", training.seed
+    if training.learning_rate is not None:
+        rate, seed = f"learning rate {training.learning_rate:g}", manifest.seed
+    steps = run.status().get("total_steps") or run.status().get("step") or 0
+    return f"{training.n_epochs} epochs, {steps:,} steps of {training.batch_size} conversations, {rate}, seed {seed}"
+
+
+def commands(run: Run, result: Mapping[str, Any]) -> str:
+    """What to type to get the same run, and the same comparison, again."""
+    settings, path = result["settings"], str(run.path)
+    own = result["files"] == list(run.config().data.validation_paths)
+    words = ["trainer", "evaluate", path, *([] if own else ["--rows", *result["files"]])]
+    words += ["--max-rows", str(settings["max_rows"]), "--max-new-tokens", str(settings["max_new_tokens"])]
+    train = ["train", "--config", f"{path}/config.yaml", f"run.name={run.name}-again"]
+    return f"{shlex.join(train)}\n{shlex.join(words)}"
+
+
+def _training_time(run: Run) -> str:
+    """From the first moment to the last, with the time for which a run that was resumed lay still."""
+    status = run.status()
+    if not (status.get("created_at") and status.get("finished_at")):
+        return "not finished"
+    begin, end = (datetime.fromisoformat(status[key]) for key in ("created_at", "finished_at"))
+    return f"{duration((end - begin).total_seconds())} from start to adapter"
+
+
+def duration(seconds: float) -> str:
+    """A time for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.inference.report.word_diff import compare_words
+from trainer.inference.report.page import compare_words
 
 
 def test_words_that_differ_are_marked() -> None:

@@ -1,0 +1,73 @@
+"""The report of a run: `report/` with a page for people, report.json for machines, and the plots as files."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import TrainingError
+from trainer.inference.report.plots import change_plot, curve_plot, standalone
+from trainer.inference.report.run_page import report_page
+from trainer.runs import Run, files
+
+
+def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> Path:
+    """Write what `evaluate` found about `run`; returns the page's path.
+
+    What answers fewer rows than the run's report, or others than its held-out ones, gets a name of its own beside it,
+    unless it is to `replace` it.
+
+    Raises: TrainingError, when the disk is full or the folder cannot be written.
+    """
+    is_the_runs = replace or _goes_as_far(run, result)
+    plots, page = _plots(run, result), run.report / f"{'report' if is_the_runs else _name(result)}.html"
+    html = report_page(run, result, plots)
+    try:
+        run.report.mkdir(exist_ok=True)
+        for name, svg in plots.items() if is_the_runs else ():
+            files.write_whole(run.report / f"{name}.svg", standalone(svg))
+        files.write_whole(page, html)
+        files.write_json(page.with_suffix(".json"), dict(result))
+    except OSError as error:
+        raise TrainingError(
+            f"report {str(run.report)!r}: cannot be written: {error.strerror}, expected free space and write access; "
+            f"repeat it with: trainer evaluate {run.path}"
+        ) from error
+    return page
+
+
+def _goes_as_far(run: Run, result: Mapping[str, Any]) -> bool:
+    """Whether a result covers what the run's report does: as many rows of the same files, and answers as long.
+
+    The first one must be of the run's held-out rows, where it has any: with another the run would seem compared.
+    """
+    before, own = run.comparison(), list(run.config().data.validation_paths)
+    if not before:
+        return not own or result["files"] == own
+    try:
+        same_rows = before["rows_sha256"] == result["rows_sha256"]
+        more_rows = before["files"] == result["files"] and before["num_rows"] < result["num_rows"]
+        return (same_rows or more_rows) and _longest(before) <= _longest(result)
+    except (LookupError, TypeError, ValueError):  # a damaged report: what was just computed is not lost for it
+        return True
+
+
+def _longest(result: Mapping[str, Any]) -> int:
+    return int(result["settings"]["max_new_tokens"])
+
+
+def _name(result: Mapping[str, Any]) -> str:
+    """The name of a report beside the run's own: the same for the same rows and limits."""
+    file = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(result["files"][0]).stem)[:40]
+    return f"{result['num_rows']}-rows-{file}-{result['rows_sha256'][:8]}-{_longest(result)}-tokens"
+
+
+def _plots(run: Run, result: Mapping[str, Any]) -> dict[str, str]:
+    """The plots by the names of their files."""
+    results, chosen, against = run.results(), run.status().get("adapter_step"), result["verdict"]["against"]
+    plots = {
+        "loss": curve_plot(results, "loss", "loss by step", chosen),
+        "token_accuracy": curve_plot(results, "mean_token_accuracy", "token accuracy by step", chosen),
+        "changes": change_plot([row["score"]["tuned"] - row["score"][against] for row in result["rows"]]),
+    }
+    return {name: svg for name, svg in plots.items() if svg is not None}
