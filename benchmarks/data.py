@@ -87,7 +87,7 @@ def rendered(num_rows: int) -> dict[str, Any]:
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from trainer.data.conversations import read_conversations
+    from trainer.data.read.rows import read_conversations
     from trainer.data.render.rendering import Renderer
     from trainer.model.tiny import tiny_base
 

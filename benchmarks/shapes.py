@@ -124,7 +124,7 @@ def _real(path: Path, rows: int) -> list[Example]:
     """Through the builtin model's tokenizer and template, as no other is at hand without a network."""
     from transformers import AutoTokenizer
 
-    from trainer.data.conversations import read_conversations
+    from trainer.data.read.rows import read_conversations
     from trainer.data.render.rendering import Renderer
     from trainer.model.tiny import tiny_base
 

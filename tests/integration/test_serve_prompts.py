@@ -15,7 +15,7 @@ import pytest
 import trainer
 from tests.conftest import CHATML, REPOSITORY, make_tokenizer
 from tests.serving import wait_until
-from trainer.data.conversations import read_conversations
+from trainer.data.read.rows import read_conversations
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError, ParityError
 from trainer.inference.probes import request_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import talk
-from trainer.data.conversations import read_conversations
+from trainer.data.read.rows import read_conversations
 from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 pytestmark = pytest.mark.real

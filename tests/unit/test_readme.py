@@ -12,7 +12,7 @@ import yaml
 
 from trainer.cli.main import train_app, trainer_app
 from trainer.config import load_config
-from trainer.data.conversations import read_conversations
+from trainer.data.read.rows import read_conversations
 from trainer.errors import ExitCode
 
 ROOT = Path(__file__).parents[2]

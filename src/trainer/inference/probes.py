@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.data.conversations import Conversation, Message, read_conversations
+from trainer.data.conversations import Conversation, Message
+from trainer.data.read.rows import read_conversations
 from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 from trainer.errors import ConfigError, DataError
 from trainer.runs import Run

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.conversations import read_conversations
+from trainer.data.read.rows import read_conversations
 from trainer.data.render.overlength import apply_policy
 from trainer.data.render.rendering import Example, Renderer
 from trainer.inference.parity import Bounds

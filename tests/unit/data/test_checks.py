@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data import conversations
 from trainer.data.read import checks
+from trainer.data.read import rows as row_reader
 from trainer.data.read.checks import check_files
 from trainer.data.rules.catalog import RULES
 from trainer.errors import DataError
@@ -29,7 +29,7 @@ def written(tmp_path, monkeypatch):
     def write(name, *parts):
         lines = [json.dumps(line) for part in parts for line in (part if isinstance(part, list) else [part])]
         (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
-        return conversations.Path(name)
+        return Path(name)
 
     return write
 
@@ -197,7 +197,7 @@ def test_missing_files_are_named_together(written):
 def test_sizes_on_the_service(written, monkeypatch):
     path = written("a.jsonl", rows(50))
     num_bytes = path.stat().st_size
-    monkeypatch.setattr(conversations, "MAX_SERVICE_FILE_BYTES", num_bytes - 1)
+    monkeypatch.setattr(row_reader, "MAX_SERVICE_FILE_BYTES", num_bytes - 1)
     monkeypatch.setattr(checks, "MAX_AZURE_BYTES", num_bytes - 1)
     report = check_files([path], backend="openai")
     fix = "train on fewer rows, or use the local or azureml backend"

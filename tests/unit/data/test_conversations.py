@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trainer.data.conversations import Conversation, Message, ToolCall, read_conversations
+from trainer.data.conversations import Conversation, Message, ToolCall
 from trainer.data.read import data_files
 from trainer.data.read.data_files import numbered_lines
+from trainer.data.read.rows import read_conversations
 from trainer.errors import DataError
 
 ROW = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from trainer.data.conversations import read_conversations
 from trainer.data.read.checks import check_files
+from trainer.data.read.rows import read_conversations
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}

@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer
 from trainer.config.schema import DataConfig
-from trainer.data import conversations
 from trainer.data.read import data_files
+from trainer.data.read import rows as row_reader
 from trainer.data.read.checks import check_files
 from trainer.data.read.sources import CheckedData
 from trainer.data.render.rendering import Renderer
@@ -119,7 +119,7 @@ def told(code: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     if code == "LONG_LINE":
         monkeypatch.setattr(data_files.numbered_lines, "__defaults__", (200,))
     if code == "FILE_SIZE":
-        monkeypatch.setattr(conversations, "MAX_SERVICE_FILE_BYTES", 60)
+        monkeypatch.setattr(row_reader, "MAX_SERVICE_FILE_BYTES", 60)
     if code in ("TEMPLATE", "LENGTH", "THOUGHT_FORM"):
         return told_by_renderer(code)
     backend = RULES[code].only or "local"

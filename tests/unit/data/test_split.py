@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.conversations import read_conversations
 from trainer.data.files.split import Share, choose, split_file
 from trainer.data.read.checks import check_files
+from trainer.data.read.rows import read_conversations
 from trainer.errors import ConfigError, DataError
 
 TRAIN, VALIDATION = Path("train.jsonl"), Path("validation.jsonl")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer.data.conversations import read_conversations
+from trainer.data.read.rows import read_conversations
 from trainer.errors import TrainingError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.dialogue import COMMANDS, Dialogue, Notice, Speaker

@@ -16,7 +16,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from tests.traced_flex import traced_flex
-from trainer.data.conversations import Conversation, read_conversations
+from trainer.data.conversations import Conversation
+from trainer.data.read.rows import read_conversations
 from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.model import flex, tree_attention
 from trainer.model.tree_attention import Kind

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from trainer.backends.http import Say, patiently, timeout_seconds
 from trainer.config.schema import RunConfig
-from trainer.data.conversations import MAX_SERVICE_FILE_BYTES
 from trainer.data.files.new_files import new_files
+from trainer.data.read.rows import MAX_SERVICE_FILE_BYTES
 from trainer.errors import BackendError, ConfigError
 
 PIECE_BYTES = 2**20

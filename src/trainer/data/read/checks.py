@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from trainer.data.conversations import Conversation, FileReader
+from trainer.data.conversations import Conversation
 from trainer.data.read.data_files import opened
+from trainer.data.read.rows import FileReader
 from trainer.data.rules.across_rows import RowComparison, SystemPrompts, note_stray_prompts
 from trainer.data.rules.catalog import ROWS_ADVISED, ROWS_NEEDED, Backend
 from trainer.data.rules.findings import Finding, FindingList, Report, Tally, first_in_file_order

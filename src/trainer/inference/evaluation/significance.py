@@ -17,7 +17,8 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.data.conversations import FileReader, Message
+from trainer.data.conversations import Message
+from trainer.data.read.rows import FileReader
 from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.measures import MEASURES, Outcome, Sums, folded, is_long
 from trainer.inference.tool_calls import whole_numbers, without_thinking

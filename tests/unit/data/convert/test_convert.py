@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.conversations import read_conversations
 from trainer.data.convert import encoding
 from trainer.data.convert.columns import Columns, parse_columns
 from trainer.data.convert.files import Skipped, convert_file, default_output
+from trainer.data.read.rows import read_conversations
 from trainer.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parents[4]
