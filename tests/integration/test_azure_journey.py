@@ -15,6 +15,7 @@ from trainer.runs.ledger import Ledger
 SECRETS = ("canary-client-secret", "key-")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1500)  # the first time, environments are installed
 def test_a_run_goes_from_a_config_to_an_answer_and_leaves_nothing(tmp_path: Path) -> None:
     try:

@@ -1,7 +1,10 @@
 """Checking and submitting with the real SDK against a service on this machine: what is asked, sent, and how often."""
 
+import copy
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from trainer.backends.azureml.workspace import find_place
 from trainer.backends.contract import Plan
 from trainer.backends.quote import Quote
 from trainer.config import RunConfig
+from trainer.config.load import dump_config
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, create_run
 from trainer.runs.ledger import Ledger
@@ -96,8 +100,13 @@ class Azure:
         if path in known:
             return Response(200, known[path])
         if path.endswith("/versions"):
-            return Response(200, {"value": []})
+            return Response(200, {"value": self._of_hash(request.query.get("hash"))})
         return Response(404, {"error": {"code": "NotFound", "message": f"{path} was not found"}})
+
+    def _of_hash(self, wanted: str | None) -> list[Any]:
+        """Code that was uploaded before, of the whole workspace: the name that is asked for is a new one."""
+        made = [body for path, body in self.kept.items() if path.startswith("/codes/")]
+        return [body for body in made if body["properties"]["properties"]["hash_sha256"] == wanted]
 
     def _usage(self, family: str) -> dict[str, Any]:
         return {"name": {"value": family}, "limit": self.limit, "currentValue": 0}
@@ -112,21 +121,50 @@ class Azure:
         return sorted(path.rpartition("/")[2] for path in self.kept if path.startswith("/jobs/"))
 
 
-@pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Azure, Loopback]]:
-    authority, service = Authority(tmp_path / "authority"), Azure()
+@contextmanager
+def a_workspace(folder: Path) -> Iterator[tuple[Azure, Loopback]]:
+    """A workspace that the SDK reaches from this process while the context lasts."""
+    authority, service = Authority(folder / "authority"), Azure()
     hosts = (ARM, LOGIN, BLOB, PRICES)
     loopback = Loopback(service, authority.context(*hosts))
-    with loopback, Proxy(authority, dict.fromkeys(hosts, loopback.port)) as proxy:
+    with (
+        loopback,
+        Proxy(authority, dict.fromkeys(hosts, loopback.port)) as proxy,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
         variables = {"TRAINER_PATIENCE_SECONDS": "5", "TRAINER_TIMEOUT_SECONDS": "30"}
         for name, value in (proxy.environment() | CREDENTIAL | variables).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(http, "FIRST_WAIT_SECONDS", 0.01)
         monkeypatch.setattr(idempotent, "FIRST_WAIT_SECONDS", 0.01)
-        monkeypatch.chdir(tmp_path)
+        monkeypatch.chdir(folder)
         workspace.credential.cache_clear()
         yield service, loopback
         workspace.credential.cache_clear()
+
+
+@pytest.fixture
+def azure(tmp_path: Path) -> Iterator[tuple[Azure, Loopback]]:
+    with a_workspace(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def first_launch(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run that was launched once for all tests, and what its workspace then kept."""
+    folder = tmp_path_factory.mktemp("launched")
+    with a_workspace(folder) as (service, _):
+        run = launched(config(folder))
+        return run.path, service.kept
+
+
+@pytest.fixture
+def queued(azure: tuple[Azure, Loopback], first_launch: tuple[Path, dict[str, Any]], tmp_path: Path) -> Run:
+    """A run of the test's own whose job waits in the workspace."""
+    path, kept = first_launch
+    azure[0].kept = copy.deepcopy(kept)
+    shutil.copytree(path, tmp_path / "runs" / "one")
+    return Run(tmp_path / "runs" / "one")
 
 
 def config(folder: Path, **azureml: Any) -> RunConfig:
@@ -202,14 +240,14 @@ def test_a_t4_has_no_bfloat16(azure: Any, tmp_path: Path) -> None:
         AzureML().check(settings, quiet)
 
 
-def test_one_job_is_created_and_everything_is_in_the_ledger(azure: Any, tmp_path: Path) -> None:
+def test_one_job_is_created_and_everything_is_in_the_ledger(azure: Any, queued: Run, first_launch: Any) -> None:
     service, _ = azure
-    run = launched(config(tmp_path))
+    run = queued
     (job,) = service.jobs()
     open_things = [(entry.thing.kind, entry.step) for entry in Ledger(run.path).open()]
     assert sorted(open_things) == [(kind, "exists") for kind in ("code", "data", "environment", "job")]
     assert run.status() | {"state": "queued", "job": job, "backend": "azureml"} == run.status()
-    assert Ledger(run.path).billing()[0].thing.delete_with == f"trainer cancel {run.path}"
+    assert Ledger(run.path).billing()[0].thing.delete_with == f"trainer cancel {first_launch[0]}"
 
 
 def test_nothing_secret_and_nothing_of_the_repository_is_sent(azure: Any, tmp_path: Path) -> None:
@@ -273,9 +311,9 @@ def test_a_refused_job_can_be_resumed_once_it_is_put_right(azure: Any, tmp_path:
     assert run.state == "queued"
 
 
-def test_resuming_attaches_to_a_job_that_goes_on(azure: Any, tmp_path: Path) -> None:
+def test_resuming_attaches_to_a_job_that_goes_on(azure: Any, queued: Run) -> None:
     service, loopback = azure
-    run = launched(config(tmp_path))
+    run = queued
     loopback.requests.clear()
     AzureML().resume(run, quiet)
     assert len(service.jobs()) == 1
@@ -286,9 +324,9 @@ def ended(service: Azure, job: str, status: str) -> None:
     service.kept[f"/jobs/{job}"]["properties"]["status"] = status
 
 
-def test_a_cancelled_run_bills_no_more_and_is_resumed_by_another_job(azure: Any, tmp_path: Path) -> None:
+def test_a_cancelled_run_bills_no_more_and_is_resumed_by_another_job(azure: Any, queued: Run) -> None:
     service, _ = azure
-    run = launched(config(tmp_path))
+    run = queued
     (job,) = service.jobs()
     ended(service, job, "Canceled")
     AzureML().refresh(run, quiet)
@@ -301,9 +339,9 @@ def test_a_cancelled_run_bills_no_more_and_is_resumed_by_another_job(azure: Any,
     assert run.status()["attempt"] == 2
 
 
-def test_cancelling_ends_the_job_and_the_bill(azure: Any, tmp_path: Path) -> None:
+def test_cancelling_ends_the_job_and_the_bill(azure: Any, queued: Run) -> None:
     _, loopback = azure
-    run = launched(config(tmp_path))
+    run = queued
     AzureML().cancel(run, quiet)
     assert (run.state, Ledger(run.path).billing()) == ("cancelled", [])
     loopback.requests.clear()
@@ -312,9 +350,9 @@ def test_cancelling_ends_the_job_and_the_bill(azure: Any, tmp_path: Path) -> Non
     assert run.state == "cancelled"
 
 
-def test_attempts_share_the_time_limit(azure: Any, tmp_path: Path) -> None:
+def test_attempts_share_the_time_limit(azure: Any, queued: Run) -> None:
     service, _ = azure
-    run = launched(config(tmp_path))
+    run = queued
     (job,) = service.jobs()
     ended(service, job, "Canceled")
     service.seconds = 5400
@@ -328,11 +366,14 @@ def test_attempts_share_the_time_limit(azure: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("most", "jobs", "state"), [(3, 2, "cancelled"), (1, 1, "paused")])
 def test_a_lost_machine_is_answered_by_another_job_as_often_as_allowed(
-    azure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, jobs: int, state: str
+    azure: Any, queued: Run, monkeypatch: pytest.MonkeyPatch, most: int, jobs: int, state: str
 ) -> None:
     service, _ = azure
     monkeypatch.setenv("TRAINER_POLLING_SECONDS", "0.05")
-    run = launched(config(tmp_path, max_attempts=most))
+    run = queued
+    settings = run.config()
+    allowed = settings.model_copy(update={"azureml": settings.azureml.model_copy(update={"max_attempts": most})})
+    (run.path / "config.yaml").write_text(dump_config(allowed), encoding="utf-8")
     ended(service, service.jobs()[0], "Failed")
     service.error, service.job_status = "PreemptionError", "Canceled"
     outcome = AzureML().follow(run, quiet)
@@ -340,19 +381,19 @@ def test_a_lost_machine_is_answered_by_another_job_as_often_as_allowed(
     assert outcome.exit_code == (75 if state == "paused" else 1)
 
 
-def test_a_job_that_somebody_deleted_is_replaced(azure: Any, tmp_path: Path) -> None:
+def test_a_job_that_somebody_deleted_is_replaced(azure: Any, queued: Run) -> None:
     service, _ = azure
-    run = launched(config(tmp_path))
+    run = queued
     (job,) = service.jobs()
     del service.kept[f"/jobs/{job}"]
     AzureML().resume(run, quiet)
     assert service.jobs() == [f"{job}-2"]
 
 
-def test_an_interrupted_launch_is_finished_with_the_same_job(azure: Any, tmp_path: Path) -> None:
+def test_an_interrupted_launch_is_finished_with_the_same_job(azure: Any, queued: Run) -> None:
     """As after kill -9 between the answer and its line in the ledger."""
     service, _ = azure
-    run = launched(config(tmp_path))
+    run = queued
     (job,) = service.jobs()
     ledger = run.path / "ledger.jsonl"
     lines = ledger.read_text(encoding="utf-8").splitlines(keepends=True)
