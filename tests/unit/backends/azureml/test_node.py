@@ -41,6 +41,7 @@ def node(job: Path, output: Path, rank: str = "0") -> "subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow  # trains twice, in processes of their own
 def test_a_job_trains_on_the_mounted_output_and_again_finds_it_finished(tmp_path: Path) -> None:
     job, output = staged(tmp_path), tmp_path / "mount"
     done = node(job, output)
