@@ -91,7 +91,7 @@ def given_settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]
 
 
 def was_resolved(values: Mapping[str, Any]) -> bool:
-    """Whether a config was written by this program, with every number in it: then nobody chose each of them."""
+    """True of a config that this program wrote, with every number in it: then nobody chose each of them."""
     training = values.get("training")
     return isinstance(training, dict) and training.keys() >= TrainingConfig.model_fields.keys()
 
@@ -124,14 +124,14 @@ def _is_foreign(section: str, name: str, config: RunConfig) -> bool:
 
 
 def is_default(config: RunConfig, section: str, name: str) -> bool:
-    """Whether a setting has the value that it has where nobody sets it."""
+    """True where a setting has its default value."""
     values = getattr(config, section)
     default = type(values).model_fields[name].get_default(call_default_factory=True)
     return bool(getattr(values, name) == default)
 
 
 def _is_meant(config: RunConfig, name: str) -> bool:
-    """Whether a setting asks for something: another value than its default, or the best of several checkpoints."""
+    """True where a setting asks for something: another value than its default, or the best checkpoint."""
     section, _, field = name.rpartition(".")
     value = _value(config, name)
     if name == "training.adapter_from":

@@ -1,4 +1,4 @@
-"""What fields of the config are made of: strict numbers, names, and the closed section they stand in."""
+"""Types for the fields of the config: strict numbers, names, and the closed section they stand in."""
 
 import re
 from typing import Annotated, Any, Literal

@@ -1,6 +1,6 @@
 """YAML text to plain values that remember the line they stand on.
 
-What the parser finds is told as somebody who has never written a parser would say it, with what to do.
+Parser errors read as somebody who has never written a parser would put them, with a remedy.
 """
 
 import re
@@ -162,7 +162,7 @@ def _unreadable(text: str) -> tuple[int, str] | None:
 
 
 def _in_words(error: yaml.MarkedYAMLError, text: str) -> str:
-    """What is wrong and what to do."""
+    """The parser's error in plain words, with a remedy."""
     problem, lines = str(error.problem or error.context), _LINE_BREAK.split(text)
     if "=======" in lines:
         return MERGE

@@ -79,7 +79,7 @@ class Checkpoint:
         return f"{name} differs from what was written"
 
     def state(self) -> dict[str, Any]:
-        """What was passed to `write` as `state`."""
+        """The state that `write` got."""
         state: dict[str, Any] = files.read_json(self.path / STATE)
         return state
 
@@ -141,7 +141,7 @@ def write(checkpoints: Path, step: int, content: Mapping[str, bytes], state: Map
 
 
 def make_manifest(step: int | None, content: Mapping[str, bytes]) -> bytes:
-    """What says which files are whole: size and sha256 of each, and a digest of the manifest itself."""
+    """Size and sha256 of each file, and a digest of the manifest itself."""
     entries = {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in content.items()}
     manifest = {"format": FORMAT, "step": step, "files": entries}
     return json.dumps(manifest | {"sha256": _digest(manifest)}, indent=2).encode()

@@ -87,7 +87,7 @@ def refuse_existing(config: "RunConfig") -> None:
 
 
 def _instead(path: Path) -> str:
-    """What else can be done about a folder whose name is taken."""
+    """Other ways out where a folder's name is taken."""
     if path.is_symlink() or not path.is_dir():
         return ""
     if (path / CONFIG).is_file() and is_run(path):

@@ -25,7 +25,7 @@ def write_whole(path: Path, content: str | bytes | memoryview) -> None:
         write_flushed(beside, data)
         beside.replace(path)
     except OSError:
-        with contextlib.suppress(OSError):  # what stopped the writing may stop this too, and is what is told
+        with contextlib.suppress(OSError):  # the error of the writing is the one to report
             beside.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
@@ -59,7 +59,7 @@ def folders_above(*paths: Path) -> Iterator[None]:
 
 
 def nearest_folder(path: Path) -> Path:
-    """What exists of the folders above a path, which may be no folder."""
+    """The nearest existing parent of a path, which may be no folder."""
     return next(parent for parent in path.absolute().parents if parent.exists())
 
 

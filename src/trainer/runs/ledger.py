@@ -1,4 +1,4 @@
-"""What a run has created elsewhere: written down before it is asked for, and again after each answer.
+"""A run's record of what it creates elsewhere: a line before each request, and one after each answer.
 
 A line of `ledger.jsonl` is one step of one thing: `intended`, then `exists` or `refused`, at last `deleted`. The last
 line about a thing says where it stands. A thing that is `intended` may exist: its creator was stopped, or the answer
@@ -44,7 +44,7 @@ class Entry:
 
     @property
     def is_open(self) -> bool:
-        """Whether it exists, or may exist."""
+        """True of a thing that exists, or may exist."""
         return self.step in ("intended", "exists")
 
 
@@ -91,11 +91,11 @@ class Ledger:
         return matching[-1] if matching else None
 
     def open(self) -> list[Entry]:
-        """What exists, or may exist."""
+        """Things that exist, or may exist."""
         return [entry for entry in self.entries() if entry.is_open]
 
     def billing(self) -> list[Entry]:
-        """What exists, or may exist, and costs."""
+        """Things that exist, or may exist, and cost."""
         return [entry for entry in self.open() if entry.thing.bills]
 
     def write(self, thing: Thing, step: Step, **facts: Any) -> Entry:
@@ -107,7 +107,7 @@ class Ledger:
 
 
 def _entry_of(value: Mapping[str, Any]) -> Entry | None:
-    """What one line says; None where it is damaged."""
+    """The entry of one line; None where it is damaged."""
     try:
         entry = Entry(Thing(**value["thing"]), value["step"], value["created_at"], value["created_at"], value["facts"])
     except (TypeError, LookupError):

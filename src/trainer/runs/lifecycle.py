@@ -18,7 +18,7 @@ SIGNS_OF_LIFE = (LOCK, LAUNCHED, "status.json", "events.jsonl")
 
 
 def lacks_comparison(run: Run) -> bool:
-    """Whether training is done and the comparison that its config asks for is not."""
+    """True once training is done, until the comparison that the config asks for is."""
     if run.state != "succeeded" or run.backend != "local" or run.comparison():
         return False
     try:
@@ -29,13 +29,13 @@ def lacks_comparison(run: Run) -> bool:
 
 
 def is_worked_on(run: Run) -> bool:
-    """Whether a process of this machine is at the run, whatever its state says."""
+    """True while a process of this machine works on the run, whatever its state says."""
     owner = holder(run.path)
     return run.is_launched or (owner is not None and is_here(owner))
 
 
 def silence(run: Run) -> str | None:
-    """How long nothing was heard of a run's process that cannot be asked for from here, once that is minutes.
+    """Time without a sign of life from a process that this machine cannot look up, once it comes to minutes.
 
     Its machine, or container, is another one, and so may its clock be: who acts on this watches the lock first.
     """
@@ -63,7 +63,7 @@ def _worker(run: Run, status: dict[str, Any]) -> dict[str, Any]:
 
 
 def pending_note(run: Run) -> str | None:
-    """What to say to someone who looks at the run, if anything is missing or on its way."""
+    """A note for whoever looks at the run, where anything is missing or on its way."""
     if silent := silence(run):
         worker = _worker(run, run.status())
         return (
@@ -82,7 +82,7 @@ def pending_note(run: Run) -> str | None:
 
 
 def further(run: Run) -> str:
-    """What can be done to have an adapter of this run, or a better one."""
+    """The way to an adapter of this run, or to a better one."""
     return way_on(run) or "it holds no checkpoint to go on from; start a new run"
 
 

@@ -45,7 +45,7 @@ class Lock:
 
 @contextmanager
 def locked(folder: Path, report: Callable[[str], None]) -> Iterator[Lock]:
-    """Hold the lock of a run's folder while the block runs. `report` is told when waiting for a sign of life.
+    """Hold the lock of a run's folder while the block runs. `report` gets a line when this waits for a sign of life.
 
     Raises: RunInUse, when another process holds it.
     """
@@ -61,7 +61,9 @@ def locked(folder: Path, report: Callable[[str], None]) -> Iterator[Lock]:
     finally:
         stop.set()
         heart.join()
-        with contextlib.suppress(OSError):  # an unwritable folder has stopped the block already, and that is told
+        with contextlib.suppress(
+            OSError
+        ):  # an unwritable folder has failed the block already, with an error of its own
             if files.read_record(path).get("token") == owner["token"]:
                 path.unlink(missing_ok=True)
 

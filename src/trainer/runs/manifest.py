@@ -1,4 +1,4 @@
-"""What a run was made from: `manifest.json`, written before anything is trained or created, and enough to do it again.
+"""The origin of a run: `manifest.json`, written before anything is trained or created, and enough to do it again.
 
 Format 1 is that of version 0.1.0, whose files carry no number and have the keys of `launch` beside the others.
 """
@@ -57,7 +57,7 @@ class DataFile:
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether the file is there and holds what was read."""
+        """True while the file is there and holds what was read."""
         try:
             return files.sha256_of(Path(self.path)) == self.sha256
         except OSError:
@@ -101,7 +101,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a launch at the fine-tuning service needs to be taken up again."""
+    """The facts by which an interrupted launch at the fine-tuning service resumes."""
 
     token: str  # stands in the name of everything that the run creates
     family: str  # names prices and the encoding

@@ -1,4 +1,4 @@
-"""What makes a folder a run of ours, what keeps it from being deleted as one, and its removal.
+"""Ownership of folders: the signs of a run of ours, everything that must not be deleted as one, and removal.
 
 A run carries a marker from the moment it is made. Those of earlier versions have none: their status or manifest says
 what they are. Whatever else lies in a folder is not ours, and a folder that holds it is never removed. A run's folder
@@ -42,12 +42,12 @@ PASSING = re.compile(r"\..+\.(tmp|stale|part)|\.node-config\.yaml|\.nfs.*")  # w
 
 
 def is_run(folder: Path) -> bool:
-    """Whether we made the folder: by its marker, or by what earlier versions wrote."""
+    """True of a folder that we made: by its marker, or by what earlier versions wrote."""
     return (folder / MARKER).is_file() or _has_our_status(folder) or _has_our_manifest(folder)
 
 
 def foreign(folder: Path) -> list[str]:
-    """What lies in a run's folder and is not of the run, by its path there; links and mounts are never ours."""
+    """Paths in a run's folder that are not of the run; links and mounts are never ours."""
     found = []
     for entry in _entries(folder):
         if problem := _outside(entry):
@@ -93,7 +93,7 @@ def in_short(names: list[str]) -> str:
 
 
 def _vital(place: Path) -> str | None:
-    """What a folder is to others, where it is more than a folder."""
+    """The role of a folder that others need, in words; None of any other."""
     here, home = Path.cwd().resolve(), Path.home().resolve()
     if place == here:
         return "the folder you are in"

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def this_process() -> dict[str, Any]:
-    """What names this process even after its pid is used again, and on a folder that other machines share."""
+    """An identity of this process that holds after its pid is reused, and on a folder that machines share."""
     return process_of(os.getpid())
 
 
@@ -19,7 +19,7 @@ def process_of(pid: int) -> dict[str, Any]:
 
 
 def is_here(owner: dict[str, Any]) -> bool:
-    """Whether the process is, or was, one that can be asked for by its pid: of this host, boot and pid namespace.
+    """True of a process that its pid identifies here: of this host, boot and pid namespace.
 
     Containers may share a host's name and a folder, and see none of each other's processes.
     """
@@ -29,7 +29,7 @@ def is_here(owner: dict[str, Any]) -> bool:
 
 
 def is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the process still runs. One that cannot be asked for counts as alive, but not one of an earlier boot."""
+    """True while the process runs, and of one that cannot be looked up from here unless its boot is over."""
     if not is_here(owner):
         boot = _surroundings()["boot_id"]
         return owner.get("host") != socket.gethostname() or owner.get("boot_id", boot) == boot
@@ -93,7 +93,7 @@ def usable_cpus() -> list[int]:
 
 
 def address_space_bytes() -> int:
-    """What this process has of its address space; 0 where nothing tells."""
+    """Mapped address space of this process; 0 where the system does not say."""
     try:
         return int((PROC / "statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:

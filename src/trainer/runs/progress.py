@@ -1,4 +1,4 @@
-"""How far a run has come: a measured step in words, and the time that the steps which are left will take."""
+"""Progress of a run: a measured step in words, and the time of the steps that are left."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -32,7 +32,7 @@ def in_words(row: Mapping[str, float], total: int | None, seconds: float | None)
 
 
 def total_steps(run: Run) -> int | None:
-    """How many steps the run will have; None before that is known."""
+    """Steps of the whole run; None before that is known."""
     total = run.status().get("total_steps")
     return total if isinstance(total, int) and not isinstance(total, bool) else None
 
@@ -62,7 +62,7 @@ def _step_seconds(run: Run) -> Iterator[float]:
 
 
 def _difference(before: Mapping[str, Any], row: Mapping[str, Any], name: str) -> float:
-    """How much a count has grown; 0 where a damaged line lacks it."""
+    """Growth of a count between two rows; 0 where a damaged line lacks it."""
     first, second = before.get(name), row.get(name)
     return float(second - first) if isinstance(first, int | float) and isinstance(second, int | float) else 0.0
 

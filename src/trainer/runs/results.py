@@ -57,7 +57,7 @@ def last_values(path: Path, columns: Sequence[str]) -> dict[str, float]:
 
 
 def is_damaged_at_its_end(path: Path) -> bool:
-    """Whether the last line holds something else than numbers."""
+    """True where the last line holds anything but numbers."""
     line = next(from_the_end(path), "").strip()
     return line != ",".join(COLUMNS) and any(cell and number_of(cell) is None for cell in line.split(","))
 

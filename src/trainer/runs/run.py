@@ -69,13 +69,13 @@ class Run:
         return self.path / "report"
 
     def comparison(self) -> dict[str, Any]:
-        """What comparing base and tuned model has found; empty before that, and where the file is damaged."""
+        """The comparison of base and tuned model; empty before it is made, and where the file is damaged."""
         found = files.read_record(self.report / "report.json")
         verdict = found.get("verdict")
         return found if isinstance(verdict, dict) and isinstance(verdict.get("sentence"), str) else {}
 
     def remarks(self) -> list[str]:
-        """What a reader of the comparison's sentence must know beside it."""
+        """Remarks without which the comparison's sentence misleads."""
         found = self.comparison().get("verdict", {}).get("remarks")
         return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
@@ -103,13 +103,13 @@ class Run:
         return load_config(self.path / CONFIG)
 
     def manifest(self) -> Manifest:
-        """What the run was made from. Raises: ConfigError, when nothing says it, or a newer version has written it."""
+        """The run's origin. Raises: ConfigError, when no file says it, or a newer version wrote the file."""
         if (found := self.find_manifest()) is None:
             raise DamagedManifest(self.path / manifests.NAME)
         return found
 
     def find_manifest(self) -> Manifest | None:
-        """What the run was made from, None before that is written. Raises: ConfigError, as `manifest` does."""
+        """The run's origin, None before it is written. Raises: ConfigError, where the file is damaged or newer."""
         return manifests.read(self.path / manifests.NAME)
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -125,7 +125,7 @@ class Run:
         return status
 
     def _is_abandoned(self, status: dict[str, Any]) -> bool:
-        """Whether the process that should move the run on is gone."""
+        """True where the process that should advance the run is gone."""
         if status["state"] in ("running", "validating_files"):
             return not is_alive(status)
         return status["state"] == "queued" and "pid" in status and not (is_alive(status) or self.is_launched)
@@ -136,7 +136,7 @@ class Run:
 
     @property
     def is_launched(self) -> bool:
-        """Whether a process in the background is at the run, or about to be."""
+        """True while a process in the background works on the run, or is about to."""
         process = files.read_record(self.path / LAUNCHED)
         return bool(process) and is_alive(process)
 
@@ -199,7 +199,7 @@ class Run:
         files.write_json(self.path / "request.json", {"request": request, "created_at": now()})
 
     def asked(self) -> Request | None:
-        """What was asked for and not yet answered."""
+        """The request that no process has answered yet."""
         return files.read_record(self.path / "request.json").get("request")
 
     def answer(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run's result depends on, and the refusal to go on when any of it has changed."""
+"""Everything that a run's result depends on, and the refusal to resume where any of it has changed."""
 
 import hashlib
 import json

@@ -26,7 +26,7 @@ class HeldOut:
         return max(len(example.input_ids) for example in self._examples())
 
     def packs(self, token_budget: int, make: Callable[[Sequence[Example]], list[Pack]]) -> list[Pack]:
-        """What `make` cuts the rows into for this budget; kept until another is asked for."""
+        """The packs that `make` cuts the rows into for this budget; kept until another budget comes."""
         if self._budget != token_budget:
             self._budget, self._packs = None, []  # not two at a time
             packs = make(list(self._examples()))

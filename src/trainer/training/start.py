@@ -1,4 +1,4 @@
-"""Where a run goes on: at its newest complete checkpoint, if nothing that its result depends on has changed."""
+"""The point from which a run resumes: its newest complete checkpoint, if nothing that its result depends on changed."""
 
 import shutil
 from collections import Counter

@@ -21,7 +21,7 @@ from trainer.runs import checkpoint
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is to be written: tensors by file and name, finished files, and the lengths of logs that still grow."""
+    """A checkpoint to be written: tensors by file and name, finished files, and the lengths of growing logs."""
 
     step: int
     tensors: Mapping[str, Mapping[str, torch.Tensor]]
