@@ -50,7 +50,7 @@ class ChatEndpoint:
         if not tools or self.reader is None:
             yield from self._pieces(body)
             return
-        from trainer.inference.streaming import split_stream
+        from trainer.inference.replies import split_stream
 
         body |= AS_WRITTEN
         text = (piece for piece in self._pieces(body) if isinstance(piece, str))

@@ -5,15 +5,21 @@ ChatClient here. When two models answer, both answer the same conversation, whic
 """
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.data.json_scanner import JsonProblem
+from trainer.data.read.file_shape import HEAD_BYTES, recognise
+from trainer.data.rules.findings import FindingList
+from trainer.data.rules.row import check_row
+from trainer.data.rules.tools import ToolLists
+from trainer.data.strict_json import parse
 from trainer.errors import DataError, TrainerError, similar
 from trainer.inference.client import ChatClient, Sampling, Tool
-from trainer.inference.saved_rows import save_row, training_row
 from trainer.inference.tool_calls import Call
+from trainer.runs import files
 
 COMMANDS = {
     "/base": "show the base model's answers too, or no longer",
@@ -184,3 +190,44 @@ def _message(text: str, calls: Sequence[Call], first_number: int) -> dict[str, A
         for number, function in enumerate(functions, start=first_number)
     ]
     return {"role": "assistant", "content": text or None, "tool_calls": made}
+
+
+def training_row(
+    system: str | None, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The conversation as a row that trains its last answer; those before it are only read."""
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    turns = [
+        {**message, "weight": 0} if index in answers[:-1] else dict(message) for index, message in enumerate(messages)
+    ]
+    head = [{"role": "system", "content": system}] if system else []
+    return {"messages": [*head, *turns]} | ({"tools": [dict(tool) for tool in tools]} if tools else {})
+
+
+def save_row(file: Path, row: dict[str, Any]) -> None:
+    """Append `row`, which is first checked as `trainer data check` would.
+
+    Raises: DataError, when the row breaks a rule, or the file cannot be written or holds something else.
+    """
+    findings = FindingList(str(file), "local")
+    value = parse(json.dumps(row))
+    if isinstance(value, JsonProblem):
+        findings.add(value.code, "the row", value.found, value.accepted, value.fix)
+    else:
+        check_row(value, ToolLists(), findings)
+    if errors := [str(finding) for finding in findings.findings if finding.severity == "error"]:
+        raise DataError(*errors)
+    try:
+        _refuse_other_files(file)
+        files.append_line(file, row)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written: {error.strerror}; name another file") from None
+
+
+def _refuse_other_files(file: Path) -> None:
+    if not file.exists():
+        return
+    with file.open("rb") as opened:
+        head = opened.read(HEAD_BYTES + 1)
+    if shape := recognise(head[:HEAD_BYTES], whole=len(head) <= HEAD_BYTES):
+        raise DataError(f"{file}: {shape.found}, expected chat JSONL; name another file")

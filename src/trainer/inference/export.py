@@ -13,9 +13,9 @@ from trainer.errors import ParityError
 from trainer.inference.model_card import model_card
 from trainer.inference.output_folder import built_beside, refuse_output
 from trainer.inference.parity import EXACT, KEPT_CHANGE, QUANTIZED, ROUNDED, Bounds, Drift
-from trainer.inference.recorded_loss import Losses
 from trainer.inference.reference import (
-    Reference,
+    Baseline,
+    Losses,
     is_quantized,
     place_for,
     reference,
@@ -118,7 +118,7 @@ def _pin_base(config: Path, base: Base) -> None:
 
 
 def _compare(
-    run: Run, base: Base, folder: Path, merge: bool, dtype: str, accepted: Accepted, trained: Reference
+    run: Run, base: Base, folder: Path, merge: bool, dtype: str, accepted: Accepted, trained: Baseline
 ) -> Export:
     """Read the folder back from the disk. Raises: ParityError, with the numbers, when it is not what was trained."""
     model = _load_merged(folder, dtype) if merge else load_adapter(trained_form(run, base, dtype), folder).eval()

@@ -10,8 +10,7 @@ from trainer.data.render.chat_template import Rendered
 from trainer.data.render.rendering import Renderer, RenderingError
 from trainer.errors import ConfigError, TrainingError
 from trainer.inference.client import ChatMessage, Sampling, Tool
-from trainer.inference.replies import ReplyReader
-from trainer.inference.streaming import split_stream
+from trainer.inference.replies import ReplyReader, split_stream
 from trainer.inference.tool_calls import Call
 from trainer.inference.trained import trained_adapter, trained_base, trained_tokenizer
 from trainer.model.adapter import ADAPTER, adapter_tensors, load_adapter, tensors_problem

@@ -34,14 +34,14 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ProbeRows:
     """A run's own conversations, of the file named `source`."""
 
     source: str
     conversations: tuple[Conversation, ...]
 
 
-def rows_of(run: Run) -> Rows:
+def rows_of(run: Run) -> ProbeRows:
     """The first rows of the run's validation data, or of its training data; fixed questions where both are gone.
 
     A file that is not the one that the run read counts as gone, and `source` says so.
@@ -51,8 +51,8 @@ def rows_of(run: Run) -> Rows:
         path = Path(file.path)
         with suppress(DataError):
             if file.is_unchanged:
-                return Rows(path.name, tuple(read_conversations(path).conversations[:MAX_ROWS]))
-    return Rows("fixed questions, as the run's data is gone or has changed", tuple(_made_up(run)))
+                return ProbeRows(path.name, tuple(read_conversations(path).conversations[:MAX_ROWS]))
+    return ProbeRows("fixed questions, as the run's data is gone or has changed", tuple(_made_up(run)))
 
 
 def _made_up(run: Run) -> Iterator[Conversation]:
@@ -62,7 +62,7 @@ def _made_up(run: Run) -> Iterator[Conversation]:
         yield Conversation((*head, Message("user", question), Message("assistant", answer)), (), "questions", number)
 
 
-def probes_of(rows: Rows, renderer: Renderer) -> list[Probe]:
+def probes_of(rows: ProbeRows, renderer: Renderer) -> list[Probe]:
     """One probe for each row that renders. Raises: ConfigError, when none does."""
     probes = []
     for conversation in rows.conversations:

@@ -5,13 +5,16 @@ to 16 bits before the adapter's product is added, and of a run that was not trai
 sum loses what is less than half a step (0.2 nats a token, after six steps on SmolLM2). A merged model has no such sum.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from trainer.data.render.rendering import Renderer
-from trainer.inference.parity import Drift, Observation, drift, observe
+from trainer.data.read.rows import read_conversations
+from trainer.data.render.overlength import apply_policy
+from trainer.data.render.rendering import Example, Renderer
+from trainer.inference.parity import Bounds, Drift, Observation, drift, observe
 from trainer.inference.probes import Probe, probes_of, rows_of
-from trainer.inference.recorded_loss import Losses, Recorded, recorded_loss
 from trainer.inference.trained import stop_ids, trained_tokenizer, with_stops
 from trainer.model.adapter import load_adapter
 from trainer.model.base import Base
@@ -28,7 +31,57 @@ FREE_SHARE = 0.8  # of a GPU's free memory that a model's weights may take
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class Losses:
+    """The same rows' loss, in nats a token."""
+
+    recorded: float  # as training wrote it into results.csv, in the number format that was trained in
+    run: float  # of the trained model, computed in the number format that the export is compared in
+    export: float
+
+    @property
+    def change(self) -> float:
+        """What the export loses against the trained model."""
+        return self.export - self.run
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def problems(self, bounds: Bounds) -> list[str]:
+        """What exceeds the bounds."""
+        found = []
+        if not self.change <= bounds.loss:  # also where it is NaN
+            found.append(
+                f"the validation loss rises by {self.change:.4f}, from {self.run:.4f} to {self.export:.4f}, expected "
+                f"by at most {bounds.loss:g}"
+            )
+        if not abs(self.run - self.recorded) <= bounds.recorded_loss:
+            found.append(
+                f"the validation loss of the trained model is {self.run:.4f} and was {self.recorded:.4f} when it was "
+                f"trained, expected at most {bounds.recorded_loss:g} between them"
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A loss of training and the examples that it was measured on."""
+
+    loss: float
+    examples: tuple[Example, ...]
+
+    def measured(self, model: "PreTrainedModel") -> float:
+        """The loss of `model` on the same examples."""
+        import torch
+
+        from trainer.training.loss import plain_sums
+
+        with torch.inference_mode():
+            nll = sum(float(plain_sums(model, example).nll) for example in self.examples)
+        return nll / sum(example.num_supervised for example in self.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
     """What the trained model says, computed in `dtype`, and how far its base is from it."""
 
     dtype: str
@@ -49,7 +102,7 @@ class Reference:
         return found, Losses(self.recorded.loss, self.loss, self.recorded.measured(model))
 
 
-def reference(run: Run, base: Base, dtype: str) -> Reference:
+def reference(run: Run, base: Base, dtype: str) -> Baseline:
     """Ask the base in the form in which it was trained, quantized where it was, with the adapter on.
 
     `dtype` is the number format of the export.
@@ -66,7 +119,7 @@ def reference(run: Run, base: Base, dtype: str) -> Reference:
     with model.disable_adapter():
         before = observe(model, probes, stops)
     generation = with_stops(generation, stops, tokenizer.pad_token_id)
-    return Reference(dtype, probes, rows.source, stops, generation, said, drift(said, before), recorded, loss)
+    return Baseline(dtype, probes, rows.source, stops, generation, said, drift(said, before), recorded, loss)
 
 
 def trained_form(run: Run, base: Base, dtype: str) -> "PreTrainedModel":
@@ -100,3 +153,27 @@ def place_for(num_bytes: int) -> "torch.device":
     if device.type == "cuda" and num_bytes > FREE_SHARE * free_memory_bytes(device):
         return torch.device("cpu")
     return device
+
+
+def recorded_loss(run: Run) -> Recorded | None:
+    """The adapter's own, or None where training recorded none or its validation data is gone."""
+    step = run.status().get("adapter_step")
+    recorded = next((row["valid_loss"] for row in run.results() if row["step"] == step and "valid_loss" in row), None)
+    if recorded is None or not all(file.is_unchanged for file in run.manifest().files("validation")):
+        return None
+    return Recorded(recorded, tuple(_examples(run)))
+
+
+def _examples(run: Run) -> Iterator[Example]:
+    """The examples of the rows that `valid_loss` is measured on: the first `eval_rows` of the validation data."""
+    config, renderer = run.config(), Renderer(trained_tokenizer(run))
+    assert config.data.max_length != "auto"
+    num_rows = 0
+    for path in config.data.validation_paths:
+        for conversation in read_conversations(Path(path)).conversations:
+            if num_rows == config.training.eval_rows:
+                return
+            rendered = renderer.render(conversation)
+            kept, _ = apply_policy(conversation, rendered, renderer, config.data.max_length, config.data.on_overlength)
+            num_rows += bool(kept)
+            yield from kept

@@ -1,6 +1,6 @@
 """What a model said: its reply without thinking and control tokens, and the tool calls in it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from trainer.data.render.chat_template import PROBE, ChatMessages, RenderingError, Tools
 from trainer.data.render.rendering import Renderer
 from trainer.inference.call_forms import call_form, generated_text
-from trainer.inference.tool_calls import Call, CallForm, without_thinking
+from trainer.inference.tool_calls import Call, CallForm, before_call, typed, without_thinking
 
 THINKING_BEGINS, THINKING_ENDS = "<think>", "</think>"
 
@@ -62,3 +62,32 @@ class ReplyReader:
         except RenderingError:  # DeepSeek-R1's prompt holds how an answer begins, and its renderings do not
             return ""
         return without_thinking(answer.partition(PROBE)[0]).strip()
+
+
+def split_stream(
+    pieces: Iterable[str], reader: ReplyReader, prompt: str, tools: Sequence[Mapping[str, Any]]
+) -> Iterator[str | Call]:
+    """Text as soon as it cannot be the beginning of a call; then the calls. `pieces` hold control tokens."""
+    opening = reader.form.opening if reader.form else None
+    text, shown = "", 0
+    for piece in pieces:
+        text += piece
+        safe = max(shown, len(text) if opening is None else before_call(text, opening))
+        yield from _visible(text[shown:safe], reader)
+        shown = safe
+    calls = reader.read(_without_end(text, reader), prompt).calls
+    if not calls:
+        yield from _visible(text[shown:], reader)
+    for call in calls:
+        yield typed(call, tools)
+
+
+def _without_end(text: str, reader: ReplyReader) -> str:
+    """The text without the control token that ends it."""
+    tokens = list(reader.template.control_token.finditer(text))
+    return text[: tokens[-1].start()] if tokens and not text[tokens[-1].end() :].strip() else text
+
+
+def _visible(text: str, reader: ReplyReader) -> Iterator[str]:
+    if visible := reader.template.control_token.sub("", text):
+        yield visible

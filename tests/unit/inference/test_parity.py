@@ -12,8 +12,8 @@ from tests.manifests import data_file, manifest
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.inference.parity import Bounds, Drift, Observation, drift
-from trainer.inference.probes import MAX_TOKENS, Rows, probes_of, request_of, rows_of
-from trainer.inference.recorded_loss import Losses
+from trainer.inference.probes import MAX_TOKENS, ProbeRows, probes_of, request_of, rows_of
+from trainer.inference.reference import Losses
 from trainer.runs import Run
 
 SAME = Drift(10, 0.0, 0.0, 0.0, 10, 2, 2, 0.0)
@@ -134,7 +134,7 @@ def test_an_adapter_that_changes_nothing_is_merged_exactly() -> None:
 def test_a_probe_compares_where_a_supervised_token_is_predicted() -> None:
     renderer = Renderer(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"]))
     row = talk(("user", "abc"), ("assistant", "de"), ("user", "f"), ("assistant", "g"), untrained=[1])
-    (probe,) = probes_of(Rows("rows", (row,)), renderer)
+    (probe,) = probes_of(ProbeRows("rows", (row,)), renderer)
     (example,) = renderer.render(row)
     assert [example.labels[at + 1] for at in probe.positions] == [label for label in example.labels if label >= 0]
     assert list(probe.prompt) == renderer.prompt_ids(request_of(row, 3)["messages"])
@@ -142,7 +142,7 @@ def test_a_probe_compares_where_a_supervised_token_is_predicted() -> None:
 
 def test_a_long_answer_is_compared_up_to_a_limit() -> None:
     renderer = Renderer(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"]))
-    (probe,) = probes_of(Rows("rows", (talk(("user", "a"), ("assistant", "b" * 500)),)), renderer)
+    (probe,) = probes_of(ProbeRows("rows", (talk(("user", "a"), ("assistant", "b" * 500)),)), renderer)
     assert len(probe.positions) == MAX_TOKENS
     assert probe.positions[-1] == len(probe.ids) - 1
 
@@ -150,7 +150,7 @@ def test_a_long_answer_is_compared_up_to_a_limit() -> None:
 def test_rows_that_cannot_be_rendered_are_told() -> None:
     renderer = Renderer(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"]))
     with pytest.raises(ConfigError, match="rows: no row can be rendered"):
-        probes_of(Rows("rows", (talk(("user", "<|im_end|>"), ("assistant", "b")),)), renderer)
+        probes_of(ProbeRows("rows", (talk(("user", "<|im_end|>"), ("assistant", "b")),)), renderer)
 
 
 def run_of(folder: Path, **made_from: Any) -> Run:

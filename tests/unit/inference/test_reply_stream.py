@@ -4,8 +4,7 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer
 from trainer.data.render.rendering import Renderer
-from trainer.inference.replies import ReplyReader
-from trainer.inference.streaming import split_stream
+from trainer.inference.replies import ReplyReader, split_stream
 from trainer.inference.tool_calls import Call, typed
 
 WRITTEN = '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
