@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.golden_messages import FILE as GOLDEN
+from tests.golden_messages import finding, golden_text
 from trainer.config.load import dump_config, load_config
 from trainer.config.problems import FOREIGN_NAMES, field_names
 from trainer.config.schema import DataSource, RunConfig
@@ -42,37 +44,32 @@ def problems(text: str | bytes, *overrides: str) -> list[str]:
     return list(caught.value.problems)
 
 
+def findings(text: str | bytes, *overrides: str) -> list[str]:
+    return list(map(finding, problems(text, *overrides)))
+
+
 def test_the_least_config_gets_every_default():
     expected = RunConfig.model_validate({"model": {"base": "builtin:tiny"}, "data": {"train": "a.jsonl"}})
     assert loaded(LEAST) == expected
 
 
 UNKNOWN_KEYS = {
-    "a section": ("trainig: {}\n", "trainig: unknown field, did you mean training?"),
-    "a section like no other": ("zzz: 1\n", f"zzz: unknown field, expected {SECTIONS}"),
-    "a setting": ("training: {n_epoch: 1}\n", "training.n_epoch: unknown field, did you mean n_epochs?"),
-    "a setting like no other": (
-        "memory: {zzz: 1}\n",
-        "memory.zzz: unknown field, expected token_budget, recompute_layers, shard_base, limit_gb",
-    ),
-    "a setting of another section": (
-        "lora: {learning_rate: 1}\n",
-        "lora.learning_rate: unknown field, did you mean training.learning_rate?",
-    ),
-    "a setting without its section": ("base: x\n", "base: unknown field, did you mean model.base?"),
-    "a setting of a dotted name": (
-        "training.seed: 1\n",
-        "training.seed: unknown field, write it below its section: training: {seed: …}",
-    ),
-    "a number": ("1: 2\n", f"1: unknown field, expected {SECTIONS}"),
-    "an empty name": ("'': 2\n", f": unknown field, expected {SECTIONS}"),
+    "a section": ("trainig: {}\n", "trainig: unknown field"),
+    "a section like no other": ("zzz: 1\n", "zzz: unknown field"),
+    "a setting": ("training: {n_epoch: 1}\n", "training.n_epoch: unknown field"),
+    "a setting like no other": ("memory: {zzz: 1}\n", "memory.zzz: unknown field"),
+    "a setting of another section": ("lora: {learning_rate: 1}\n", "lora.learning_rate: unknown field"),
+    "a setting without its section": ("base: x\n", "base: unknown field"),
+    "a setting of a dotted name": ("training.seed: 1\n", "training.seed: unknown field"),
+    "a number": ("1: 2\n", "1: unknown field"),
+    "an empty name": ("'': 2\n", ": unknown field"),
 }
 
 
 @pytest.mark.parametrize("name", UNKNOWN_KEYS)
 def test_an_unknown_key_is_refused_with_the_nearest_right_one(name):
     text, expected = UNKNOWN_KEYS[name]
-    assert problems(LEAST + text) == [f"c.yaml:3: {expected}"]
+    assert findings(LEAST + text) == [f"c.yaml:3: {expected}"]
 
 
 def test_an_unknown_key_of_a_data_source_is_refused_with_the_nearest_right_one():
@@ -98,126 +95,72 @@ def test_every_translation_names_a_setting_that_exists():
     assert words <= set(field_names())
 
 
-ENVIRONMENT = (
-    "azureml:NAME:VERSION, azureml:NAME@latest or azureml://registries/REGISTRY/environments/NAME/versions/VERSION"
-)
 WRONG_VALUES = {
-    "an environment by its name alone": (
-        "azureml: {environment: my-env}",
-        f"azureml.environment: is 'my-env', expected {ENVIRONMENT}",
-    ),
+    "an environment by its name alone": ("azureml: {environment: my-env}", "azureml.environment: is 'my-env'"),
     "an environment without a version": (
         "azureml: {environment: 'azureml:my-env'}",
-        f"azureml.environment: is 'azureml:my-env', expected {ENVIRONMENT}",
+        "azureml.environment: is 'azureml:my-env'",
     ),
     "an image for an environment": (
         "azureml: {environment: 'docker.io/me/image:1'}",
-        f"azureml.environment: is 'docker.io/me/image:1', expected {ENVIRONMENT}",
+        "azureml.environment: is 'docker.io/me/image:1'",
     ),
-    "a name that no secret has": (
-        "azureml: {hub_token_secret: hf_token}",
-        "azureml.hub_token_secret: is 'hf_token', expected a secret's name: up to 127 letters, digits and -",
-    ),
-    "a null character": (
-        'openai: {account: "a\\0b"}',
-        "openai.account: is 'a\\x00b', expected text without a null character",
-    ),
+    "a name that no secret has": ("azureml: {hub_token_secret: hf_token}", "azureml.hub_token_secret: is 'hf_token'"),
+    "a null character": ('openai: {account: "a\\0b"}', "openai.account: is 'a\\x00b'"),
     "no address": (
         "openai: {management_url: management.azure.com}",
-        "openai.management_url: is 'management.azure.com', expected an address such as https://HOST",
+        "openai.management_url: is 'management.azure.com'",
     ),
-    "true for a count": ("training: {n_epochs: true}", "training.n_epochs: is True, expected a whole number or 'auto'"),
-    "minutes for a count": (
-        "training: {n_epochs: 1:30}",
-        "training.n_epochs: is '1:30', expected a whole number or 'auto'",
-    ),
-    "minutes for a number": (
-        "training: {weight_decay: 1:30.5}",
-        "training.weight_decay: is '1:30.5', expected a number",
-    ),
-    "an octal number of another writing": (
-        "training: {seed: 0o10}",
-        "training.seed: is '0o10', expected a whole number or 'auto'",
-    ),
-    "more epochs than anybody trains": (
-        "training: {n_epochs: 1000000000000}",
-        "training.n_epochs: is 1000000000000, expected a number of at most 10,000 or 'auto'",
-    ),
-    "a seed that numpy does not take": (
-        "training: {seed: 4294967296}",
-        "training.seed: is 4294967296, expected a number of at most 4,294,967,295 or 'auto'",
-    ),
-    "a rate beyond all weights": (
-        "training: {learning_rate: 1.0e+308}",
-        "training.learning_rate: is 1e+308, expected a number of at most 10",
-    ),
+    "true for a count": ("training: {n_epochs: true}", "training.n_epochs: is True"),
+    "minutes for a count": ("training: {n_epochs: 1:30}", "training.n_epochs: is '1:30'"),
+    "minutes for a number": ("training: {weight_decay: 1:30.5}", "training.weight_decay: is '1:30.5'"),
+    "an octal number of another writing": ("training: {seed: 0o10}", "training.seed: is '0o10'"),
+    "more epochs than anybody trains": ("training: {n_epochs: 1000000000000}", "training.n_epochs: is 1000000000000"),
+    "a seed that numpy does not take": ("training: {seed: 4294967296}", "training.seed: is 4294967296"),
+    "a rate beyond all weights": ("training: {learning_rate: 1.0e+308}", "training.learning_rate: is 1e+308"),
     "a rate beyond all numbers": (
         "training: {learning_rate_multiplier: 1e308}",
-        "training.learning_rate_multiplier: is '1e308', expected a number of at most 50,000 or 'auto'",
+        "training.learning_rate_multiplier: is '1e308'",
     ),
-    "no for a text": ("run: {root: no}", f"run.root: is False, expected {TEXT}"),
-    "true for a number": ("training: {learning_rate: yes}", "training.learning_rate: is True, expected a number"),
-    "text for a count": (
-        "training: {batch_size: many}",
-        "training.batch_size: is 'many', expected a whole number or 'auto'",
-    ),
-    "a quoted number for a count": ("lora: {r: '8'}", "lora.r: is '8', expected a whole number"),
-    "a fraction for a count": ("lora: {r: 1.5}", "lora.r: is 1.5, expected a whole number"),
-    "a whole float for a count": ("lora: {r: 8.0}", "lora.r: is 8.0, expected a whole number"),
-    "text for a number": ("training: {weight_decay: low}", "training.weight_decay: is 'low', expected a number"),
-    "a list for a number": ("training: {weight_decay: [1]}", "training.weight_decay: is [1], expected a number"),
-    "nothing for a number": ("training: {weight_decay: }", "training.weight_decay: is None, expected a number"),
-    "not a number": ("training: {weight_decay: .nan}", "training.weight_decay: is nan, expected a number"),
-    "infinity": ("training: {max_grad_norm: .inf}", "training.max_grad_norm: is inf, expected a number"),
-    "a float beyond its range": ("lora: {lora_dropout: 1e400}", "lora.lora_dropout: is '1e400', expected a number"),
-    "text for a switch": ("lora: {use_dora: 'yes'}", "lora.use_dora: is 'yes', expected true or false"),
-    "a number for a switch": ("lora: {use_dora: 1}", "lora.use_dora: is 1, expected true or false"),
-    "a number for text": ("run: {name: 20240101}", f"run.name: is 20240101, expected {TEXT}"),
-    "a list for text": ("run: {root: [a]}", f"run.root: is ['a'], expected {TEXT}"),
-    "empty text": ("run: {root: ''}", "run.root: is '', expected something that is not empty"),
-    "another word than those accepted": (
-        "training: {optimizer: adam}",
-        "training.optimizer: is 'adam', expected 'adamw' or 'sgd'",
-    ),
-    "a backend that is not there": (
-        "backend: {kind: gpu}",
-        "backend.kind: is 'gpu', expected 'local', 'azureml' or 'openai'",
-    ),
-    "a name that is a path": (
-        "run: {name: a/b}",
-        f"run.name: is 'a/b', {NAME}",
-    ),
-    "a name that is the folder above": (
-        "run: {name: ..}",
-        f"run.name: is '..', {NAME}",
-    ),
-    "a word for a list": ("tracking: {report_to: mlflow}", "tracking.report_to: is 'mlflow', expected a list"),
-    "a wrong word in a list": (
-        "tracking: {report_to: [wandb]}",
-        "tracking.report_to.0: is 'wandb', expected 'mlflow' or 'tensorboard'",
-    ),
-    "an empty list": (
-        "lora: {target_modules: []}",
-        "lora.target_modules: is [], expected 'all-linear' or something that is not empty",
-    ),
-    "zero for a count": ("lora: {r: 0}", "lora.r: is 0, expected a number of at least 1"),
-    "a negative seed": ("training: {seed: -1}", "training.seed: is -1, expected a number of at least 0 or 'auto'"),
-    "a zero rate": ("training: {learning_rate: 0}", "training.learning_rate: is 0, expected a number above 0"),
-    "a share of one": ("training: {warmup_ratio: 1}", "training.warmup_ratio: is 1, expected a number below 1"),
-    "a negative share": ("lora: {lora_dropout: -0.1}", "lora.lora_dropout: is -0.1, expected a number of at least 0"),
-    "a word for a section": ("lora: big", "lora: is 'big', expected a section of settings"),
-    "a list for a section": ("lora: [1]", "lora: is [1], expected a section of settings"),
-    "nothing for a section": (
-        "training:",
-        "training: is None, expected a section of settings; indent its settings by two spaces",
-    ),
+    "no for a text": ("run: {root: no}", "run.root: is False"),
+    "true for a number": ("training: {learning_rate: yes}", "training.learning_rate: is True"),
+    "text for a count": ("training: {batch_size: many}", "training.batch_size: is 'many'"),
+    "a quoted number for a count": ("lora: {r: '8'}", "lora.r: is '8'"),
+    "a fraction for a count": ("lora: {r: 1.5}", "lora.r: is 1.5"),
+    "a whole float for a count": ("lora: {r: 8.0}", "lora.r: is 8.0"),
+    "text for a number": ("training: {weight_decay: low}", "training.weight_decay: is 'low'"),
+    "a list for a number": ("training: {weight_decay: [1]}", "training.weight_decay: is [1]"),
+    "nothing for a number": ("training: {weight_decay: }", "training.weight_decay: is None"),
+    "not a number": ("training: {weight_decay: .nan}", "training.weight_decay: is nan"),
+    "infinity": ("training: {max_grad_norm: .inf}", "training.max_grad_norm: is inf"),
+    "a float beyond its range": ("lora: {lora_dropout: 1e400}", "lora.lora_dropout: is '1e400'"),
+    "text for a switch": ("lora: {use_dora: 'yes'}", "lora.use_dora: is 'yes'"),
+    "a number for a switch": ("lora: {use_dora: 1}", "lora.use_dora: is 1"),
+    "a number for text": ("run: {name: 20240101}", "run.name: is 20240101"),
+    "a list for text": ("run: {root: [a]}", "run.root: is ['a']"),
+    "empty text": ("run: {root: ''}", "run.root: is ''"),
+    "another word than those accepted": ("training: {optimizer: adam}", "training.optimizer: is 'adam'"),
+    "a backend that is not there": ("backend: {kind: gpu}", "backend.kind: is 'gpu'"),
+    "a name that is a path": ("run: {name: a/b}", "run.name: is 'a/b'"),
+    "a name that is the folder above": ("run: {name: ..}", "run.name: is '..'"),
+    "a word for a list": ("tracking: {report_to: mlflow}", "tracking.report_to: is 'mlflow'"),
+    "a wrong word in a list": ("tracking: {report_to: [wandb]}", "tracking.report_to.0: is 'wandb'"),
+    "an empty list": ("lora: {target_modules: []}", "lora.target_modules: is []"),
+    "zero for a count": ("lora: {r: 0}", "lora.r: is 0"),
+    "a negative seed": ("training: {seed: -1}", "training.seed: is -1"),
+    "a zero rate": ("training: {learning_rate: 0}", "training.learning_rate: is 0"),
+    "a share of one": ("training: {warmup_ratio: 1}", "training.warmup_ratio: is 1"),
+    "a negative share": ("lora: {lora_dropout: -0.1}", "lora.lora_dropout: is -0.1"),
+    "a word for a section": ("lora: big", "lora: is 'big'"),
+    "a list for a section": ("lora: [1]", "lora: is [1]"),
+    "nothing for a section": ("training:", "training: is None"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_VALUES)
 def test_a_wrong_value_is_shown_with_what_is_accepted(name):
     text, expected = WRONG_VALUES[name]
-    assert problems(LEAST + text) == [f"c.yaml:3: {expected}"]
+    assert findings(LEAST + text) == [f"c.yaml:3: {expected}"]
 
 
 def test_a_long_value_is_shortened():
@@ -250,18 +193,19 @@ def test_every_number_is_bounded(name):
             RunConfig.model_validate(values)
 
 
+ONE_SOURCE = "model: {{base: x}}\ndata:\n  train:\n    - {}\n"
 WRONG_SOURCES = {
-    "a weight of zero": ("{path: a, weight: 0}", "data.train.0.weight: is 0, expected a number above 0"),
-    "a weight in words": ("{path: a, weight: heavy}", "data.train.0.weight: is 'heavy', expected a number"),
-    "no path": ("{weight: 2}", "data.train.0.path: missing; add it"),
-    "a number": ("3", f"data.train.0: is 3, expected {TEXT} or a section of settings"),
+    "a weight of zero": ("{path: a, weight: 0}", "data.train.0.weight: is 0"),
+    "a weight in words": ("{path: a, weight: heavy}", "data.train.0.weight: is 'heavy'"),
+    "no path": ("{weight: 2}", "data.train.0.path: missing"),
+    "a number": ("3", "data.train.0: is 3"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG_SOURCES)
 def test_a_mistake_in_a_data_source_is_told_once(name):
     entry, expected = WRONG_SOURCES[name]
-    assert problems(f"model: {{base: x}}\ndata:\n  train:\n    - {entry}\n") == [f"c.yaml:4: {expected}"]
+    assert findings(ONE_SOURCE.format(entry)) == [f"c.yaml:4: {expected}"]
 
 
 def test_data_sources_keep_their_order_and_weights():
@@ -270,118 +214,73 @@ def test_data_sources_keep_their_order_and_weights():
 
 
 DUPLICATES = {
-    "a section": ("model: {base: x}\n", "c.yaml:3: model: given twice, first on line 1; remove one"),
-    "a setting": ("lora:\n  r: 1\n  r: 1\n", "c.yaml:5: lora.r: given twice, first on line 4; remove one"),
-    "a setting on one line": ("lora: {r: 1, r: 2}\n", "c.yaml:3: lora.r: given twice, first on line 3; remove one"),
+    "a section": ("model: {base: x}\n", "c.yaml:3: model: given twice, first on line 1"),
+    "a setting": ("lora:\n  r: 1\n  r: 1\n", "c.yaml:5: lora.r: given twice, first on line 4"),
+    "a setting on one line": ("lora: {r: 1, r: 2}\n", "c.yaml:3: lora.r: given twice, first on line 3"),
 }
 
 
 @pytest.mark.parametrize("name", DUPLICATES)
 def test_a_key_given_twice_is_refused_with_both_lines(name):
     text, expected = DUPLICATES[name]
-    assert problems(LEAST + text) == [expected]
+    assert findings(LEAST + text) == [expected]
 
 
 NOT_KEYS = {
-    "merge": ("<<: {run: {}}\n", "c.yaml:3: <<: not a plain key, expected a name"),
-    "merge in a section": ("lora:\n  <<: {r: 1}\n", "c.yaml:4: lora.<<: not a plain key, expected a name"),
-    "merge of an alias": ("lora: &a {r: 1}\nrun:\n  <<: *a\n", "c.yaml:5: run.<<: not a plain key, expected a name"),
-    "a list": ("? [a, b]\n: 1\n", "c.yaml:3: ?: not a plain key, expected a name"),
+    "merge": ("<<: {run: {}}\n", "c.yaml:3: <<: not a plain key"),
+    "merge in a section": ("lora:\n  <<: {r: 1}\n", "c.yaml:4: lora.<<: not a plain key"),
+    "merge of an alias": ("lora: &a {r: 1}\nrun:\n  <<: *a\n", "c.yaml:5: run.<<: not a plain key"),
+    "a list": ("? [a, b]\n: 1\n", "c.yaml:3: ?: not a plain key"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_KEYS)
 def test_a_key_that_is_no_name_is_refused(name):
     text, expected = NOT_KEYS[name]
-    assert problems(LEAST + text) == [expected]
+    assert findings(LEAST + text) == [expected]
 
 
 NOT_YAML = {
-    "an open list": ("model: [\n", "2:1: not valid yaml: it ends inside of a bracket or quote; close it"),
+    "an open list": ("model: [\n", "2:1: not valid yaml: it ends inside of a bracket or quote"),
     "an open section": (
         "model: {base: x\ndata: y\n",
-        "2:5: not valid yaml: a bracket that is not closed before this place, or a comma that is missing; add it",
+        "2:5: not valid yaml: a bracket that is not closed before this place, or a comma that is missing",
     ),
-    "two colons": (
-        "a: b: c\n",
-        "1:5: not valid yaml: a second colon on its line, expected name: value; put a text with ': ' in quotes, or "
-        "each setting on a line",
-    ),
+    "two colons": ("a: b: c\n", "1:5: not valid yaml: a second colon on its line"),
     "two colons behind a line break of YAML's": (
         "a: x\u2028b: y\rc: d: e\n",
-        "3:5: not valid yaml: a second colon on its line, expected name: value; put a text with ': ' in quotes, or "
-        "each setting on a line",
+        "3:5: not valid yaml: a second colon on its line",
     ),
     "a line that is indented alone": (
         "model:\n  base: x\n   revision: y\n",
-        "3:12: not valid yaml: a line that is indented deeper than the one before it, which has a value already; "
-        "indent both alike",
+        "3:12: not valid yaml: a line that is indented deeper than the one before it, which has a value already",
     ),
     "a line that is indented less": (
         "model:\n   base: x\n  revision: y\n",
-        "3:3: not valid yaml: a line that is indented unlike those beside it; give all settings of a section the same "
-        "spaces",
+        "3:3: not valid yaml: a line that is indented unlike those beside it",
     ),
     "a line without a colon": (
         "model:\n  base: x\n  revision\ndata: {}\n",
-        "4:1: not valid yaml: a line without a colon, expected name: value; add it, or indent the line like the text "
-        "that it goes on",
+        "4:1: not valid yaml: a line without a colon",
     ),
-    "an open quote": (
-        "model: {base: 'x}\n",
-        "2:1: not valid yaml: it ends inside of a bracket or quote; close it",
-    ),
-    "rows": (
-        '{"messages": []}\n{"messages": []}\n',
-        "2:1: not valid yaml: one JSON object a line, as in a data file, expected a config; name the file in it as "
-        "data.train",
-    ),
+    "an open quote": ("model: {base: 'x}\n", "2:1: not valid yaml: it ends inside of a bracket or quote"),
+    "rows": ('{"messages": []}\n{"messages": []}\n', "2:1: not valid yaml: one JSON object a line, as in a data file"),
     "a merge": (
         "model: {}\n<<<<<<< HEAD\ndata: {}\n=======\nlora: {}\n>>>>>>> other\n",
-        "2: a merge that git could not finish, expected yaml; keep one of the two versions, and remove the lines of "
-        "<<<<<<<, ======= and >>>>>>>",
+        "2: a merge that git could not finish",
     ),
-    "an octal number": (
-        "seed: 010",
-        "1:7: not valid yaml: '010' is 8 to YAML 1.1 and another number to YAML 1.2; write it without the 0 at its "
-        "beginning, or in quotes where it is text",
-    ),
-    "a tab": ("\tmodel: 1", "1:1: not valid yaml: a tab, expected spaces; replace it by two spaces"),
-    "an alias of nothing": (
-        "a: 1\nb: *y\n",
-        "2:4: not valid yaml: a value that begins with *, expected a plain one; put it in quotes",
-    ),
-    "two documents": ("a: 1\n---\nb: 2\n", "2:1: not valid yaml: a second document, expected one; remove the line ---"),
-    "a tag of its own": (
-        "a: !x 1\n",
-        "1:4: not valid yaml: a value that begins with !, expected a plain one; put it in quotes where it is text",
-    ),
-    "a section without a colon": (
-        "model\n  base: x\n",
-        "2:7: not valid yaml: the line before it has no colon, expected one; write model: there",
-    ),
-    "half of a merge": (
-        "model: {}\n=======\nlora: {}\n",
-        "3:1: not valid yaml: a merge that git could not finish, expected yaml; keep one of the two versions, and "
-        "remove the lines of <<<<<<<, ======= and >>>>>>>",
-    ),
-    "a pattern of files": (
-        "data:\n  train: *.jsonl\n",
-        "2:11: not valid yaml: a value that begins with *, & or %, expected a plain one; put it in quotes",
-    ),
-    "a path of Windows": (
-        'train: "C:\\data"\n',
-        "1:12: not valid yaml: a backslash in double quotes; take single quotes, or / in a path",
-    ),
-    "a space of a web page": (
-        "model:\n\u00a0 base: x\n",
-        "2: the space '\\xa0' at its beginning, expected plain ones; type them anew",
-    ),
-    "a control character": ("a: 1\nb: \x01\n", "2: not valid yaml: the character U+0001, expected text; remove it"),
-    "a value that nothing begins with": (
-        "a: @x\n",
-        "1:4: not valid yaml: a character that no value can begin with; put the value in quotes",
-    ),
+    "an octal number": ("seed: 010", "1:7: not valid yaml: '010' is 8 to YAML 1.1 and another number to YAML 1.2"),
+    "a tab": ("\tmodel: 1", "1:1: not valid yaml: a tab"),
+    "an alias of nothing": ("a: 1\nb: *y\n", "2:4: not valid yaml: a value that begins with *"),
+    "two documents": ("a: 1\n---\nb: 2\n", "2:1: not valid yaml: a second document"),
+    "a tag of its own": ("a: !x 1\n", "1:4: not valid yaml: a value that begins with !"),
+    "a section without a colon": ("model\n  base: x\n", "2:7: not valid yaml: the line before it has no colon"),
+    "half of a merge": ("model: {}\n=======\nlora: {}\n", "3:1: not valid yaml: a merge that git could not finish"),
+    "a pattern of files": ("data:\n  train: *.jsonl\n", "2:11: not valid yaml: a value that begins with *, & or %"),
+    "a path of Windows": ('train: "C:\\data"\n', "1:12: not valid yaml: a backslash in double quotes"),
+    "a space of a web page": ("model:\n\u00a0 base: x\n", "2: the space '\\xa0' at its beginning"),
+    "a control character": ("a: 1\nb: \x01\n", "2: not valid yaml: the character U+0001"),
+    "a value that nothing begins with": ("a: @x\n", "1:4: not valid yaml: a character that no value can begin with"),
 }
 
 
@@ -400,7 +299,7 @@ def test_one_row_of_a_data_file_is_told_from_a_config():
 @pytest.mark.parametrize("name", NOT_YAML)
 def test_what_is_not_yaml_is_told_with_line_and_column(name):
     text, expected = NOT_YAML[name]
-    assert problems(text) == [f"c.yaml:{expected}"]
+    assert findings(text) == [f"c.yaml:{expected}"]
 
 
 @pytest.mark.parametrize(
@@ -597,30 +496,45 @@ def test_an_override_mends_a_mistake_of_the_file():
 
 
 BAD_OVERRIDES = {
-    "": ": not understood, expected section.name=value",
-    "lora.r": ": not understood, expected section.name=value",
-    "=1": ": not understood, expected section.name=value",
-    "lora.=1": ": not understood, expected section.name=value",
-    ".r=1": ": not understood, expected section.name=value",
-    "lora..r=1": ": not understood, expected section.name=value",
-    "memory.zzz=1": ": memory.zzz: unknown field, expected token_budget, recompute_layers, shard_base, limit_gb",
-    "lora.r_=1": ": lora.r_: unknown field, did you mean r?",
-    "x=1": f": x: unknown field, expected {SECTIONS}",
-    "lr=1": ": lr: unknown field, it is called training.learning_rate here",
-    "lora.r=many": ": lora.r: is 'many', expected a whole number",
-    "lora.r=[1": ":1:3: not valid yaml: it ends inside of a bracket or quote; close it",
-    "lora=4": ": lora: is 4, expected a section of settings",
-    "lora.r.x=4": ": lora.r: is {'x': 4}, expected a whole number",
+    "": ": not understood",
+    "lora.r": ": not understood",
+    "=1": ": not understood",
+    "lora.=1": ": not understood",
+    ".r=1": ": not understood",
+    "lora..r=1": ": not understood",
+    "memory.zzz=1": ": memory.zzz: unknown field",
+    "lora.r_=1": ": lora.r_: unknown field",
+    "x=1": ": x: unknown field",
+    "lr=1": ": lr: unknown field",
+    "lora.r=many": ": lora.r: is 'many'",
+    "lora.r=[1": ":1:3: not valid yaml: it ends inside of a bracket or quote",
+    "lora=4": ": lora: is 4",
+    "lora.r.x=4": ": lora.r: is {'x': 4}",
     "model.base.x=1": ": model.base is not a section",
-    "data.train=null": f": data.train: is None, expected {TEXT} or a list",
-    "data.train=": f": data.train: is None, expected {TEXT} or a list",
-    "run.name=12": f": run.name: is 12, expected {TEXT}",
+    "data.train=null": ": data.train: is None",
+    "data.train=": ": data.train: is None",
+    "run.name=12": ": run.name: is 12",
 }
 
 
 @pytest.mark.parametrize("override", BAD_OVERRIDES)
 def test_a_bad_override_is_told_as_it_was_typed(override):
-    assert problems(LEAST, override) == [f"override {override!r}{BAD_OVERRIDES[override]}"]
+    assert findings(LEAST, override) == [f"override {override!r}{BAD_OVERRIDES[override]}"]
+
+
+WRONG_TEXTS = {
+    "unknown keys": {name: LEAST + text for name, (text, _) in UNKNOWN_KEYS.items()},
+    "wrong values": {name: LEAST + text for name, (text, _) in WRONG_VALUES.items()},
+    "data sources": {name: ONE_SOURCE.format(entry) for name, (entry, _) in WRONG_SOURCES.items()},
+    "given twice": {name: LEAST + text for name, (text, _) in DUPLICATES.items()},
+    "not keys": {name: LEAST + text for name, (text, _) in NOT_KEYS.items()},
+    "not yaml": {name: text for name, (text, _) in NOT_YAML.items()},
+}
+
+
+def test_every_sentence_is_the_one_that_was_read_and_found_good():
+    """Of rows too: one file shows a reviewer each word that changes."""
+    assert golden_text() == GOLDEN.read_text(encoding="utf-8"), "read the difference; python -m tests.golden_messages"
 
 
 def test_an_override_that_gives_a_key_twice_is_refused():

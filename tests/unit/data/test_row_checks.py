@@ -1,9 +1,10 @@
-"""Every rule of a row, its messages, tools and calls: malformed rows by name, each with the exact words it is told."""
+"""Every rule of a row, its messages, tools and calls: of each malformed row the code, place and value."""
 
 import json
 
 import pytest
 
+from tests.golden_messages import finding
 from trainer.data.read.checks import check_files
 from trainer.data.read.rows import read_conversations
 
@@ -57,943 +58,444 @@ def told(row, tmp_path, backend="local"):
 
 
 MALFORMED = {
-    "row is a number": (
-        7,
-        'ROW: the row is 7, expected an object with messages; write {"messages": [...]}',
-    ),
-    "row is a string": (
-        "hello",
-        "ROW: the row is 'hello', expected an object with messages; write {\"messages\": [...]}",
-    ),
-    "row is null": (
-        None,
-        'ROW: the row is null, expected an object with messages; write {"messages": [...]}',
-    ),
-    "row is a list": (
-        [USER, ANSWER],
-        'ROW: the row is a list, expected an object with messages; write {"messages": [...]}',
-    ),
-    "row is an empty object": (
-        {},
-        (
-            "MESSAGES: the row is an empty object"
-            ', expected messages and, where there are any, tools; write {"messages": [...]}'
-        ),
-    ),
-    "row without messages": (
-        {"text": "Hi"},
-        (
-            "MESSAGES: the row has no messages, only 'text'"
-            ', expected messages and, where there are any, tools; write {"messages": [...]}'
-        ),
-    ),
+    "row is a number": (7, "ROW: the row is 7"),
+    "row is a string": ("hello", "ROW: the row is 'hello'"),
+    "row is null": (None, "ROW: the row is null"),
+    "row is a list": ([USER, ANSWER], "ROW: the row is a list"),
+    "row is an empty object": ({}, ("MESSAGES: the row is an empty object")),
+    "row without messages": ({"text": "Hi"}, ("MESSAGES: the row has no messages, only 'text'")),
     "row without messages but with many keys": (
         dict.fromkeys("abcdefg", 1),
-        (
-            "MESSAGES: the row has no messages, only 'a', 'b', 'c', 'd', 'e' and more"
-            ', expected messages and, where there are any, tools; write {"messages": [...]}'
-        ),
+        ("MESSAGES: the row has no messages, only 'a', 'b', 'c', 'd', 'e' and more"),
     ),
-    "messages mistyped": (
-        {"mesages": [USER, ANSWER]},
-        (
-            "UNKNOWN_KEY: the row has the unknown key 'mesages'"
-            ", expected messages, tools or parallel_tool_calls; did you mean 'messages'?"
-        ),
-    ),
-    "messages in capitals": (
-        {"Messages": [USER, ANSWER]},
-        (
-            "UNKNOWN_KEY: the row has the unknown key 'Messages'"
-            ", expected messages, tools or parallel_tool_calls; did you mean 'messages'?"
-        ),
-    ),
-    "messages is null": (
-        {"messages": None},
-        'MESSAGES: messages is null, expected a non-empty list of messages; write {"messages": [...]}',
-    ),
-    "messages is a string": (
-        {"messages": "Hi"},
-        "MESSAGES: messages is 'Hi', expected a non-empty list of messages; write {\"messages\": [...]}",
-    ),
-    "messages is an object": (
-        {"messages": USER},
-        'MESSAGES: messages is an object, expected a non-empty list of messages; write {"messages": [...]}',
-    ),
-    "messages is empty": (
-        {"messages": []},
-        'MESSAGES: messages is an empty list, expected a non-empty list of messages; write {"messages": [...]}',
-    ),
-    "unknown key": (
-        chat(USER, ANSWER, temperature=1),
-        (
-            "UNKNOWN_KEY: the row has the unknown key 'temperature'"
-            ", expected messages, tools or parallel_tool_calls; rename or remove it"
-        ),
-    ),
+    "messages mistyped": ({"mesages": [USER, ANSWER]}, ("UNKNOWN_KEY: the row has the unknown key 'mesages'")),
+    "messages in capitals": ({"Messages": [USER, ANSWER]}, ("UNKNOWN_KEY: the row has the unknown key 'Messages'")),
+    "messages is null": ({"messages": None}, "MESSAGES: messages is null"),
+    "messages is a string": ({"messages": "Hi"}, "MESSAGES: messages is 'Hi'"),
+    "messages is an object": ({"messages": USER}, "MESSAGES: messages is an object"),
+    "messages is empty": ({"messages": []}, "MESSAGES: messages is an empty list"),
+    "unknown key": (chat(USER, ANSWER, temperature=1), ("UNKNOWN_KEY: the row has the unknown key 'temperature'")),
     "two unknown keys": (
         chat(USER, ANSWER, temperature=1, seed=2),
-        (
-            "UNKNOWN_KEY: the row has the unknown keys 'temperature' and 'seed'"
-            ", expected messages, tools or parallel_tool_calls; rename or remove it"
-        ),
+        ("UNKNOWN_KEY: the row has the unknown keys 'temperature' and 'seed'"),
     ),
-    "tools mistyped": (
-        chat(USER, ANSWER, tool=[]),
-        (
-            "UNKNOWN_KEY: the row has the unknown key 'tool'"
-            ", expected messages, tools or parallel_tool_calls; did you mean 'tools'?"
-        ),
-    ),
+    "tools mistyped": (chat(USER, ANSWER, tool=[]), ("UNKNOWN_KEY: the row has the unknown key 'tool'")),
     "key with a terminal escape": (
         chat(USER, ANSWER, **{"\x1b[31mred": 1}),
-        (
-            "UNKNOWN_KEY: the row has the unknown key '\\x1b[31mred'"
-            ", expected messages, tools or parallel_tool_calls; rename or remove it"
-        ),
+        ("UNKNOWN_KEY: the row has the unknown key '\\x1b[31mred'"),
     ),
     "very long key": (
         chat(USER, ANSWER, **{"k" * 500: 1}),
-        (
-            "UNKNOWN_KEY: the row has the unknown key 'kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk…'"
-            ", expected messages, tools or parallel_tool_calls; rename or remove it"
-        ),
+        ("UNKNOWN_KEY: the row has the unknown key 'kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk…'"),
     ),
     "parallel_tool_calls is a string": (
         chat(USER, ANSWER, parallel_tool_calls="true"),
-        "PARALLEL_TOOL_CALLS: parallel_tool_calls is 'true', expected true or false; remove it",
+        "PARALLEL_TOOL_CALLS: parallel_tool_calls is 'true'",
     ),
     "parallel_tool_calls is null": (
         chat(USER, ANSWER, parallel_tool_calls=None),
-        "PARALLEL_TOOL_CALLS: parallel_tool_calls is null, expected true or false; remove it",
+        "PARALLEL_TOOL_CALLS: parallel_tool_calls is null",
     ),
     "parallel_tool_calls is 1": (
         chat(USER, ANSWER, parallel_tool_calls=1),
-        "PARALLEL_TOOL_CALLS: parallel_tool_calls is 1, expected true or false; remove it",
+        "PARALLEL_TOOL_CALLS: parallel_tool_calls is 1",
     ),
-    "metadata": (
-        chat(USER, ANSWER, metadata={"id": "7"}),
-        "METADATA: the row has metadata, expected none, since it is ignored; nothing needs to be done",
-    ),
+    "metadata": (chat(USER, ANSWER, metadata={"id": "7"}), "METADATA: the row has metadata"),
     "preference row": (
         {"input": {"messages": [USER]}, "preferred_output": [ANSWER], "non_preferred_output": [ANSWER]},
-        (
-            "PREFERENCE: the row has the preference format"
-            ", expected rows with messages; supervised runs need messages"
-            "; to train on the preferred answers run: trainer data convert FILE"
-        ),
+        ("PREFERENCE: the row has the preference format"),
     ),
     "chosen and rejected": (
         {"chosen": [USER, ANSWER], "rejected": [USER, ANSWER]},
-        (
-            "PREFERENCE: the row has the preference format"
-            ", expected rows with messages; supervised runs need messages"
-            "; to train on the preferred answers run: trainer data convert FILE"
-        ),
+        ("PREFERENCE: the row has the preference format"),
     ),
     "ShareGPT row": (
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
-        "FORMAT: the row has the ShareGPT layout, expected rows with messages; run: trainer data convert FILE",
+        "FORMAT: the row has the ShareGPT layout",
     ),
-    "Alpaca row": (
-        {"instruction": "Greet.", "input": "", "output": "Hello"},
-        "FORMAT: the row has the Alpaca layout, expected rows with messages; run: trainer data convert FILE",
-    ),
+    "Alpaca row": ({"instruction": "Greet.", "input": "", "output": "Hello"}, "FORMAT: the row has the Alpaca layout"),
     "prompt and completion": (
         {"prompt": "Hi", "completion": "Hello"},
-        "FORMAT: the row has the prompt/completion layout, expected rows with messages; run: trainer data convert FILE",
+        "FORMAT: the row has the prompt/completion layout",
     ),
-    "message is a string": (
-        chat(USER, "Hello", ANSWER),
-        "MESSAGES: messages[1] is 'Hello', expected an object with role and content; write it as an object",
-    ),
-    "message is null": (
-        chat(USER, None),
-        "MESSAGES: messages[1] is null, expected an object with role and content; write it as an object",
-    ),
-    "message is a list": (
-        chat([USER], ANSWER),
-        "MESSAGES: messages[0] is a list, expected an object with role and content; write it as an object",
-    ),
-    "message is empty": (
-        chat(USER, {}, ANSWER),
-        "ROLE: messages[1] has no role, expected system, developer, user, assistant or tool; add it",
-    ),
-    "role is absent": (
-        chat({"content": "Hi"}, ANSWER),
-        "ROLE: messages[0] has no role, expected system, developer, user, assistant or tool; add it",
-    ),
+    "message is a string": (chat(USER, "Hello", ANSWER), "MESSAGES: messages[1] is 'Hello'"),
+    "message is null": (chat(USER, None), "MESSAGES: messages[1] is null"),
+    "message is a list": (chat([USER], ANSWER), "MESSAGES: messages[0] is a list"),
+    "message is empty": (chat(USER, {}, ANSWER), "ROLE: messages[1] has no role"),
+    "role is absent": (chat({"content": "Hi"}, ANSWER), "ROLE: messages[0] has no role"),
     "role mistyped key": (
         chat({"rol": "user", "content": "Hi"}, ANSWER),
-        "UNKNOWN_KEY: messages[0] has the unknown key 'rol', expected role, content or name; did you mean 'role'?",
+        "UNKNOWN_KEY: messages[0] has the unknown key 'rol'",
     ),
-    "role is null": (
-        chat({"role": None, "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is null, expected system, developer, user, assistant or tool; rename it",
-    ),
-    "role is a number": (
-        chat({"role": 1, "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is 1, expected system, developer, user, assistant or tool; rename it",
-    ),
-    "role is a list": (
-        chat({"role": ["user"], "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is a list, expected system, developer, user, assistant or tool; rename it",
-    ),
-    "role is human": (
-        chat({"role": "human", "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is 'human', expected system, developer, user, assistant or tool; rename it",
-    ),
-    "role in capitals": (
-        chat({"role": "User", "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is 'User', expected system, developer, user, assistant or tool; did you mean 'user'?",
-    ),
-    "role with a space": (
-        chat({"role": "user ", "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is 'user ', expected system, developer, user, assistant or tool; did you mean 'user'?",
-    ),
-    "role mistyped": (
-        chat(USER, {"role": "asistant", "content": "Hello"}),
-        (
-            "ROLE: messages[1].role is 'asistant'"
-            ", expected system, developer, user, assistant or tool; did you mean 'assistant'?"
-        ),
-    ),
-    "role is empty": (
-        chat({"role": "", "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is '', expected system, developer, user, assistant or tool; rename it",
-    ),
+    "role is null": (chat({"role": None, "content": "Hi"}, ANSWER), "ROLE: messages[0].role is null"),
+    "role is a number": (chat({"role": 1, "content": "Hi"}, ANSWER), "ROLE: messages[0].role is 1"),
+    "role is a list": (chat({"role": ["user"], "content": "Hi"}, ANSWER), "ROLE: messages[0].role is a list"),
+    "role is human": (chat({"role": "human", "content": "Hi"}, ANSWER), "ROLE: messages[0].role is 'human'"),
+    "role in capitals": (chat({"role": "User", "content": "Hi"}, ANSWER), "ROLE: messages[0].role is 'User'"),
+    "role with a space": (chat({"role": "user ", "content": "Hi"}, ANSWER), "ROLE: messages[0].role is 'user '"),
+    "role mistyped": (chat(USER, {"role": "asistant", "content": "Hello"}), ("ROLE: messages[1].role is 'asistant'")),
+    "role is empty": (chat({"role": "", "content": "Hi"}, ANSWER), "ROLE: messages[0].role is ''"),
     "role is very long": (
         chat({"role": "u" * 1000, "content": "Hi"}, ANSWER),
-        (
-            "ROLE: messages[0].role is 'uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu…'"
-            ", expected system, developer, user, assistant or tool; rename it"
-        ),
+        ("ROLE: messages[0].role is 'uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu…'"),
     ),
     "role with a terminal escape": (
         chat({"role": "\x1b]0;x\x07", "content": "Hi"}, ANSWER),
-        "ROLE: messages[0].role is '\\x1b]0;x\\x07', expected system, developer, user, assistant or tool; rename it",
+        "ROLE: messages[0].role is '\\x1b]0;x\\x07'",
     ),
     "role with a bidi override": (
         chat({"role": "\u202euser", "content": "Hi"}, ANSWER),
-        (
-            "ROLE: messages[0].role is '\\u202euser'"
-            ", expected system, developer, user, assistant or tool; did you mean 'user'?"
-        ),
+        ("ROLE: messages[0].role is '\\u202euser'"),
     ),
     "from and value": (
         chat({"from": "human", "value": "Hi"}, ANSWER),
-        (
-            "UNKNOWN_KEY: messages[0] has the unknown keys 'from' and 'value'"
-            ", expected role, content or name; did you mean 'role' and 'content'?"
-        ),
+        ("UNKNOWN_KEY: messages[0] has the unknown keys 'from' and 'value'"),
     ),
     "content mistyped key": (
         chat(USER, {"role": "assistant", "contnt": "Hello"}),
-        (
-            "UNKNOWN_KEY: messages[1] has the unknown key 'contnt'"
-            ", expected role, content, name, weight, tool_calls, function_call or refusal"
-            "; did you mean 'content'?"
-        ),
+        ("UNKNOWN_KEY: messages[1] has the unknown key 'contnt'"),
     ),
     "content called text": (
         chat({"role": "user", "text": "Hi"}, ANSWER),
-        "UNKNOWN_KEY: messages[0] has the unknown key 'text', expected role, content or name; did you mean 'content'?",
+        "UNKNOWN_KEY: messages[0] has the unknown key 'text'",
     ),
     "unknown key in a message": (
         chat(USER, answer(timestamp=5)),
-        (
-            "UNKNOWN_KEY: messages[1] has the unknown key 'timestamp'"
-            ", expected role, content, name, weight, tool_calls, function_call or refusal; rename or remove it"
-        ),
+        ("UNKNOWN_KEY: messages[1] has the unknown key 'timestamp'"),
     ),
-    "content of the user is absent": (
-        chat({"role": "user"}, ANSWER),
-        "CONTENT: messages[0].content is absent, expected a string; write the text",
-    ),
-    "content of the user is null": (
-        chat(user(None), ANSWER),
-        "CONTENT: messages[0].content is null, expected a string; write the text",
-    ),
+    "content of the user is absent": (chat({"role": "user"}, ANSWER), "CONTENT: messages[0].content is absent"),
+    "content of the user is null": (chat(user(None), ANSWER), "CONTENT: messages[0].content is null"),
     "content of the system is null": (
         chat({"role": "system", "content": None}, USER, ANSWER),
-        "CONTENT: messages[0].content is null, expected a string; write the text",
+        "CONTENT: messages[0].content is null",
     ),
-    "content of the answer is absent": (
-        chat(USER, {"role": "assistant"}),
-        "CONTENT: messages[1].content is absent, expected a string, as the message calls no tools; write the text",
-    ),
-    "content of the answer is null": (
-        chat(USER, answer(None)),
-        "CONTENT: messages[1].content is null, expected a string, as the message calls no tools; write the text",
-    ),
-    "content is a number": (
-        chat(user(5), ANSWER),
-        "CONTENT: messages[0].content is 5, expected a string or a list of text parts; write the text",
-    ),
-    "content is true": (
-        chat(user(True), ANSWER),
-        "CONTENT: messages[0].content is true, expected a string or a list of text parts; write the text",
-    ),
-    "content is an object": (
-        chat(user({"text": "Hi"}), ANSWER),
-        "CONTENT: messages[0].content is an object, expected a string or a list of text parts; write the text",
-    ),
-    "content is an empty list": (
-        chat(user([]), ANSWER),
-        "CONTENT: messages[0].content is an empty list, expected a string or a list of text parts; write the text",
-    ),
-    "part is a string": (
-        chat(user(["Hi"]), ANSWER),
-        "CONTENT: messages[0].content[0] is 'Hi', expected an object {type: text, text}; write the text",
-    ),
-    "part without type": (
-        chat(user([{"text": "Hi"}]), ANSWER),
-        "CONTENT: messages[0].content[0].type is absent, expected 'text'; write the part as text",
-    ),
+    "content of the answer is absent": (chat(USER, {"role": "assistant"}), "CONTENT: messages[1].content is absent"),
+    "content of the answer is null": (chat(USER, answer(None)), "CONTENT: messages[1].content is null"),
+    "content is a number": (chat(user(5), ANSWER), "CONTENT: messages[0].content is 5"),
+    "content is true": (chat(user(True), ANSWER), "CONTENT: messages[0].content is true"),
+    "content is an object": (chat(user({"text": "Hi"}), ANSWER), "CONTENT: messages[0].content is an object"),
+    "content is an empty list": (chat(user([]), ANSWER), "CONTENT: messages[0].content is an empty list"),
+    "part is a string": (chat(user(["Hi"]), ANSWER), "CONTENT: messages[0].content[0] is 'Hi'"),
+    "part without type": (chat(user([{"text": "Hi"}]), ANSWER), "CONTENT: messages[0].content[0].type is absent"),
     "part of another type": (
         chat(user([{"type": "input_audio", "input_audio": {}}]), ANSWER),
-        "CONTENT: messages[0].content[0].type is 'input_audio', expected 'text'; write the part as text",
+        "CONTENT: messages[0].content[0].type is 'input_audio'",
     ),
-    "part without text": (
-        chat(user([{"type": "text"}]), ANSWER),
-        "CONTENT: messages[0].content[0].text is absent, expected a string; write the text",
-    ),
+    "part without text": (chat(user([{"type": "text"}]), ANSWER), "CONTENT: messages[0].content[0].text is absent"),
     "part whose text is null": (
         chat(user([{"type": "text", "text": None}]), ANSWER),
-        "CONTENT: messages[0].content[0].text is null, expected a string; write the text",
+        "CONTENT: messages[0].content[0].text is null",
     ),
     "part with an unknown key": (
         chat(user([{"type": "text", "text": "Hi", "cache": 1}]), ANSWER),
-        "UNKNOWN_KEY: messages[0].content[0] has the unknown key 'cache', expected text or type; rename or remove it",
+        "UNKNOWN_KEY: messages[0].content[0] has the unknown key 'cache'",
     ),
-    "empty answer": (
-        chat(USER, answer("")),
-        (
-            "EMPTY_ANSWER: messages[1].content is empty"
-            ", expected the text of an answer; write the answer or remove the row"
-        ),
-    ),
-    "answer of white space": (
-        chat(USER, answer(" \n\t")),
-        (
-            "EMPTY_ANSWER: messages[1].content is only white space"
-            ", expected the text of an answer; write the answer or remove the row"
-        ),
-    ),
+    "empty answer": (chat(USER, answer("")), ("EMPTY_ANSWER: messages[1].content is empty")),
+    "answer of white space": (chat(USER, answer(" \n\t")), ("EMPTY_ANSWER: messages[1].content is only white space")),
     "answer of empty parts": (
         chat(USER, answer([{"type": "text", "text": " "}])),
-        (
-            "EMPTY_ANSWER: messages[1].content is only white space"
-            ", expected the text of an answer; write the answer or remove the row"
-        ),
+        ("EMPTY_ANSWER: messages[1].content is only white space"),
     ),
-    "empty question": (
-        chat(user(""), ANSWER),
-        "EMPTY_QUESTION: messages[0].content is empty, expected text; write it",
-    ),
-    "question of white space": (
-        chat(user("\n"), ANSWER),
-        "EMPTY_QUESTION: messages[0].content is only white space, expected text; write it",
-    ),
+    "empty question": (chat(user(""), ANSWER), "EMPTY_QUESTION: messages[0].content is empty"),
+    "question of white space": (chat(user("\n"), ANSWER), "EMPTY_QUESTION: messages[0].content is only white space"),
     "image locally": (
         chat(user([{"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}]), ANSWER),
-        "IMAGE: messages[0].content[0] is an image, expected text; remove the image or use the openai backend",
+        "IMAGE: messages[0].content[0] is an image",
     ),
-    "name is empty": (
-        chat(USER | {"name": ""}, ANSWER),
-        "NAME: messages[0].name is '', expected a non-empty string; remove it",
-    ),
-    "name is null": (
-        chat(USER | {"name": None}, ANSWER),
-        "NAME: messages[0].name is null, expected a non-empty string; remove it",
-    ),
-    "name is a number": (
-        chat(USER, answer(name=3)),
-        "NAME: messages[1].name is 3, expected a non-empty string; remove it",
-    ),
-    "refusal is a list": (
-        chat(USER, answer(refusal=[])),
-        "REFUSAL: messages[1].refusal is a list, expected a string or null; remove it",
-    ),
-    "weight is 2": (
-        chat(USER, answer(weight=2)),
-        "WEIGHT: messages[1].weight is 2, expected 0 or 1; write 0, 1 or nothing",
-    ),
-    "weight is minus one": (
-        chat(USER, answer(weight=-1)),
-        "WEIGHT: messages[1].weight is -1, expected 0 or 1; write 0, 1 or nothing",
-    ),
-    "weight is a half": (
-        chat(USER, answer(weight=0.5)),
-        "WEIGHT: messages[1].weight is 0.5, expected 0 or 1; write 0, 1 or nothing",
-    ),
-    "weight is one as a float": (
-        chat(USER, answer(weight=1.0)),
-        "WEIGHT: messages[1].weight is 1.0, expected 0 or 1; write 0, 1 or nothing",
-    ),
-    "weight is a string": (
-        chat(USER, answer(weight="1")),
-        "WEIGHT: messages[1].weight is '1', expected 0 or 1; write 0, 1 or nothing",
-    ),
-    "weight is true": (
-        chat(USER, answer(weight=True)),
-        "WEIGHT: messages[1].weight is true, expected 0 or 1; write 0, 1 or nothing",
-    ),
-    "weight is false": (
-        chat(USER, answer(weight=False)),
-        "WEIGHT: messages[1].weight is false, expected 0 or 1; write 0, 1 or nothing",
-    ),
-    "weight is null": (
-        chat(USER, answer(weight=None)),
-        "WEIGHT: messages[1].weight is null, expected 0 or 1; write 0, 1 or nothing",
-    ),
+    "name is empty": (chat(USER | {"name": ""}, ANSWER), "NAME: messages[0].name is ''"),
+    "name is null": (chat(USER | {"name": None}, ANSWER), "NAME: messages[0].name is null"),
+    "name is a number": (chat(USER, answer(name=3)), "NAME: messages[1].name is 3"),
+    "refusal is a list": (chat(USER, answer(refusal=[])), "REFUSAL: messages[1].refusal is a list"),
+    "weight is 2": (chat(USER, answer(weight=2)), "WEIGHT: messages[1].weight is 2"),
+    "weight is minus one": (chat(USER, answer(weight=-1)), "WEIGHT: messages[1].weight is -1"),
+    "weight is a half": (chat(USER, answer(weight=0.5)), "WEIGHT: messages[1].weight is 0.5"),
+    "weight is one as a float": (chat(USER, answer(weight=1.0)), "WEIGHT: messages[1].weight is 1.0"),
+    "weight is a string": (chat(USER, answer(weight="1")), "WEIGHT: messages[1].weight is '1'"),
+    "weight is true": (chat(USER, answer(weight=True)), "WEIGHT: messages[1].weight is true"),
+    "weight is false": (chat(USER, answer(weight=False)), "WEIGHT: messages[1].weight is false"),
+    "weight is null": (chat(USER, answer(weight=None)), "WEIGHT: messages[1].weight is null"),
     "weight on a user message": (
         chat(USER | {"weight": 0}, ANSWER),
-        "WEIGHT: messages[0] has weight in a user message, expected weight in assistant messages only; remove it",
+        "WEIGHT: messages[0] has weight in a user message",
     ),
     "weight on a system message": (
         chat(SYSTEM | {"weight": 1}, USER, ANSWER),
-        "WEIGHT: messages[0] has weight in a system message, expected weight in assistant messages only; remove it",
+        "WEIGHT: messages[0] has weight in a system message",
     ),
     "nothing trained": (
         chat(USER, answer(weight=0), USER, answer("Bye", weight=0)),
-        (
-            "NOTHING_TRAINED: messages hold only assistant messages of weight 0"
-            ", expected one of weight 1 or without weight; give one answer weight 1 or remove the row"
-        ),
+        ("NOTHING_TRAINED: messages hold only assistant messages of weight 0"),
     ),
     "ends with a user message": (
         chat(USER, ANSWER, USER),
-        (
-            "LAST_MESSAGE: messages[2] is a user message and the last one"
-            ", expected an assistant message at the end; add the answer or remove what follows the last one"
-        ),
+        ("LAST_MESSAGE: messages[2] is a user message and the last one"),
     ),
     "ends with a system message": (
         chat(USER, ANSWER, SYSTEM),
-        (
-            "LAST_MESSAGE: messages[2] is a system message and the last one"
-            ", expected an assistant message at the end; add the answer or remove what follows the last one"
-        ),
+        ("LAST_MESSAGE: messages[2] is a system message and the last one"),
     ),
     "ends with a tool message": (
         chat(USER, CALLING, RESULT, tools=[TOOL]),
-        (
-            "LAST_MESSAGE: messages[2] is a tool message and the last one"
-            ", expected an assistant message at the end; add the answer or remove what follows the last one"
-        ),
+        ("LAST_MESSAGE: messages[2] is a tool message and the last one"),
     ),
-    "no answer at all": (
-        chat(SYSTEM, USER),
-        (
-            "LAST_MESSAGE: messages[1] is a user message and the last one"
-            ", expected an assistant message at the end; add the answer or remove what follows the last one"
-        ),
-    ),
-    "two answers in a row": (
-        chat(USER, ANSWER, ANSWER),
-        (
-            "ASSISTANT_TWICE: messages[2] follows messages[1]"
-            ", expected another role between two assistant messages; join the two messages"
-        ),
-    ),
+    "no answer at all": (chat(SYSTEM, USER), ("LAST_MESSAGE: messages[1] is a user message and the last one")),
+    "two answers in a row": (chat(USER, ANSWER, ANSWER), ("ASSISTANT_TWICE: messages[2] follows messages[1]")),
     "three answers in a row": (
         chat(USER, ANSWER, ANSWER, ANSWER),
-        (
-            "ASSISTANT_TWICE: messages[2] follows messages[1]"
-            ", expected another role between two assistant messages; join the two messages"
-        ),
+        ("ASSISTANT_TWICE: messages[2] follows messages[1]"),
     ),
-    "system message later": (
-        chat(USER, SYSTEM, ANSWER),
-        "SYSTEM_POSITION: messages[1] is a system message, expected one at the start only; move it to the start",
-    ),
+    "system message later": (chat(USER, SYSTEM, ANSWER), "SYSTEM_POSITION: messages[1] is a system message"),
     "second system message": (
         chat(SYSTEM, {"role": "developer", "content": "Be kind."}, USER, ANSWER),
-        "SYSTEM_POSITION: messages[1] is a developer message, expected one at the start only; move it to the start",
+        "SYSTEM_POSITION: messages[1] is a developer message",
     ),
     "tool_calls on a user message": (
         chat(USER | {"tool_calls": [CALL]}, ANSWER, tools=[TOOL]),
-        (
-            "KEY_FOR_ROLE: messages[0] has tool_calls in a user message"
-            ", expected tool_calls in assistant messages only; remove it or correct the role"
-        ),
+        ("KEY_FOR_ROLE: messages[0] has tool_calls in a user message"),
     ),
     "tool_call_id on an answer": (
         chat(USER, answer(tool_call_id="c1")),
-        (
-            "KEY_FOR_ROLE: messages[1] has tool_call_id in an assistant message"
-            ", expected tool_call_id in tool messages only; remove it or correct the role"
-        ),
+        ("KEY_FOR_ROLE: messages[1] has tool_call_id in an assistant message"),
     ),
     "refusal on a user message": (
         chat(USER | {"refusal": "No"}, ANSWER),
-        (
-            "KEY_FOR_ROLE: messages[0] has refusal in a user message"
-            ", expected refusal in assistant messages only; remove it or correct the role"
-        ),
+        ("KEY_FOR_ROLE: messages[0] has refusal in a user message"),
     ),
-    "tools is null": (
-        chat(USER, ANSWER, tools=None),
-        "TOOLS: tools is null, expected a list of functions; write a list or remove it",
-    ),
-    "tools is an object": (
-        chat(USER, ANSWER, tools=TOOL),
-        "TOOLS: tools is an object, expected a list of functions; write a list or remove it",
-    ),
-    "tool is a string": (
-        chat(USER, ANSWER, tools=["find"]),
-        (
-            "TOOLS: tools[0] is 'find'"
-            ", expected an object {type: function, function}; write tools as the chat API takes them"
-        ),
-    ),
-    "tool without type": (
-        chat(USER, ANSWER, tools=[without(TOOL, "type")]),
-        "TOOLS: tools[0].type is absent, expected 'function'; write tools as the chat API takes them",
-    ),
+    "tools is null": (chat(USER, ANSWER, tools=None), "TOOLS: tools is null"),
+    "tools is an object": (chat(USER, ANSWER, tools=TOOL), "TOOLS: tools is an object"),
+    "tool is a string": (chat(USER, ANSWER, tools=["find"]), ("TOOLS: tools[0] is 'find'")),
+    "tool without type": (chat(USER, ANSWER, tools=[without(TOOL, "type")]), "TOOLS: tools[0].type is absent"),
     "tool of another type": (
         chat(USER, ANSWER, tools=[TOOL | {"type": "retrieval"}]),
-        "TOOLS: tools[0].type is 'retrieval', expected 'function'; write tools as the chat API takes them",
+        "TOOLS: tools[0].type is 'retrieval'",
     ),
-    "tool without function": (
-        chat(USER, ANSWER, tools=[{"type": "function"}]),
-        (
-            "TOOLS: tools[0].function is absent"
-            ", expected an object {name, description, parameters}; write tools as the chat API takes them"
-        ),
-    ),
+    "tool without function": (chat(USER, ANSWER, tools=[{"type": "function"}]), ("TOOLS: tools[0].function is absent")),
     "tool whose function is a string": (
         chat(USER, ANSWER, tools=[{"type": "function", "function": "find"}]),
-        (
-            "TOOLS: tools[0].function is 'find'"
-            ", expected an object {name, description, parameters}; write tools as the chat API takes them"
-        ),
+        ("TOOLS: tools[0].function is 'find'"),
     ),
-    "tool not wrapped": (
-        chat(USER, ANSWER, tools=[FUNCTION]),
-        "TOOLS: tools[0] is a function by itself, expected an object {type: function, function}; wrap it",
-    ),
+    "tool not wrapped": (chat(USER, ANSWER, tools=[FUNCTION]), "TOOLS: tools[0] is a function by itself"),
     "tool with an unknown key": (
         chat(USER, ANSWER, tools=[TOOL | {"id": 1}]),
-        "UNKNOWN_KEY: tools[0] has the unknown key 'id', expected function or type; rename or remove it",
+        "UNKNOWN_KEY: tools[0] has the unknown key 'id'",
     ),
     "function mistyped key": (
         chat(USER, ANSWER, tools=[{"type": "function", "functon": FUNCTION}]),
-        "UNKNOWN_KEY: tools[0] has the unknown key 'functon', expected function or type; did you mean 'function'?",
+        "UNKNOWN_KEY: tools[0] has the unknown key 'functon'",
     ),
     "function with an unknown key": (
         offering(paramters={}),
-        (
-            "UNKNOWN_KEY: tools[0].function has the unknown key 'paramters'"
-            ", expected description, name, parameters or strict; did you mean 'parameters'?"
-        ),
+        ("UNKNOWN_KEY: tools[0].function has the unknown key 'paramters'"),
     ),
     "tool name is absent": (
         chat(USER, ANSWER, tools=[{"type": "function", "function": {}}]),
-        "TOOL_NAME: tools[0].function.name is absent, expected 1 to 64 of the characters A-Z a-z 0-9 _ -; rename it",
+        "TOOL_NAME: tools[0].function.name is absent",
     ),
-    "tool name is null": (
-        offering(name=None),
-        "TOOL_NAME: tools[0].function.name is null, expected 1 to 64 of the characters A-Z a-z 0-9 _ -; rename it",
-    ),
-    "tool name is empty": (
-        offering(name=""),
-        "TOOL_NAME: tools[0].function.name is '', expected 1 to 64 of the characters A-Z a-z 0-9 _ -; rename it",
-    ),
-    "tool name with a space": (
-        offering(name="find it"),
-        "TOOL_NAME: tools[0].function.name is 'find it', expected 1 to 64 of the characters A-Z a-z 0-9 _ -; rename it",
-    ),
+    "tool name is null": (offering(name=None), "TOOL_NAME: tools[0].function.name is null"),
+    "tool name is empty": (offering(name=""), "TOOL_NAME: tools[0].function.name is ''"),
+    "tool name with a space": (offering(name="find it"), "TOOL_NAME: tools[0].function.name is 'find it'"),
     "tool name of 65 characters": (
         offering(name="f" * 65),
-        (
-            "TOOL_NAME: tools[0].function.name is 'fffffffffffffffffffffffffffffffffffffffffffffffffffffffff…'"
-            ", expected 1 to 64 of the characters A-Z a-z 0-9 _ -; rename it"
-        ),
+        ("TOOL_NAME: tools[0].function.name is 'fffffffffffffffffffffffffffffffffffffffffffffffffffffffff…'"),
     ),
-    "tool name with a line end": (
-        offering(name="find\n"),
-        "TOOL_NAME: tools[0].function.name is 'find\\n', expected 1 to 64 of the characters A-Z a-z 0-9 _ -; rename it",
-    ),
-    "tool twice": (
-        chat(USER, ANSWER, tools=[TOOL, TOOL]),
-        (
-            "TOOL_NAME: tools hold 2 functions of the name 'find'"
-            ", expected a name of its own for each; rename or remove one"
-        ),
-    ),
-    "description is a list": (
-        offering(description=["Find"]),
-        "TOOLS: tools[0].function.description is a list, expected a string; write tools as the chat API takes them",
-    ),
-    "strict is a string": (
-        offering(strict="yes"),
-        "TOOLS: tools[0].function.strict is 'yes', expected true or false; write tools as the chat API takes them",
-    ),
-    "parameters is null": (
-        offering(parameters=None),
-        "SCHEMA: tools[0].function.parameters is null, expected an object that holds a JSON Schema; correct the schema",
-    ),
-    "parameters is a string": (
-        offering(parameters="{}"),
-        "SCHEMA: tools[0].function.parameters is '{}', expected an object that holds a JSON Schema; correct the schema",
-    ),
+    "tool name with a line end": (offering(name="find\n"), "TOOL_NAME: tools[0].function.name is 'find\\n'"),
+    "tool twice": (chat(USER, ANSWER, tools=[TOOL, TOOL]), ("TOOL_NAME: tools hold 2 functions of the name 'find'")),
+    "description is a list": (offering(description=["Find"]), "TOOLS: tools[0].function.description is a list"),
+    "strict is a string": (offering(strict="yes"), "TOOLS: tools[0].function.strict is 'yes'"),
+    "parameters is null": (offering(parameters=None), "SCHEMA: tools[0].function.parameters is null"),
+    "parameters is a string": (offering(parameters="{}"), "SCHEMA: tools[0].function.parameters is '{}'"),
     "schema with an unknown type": (
         offering(parameters={"type": "strng"}),
-        (
-            "SCHEMA: tools[0].function.parameters.type is 'strng'"
-            ", expected array, boolean, integer, null, number, object or string; correct the schema"
-        ),
+        ("SCHEMA: tools[0].function.parameters.type is 'strng'"),
     ),
     "schema with an unknown type below": (
         offering(parameters={"type": "object", "properties": {"a": {"type": "int"}}}),
-        (
-            "SCHEMA: tools[0].function.parameters.properties.a.type is 'int'"
-            ", expected array, boolean, integer, null, number, object or string; correct the schema"
-        ),
+        ("SCHEMA: tools[0].function.parameters.properties.a.type is 'int'"),
     ),
     "schema whose properties are a list": (
         offering(parameters={"properties": []}),
-        (
-            "SCHEMA: tools[0].function.parameters.properties is a list"
-            ", expected a value of type object; correct the schema"
-        ),
+        ("SCHEMA: tools[0].function.parameters.properties is a list"),
     ),
     "schema whose required is a string": (
         offering(parameters={"required": "a"}),
-        "SCHEMA: tools[0].function.parameters.required is 'a', expected a value of type array; correct the schema",
+        "SCHEMA: tools[0].function.parameters.required is 'a'",
     ),
     "schema whose required repeats": (
         offering(parameters={"required": ["a", "a"]}),
-        "SCHEMA: tools[0].function.parameters.required is a list, expected each item once; correct the schema",
+        "SCHEMA: tools[0].function.parameters.required is a list",
     ),
     "schema with a negative length": (
         offering(parameters={"minLength": -1}),
-        (
-            "SCHEMA: tools[0].function.parameters.minLength is -1"
-            ", expected a number that is not negative; correct the schema"
-        ),
+        ("SCHEMA: tools[0].function.parameters.minLength is -1"),
     ),
     "schema with a bad pattern": (
         offering(parameters={"pattern": "("}),
-        "SCHEMA: tools[0].function.parameters.pattern is '(', expected a valid regex; correct the schema",
+        "SCHEMA: tools[0].function.parameters.pattern is '('",
     ),
     "parameters as xLAM lists them": (
         offering(parameters={"city": {"type": "string", "description": "Where"}, "days": {"type": "int"}}),
-        "SCHEMA: tools[0].function.parameters lists 'city' itself, expected a JSON Schema with properties; "
-        'write {"type": "object", "properties": {"city": …}}',
+        "SCHEMA: tools[0].function.parameters lists 'city' itself",
     ),
     "tools and functions": (
         chat(USER, ANSWER, tools=[TOOL], functions=[FUNCTION]),
-        "TOOLS: the row has both tools and functions, expected one of the two; remove functions",
+        "TOOLS: the row has both tools and functions",
     ),
-    "functions is an object": (
-        chat(USER, ANSWER, functions={}),
-        "TOOLS: functions is an object, expected a list of functions; write a list or remove it",
-    ),
+    "functions is an object": (chat(USER, ANSWER, functions={}), "TOOLS: functions is an object"),
     "older function without a name": (
         chat(USER, ANSWER, functions=[without(FUNCTION, "name")]),
-        "TOOL_NAME: functions[0].name is absent, expected 1 to 64 of the characters A-Z a-z 0-9 _ -; rename it",
+        "TOOL_NAME: functions[0].name is absent",
     ),
     "tool_calls is null": (
         chat(USER, answer(tool_calls=None), tools=[TOOL]),
-        "TOOL_CALLS: messages[1].tool_calls is null, expected a non-empty list of calls; write it or remove it",
+        "TOOL_CALLS: messages[1].tool_calls is null",
     ),
     "tool_calls is empty": (
         chat(USER, answer(tool_calls=[]), tools=[TOOL]),
-        (
-            "TOOL_CALLS: messages[1].tool_calls is an empty list"
-            ", expected a non-empty list of calls; write it or remove it"
-        ),
+        ("TOOL_CALLS: messages[1].tool_calls is an empty list"),
     ),
     "tool_calls is an object": (
         chat(USER, answer(tool_calls=CALL), tools=[TOOL]),
-        "TOOL_CALLS: messages[1].tool_calls is an object, expected a non-empty list of calls; write it or remove it",
+        "TOOL_CALLS: messages[1].tool_calls is an object",
     ),
     "call is a string": (
         chat(USER, answer(tool_calls=["find"]), tools=[TOOL]),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0] is 'find'"
-            ", expected an object {id, type, function}; write calls as the chat API returns them"
-        ),
+        ("TOOL_CALLS: messages[1].tool_calls[0] is 'find'"),
     ),
-    "call without id": (
-        called(without(CALL, "id")),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].id is absent"
-            ", expected a non-empty string; write calls as the chat API returns them"
-        ),
-    ),
-    "call whose id is empty": (
-        called(id=""),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].id is ''"
-            ", expected a non-empty string; write calls as the chat API returns them"
-        ),
-    ),
-    "call whose id is a number": (
-        called(id=1),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].id is 1"
-            ", expected a non-empty string; write calls as the chat API returns them"
-        ),
-    ),
-    "call without type": (
-        called(without(CALL, "type")),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].type is absent"
-            ", expected 'function'; write calls as the chat API returns them"
-        ),
-    ),
-    "call of another type": (
-        called(type="tool"),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].type is 'tool'"
-            ", expected 'function'; write calls as the chat API returns them"
-        ),
-    ),
+    "call without id": (called(without(CALL, "id")), ("TOOL_CALLS: messages[1].tool_calls[0].id is absent")),
+    "call whose id is empty": (called(id=""), ("TOOL_CALLS: messages[1].tool_calls[0].id is ''")),
+    "call whose id is a number": (called(id=1), ("TOOL_CALLS: messages[1].tool_calls[0].id is 1")),
+    "call without type": (called(without(CALL, "type")), ("TOOL_CALLS: messages[1].tool_calls[0].type is absent")),
+    "call of another type": (called(type="tool"), ("TOOL_CALLS: messages[1].tool_calls[0].type is 'tool'")),
     "call without function": (
         called(without(CALL, "function")),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].function is absent"
-            ", expected an object {name, arguments}; write calls as the chat API returns them"
-        ),
+        ("TOOL_CALLS: messages[1].tool_calls[0].function is absent"),
     ),
     "call whose function is a string": (
         called(function="find"),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].function is 'find'"
-            ", expected an object {name, arguments}; write calls as the chat API returns them"
-        ),
+        ("TOOL_CALLS: messages[1].tool_calls[0].function is 'find'"),
     ),
     "call with an unknown key": (
         called(index=0),
-        (
-            "UNKNOWN_KEY: messages[1].tool_calls[0] has the unknown key 'index'"
-            ", expected function, id or type; rename or remove it"
-        ),
+        ("UNKNOWN_KEY: messages[1].tool_calls[0] has the unknown key 'index'"),
     ),
     "call without a name": (
         called(function={"arguments": "{}"}),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].function.name is absent"
-            ", expected the name of a tool; write calls as the chat API returns them"
-        ),
+        ("TOOL_CALLS: messages[1].tool_calls[0].function.name is absent"),
     ),
-    "call whose name is a number": (
-        calling(name=3),
-        (
-            "TOOL_CALLS: messages[1].tool_calls[0].function.name is 3"
-            ", expected the name of a tool; write calls as the chat API returns them"
-        ),
-    ),
-    "call of an unknown tool": (
-        calling(name="fnd"),
-        (
-            "CALL_NAME: messages[1].tool_calls[0].function.name is 'fnd'"
-            ", expected 'find'; add it to tools or rename the call"
-        ),
-    ),
+    "call whose name is a number": (calling(name=3), ("TOOL_CALLS: messages[1].tool_calls[0].function.name is 3")),
+    "call of an unknown tool": (calling(name="fnd"), ("CALL_NAME: messages[1].tool_calls[0].function.name is 'fnd'")),
     "call in a row without tools": (
         chat(USER, CALLING),
-        (
-            "CALL_NAME: messages[1].tool_calls[0].function.name is 'find' in a row without tools"
-            ", expected a function of tools; add tools to the row"
-        ),
+        ("CALL_NAME: messages[1].tool_calls[0].function.name is 'find' in a row without tools"),
     ),
     "two calls in a row without tools": (
         chat(USER, answer(tool_calls=[CALL, CALL | {"id": "c2"}])),
-        (
-            "CALL_NAME: messages[1].tool_calls[0].function.name is 'find' in a row without tools"
-            ", expected a function of tools; add tools to the row"
-        ),
+        ("CALL_NAME: messages[1].tool_calls[0].function.name is 'find' in a row without tools"),
     ),
     "two calls of one id": (
         chat(USER, answer(tool_calls=[CALL, CALL]), tools=[TOOL]),
-        (
-            "TOOL_CALLS: messages[1].tool_calls hold the id 'c1' 2 times"
-            ", expected an id of its own for each call; rename one"
-        ),
+        ("TOOL_CALLS: messages[1].tool_calls hold the id 'c1' 2 times"),
     ),
     "arguments are absent": (
         called(function={"name": "find"}),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments is absent"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments is absent"),
     ),
     "arguments are an object": (
         calling(arguments={}),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments is an object"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments is an object"),
     ),
     "arguments are null": (
         calling(arguments=None),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments is null"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments is null"),
     ),
     "arguments are empty": (
         calling(arguments=""),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments is empty (character 1)"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments is empty (character 1)"),
     ),
     "arguments are cut off": (
         calling(arguments='{"a": '),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments ends inside an object (character 7)"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments ends inside an object (character 7)"),
     ),
     "arguments are a list": (
         calling(arguments="[]"),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments holds a list"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments holds a list"),
     ),
     "arguments are a number": (
         calling(arguments="7"),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments holds 7"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments holds 7"),
     ),
     "arguments with single quotes": (
         calling(arguments="{'a': 1}"),
-        (
-            'ARGUMENTS: messages[1].tool_calls[0].function.arguments holds the quote "\'" (character 2)'
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ('ARGUMENTS: messages[1].tool_calls[0].function.arguments holds the quote "\'" (character 2)'),
     ),
     "arguments with a duplicate key": (
         calling(arguments='{"a": 1, "a": 2}'),
-        (
-            "ARGUMENTS: messages[1].tool_calls[0].function.arguments has the key 'a' twice in one object (character 10)"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].tool_calls[0].function.arguments has the key 'a' twice in one object (character 10)"),
     ),
     "arguments mistyped key": (
         called(function={"name": "find", "argumnts": "{}"}),
-        (
-            "UNKNOWN_KEY: messages[1].tool_calls[0].function has the unknown key 'argumnts'"
-            ", expected arguments or name; did you mean 'arguments'?"
-        ),
+        ("UNKNOWN_KEY: messages[1].tool_calls[0].function has the unknown key 'argumnts'"),
     ),
     "tool_calls and function_call": (
         chat(USER, CALLING | {"function_call": CALL["function"]}, tools=[TOOL]),
-        (
-            "TOOL_CALLS: messages[1] has both tool_calls and function_call"
-            ", expected one of the two; write calls as the chat API returns them"
-        ),
+        ("TOOL_CALLS: messages[1] has both tool_calls and function_call"),
     ),
     "function_call is a string": (
         chat(USER, answer(function_call="find"), functions=[FUNCTION]),
-        (
-            "TOOL_CALLS: messages[1].function_call is 'find'"
-            ", expected an object {name, arguments}; write calls as the chat API returns them"
-        ),
+        ("TOOL_CALLS: messages[1].function_call is 'find'"),
     ),
     "function_call without arguments": (
         chat(USER, answer(function_call={"name": "find"}), functions=[FUNCTION]),
-        (
-            "ARGUMENTS: messages[1].function_call.arguments is absent"
-            ", expected a string that holds a JSON object; write them with json.dumps"
-        ),
+        ("ARGUMENTS: messages[1].function_call.arguments is absent"),
     ),
     "function_call of an unknown function": (
         chat(USER, answer(function_call={"name": "x", "arguments": "{}"}), functions=[FUNCTION]),
-        "CALL_NAME: messages[1].function_call.name is 'x', expected 'find'; add it to tools or rename the call",
+        "CALL_NAME: messages[1].function_call.name is 'x'",
     ),
-    "answer to no call": (
-        chat(USER, RESULT, ANSWER, tools=[TOOL]),
-        (
-            "TOOL_ANSWER: messages[1].tool_call_id is 'c1'"
-            ", expected a call before it that waits for an answer"
-            "; correct the id or the name, or remove the message"
-        ),
-    ),
+    "answer to no call": (chat(USER, RESULT, ANSWER, tools=[TOOL]), ("TOOL_ANSWER: messages[1].tool_call_id is 'c1'")),
     "answer before its call": (
         chat(USER, RESULT, CALLING, tools=[TOOL]),
-        (
-            "TOOL_ANSWER: messages[1].tool_call_id is 'c1'"
-            ", expected a call before it that waits for an answer"
-            "; correct the id or the name, or remove the message"
-        ),
+        ("TOOL_ANSWER: messages[1].tool_call_id is 'c1'"),
     ),
     "answer with another id": (
         chat(USER, CALLING, RESULT | {"tool_call_id": "c2"}, ANSWER, tools=[TOOL]),
-        (
-            "TOOL_ANSWER: messages[2].tool_call_id is 'c2'"
-            ", expected 'c1'; correct the id or the name, or remove the message"
-        ),
+        ("TOOL_ANSWER: messages[2].tool_call_id is 'c2'"),
     ),
     "answer without id": (
         chat(USER, CALLING, without(RESULT, "tool_call_id"), ANSWER, tools=[TOOL]),
-        (
-            "TOOL_ANSWER: messages[2].tool_call_id is absent"
-            ", expected 'c1'; correct the id or the name, or remove the message"
-        ),
+        ("TOOL_ANSWER: messages[2].tool_call_id is absent"),
     ),
     "answer with id null": (
         chat(USER, CALLING, RESULT | {"tool_call_id": None}, ANSWER, tools=[TOOL]),
-        (
-            "TOOL_ANSWER: messages[2].tool_call_id is null"
-            ", expected 'c1'; correct the id or the name, or remove the message"
-        ),
+        ("TOOL_ANSWER: messages[2].tool_call_id is null"),
     ),
     "answer with a list as id": (
         chat(USER, CALLING, RESULT | {"tool_call_id": ["c1"]}, ANSWER, tools=[TOOL]),
-        (
-            "TOOL_ANSWER: messages[2].tool_call_id is a list"
-            ", expected 'c1'; correct the id or the name, or remove the message"
-        ),
+        ("TOOL_ANSWER: messages[2].tool_call_id is a list"),
     ),
     "answered twice": (
         chat(USER, CALLING, RESULT, RESULT, ANSWER, tools=[TOOL]),
-        (
-            "TOOL_ANSWER: messages[3].tool_call_id is 'c1', which is answered already"
-            ", expected one answer to a call; correct the id or the name, or remove the message"
-        ),
+        ("TOOL_ANSWER: messages[3].tool_call_id is 'c1', which is answered already"),
     ),
     "call without answer before a user message": (
         chat(USER, CALLING, USER, ANSWER, tools=[TOOL]),
-        (
-            "UNANSWERED_CALL: messages[1] calls 'c1', which has no answer before messages[2]"
-            ", expected one tool message for each call; add the tool message that answers it"
-        ),
+        ("UNANSWERED_CALL: messages[1] calls 'c1', which has no answer before messages[2]"),
     ),
     "call without answer before an answer": (
         chat(USER, CALLING, ANSWER, tools=[TOOL]),
-        (
-            "UNANSWERED_CALL: messages[1] calls 'c1', which has no answer before messages[2]"
-            ", expected one tool message for each call; add the tool message that answers it"
-        ),
+        ("UNANSWERED_CALL: messages[1] calls 'c1', which has no answer before messages[2]"),
     ),
     "one of two calls without answer": (
         chat(USER, answer(tool_calls=[CALL, CALL | {"id": "c2"}]), RESULT, ANSWER, tools=[TOOL]),
-        (
-            "UNANSWERED_CALL: messages[1] calls 'c2', which has no answer before messages[3]"
-            ", expected one tool message for each call; add the tool message that answers it"
-        ),
+        ("UNANSWERED_CALL: messages[1] calls 'c2', which has no answer before messages[3]"),
     ),
     "content of a tool message is null": (
         chat(USER, CALLING, RESULT | {"content": None}, ANSWER, tools=[TOOL]),
-        "CONTENT: messages[2].content is null, expected a string; write the text",
+        "CONTENT: messages[2].content is null",
     ),
     "function message without a call": (
         chat(USER, {"role": "function", "name": "find", "content": "7"}, ANSWER, functions=[FUNCTION]),
-        (
-            "TOOL_ANSWER: messages[1].name is 'find'"
-            ", expected a call before it that waits for an answer"
-            "; correct the id or the name, or remove the message"
-        ),
+        ("TOOL_ANSWER: messages[1].name is 'find'"),
     ),
     "function message of another function": (
         chat(
@@ -1003,14 +505,14 @@ MALFORMED = {
             ANSWER,
             functions=[FUNCTION],
         ),
-        "TOOL_ANSWER: messages[2].name is 'fnd', expected 'find'; correct the id or the name, or remove the message",
+        "TOOL_ANSWER: messages[2].name is 'fnd'",
     ),
 }
 
 
 @pytest.mark.parametrize(("row", "expected"), MALFORMED.values(), ids=MALFORMED)
-def test_malformed_row_is_told_once_and_exactly(row, expected, tmp_path):
-    assert told(row, tmp_path) == [expected]
+def test_malformed_row_is_told_once(row, expected, tmp_path):
+    assert list(map(finding, told(row, tmp_path))) == [expected]
 
 
 VALID = {
