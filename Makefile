@@ -49,6 +49,9 @@ lint: setup ## Formatting, types, import directions
 test: lint ## The tests that CI runs first
 	$(TESTS) -m 'not long and not slow and not real'
 
+test-unit: setup ## Pure unit tests: nothing trains, compiles, sleeps or starts a process
+	$(TESTS) tests/unit -m 'not apart and not long and not slow and not real'
+
 test-slow: setup ## What CI runs after `make test`: installations, real models (TRAINER_REAL_MODELS)
 	$(TESTS) -m '(slow or real) and not long'
 
@@ -103,4 +106,4 @@ clean: ## Remove the demo's run and .venv
 	if [ -e $(RUN) ]; then $(BIN)/trainer delete $(RUN) --yes; fi
 	rm -rf $(VENV)
 
-.PHONY: help setup demo demo-real demo-azureml demo-openai lint test test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-growth bench-packing bench-first-step bench-serve docs tiny-base clean
+.PHONY: help setup demo demo-real demo-azureml demo-openai lint test test-unit test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-growth bench-packing bench-first-step bench-serve docs tiny-base clean

@@ -54,40 +54,32 @@ def talk(*turns: tuple[str, str], tools: Sequence[dict[str, Any]] = (), untraine
     return Conversation(tuple(messages), tuple(tools), "rows.jsonl", 1)
 
 
-@pytest.fixture
-def write_rows(tmp_path: Path) -> Callable[..., Path]:
-    """Write question-and-answer rows (or whole row objects) as chat JSONL; returns the file's path."""
+Rows = Sequence[tuple[str, str] | dict[str, Any]]
+QUESTIONS = [
+    (f"What is number {number}?", f"Number {number} is the one after {number - 1}.") for number in range(1, 25)
+]
 
-    def write(rows: Sequence[tuple[str, str] | dict[str, Any]], name: str = "train.jsonl") -> Path:
+
+def rows_writer(folder: Path) -> Callable[..., Path]:
+    """Writes question-and-answer rows (or whole row objects) as chat JSONL; returns the file's path."""
+
+    def write(rows: Rows, name: str = "train.jsonl") -> Path:
         objects = [
             row
             if isinstance(row, dict)
             else {"messages": [{"role": "user", "content": row[0]}, {"role": "assistant", "content": row[1]}]}
             for row in rows
         ]
-        path = tmp_path / name
+        path = folder / name
         path.write_text("".join(json.dumps(row) + "\n" for row in objects), encoding="utf-8")
         return path
 
     return write
 
 
-@pytest.fixture(scope="session")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> "Run":
-    """A finished run, trained once for all tests that only look at one."""
-    from tests.tiny_runs import train
-
-    return train(tmp_path_factory.mktemp("tuned"))
-
-
-QUESTIONS = [
-    (f"What is number {number}?", f"Number {number} is the one after {number - 1}.") for number in range(1, 25)
-]
-
-
-@pytest.fixture
-def settings(tmp_path: Path, write_rows: Callable[..., Path]) -> Callable[..., RunConfig]:
-    """A config for a short run on builtin:tiny; settings are overridden as section__name=value."""
+def make_settings(folder: Path) -> Callable[..., RunConfig]:
+    """Makes configs of short runs on builtin:tiny; settings are overridden as section__name=value."""
+    write_rows = rows_writer(folder)
 
     def make(**changes: Any) -> RunConfig:
         values: dict[str, dict[str, Any]] = {
@@ -98,7 +90,7 @@ def settings(tmp_path: Path, write_rows: Callable[..., Path]) -> Callable[..., R
             },
             "lora": {"r": 4},
             "training": {"n_epochs": 2, "batch_size": 6, "learning_rate": 1e-3},
-            "run": {"root": str(tmp_path / "runs")},
+            "run": {"root": str(folder / "runs")},
         }
         for dotted, value in changes.items():
             section, _, name = dotted.partition("__")
@@ -106,3 +98,21 @@ def settings(tmp_path: Path, write_rows: Callable[..., Path]) -> Callable[..., R
         return RunConfig.model_validate(values)
 
     return make
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    return rows_writer(tmp_path)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Callable[..., RunConfig]:
+    return make_settings(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """A finished run, trained once for all tests that only look at one."""
+    from tests.tiny_runs import train
+
+    return train(tmp_path_factory.mktemp("tuned"))

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tests.conftest import QUESTIONS
+from tests.conftest import QUESTIONS, make_settings
 from tests.integration.test_fit import Settings, adapter_hash, measurements, quiet, resume, stop_at, train
 from tests.manifests import rewrite
 from trainer.backends.local import execute
@@ -51,6 +52,19 @@ def stopped_run(settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int =
 
 # Bit-identical
 
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """Runs on the rows of `settings`, each trained once for all tests that hold a resumed one against it."""
+
+    @cache
+    def trained(**changes: Any) -> Run:
+        folder = tmp_path_factory.mktemp("uninterrupted")
+        return train(make_settings(folder)(run__name="whole", **changes))[0]
+
+    return trained
+
+
 POSITIONS = {"first step": 1, "inside an epoch": 2, "last of an epoch": 4, "first of the next": 5, "last but one": 7}
 
 
@@ -65,10 +79,11 @@ POSITIONS = {"first step": 1, "inside an epoch": 2, "last of an epoch": 4, "firs
 )
 @pytest.mark.parametrize("position", POSITIONS)
 def test_a_stopped_run_that_goes_on_is_the_run_that_never_stopped(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, position: str, dropout: float, number: signal.Signals
-) -> None:
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, position: str, dropout: float, number: signal.Signals,
+    uninterrupted: Callable[..., Run],
+) -> None:  # fmt: skip
     changes = {"lora__lora_dropout": dropout, "training__logging_steps": 3, "training__eval_steps": 2}
-    whole, _ = train(settings(run__name="whole", **changes))
+    whole = uninterrupted(**changes)
     with monkeypatch.context() as patch:
         stop_at(patch, POSITIONS[position], number)
         stopped, outcome = train(settings(run__name="stopped", **changes))
@@ -79,8 +94,10 @@ def test_a_stopped_run_that_goes_on_is_the_run_that_never_stopped(
     assert measurements(stopped) == measurements(whole)
 
 
-def test_a_run_stopped_again_and_again_is_still_the_same(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = train(settings(run__name="whole", **EVERY))
+def test_a_run_stopped_again_and_again_is_still_the_same(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, uninterrupted: Callable[..., Run]
+) -> None:
+    whole = uninterrupted(**EVERY)
     run = stopped_run(settings, monkeypatch, 1, **EVERY)
     for step in (2, 3, 6):
         with monkeypatch.context() as patch:
@@ -211,14 +228,11 @@ def test_every_setting_is_either_compared_or_known_to_change_nothing(prepared: P
         ("the tokenizer", "the tokenizer: was sha256 "),
     ],
 )
-def test_a_changed_world_is_refused_and_nothing_is_touched(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str, named: str
-) -> None:
-    base = _own_base(tmp_path)
-    template = tmp_path / "template.jinja"
-    shutil.copy(base / "chat_template.jinja", template)
-    run = stopped_run(settings, monkeypatch, model__base=str(base), model__chat_template=str(template))
+def test_a_changed_world_is_refused_and_nothing_is_touched(stopped_on_own_base: Run, change: str, named: str) -> None:
+    run = stopped_on_own_base
+    base, template = Path(run.config().model.base), Path(str(run.config().model.chat_template))
     data = run.config().data
+    world = contents(base.parent)
     match change:
         case "a word of a row":
             _replace(Path(str(data.train)), "number 3", "number three")
@@ -239,11 +253,34 @@ def test_a_changed_world_is_refused_and_nothing_is_touched(
             tokenizer = json.loads(file.read_text())
             tokenizer["model"]["merges"].pop()
             file.write_text(json.dumps(tokenizer))
-    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    before = contents(run.path)
     with pytest.raises(ConfigError) as caught:
         resume(run)
     assert any(problem.startswith(named) for problem in caught.value.problems), str(caught.value)
-    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    assert contents(run.path) == before
+    for path, content in world.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def stopped_on_own_base(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Every test puts back what it changed of the files beside the run."""
+    folder = tmp_path_factory.mktemp("world")
+    base, template = _own_base(folder), folder / "template.jinja"
+    shutil.copy(base / "chat_template.jinja", template)
+    changes = {"model__base": str(base), "model__chat_template": str(template)}
+    with pytest.MonkeyPatch.context() as patch:
+        return stopped_run(make_settings(folder), patch, **changes)
+
+
+def test_a_world_that_was_put_back_is_the_same_world(stopped_on_own_base: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(stopped_on_own_base.path, tmp_path / "runs" / "stopped"))
+    assert resume(run).exit_code is ExitCode.DONE
 
 
 def _own_base(tmp_path: Path) -> Path:
@@ -328,8 +365,10 @@ def ask_at(monkeypatch: pytest.MonkeyPatch, step: int, ask: Callable[[Run], None
     monkeypatch.setattr(sft.Trainer, "_step", asked)
 
 
-def test_a_paused_run_stops_at_the_step_and_goes_on(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = train(settings(run__name="whole", **EVERY))
+def test_a_paused_run_stops_at_the_step_and_goes_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, uninterrupted: Callable[..., Run]
+) -> None:
+    whole = uninterrupted(**EVERY)
     with monkeypatch.context() as patch:
         ask_at(patch, 3, lambda run: lifecycle.pause(run, wait_seconds=0) and None)
         run, outcome = train(settings(run__name="asked", **EVERY))
@@ -516,7 +555,7 @@ def test_a_loss_spike_is_an_event(settings: Settings, monkeypatch: pytest.Monkey
     "room", [pytest.param(room, marks=[pytest.mark.long] * (room % 7000 != 0)) for room in range(0, 20_000, 1000)]
 )
 def test_a_disk_that_fills_up_anywhere_leaves_a_run_that_goes_on(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, room: int
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, room: int, uninterrupted: Callable[..., Run]
 ) -> None:
     """A writer that has `room` bytes left from the third step on; every file is written through it."""
     from trainer.runs import files
@@ -549,13 +588,15 @@ def test_a_disk_that_fills_up_anywhere_leaves_a_run_that_goes_on(
     assert newest is not None
     assert newest.step >= 2
     assert resume(run).exit_code is ExitCode.DONE
-    whole, _ = train(settings(run__name="whole", **EVERY))
+    whole = uninterrupted(**EVERY)
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
-def test_a_clock_that_is_wrong_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
-    whole, _ = train(settings(run__name="whole", **EVERY))
+def test_a_clock_that_is_wrong_changes_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, hours: int, uninterrupted: Callable[..., Run]
+) -> None:
+    whole = uninterrupted(**EVERY)
     run = stopped_run(settings, monkeypatch, 5, **EVERY)
     moment = time.time() + hours * 3600
     for path in run.path.rglob("*"):
@@ -570,10 +611,10 @@ def test_a_clock_that_is_wrong_changes_nothing(settings: Settings, monkeypatch: 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=[pytest.mark.long] * (seed > 1)) for seed in range(12)])
 def test_a_job_goes_on_from_nothing_but_what_a_mount_shows(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int, uninterrupted: Callable[..., Run]
 ) -> None:
     """A pre-empted node leaves a mounted folder in which the newest files are missing or cut short, in any order."""
-    whole, _ = train(settings(run__name="whole", **EVERY))
+    whole = uninterrupted(**EVERY)
     run = stopped_run(settings, monkeypatch, 6, **EVERY)
     source = random.Random(seed)
     files_by_age = sorted(

@@ -9,6 +9,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.guard import mark
 
+pytestmark = pytest.mark.apart
+
 CASES = """
 from tests.costs import *
 """

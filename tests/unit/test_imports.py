@@ -14,12 +14,14 @@ TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy", "jsonschema"}
 
 
+@pytest.mark.apart
 def test_imports_run_one_way():
     lint = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize("module", ["trainer", "trainer.cli.main", "trainer.config", "trainer.runs"])
 def test_what_every_command_imports_is_light(module):
     code = f"import sys, {module}; print(*sys.modules)"

@@ -35,6 +35,7 @@ def as_an_editor_reads(text: str) -> object:
     return yaml.load(text, EditorLoader)
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize(("page", "command"), [("docs/config.md", "reference"), ("docs/config.schema.json", "schema")])
 def test_a_generated_page_is_what_its_command_prints(page, command):
     printed = subprocess.run([TRAINER, "config", command], capture_output=True, text=True, check=True).stdout

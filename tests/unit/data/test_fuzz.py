@@ -22,6 +22,8 @@ from trainer.data.read.checks import DataReport, check_files
 from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 from trainer.data.strict_json import parse
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path(__file__).parents[3]
 FAMILIES = ("qwen-2.5", "llama-3.1", "mistral-nemo", "qwen-3", "gpt-oss")
 BATCH = 2000

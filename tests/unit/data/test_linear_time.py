@@ -9,6 +9,8 @@ import pytest
 
 from trainer.data.read.checks import check_files
 
+pytestmark = pytest.mark.apart
+
 LENGTH = 40_000
 ANSWER = {"role": "assistant", "content": "a"}
 

@@ -7,6 +7,8 @@ import pytest
 
 from trainer.data.read.checks import check_files
 
+pytestmark = pytest.mark.apart
+
 
 def row(question, answer, system=None, **keys):
     turns = [("system", system)] if system else []

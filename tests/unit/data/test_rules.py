@@ -160,6 +160,7 @@ def test_every_rule_stands_in_one_group():
     assert set(BREAKING) == set(RULES)
 
 
+@pytest.mark.apart
 def test_the_page_is_what_the_command_prints():
     printed = subprocess.run(
         [sys.executable, "-m", "trainer", "data", "rules"], capture_output=True, text=True, check=True

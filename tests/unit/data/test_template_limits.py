@@ -15,6 +15,8 @@ from trainer.data.render.chat_template import MAX_TOO_MUCH, ChatTemplate, Render
 from trainer.data.render.rendering import Renderer
 from trainer.data.render.template_limits import MAX_BYTES, TemplateLimit, limited
 
+pytestmark = pytest.mark.apart
+
 MAP_NORESERVE = 0x4000  # of Linux; Python 3.11 has no name for it
 ENDLESS = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
 BOMBS = {

@@ -52,6 +52,7 @@ print(json.dumps([asdict(found.pinned()), found.notes, lack(TO_LOAD_A_MODEL)]))
 """
 
 
+@pytest.mark.apart
 def test_without_torch_the_base_is_found_and_pinned_and_its_weights_are_left_to_the_load(folder: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

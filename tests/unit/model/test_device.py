@@ -10,6 +10,8 @@ from trainer.config.schema import ModelConfig
 from trainer.model import device as devices
 from trainer.model.device import LARGE_FOR_A_CPU, pick_dtype
 
+pytestmark = pytest.mark.apart
+
 CPU = torch.device("cpu")
 
 

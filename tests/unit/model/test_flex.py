@@ -14,6 +14,8 @@ from tests.unit.model.test_tree_attention import pack_of
 from trainer.model import flex
 from trainer.model.tree_attention import dense_mask
 
+pytestmark = pytest.mark.apart
+
 CPU = torch.device("cpu")
 
 

@@ -10,6 +10,8 @@ import torch
 from trainer.model import threads
 from trainer.model.threads import use_threads
 
+pytestmark = pytest.mark.apart
+
 CHOOSE = """
 import os, subprocess, sys
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])

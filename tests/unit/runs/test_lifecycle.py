@@ -16,6 +16,8 @@ from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run, lock
 from trainer.runs.lifecycle import cancel, silence
 
+pytestmark = pytest.mark.apart
+
 GONE = 2**22 + 1
 
 

@@ -18,6 +18,8 @@ from trainer.runs.files import write_whole
 from trainer.runs.lock import NAME, RunInUse, holder, locked
 from trainer.runs.process import this_process
 
+pytestmark = pytest.mark.apart
+
 fork = multiprocessing.get_context("fork")
 
 

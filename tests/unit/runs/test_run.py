@@ -193,6 +193,7 @@ def test_a_running_run_whose_process_lives_is_running(run):
     assert run.state == "running"
 
 
+@pytest.mark.apart
 def test_a_queued_run_waits_for_the_process_that_was_launched_for_it(run):
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run.launched(child.pid)
@@ -210,6 +211,7 @@ def test_a_pid_that_is_no_number_is_no_process(run, pid):
     assert run.state == "paused"
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize("state", ["queued", "running", "validating_files"])
 def test_a_run_whose_process_is_gone_is_paused(run, state):
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -218,6 +220,7 @@ def test_a_run_whose_process_is_gone_is_paused(run, state):
     assert run.state == run.status()["state"] == "paused"
 
 
+@pytest.mark.apart
 def test_a_run_whose_process_id_is_used_by_another_process_is_paused(run):
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run.set_status("running", pid=other.pid)
@@ -227,6 +230,7 @@ def test_a_run_whose_process_id_is_used_by_another_process_is_paused(run):
         other.communicate()
 
 
+@pytest.mark.apart
 def test_a_run_of_another_process_that_lives_is_running(run):
     code = (
         "import sys\nfrom pathlib import Path\nfrom trainer.runs import Run\n"
@@ -499,6 +503,7 @@ for step in itertools.count():
 """
 
 
+@pytest.mark.apart
 def test_a_status_is_whole_however_often_its_writer_is_killed(run):
     steps = []
     for round_number in range(20):

@@ -23,6 +23,8 @@ from trainer.model import flex, tree_attention
 from trainer.model.tree_attention import Kind
 from trainer.training.engine import Engine
 
+pytestmark = pytest.mark.apart
+
 CPU = torch.device("cpu")
 VOCAB = 131
 SHAPE = {

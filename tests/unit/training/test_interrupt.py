@@ -11,6 +11,8 @@ import pytest
 from trainer.errors import ExitCode
 from trainer.training.interrupt import Interruption
 
+pytestmark = pytest.mark.apart
+
 CODES = [
     (signal.SIGTERM, ExitCode.RESUMABLE),
     (signal.SIGHUP, ExitCode.RESUMABLE),

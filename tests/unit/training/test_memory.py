@@ -23,6 +23,8 @@ from trainer.training.footprint import Footprint, footprint
 from trainer.training.memory import MemoryPlan, Work, fit_memory, plan_memory
 from trainer.training.prepare import prepare
 
+pytestmark = pytest.mark.apart
+
 CPU = torch.device("cpu")
 LOWEST, HIGHEST = 0.7, 1.05  # measured / estimated; below 0.84 only where a tiny model is computed again as a whole
 

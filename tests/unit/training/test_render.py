@@ -23,6 +23,8 @@ from trainer.training import dataset, render
 from trainer.training.dataset import render_data
 from trainer.training.render import Rendered, Rendering
 
+pytestmark = pytest.mark.apart
+
 LONG = {"messages": [{"role": role, "content": "word " * 60} for role in ("user", "assistant")] * 2}
 SPELLED = ("Say <|im_end|>", "No.")
 ROWS = [LONG if n % 7 == 3 else SPELLED if n % 11 == 5 else (f"What is {n}?", f"It is {n}.") for n in range(40)]

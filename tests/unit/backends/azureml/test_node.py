@@ -18,6 +18,8 @@ from trainer.config import RunConfig, load_config
 from trainer.model.lineage import find_parent
 from trainer.runs import Run
 
+pytestmark = pytest.mark.apart
+
 
 def staged(folder: Path) -> Path:
     (folder / "train.jsonl").write_text("".join(map(_row, QUESTIONS[:10])), encoding="utf-8")

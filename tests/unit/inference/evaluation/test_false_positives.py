@@ -13,6 +13,8 @@ from trainer.inference.evaluation.significance import Distinct
 from trainer.inference.evaluation.verdict import make_verdict
 from trainer.inference.report.standings import Contestant, standing
 
+pytestmark = pytest.mark.apart
+
 REPEATS = 1000
 NAMES = {"base": "base", "tuned": "tuned"}
 
