@@ -11,7 +11,7 @@ from tests.commands import performed
 from tests.manifests import LAUNCH, data_file, manifest
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
-from trainer.inference.evaluation import result, stored
+from trainer.inference.evaluation import result
 from trainer.runs import Run, checkpoint, create_run, find_run
 from trainer.runs import manifest as manifests
 from trainer.runs.checkpoint import Checkpoint, newest_complete
@@ -112,7 +112,7 @@ def test_a_line_of_a_newer_version_is_refused(run: Run) -> None:
 def test_a_report_of_a_newer_version_is_not_called_missing(run: Run) -> None:
     path = run.report / "report.json"
     with pytest.raises(ConfigError) as caught:
-        stored.readable({"format": result.FORMAT + 1, "verdict": {"sentence": "better"}}, path)
+        result.readable({"format": result.FORMAT + 1, "verdict": {"sentence": "better"}}, path)
     assert str(caught.value) == sentence(path, result.FORMAT)
 
 
