@@ -14,9 +14,7 @@ from trainer.cli.console import Debug, Format, Output, clean, command, loading, 
 from trainer.data.quoting import counted
 
 if TYPE_CHECKING:
-    from trainer.data.files.spread import Spread
-    from trainer.data.files.stats import Part, RowStatistics, Statistics
-    from trainer.data.files.token_stats import TokenStatistics
+    from trainer.data.files.stats import Part, RowStatistics, Spread, Statistics, TokenStatistics
 
 SHOWN_PLACES = 5
 BAR_WIDTH = 50

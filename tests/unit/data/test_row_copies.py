@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.files import row_copies
-from trainer.data.files.row_copies import copy_rows
+from trainer.data.files import new_files
+from trainer.data.files.new_files import copy_rows
 
 ROWS = b"\xef\xbb\xbfone\r\n\n  \r\n two \n\xff\x00\n\nlast"
 
@@ -43,7 +43,7 @@ def test_a_row_that_goes_nowhere_is_left_out(source):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_a_row_longer_than_a_chunk_is_whole(source, monkeypatch, size):
-    monkeypatch.setattr(row_copies, "_CHUNK_BYTES", size)
+    monkeypatch.setattr(new_files, "_CHUNK_BYTES", size)
     copy = io.BytesIO()
     copy_rows(source, lambda line: copy)
     assert copy.getvalue() == b"one\r\n two \n\xff\x00\nlast\n"

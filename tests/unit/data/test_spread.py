@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.files.spread import Bin, Spread, histogram, spread
+from trainer.data.files.stats import Bin, Spread, histogram, spread
 
 VALUES = st.lists(st.integers(0, 100_000), min_size=1, max_size=300)
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.files.spread import Bin
-from trainer.data.files.stats import measure_files
+from trainer.data.files.stats import Bin, measure_files
 from trainer.errors import DataError
 
 HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]

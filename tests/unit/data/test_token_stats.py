@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import CHATML, make_tokenizer, talk
-from trainer.data.files.token_stats import measure_tokens, num_unique_tokens
+from trainer.data.files.stats import measure_tokens, num_unique_tokens
 from trainer.data.render.rendering import Renderer
 
 ROWS = [

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from trainer.data.convert.encoding import find_encoding
-from trainer.data.convert.parquet import MAGIC, read_parquet
-from trainer.data.convert.table import read_table
+from trainer.data.convert.tables import MAGIC, read_parquet, read_table
 from trainer.data.json_scanner import JsonProblem, find_problem
 from trainer.data.quoting import printable, quoted
 from trainer.data.read.data_files import opened

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trainer.data.files.new_files import new_files
-from trainer.data.files.row_copies import copy_rows
+from trainer.data.files.new_files import copy_rows, new_files
 from trainer.data.read.checks import DataReport
 from trainer.data.read.sources import apart
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.data.conversations import Conversation
-from trainer.data.files.new_files import new_files
+from trainer.data.files.new_files import copy_rows, new_files
 from trainer.data.files.related_rows import Group, related_rows
-from trainer.data.files.row_copies import copy_rows
 from trainer.data.quoting import printable
 from trainer.data.read.rows import read_conversations
 from trainer.data.rules.across_rows import system_prompt

@@ -1,18 +1,146 @@
-"""What data files hold, in numbers: rows, turns, text and calls, and tokens where a model's tokenizer is given."""
+"""Measure data files: rows, turns, text and calls, and tokens where a model's tokenizer is given."""
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from trainer.data.conversations import Conversation, Message
-from trainer.data.files.spread import Spread, spread
-from trainer.data.files.token_stats import TokenStatistics, measure_tokens
 from trainer.data.read.checks import DataReport, check_files
-from trainer.data.render.overlength import split_turns
-from trainer.data.render.rendering import Renderer
+from trainer.data.render.overlength import longest, split_turns
+from trainer.data.render.rendering import Example, Renderer, RenderingError
 from trainer.data.rules.across_rows import system_prompt
 from trainer.errors import DataError
+
+MAX_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Rows whose measure is at least `first` and at most `last`; None where there is no upper end."""
+
+    first: int
+    last: int | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A measure of all rows; `p95` is the least value that 95 % of the rows do not exceed."""
+
+    total: int
+    min: int
+    median: float
+    p95: int
+    max: int
+    histogram: tuple[Bin, ...]
+
+
+def spread(values: Sequence[int]) -> Spread:
+    """The spread of one value or more."""
+    in_order = sorted(values)
+    return Spread(
+        total=sum(in_order),
+        min=in_order[0],
+        median=statistics.median(in_order),
+        p95=_rank(in_order, 0.95),
+        max=in_order[-1],
+        histogram=histogram(in_order),
+    )
+
+
+def histogram(in_order: Sequence[int]) -> tuple[Bin, ...]:
+    """Bins of a round width up to the 99th percentile, and one without an end for the values beyond.
+
+    About as many as Sturges' rule has: 1 + log2 of the number of values.
+    """
+    low, high = in_order[0], _rank(in_order, 0.99)
+    width = _round_width((high - low + 1) / min(MAX_BINS, 1 + math.log2(len(in_order))))
+    start = low // width * width
+    num_bins = (high - start) // width + 1
+    counts = Counter(min((value - start) // width, num_bins) for value in in_order)
+    edges = [start + width * number for number in range(num_bins + 1)]
+    bins = [Bin(first, first + width - 1, counts[number]) for number, first in enumerate(edges[:-1])]
+    return tuple(bins + [Bin(edges[-1], None, counts[num_bins])] * (counts[num_bins] > 0))
+
+
+def _rank(in_order: Sequence[int], share: float) -> int:
+    return in_order[math.ceil(share * len(in_order)) - 1]
+
+
+def _round_width(width: float) -> int:
+    """The least of 1, 2, 5, 10, 20, 50, … that is not below `width`."""
+    power = int(10 ** max(math.floor(math.log10(width)), 0))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """The rows as a model's tokenizer and chat template see them; `refused` are those that cannot be rendered.
+
+    `unique` tokens are left where rows that begin alike share their beginning, as in a prefix tree.
+    """
+
+    tokens: Spread
+    supervised: Spread
+    unique: int
+    max_length: int
+    over_length: tuple[str, ...]
+    rows_of_several_examples: int
+    refused: tuple[str, ...]
+
+    @property
+    def supervised_share(self) -> float:
+        return self.supervised.total / self.tokens.total
+
+    @property
+    def shared_prefix_share(self) -> float:
+        return 1 - self.unique / self.tokens.total
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the shares; a service that trains on the rows bills about `tokens.total` an epoch."""
+        shares = {"supervised_share": self.supervised_share, "shared_prefix_share": self.shared_prefix_share}
+        return asdict(self) | shares | {"billed_per_epoch": self.tokens.total}
+
+
+def measure_tokens(rows: Sequence[Conversation], renderer: Renderer, max_length: int) -> TokenStatistics | None:
+    """The statistics of `rows` in tokens; None where none of them can be rendered."""
+    rendered: list[tuple[Conversation, list[Example]]] = []
+    refused: list[str] = []
+    for row in rows:
+        try:
+            rendered.append((row, renderer.render(row)))
+        except RenderingError as error:
+            refused.append(f"{row.place}: TEMPLATE: {error}")
+    if not rendered:
+        return None
+    examples = [example for _, made in rendered for example in made]
+    return TokenStatistics(
+        tokens=spread([sum(len(example.input_ids) for example in made) for _, made in rendered]),
+        supervised=spread([sum(example.num_supervised for example in made) for _, made in rendered]),
+        unique=num_unique_tokens([example.input_ids for example in examples]),
+        max_length=max_length,
+        over_length=tuple(row.place for row, made in rendered if longest(made) > max_length),
+        rows_of_several_examples=sum(len(made) > 1 for _, made in rendered),
+        refused=tuple(refused),
+    )
+
+
+def num_unique_tokens(sequences: Sequence[Sequence[int]]) -> int:
+    """The nodes of the trie of `sequences`: in sorted order each one shares the most with the one before it."""
+    return sum(len(sequence) - shared for sequence, shared in _shared_with_previous(sorted(map(tuple, sequences))))
+
+
+def _shared_with_previous(in_order: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], int]]:
+    previous: Sequence[int] = ()
+    for sequence in in_order:
+        pairs = zip(sequence, previous, strict=False)
+        yield sequence, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        previous = sequence
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainer.data.convert.files import convert_file
-from trainer.data.convert.parquet import read_parquet
+from trainer.data.convert.tables import read_parquet
 from trainer.data.read.rows import read_conversations
 from trainer.errors import ConfigError, DataError
 

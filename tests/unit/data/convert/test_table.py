@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data.convert.table import read_table
+from trainer.data.convert.tables import read_table
 from trainer.data.json_scanner import JsonProblem
 from trainer.errors import DataError
 

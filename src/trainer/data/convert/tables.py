@@ -1,20 +1,22 @@
-"""CSV and TSV: each record as an object of its header's names."""
+"""Read tables: Parquet, the form of most public data sets, and CSV or TSV by the names of their header."""
 
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.quoting import printable, quoted
 from trainer.data.read.data_files import MAX_LINE_BYTES
 from trainer.errors import DataError
+from trainer.extras import need
 
+MAGIC = b"PAR1"
+_BATCH_ROWS = 1024
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 NUM_TRIED_RECORDS = 20
-
 Record = tuple[int, dict[str, str] | JsonProblem]
 
 
@@ -85,3 +87,26 @@ def _cells(table: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | Jso
 
 def _problem(found: str, accepted: str) -> JsonProblem:
     return JsonProblem("CSV", 0, found, accepted)
+
+
+def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row with its number, from 1.
+
+    Raises: DataError, when the file is damaged; MissingDependency, without pyarrow.
+    """
+    need("reading Parquet", "pyarrow", extra="local")
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pyarrow.ArrowException, OSError) as error:
+        found = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{printable(str(path))}: cannot be read as Parquet ({found}), expected a whole file"
+        ) from error
