@@ -21,7 +21,7 @@ from trainer.errors import ConfigError
 from trainer.inference.client import Reply
 from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.measures import ModelKey, Sums, is_right, text_measures
-from trainer.inference.evaluation.questions import Answer, Question, Reference
+from trainer.inference.evaluation.questions import MeasuredAnswer, Question, Reference
 from trainer.inference.evaluation.result import make_result
 from trainer.inference.report.run_report import write_report
 from trainer.inference.report.standings import write_comparison
@@ -81,16 +81,16 @@ def result(
         rows.append(talk(("system", "Count."), ("user", prompt), ("assistant", text)))
         questions.append(Question(number, rows[-1], 2, Reference(text)))
     held_out = HeldOut(tuple(rows), 8, ("v.jsonl",), EvaluationConfig(max_rows=8, max_new_tokens=64), 1, (), ())
-    answers: dict[ModelKey, list[Answer]] = {"base": [answer(base or text, text) for text in right],
+    answers: dict[ModelKey, list[MeasuredAnswer]] = {"base": [answer(base or text, text) for text in right],
                "tuned": [answer(said, text) for said, text in zip(tuned, right, strict=True)]}  # fmt: skip
     losses: dict[ModelKey, list[Sums]] = {name: [{"loss": (loss, 10), "token_accuracy": (5, 10)}] * len(right)
               for name, loss in (("base", 30), ("tuned", 12))}  # fmt: skip
     return make_result(run, held_out, questions, answers, losses, seconds=62.4)
 
 
-def answer(said: str, right: str) -> Answer:
+def answer(said: str, right: str) -> MeasuredAnswer:
     measures = text_measures(said, right)
-    return Answer(
+    return MeasuredAnswer(
         Reply(said, (Call("f", {"a": said}),), True),
         measures | {"score": measures["chrf"], "ended": 1.0, "right": float(is_right(said, right))},
     )

@@ -131,30 +131,23 @@ def print_run(run: Run) -> None:
 @command
 def checkpoints(run: RunName, root: Root = Path("runs"), output: Output = Format.text, debug: Debug = False) -> None:
     """List a run's checkpoints; each can be a new run's base as model.base=RUN@STEP."""
-    found = find_run(run, root)
-    losses = {int(row["step"]): row for row in found.results()}
-    chosen = found.status().get("adapter_step")
-    kept = list_checkpoints(found.checkpoints)
-    if output is Format.json:
-        from trainer.cli.documents.of_run import checkpoint_of
-        from trainer.cli.documents.runs import Checkpoints
+    from trainer.cli.documents.of_run import checkpoint_of
+    from trainer.cli.documents.runs import Checkpoints
 
-        listed = [checkpoint_of(checkpoint, losses.get(checkpoint.step, {}), chosen) for checkpoint in kept]
+    found = find_run(run, root)
+    measured = {int(row["step"]): row for row in found.results()}
+    chosen = found.status().get("adapter_step")
+    listed = [checkpoint_of(kept, measured.get(kept.step, {}), chosen) for kept in list_checkpoints(found.checkpoints)]
+    if output is Format.json:
         Checkpoints(run=found.name, checkpoints=listed).print()
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("step", "train loss", "valid loss", "state", "folder"):
         table.add_column(column)
-    for checkpoint in kept:
-        row = losses.get(checkpoint.step, {})
-        state = checkpoint.problem() or ("the adapter" if checkpoint.step == chosen else "complete")
-        cells = (
-            _number(row.get("train_loss")),
-            _number(row.get("valid_loss")),
-            escape(state),
-            escape(str(checkpoint.path)),
-        )
-        table.add_row(str(checkpoint.step), *cells)
+    for checkpoint in listed:
+        state = checkpoint.problem or ("the adapter" if checkpoint.is_adapter else "complete")
+        losses = _number(checkpoint.train_loss), _number(checkpoint.valid_loss)
+        table.add_row(str(checkpoint.step), *losses, escape(state), escape(checkpoint.path))
     out.print(table)
 
 

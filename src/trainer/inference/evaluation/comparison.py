@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.measures import ModelKey, Sums
-from trainer.inference.evaluation.questions import Answer, Answerer, Question, ask, measure_answer
+from trainer.inference.evaluation.questions import Answerer, MeasuredAnswer, Question, ask, measure_answer
 from trainer.inference.evaluation.result import make_result
 from trainer.runs import Run
 
@@ -31,7 +31,7 @@ def compare(
     """The result as report.json holds it; `since` is when the work on it began (time.monotonic)."""
     _tell(run, held_out, answerer, say)
     questions = ask(held_out.rows, answerer.reference)
-    answers: dict[ModelKey, list[Answer]] = {}
+    answers: dict[ModelKey, list[MeasuredAnswer]] = {}
     losses: dict[ModelKey, Sequence[Sums]] = {}
     for model in answerer.models:
         answers[model] = _answers(model, questions, answerer, progress)
@@ -50,7 +50,9 @@ def _tell(run: Run, held_out: HeldOut, answerer: Answerer, say: Callable[[str], 
     say(f"comparing base{start} and tuned model on {rows} held-out rows{drawn}")
 
 
-def _answers(model: ModelKey, questions: Sequence[Question], answerer: Answerer, progress: Progress) -> list[Answer]:
+def _answers(
+    model: ModelKey, questions: Sequence[Question], answerer: Answerer, progress: Progress
+) -> list[MeasuredAnswer]:
     done, total = 0, len(questions)
 
     def advance(num_answers: int) -> None:
@@ -60,4 +62,7 @@ def _answers(model: ModelKey, questions: Sequence[Question], answerer: Answerer,
 
     advance(0)
     replies = answerer.replies(model, questions, advance)
-    return [Answer(reply, measure_answer(question, reply)) for question, reply in zip(questions, replies, strict=True)]
+    return [
+        MeasuredAnswer(reply, measure_answer(question, reply))
+        for question, reply in zip(questions, replies, strict=True)
+    ]

@@ -54,7 +54,7 @@ class Answerer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class MeasuredAnswer:
     """What a model said to a question, and what is measured of it."""
 
     reply: Reply

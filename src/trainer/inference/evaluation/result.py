@@ -10,7 +10,7 @@ from trainer.data.conversations import Conversation
 from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.measures import ModelKey, Sums, is_right, noise_levels, outcome
-from trainer.inference.evaluation.questions import Answer, Question
+from trainer.inference.evaluation.questions import MeasuredAnswer, Question
 from trainer.inference.evaluation.significance import count_distinct, differences, groups
 from trainer.inference.evaluation.verdict import make_verdict
 from trainer.runs import Run
@@ -26,7 +26,7 @@ def make_result(
     run: Run,
     held_out: HeldOut,
     questions: Sequence[Question],
-    answers: Mapping[ModelKey, Sequence[Answer]],
+    answers: Mapping[ModelKey, Sequence[MeasuredAnswer]],
     losses: Mapping[ModelKey, Sequence[Sums]],
     seconds: float,
 ) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def names_of(run: Run, models: Iterable[ModelKey]) -> dict[ModelKey, str]:
 def _row(
     row: Conversation,
     questions: Sequence[tuple[int, Question]],
-    answers: Mapping[ModelKey, Sequence[Answer]],
+    answers: Mapping[ModelKey, Sequence[MeasuredAnswer]],
     noise: Sequence[float],
     against: ModelKey,
 ) -> dict[str, Any]:
