@@ -120,3 +120,62 @@ def test_this_file_is_among_the_checked_ones():
 def test_test_files_have_names_of_their_own():
     names = [path.name for path in TESTS]
     assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
+def modules() -> dict[str, Path]:
+    """The package's modules by their dotted names."""
+    source = ROOT / "src"
+    return {
+        ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES
+    }
+
+
+def imports_of(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of the package that a module imports anywhere, inside of functions too, but for types alone."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module in known:
+            full = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in known else node.module for name in full}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in known}
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    known = modules()
+    left = {name: imports_of(path, known) - {name} for name, path in known.items()}
+    while free := {name for name, needed in left.items() if not needed & left.keys()}:
+        left = {name: needed for name, needed in left.items() if name not in free}
+    assert left == {}
+
+
+KINDS = {"local", "azureml", "openai"}
+TELL_KINDS_APART = {"trainer.backends.choose", "trainer.config.kinds"}
+
+
+def compares_a_kind(node: ast.AST) -> bool:
+    """Whether a comparison or a match holds a backend against the name of a kind."""
+    if isinstance(node, ast.Compare):
+        literals = {str(inner.value) for inner in ast.walk(node) if isinstance(inner, ast.Constant)}
+        return bool(KINDS & literals) and any(word in ast.unparse(node.left) for word in ("kind", "backend"))
+    return isinstance(node, ast.Match) and ast.unparse(node.subject).endswith((".backend", "backend.kind"))
+
+
+def test_one_place_tells_the_kinds_of_backends_apart():
+    told = [
+        f"{name}:{node.lineno}"
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if name not in TELL_KINDS_APART and compares_a_kind(node)
+    ]
+    assert told == []

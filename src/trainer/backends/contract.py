@@ -4,7 +4,7 @@ The run's folder is here for every run: the backend writes into it what happens 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
@@ -20,7 +20,9 @@ from trainer.data.rules.findings import Finding
 from trainer.errors import ConfigError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run, create_run, find_or_adopt, refuse_existing
+from trainer.runs.damage import readable_manifest
 from trainer.runs.ledger import Ledger
+from trainer.runs.lifecycle import further
 from trainer.runs.run import Outcome
 
 if TYPE_CHECKING:
@@ -154,6 +156,7 @@ class ServiceModel:
 class Backend(ABC, Generic[T]):
     """A place where runs execute. Verbs raise ConfigError for the user's mistakes, BackendError for the service's."""
 
+    where: ClassVar[str]  # its runs execute, in words
     has_preview: ClassVar[bool] = False  # whether it renders rows with the tokenizer that trains them
     keeps_adapter: ClassVar[bool] = True  # whether the run's adapter comes here, so that it can be loaded here
     poll_seconds: ClassVar[float] = 5.0  # between two looks at a run; a service is asked less often than a file
@@ -215,6 +218,11 @@ class Backend(ABC, Generic[T]):
     def delete(self, run: Run, say: Say) -> None:
         """Remove what the run left at the service, before its folder is deleted."""
 
+    def facts(self, run: Run) -> Mapping[str, object]:
+        """What matters first of a run, in the order in which it is shown; None where a fact is not known."""
+        adapter = run.adapter if (run.adapter / "adapter_model.safetensors").is_file() else None
+        return {"adapter": adapter or f"none so far; {further(run)}"}
+
     def after_interrupt(self, run: Run) -> str:
         """What Ctrl-C left behind, and what to do about it."""
         if Ledger(run.path).billing():
@@ -266,3 +274,16 @@ def say_detached(run: Run, say: Say) -> None:
     """How to follow and end a job that runs without this terminal."""
     say(f"the job runs on without this terminal\nfollow it: trainer logs {run.path} --follow")
     say(f"end it:    trainer cancel {run.path}")
+
+
+def job_facts(run: Run) -> dict[str, object]:
+    """The job of a service's run, and its page."""
+    status = run.status()
+    job, word = status.get("job"), status.get("job_status") or status.get("service_status")
+    return {"job": f"{job}, {word}" if job and word else job, "studio": status.get("studio")}
+
+
+def device_of(run: Run) -> str | None:
+    """Where the run was trained; None where its manifest does not tell, or is damaged."""
+    manifest = readable_manifest(run)
+    return None if manifest is None else manifest.device

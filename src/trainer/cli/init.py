@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.cli.console import BackendName, Debug, clean, command, err, out, say
+from trainer.config.kinds import executes_here
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError, TrainerError
 
@@ -147,7 +148,7 @@ def _base(backend: "Backend", sample: bool, asks: bool) -> str:
     from trainer.start.begin import refuse_unfit
     from trainer.start.config_text import PROPOSED_BASES, TINY
 
-    proposed = TINY if sample and backend == "local" else PROPOSED_BASES[backend]
+    proposed = TINY if sample and executes_here(backend) else PROPOSED_BASES[backend]
 
     def read(text: str) -> str:
         _or_again(lambda: refuse_unfit(text.strip(), backend))

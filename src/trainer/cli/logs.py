@@ -41,7 +41,7 @@ def logs(
     """Print what happened in a run, oldest first.
 
     With --follow it ends when the run ends, and as the run did: 0 succeeded, 1 failed or cancelled, 75 stopped and
-    resumable. Ctrl-C ends the command (130) and leaves the run alone.
+    resumable, or silent. Ctrl-C ends the command (130) and leaves the run alone.
     """
     found = find_run(run, root)
     if output is Format.json:
@@ -71,7 +71,7 @@ def logs(
         say(note)
     elif follow and state != "succeeded":
         say(f"{found.name} is {state}; {further(found)}")
-    return ENDS.get(state, ExitCode.DONE) if follow else ExitCode.DONE
+    return ENDS.get(state, ExitCode.RESUMABLE) if follow else ExitCode.DONE  # silent: its process may be gone
 
 
 def _print_document(run: Run, tail: int | None) -> None:

@@ -9,7 +9,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.backend_facts import TITLES, first_facts
 from trainer.cli.backends import backend_of, refreshed
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, out, print_as_is, say
 from trainer.errors import ConfigError
@@ -25,6 +24,8 @@ from trainer.runs.ownership import refuse_removal
 from trainer.runs.process import is_here
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trainer.cli.documents.runs import RunSummary
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
@@ -93,7 +94,8 @@ def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, 
             out.print(clean(remark), markup=False)
     if note := pending_note(found):
         out.print(f"[yellow]{escape(note)}[/]")
-    _print_section(TITLES.get(found.backend, found.backend), first_facts(found))
+    backend = backend_of(found.backend)
+    _print_section(backend.where, _known(backend.facts(found)) | _bills(found))
     results = found.results()
     for title, columns in (
         ("loss", ("train_loss", "valid_loss", "full_valid_loss")),
@@ -225,6 +227,21 @@ def _origin(manifest: Manifest | None) -> dict[str, Any]:
         "device": f"{manifest.device}, {manifest.dtype}",
         "packages": ", ".join(f"{name} {version}" for name, version in manifest.packages.items()),
     }
+
+
+def _known(facts: "Mapping[str, object]") -> dict[str, str]:
+    return {name: str(value) for name, value in facts.items() if value}
+
+
+def _bills(run: Run) -> dict[str, str]:
+    """What of the run may bill."""
+    try:
+        billing = Ledger(run.path).billing()
+    except ConfigError:
+        return {"still bills": "not known: ledger.jsonl is damaged"}
+    things = [entry.thing for entry in billing]
+    told = "; ".join(f"{thing.kind} {thing.key} ({thing.bills or thing.delete_with})" for thing in things)
+    return {"still bills": told} if told else {}
 
 
 def _settings(run: Run) -> dict[str, Any]:

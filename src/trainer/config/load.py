@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from trainer.config.conflicts import foreign_settings, given_settings, idle_settings, is_default, was_resolved
+from trainer.config.kinds import is_service
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
 from trainer.config.yaml_source import YamlSource, parse_yaml
@@ -50,7 +51,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), together: bool = True
 def dump_config(config: RunConfig) -> str:
     """YAML that `load_config` reads back into an equal config; for a service without what means nothing to it."""
     values = config.model_dump(mode="json")
-    if config.backend.kind == "openai":
+    if is_service(config.backend.kind):
         for section, name in foreign_settings(config):
             if is_default(config, section, name):
                 del values[section][name]

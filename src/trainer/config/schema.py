@@ -31,6 +31,7 @@ from trainer.config.fields import (
     Text,
     Weight,
 )
+from trainer.config.kinds import Kind
 from trainer.config.openai import OpenAIConfig
 
 BASE_LEARNING_RATE = 2e-4  # the usual rate for LoRA (QLoRA paper, table 9); learning_rate_multiplier scales it
@@ -248,7 +249,7 @@ class TrackingConfig(Section):
 class BackendConfig(Section):
     """Where the run executes."""
 
-    kind: Literal["local", "azureml", "openai"] = "local"
+    kind: Kind = "local"
     """`local`: on this machine, on its GPU or CPU. `azureml`: the same training as a job of Azure Machine Learning. `openai`: the fine-tuning service of OpenAI or Azure OpenAI."""
 
     spend_cap: Positive | None = None

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.config.kinds import is_service
 from trainer.errors import ConfigError
 from trainer.model.base import Base, find_base
 from trainer.model.lineage import find_parent
@@ -26,7 +27,7 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 def trained_adapter(run: Run) -> Path:
     """The folder of the run's adapter. Raises: ConfigError, when the run has none yet."""
-    if run.backend == "openai":
+    if is_service(run.backend):
         raise ConfigError(
             f"run {run.name!r}: its model is kept by the service, which gives no weights away, expected a run with an "
             f"adapter; talk to it with: trainer chat {run.path}"

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainer.config.kinds import executes_here
 from trainer.errors import ConfigError
 from trainer.runs import files
 from trainer.runs.checkpoint import list_checkpoints
@@ -19,7 +20,7 @@ SIGNS_OF_LIFE = (LOCK, LAUNCHED, "status.json", "events.jsonl")
 
 def lacks_comparison(run: Run) -> bool:
     """True once training is done, until the comparison that the config asks for is."""
-    if run.state != "succeeded" or run.backend != "local" or run.comparison():
+    if run.state != "succeeded" or not executes_here(run.backend) or run.comparison():
         return False
     try:
         config = run.config()
@@ -40,7 +41,11 @@ def silence(run: Run) -> str | None:
     Its machine, or container, is another one, and so may its clock be: who acts on this watches the lock first.
     """
     status = run.status()
-    if status.get("backend", "local") != "local" or status["state"] not in ("queued", "running", "validating_files"):
+    if not executes_here(status.get("backend", "local")) or status["state"] not in (
+        "queued",
+        "running",
+        "validating_files",
+    ):
         return None
     heard = [at for name in SIGNS_OF_LIFE if (at := _changed_at(run.path / name)) is not None]
     if not heard or is_here(_worker(run, status)):

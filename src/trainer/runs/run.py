@@ -19,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from trainer.config.kinds import executes_here
 from trainer.errors import ExitCode
 from trainer.runs import files, results
 from trainer.runs import manifest as manifests
@@ -120,7 +121,7 @@ class Run:
         status = {"state": "queued"} | files.read_record(self.path / "status.json")
         if status["state"] not in STATES:
             status["state"] = "paused"
-        if status.get("backend", "local") == "local" and self._is_abandoned(status):
+        if executes_here(status.get("backend", "local")) and self._is_abandoned(status):
             status["state"] = "paused"
         return status
 

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from trainer.backends.openai.bases import find_base as find_service_base
+from trainer.config.kinds import is_service
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
 from trainer.data.convert.columns import Columns
@@ -124,7 +125,7 @@ def refuse_unfit(base: str, backend: Backend) -> None:
     except ValidationError as error:
         raise ConfigError(*describe(error, values, lambda path: "--base")) from None
     try:
-        if backend == "openai":
+        if is_service(backend):
             _refuse_for_a_service(base)
         elif find_parent(config) is None:
             refuse_base(base)
@@ -198,7 +199,7 @@ def _checked(train: Path, validation: Path | None, backend: Backend) -> DataRepo
     report = check_files([train], [validation] if validation else [], backend=backend)
     if errors := report.errors:
         words = ["trainer", "data", "check", str(train), *(["--validation", str(validation)] if validation else [])]
-        if backend == "openai":
+        if is_service(backend):
             words += ["--backend", backend]
         found = "has an error" if len(errors) == 1 else f"has {len(errors):,} errors"
         raise DataError(

@@ -9,9 +9,10 @@ from typing import Literal
 import yaml
 
 from trainer.config.fields import SUFFIX
+from trainer.config.kinds import Kind, is_service
 from trainer.data.quoting import counted, printable
 
-Backend = Literal["local", "azureml", "openai"]
+Backend = Kind
 
 TINY = "builtin:tiny"
 PROPOSED_BASES: dict[Backend, str] = {
@@ -78,9 +79,9 @@ def suffix_of(file: str) -> str | None:
 
 def _model(wanted: Contents) -> str:
     size = num_parameters(wanted.base)
-    kinds = "a model that the service tunes" if wanted.backend == "openai" else "a hub id, a folder, or runs/NAME"
+    kinds = "a model that the service tunes" if is_service(wanted.backend) else "a hub id, a folder, or runs/NAME"
     lines = ["model:", f"  base: {_scalar(wanted.base)}  # {kinds}"]
-    if wanted.backend != "openai" and size is not None and size > LARGE:
+    if not is_service(wanted.backend) and size is not None and size > LARGE:
         lines.append("  quantization: nf4  # 4 bit, a quarter of the memory; none: faster where there is room")
     return "\n".join(lines)
 
@@ -97,7 +98,7 @@ def _data(wanted: Contents) -> str:
 
 def _training(wanted: Contents) -> str:
     size = num_parameters(wanted.base)
-    if wanted.backend == "openai":
+    if is_service(wanted.backend):
         lines = ["  n_epochs: 3  # fixed, so that the price is; auto leaves it to the service"]
     elif wanted.base == TINY:
         lines = [
@@ -125,26 +126,25 @@ def _epochs(rows: int) -> int:
 
 
 def _backend(wanted: Contents) -> str:
-    match wanted.backend:
-        case "local":
-            return "backend:\n  kind: local  # this machine, on its GPU or CPU"
-        case "azureml":
-            return (
-                "backend:\n"
-                "  kind: azureml  # a job of Azure Machine Learning, in the workspace of az login\n"
-                "  spend_cap: 20  # a job that would cost more is refused, and ended in time\n\n"
-                "azureml:\n"
-                "  instance_type: Standard_NC24ads_A100_v4  # or: compute: NAME, a cluster of the workspace"
-            )
-        case "openai":
-            return (
-                "backend:\n"
-                "  kind: openai  # the fine-tuning service of Azure OpenAI or OpenAI\n"
-                "  spend_cap: 10  # a run whose quote is dearer is refused\n\n"
-                f"openai:\n  service: {wanted.service}  # {_ACCESS[wanted.service]}"
-            )
+    return _BACKENDS[wanted.backend].format(service=wanted.service, access=_ACCESS[wanted.service])
 
 
+_BACKENDS: dict[Backend, str] = {
+    "local": "backend:\n  kind: local  # this machine, on its GPU or CPU",
+    "azureml": (
+        "backend:\n"
+        "  kind: azureml  # a job of Azure Machine Learning, in the workspace of az login\n"
+        "  spend_cap: 20  # a job that would cost more is refused, and ended in time\n\n"
+        "azureml:\n"
+        "  instance_type: Standard_NC24ads_A100_v4  # or: compute: NAME, a cluster of the workspace"
+    ),
+    "openai": (
+        "backend:\n"
+        "  kind: openai  # the fine-tuning service of Azure OpenAI or OpenAI\n"
+        "  spend_cap: 10  # a run whose quote is dearer is refused\n\n"
+        "openai:\n  service: {service}  # {access}"
+    ),
+}
 _ACCESS = {
     "azure": "needs AZURE_OPENAI_ENDPOINT, and az login or AZURE_OPENAI_API_KEY; or: openai",
     "openai": "needs OPENAI_API_KEY; or: azure",

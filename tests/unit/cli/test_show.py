@@ -121,3 +121,11 @@ def test_a_file_is_no_folder_of_runs(tmp_path):
     done = performed(("runs", "--root", str(tmp_path / "a")), lambda: 0.0)
     assert done.code == 2
     assert "is a file, expected a folder" in done.err
+
+
+def test_a_damaged_ledger_says_that_nobody_knows_what_bills(tmp_path):
+    run = made(tmp_path)
+    (run.path / "ledger.jsonl").write_text("{broken\n{}\n")
+    assert [line for line in shown(run) if line.split()[:2] == ["still", "bills"]] == [
+        "  still bills  not known: ledger.jsonl is damaged"
+    ]

@@ -13,6 +13,7 @@ import pytest
 
 from tests.commands import performed
 from trainer.config.schema import RunConfig
+from trainer.errors import ExitCode
 from trainer.runs import Run, create_run, lock
 from trainer.runs.lifecycle import cancel, silence
 
@@ -117,8 +118,21 @@ def test_a_run_of_a_machine_that_is_gone_says_how_long_nothing_was_heard(run: Ru
     done = performed((*command, *where), lambda: 0.0)
     told = " ".join((done.out + done.err).split())
     assert "no sign of life for 14 min" in told
+    assert done.code == (ExitCode.RESUMABLE if command[0] == "logs" else ExitCode.DONE)
     who = "from process 1 on 'a-container', which cannot be asked from here; if it is gone, go on with: trainer resume"
     assert command == ("runs",) or who in told
+
+
+def test_the_list_tells_machines_of_silence_too(run: Run) -> None:
+    elsewhere(run, 14 * 60)
+    done = performed(("runs", "--root", str(run.path.parent), "--format", "json"), lambda: 0.0)
+    assert [listed["silence"] for listed in json.loads(done.out)["runs"]] == ["no sign of life for 14 min"]
+
+
+def test_resuming_prints_the_run_whatever_comes_of_it(run: Run) -> None:
+    run.set_status("cancelled")
+    done = performed(("resume", str(run.path), "--format", "json"), lambda: 0.0)
+    assert (done.code, json.loads(done.out)["run"]["state"], len(done.errors)) == (2, "cancelled", 1)
 
 
 def test_a_run_of_another_machine_that_beats_is_left_alone(run: Run) -> None:

@@ -3,7 +3,7 @@
 A verb connects, holds the run's lock where it writes into its folder, and calls the part that does it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ from trainer.backends.contract import (
     Endpoint,
     Plan,
     ServiceModel,
+    job_facts,
     refuse_changes_of,
     say_detached,
 )
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
     """Runs that execute in a workspace."""
+
+    where = "on Azure Machine Learning"
 
     def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> Plan[JobRequest]:
         """Everything that can be verified without creating anything. Raises: ConfigError, DataError, BackendError."""
@@ -161,6 +164,9 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
                 if entry.thing.kind == "job":
                     delete_once(ledger, entry.thing, partial(client.jobs.archive, entry.thing.key), say)
 
+    def facts(self, run: Run) -> Mapping[str, object]:
+        return job_facts(run) | _place_facts(run) | dict(super().facts(run))
+
     def register(self, run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
         """Keep the run's adapter as a model of the workspace; its name and version."""
         return register(run, settings, name, say)
@@ -240,3 +246,15 @@ def _recalled(run: Run) -> tuple[Place, JobPlan]:
             f"run {run.name!r}: has no job yet, its launch was interrupted; go on with: trainer resume {run.path}"
         )
     return recalled
+
+
+def _place_facts(run: Run) -> dict[str, object]:
+    """The workspace and the machine, where the run's records tell them."""
+    try:
+        recalled = recall(run)
+    except (LookupError, TypeError):
+        return {}
+    if recalled is None:
+        return {}
+    place, plan = recalled
+    return {"workspace": f"{place.workspace} in {place.resource_group}", "machine": plan.instance_type}

@@ -5,12 +5,12 @@ What needs torch stands in execute.py, which is imported when everything that ca
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trainer.backends.contract import UNCHANGED, Backend, Changes, Plan, Preview, Screen
+from trainer.backends.contract import UNCHANGED, Backend, Changes, Plan, Preview, Screen, device_of
 from trainer.backends.http import Say
 from trainer.backends.local.resumable import refuse_to_resume
 from trainer.child_environment import training_environment
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class Local(Backend["Prepared"]):
     """The GPU or CPU of this machine. `launch` and `resume` say what to train, and `follow` or `detach` trains it."""
 
+    where = "on this machine"
     has_preview = True
     poll_seconds = 0.5
 
@@ -125,6 +126,9 @@ class Local(Backend["Prepared"]):
 
     def delete(self, run: Run, say: Say) -> None:
         """Nothing: all that the run left is in its folder."""
+
+    def facts(self, run: Run) -> Mapping[str, object]:
+        return {"device": device_of(run), **super().facts(run)}
 
     def after_interrupt(self, run: Run) -> str:
         return f"stopped before training began; begin again: trainer resume {run.path}"

@@ -1,7 +1,7 @@
 """The verbs of this backend; each one is told by the file it leads to."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from trainer.backends.contract import (
     UNCHANGED,
@@ -13,6 +13,8 @@ from trainer.backends.contract import (
     Endpoint,
     Plan,
     ServiceModel,
+    device_of,
+    job_facts,
     refuse_changes_of,
     say_detached,
 )
@@ -34,6 +36,7 @@ from trainer.backends.openai.names import launch_of
 from trainer.backends.openai.preflight import TuningDetails
 from trainer.backends.openai.settings import who_can_use_it
 from trainer.backends.openai.statuses import ENDED
+from trainer.config.kinds import is_service
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatClient
@@ -48,6 +51,7 @@ FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, GROWTH = 1.0, 60.0, 1.25
 class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
     """Fine-tuning by OpenAI or Azure OpenAI."""
 
+    where = "at the fine-tuning service"
     keeps_adapter = False
 
     def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> Plan[TuningDetails]:
@@ -115,9 +119,20 @@ class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
     def delete(self, run: Run, say: Say) -> None:
         teardown(run, everything=True, say=say)
 
+    def facts(self, run: Run) -> Mapping[str, object]:
+        status = run.status()
+        tokens = status.get("trained_tokens")
+        return {
+            "service": device_of(run),
+            **job_facts(run),
+            "model": status.get("fine_tuned_model"),
+            "answers until": status.get("model_until"),
+            "billed": f"{tokens:,} tokens trained" if isinstance(tokens, int) else None,
+        }
+
     def register(self, run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
         model = run.status().get("fine_tuned_model")
-        if run.backend != "openai" or not model:
+        if not is_service(run.backend) or not model:
             raise ConfigError(
                 f"run {run.name!r}: has no model of the service, expected a run of the openai backend that has "
                 "succeeded; no adapter of one's own can be registered there"

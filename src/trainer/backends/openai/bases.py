@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.backends.openai.prices import family_of
+from trainer.config.kinds import is_service
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.runs.checkpoint import STATE, folder_of, list_checkpoints
@@ -31,7 +32,7 @@ def find_base(name: str) -> Base:
     if not (Path(folder) / "config.yaml").is_file():
         return Base(name, family_of(name))
     run = Run(Path(folder))
-    if run.backend != "openai":
+    if not is_service(run.backend):
         raise ConfigError(
             f"model.base: run {run.name!r} was trained on the {run.backend} backend, expected one of the openai "
             "backend, whose model the service keeps; name another"

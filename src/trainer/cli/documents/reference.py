@@ -42,7 +42,8 @@ kept in [json.schema.json](json.schema.json). For all of them:
   may come without it; ignore those that you do not know.
 - A command that fails prints no document: standard error says why, in sentences, and the exit code says what kind of
   failure it is: 1 the run or a service failed, 2 config, data or command line, 75 stopped and resumable, 130
-  interrupted. Data with errors (`data check`, 2) and a gate that does not hold (3) are results, and are printed.
+  interrupted. Data with errors (`data check`, 2) and a gate that does not hold (3) are results, and are printed. So
+  are runs: `train` and `resume` print theirs however following it ends (1, 75, 130), once it has a folder.
 - Every field is always there; null stands for what is not known or does not apply. Text is ASCII with `\\u` escapes.
 """
 PLAIN = {int: "whole number", float: "number", bool: "true or false", str: "text", Any: "any value"}

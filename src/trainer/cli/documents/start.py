@@ -5,6 +5,7 @@ from typing import Literal
 from trainer.cli.documents.data import Finding
 from trainer.cli.documents.document import Document, Part
 from trainer.cli.documents.runs import Thing
+from trainer.config.kinds import Kind
 
 
 class QuoteItem(Part):
@@ -107,7 +108,7 @@ class TrainCheck(Document):
 
     document: Literal["train --check"] = "train --check"
     """The command."""
-    backend: Literal["local", "azureml", "openai"]
+    backend: Kind
     """Where the run would execute."""
     plan: LocalPlan | None
     """The run in numbers; null where another machine executes it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from trainer.config.kinds import is_service
 from trainer.data.conversations import Conversation
 from trainer.data.read.data_files import opened
 from trainer.data.read.rows import FileReader
@@ -143,6 +144,6 @@ def _check_sizes(trained: list[FileReader], readers: list[FileReader]) -> None:
     elif 0 < num_rows < ROWS_ADVISED:
         notes.add("FEW_ROWS", "the training data", f"has {has_rows}", f"{ROWS_ADVISED} or more for a visible effect")
     num_bytes = sum(reader.num_bytes for reader in readers)
-    if num_bytes > MAX_AZURE_BYTES and notes.backend == "openai":
+    if num_bytes > MAX_AZURE_BYTES and is_service(notes.backend):
         found, accepted = f"hold {num_bytes} bytes", f"at most {MAX_AZURE_BYTES} in all on Azure OpenAI"
         notes.add("FILE_SIZE", "the files", found, accepted, severity="warning")

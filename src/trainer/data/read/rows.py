@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainer.config.kinds import is_service
 from trainer.data.conversations import Conversation, Message, ToolCall
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.quoting import printable, quoted
@@ -138,7 +139,7 @@ class FileReader:
         if not self.rows:
             found = "holds only blank lines" if self.num_bytes else "is empty"
             self.findings.add("NO_ROWS", "the file", found, "chat rows")
-        if self.num_bytes > MAX_SERVICE_FILE_BYTES and self.findings.backend == "openai":
+        if self.num_bytes > MAX_SERVICE_FILE_BYTES and is_service(self.findings.backend):
             found = f"holds {self.num_bytes} bytes"
             self.findings.add("FILE_SIZE", "the file", found, f"at most {MAX_SERVICE_FILE_BYTES} on the openai backend")
 

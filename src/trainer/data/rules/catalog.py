@@ -6,8 +6,10 @@ docs/data_rules.md is generated from this table; a test breaks each rule and hol
 from dataclasses import dataclass
 from typing import Literal
 
+from trainer.config.kinds import Kind, is_service
+
 Severity = Literal["error", "warning"]
-Backend = Literal["local", "azureml", "openai"]
+Backend = Kind
 
 ROWS_NEEDED = 10
 ROWS_ADVISED = 50
@@ -30,7 +32,7 @@ class Rule:
     only: Literal["local", "openai"] | None = None
 
     def severity(self, backend: Backend) -> Severity:
-        return self.openai if backend == "openai" else self.local
+        return self.openai if is_service(backend) else self.local
 
 
 def _warning(code: str, title: str, explanation: str, fix: str, example: str) -> Rule:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from trainer.config.kinds import is_service
 from trainer.data.quoting import quoted
 from trainer.data.rules.findings import FindingList
 from trainer.data.rules.keys import check_keys
@@ -161,7 +162,7 @@ def _check_images(parts: list[Any], role: str, index: int, findings: FindingList
     """Check the image parts of one message."""
     images = [i for i, part in enumerate(parts) if type(part) is dict and part.get("type") == "image_url"]
     where = f"messages[{index}].content"
-    if findings.backend != "openai":
+    if not is_service(findings.backend):
         findings.add("IMAGE", f"{where}[{images[0]}]", "is an image", "text")
     elif role != "user":
         found = f"is an image in a message of the role {role!r}"

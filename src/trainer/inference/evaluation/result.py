@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from trainer.config.kinds import is_service
 from trainer.data.conversations import Conversation
 from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.held_out import HeldOut
@@ -74,7 +75,7 @@ def names_of(run: Run, models: Iterable[ModelKey]) -> dict[ModelKey, str]:
     parent = run.manifest().parent
     called: dict[ModelKey, str] = {"base": "base", "tuned": "tuned"}
     if parent:
-        called |= {"start" if "start" in models or run.backend != "openai" else "base": parent.run}
+        called |= {"start" if "start" in models or not is_service(run.backend) else "base": parent.run}
     return {name: called[name] for name in models}
 
 

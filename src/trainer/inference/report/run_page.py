@@ -6,6 +6,7 @@ from datetime import datetime
 from importlib import metadata
 from typing import Any
 
+from trainer.config.kinds import is_service
 from trainer.config.schema import RunConfig
 from trainer.inference.evaluation.measures import BAR, MARGIN, MEASURES
 from trainer.inference.evaluation.significance import Difference
@@ -162,7 +163,7 @@ def origin(run: Run, result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _method(config: RunConfig, manifest: Manifest) -> str:
-    if config.backend.kind == "openai":
+    if is_service(config.backend.kind):
         return "supervised fine-tuning by the service, in its own way"
     weights = "" if config.model.quantization == "none" else f", base weights in {config.model.quantization}"
     return f"LoRA of rank {config.lora.r}, alpha {config.lora.lora_alpha}, in {manifest.dtype}{weights}"
