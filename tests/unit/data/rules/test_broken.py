@@ -6,7 +6,7 @@ import pytest
 
 from trainer.data.read.checks import check_files
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 BROKEN = Path("data/broken.jsonl")
 EXPECTED = Path(__file__).with_name("broken_findings.txt")
 

@@ -23,7 +23,7 @@ from trainer.training.render import Rendering
 from trainer.training.row_findings import with_row_findings
 
 BACKENDS = ("local", "openai")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 HI = {"role": "user", "content": "Hi"}
 HELLO = {"role": "assistant", "content": "Hello"}
 FIND = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
 from tests.families import family_tokenizer
-from tests.unit.data.test_families import TRAINABLE
+from tests.unit.data.render.test_families import TRAINABLE
 from trainer.data.conversations import Conversation, Message, ToolCall
 from trainer.data.render import rendering
 from trainer.data.render.overlength import Touched

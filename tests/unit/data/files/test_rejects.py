@@ -9,7 +9,7 @@ from trainer.data.files.rejects import CleanCopy, Rejects, set_aside
 from trainer.data.read.checks import check_files
 from trainer.errors import DataError
 
-BROKEN = Path(__file__).parents[3] / "data" / "broken.jsonl"
+BROKEN = Path(__file__).parents[4] / "data" / "broken.jsonl"
 GOOD = [
     json.dumps({"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}"}]}).encode()
     for n in range(6)
