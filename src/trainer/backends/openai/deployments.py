@@ -91,8 +91,8 @@ def _open(run: Run) -> list[Entry]:
 
 
 def _body(run: Run, made: TuningDeployment) -> Any:
+    from azure.mgmt.cognitiveservices.models import Deployment as Body
     from azure.mgmt.cognitiveservices.models import DeploymentModel, DeploymentProperties, Sku
-    from azure.mgmt.cognitiveservices.models import TuningDeployment as Body
 
     model = DeploymentModel(format="OpenAI", name=made.model, version="1")
     return Body(
