@@ -48,7 +48,7 @@ def import_everything(device: str) -> str:
 
         import tests.tiny_runs  # noqa: F401
         import trainer.backends.local.execute
-        import trainer.training.sft  # noqa: F401
+        import trainer.training.loop  # noqa: F401
     if device == "cuda" and not _forks_can_use_the_gpu():
         print("an import used the GPU: each measurement imports by itself, and fewer will fit", flush=True)
         return "spawn"

@@ -26,8 +26,8 @@ from trainer.runs import Run, create_run
 from trainer.runs import checkpoint as checkpoints
 from trainer.runs.manifest import ParentRun, RowCounts
 from trainer.runs.run import Outcome
+from trainer.training import executor, loop, saving
 from trainer.training import fit as fitting
-from trainer.training import sft
 from trainer.training.fit import fit
 from trainer.training.prepare import prepare
 
@@ -59,14 +59,14 @@ def measurements(run: Run) -> list[tuple[Any, ...]]:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     """Send this process a signal while the given step is being computed, once."""
-    original = sft.Trainer._step
+    original = loop.Trainer._step
 
-    def step_with_signal(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+    def step_with_signal(self: loop.Trainer, rows: Any) -> torch.Tensor:
         if self.state.global_step + 1 == step:
             os.kill(os.getpid(), number)
-        return original(self, model, rows)
+        return original(self, rows)
 
-    monkeypatch.setattr(sft.Trainer, "_step", step_with_signal)
+    monkeypatch.setattr(loop.Trainer, "_step", step_with_signal)
 
 
 def test_a_run_leaves_everything_that_is_promised(settings: Settings) -> None:
@@ -121,9 +121,9 @@ def test_nothing_is_dropped_truncated_masked_or_tokenised_again(
 ) -> None:
     """Every supervised token of every row is scored once, after exactly the tokens before it in its own row."""
     seen: Counter[tuple[tuple[int, ...], int]] = Counter()
-    original = sft.Engine.sums
+    original = executor.Engine.sums
 
-    def spy(self: sft.Engine, pack: Any) -> Any:
+    def spy(self: executor.Engine, pack: Any) -> Any:
         if torch.is_grad_enabled():
             keys = torch.arange(len(pack.input_ids))
             for position, target, weight in zip(pack.position, pack.target, pack.weight, strict=True):
@@ -131,7 +131,7 @@ def test_nothing_is_dropped_truncated_masked_or_tokenised_again(
                 seen[tuple(pack.input_ids[visible].tolist()), int(target)] += int(weight)
         return original(self, pack)
 
-    monkeypatch.setattr(sft.Engine, "sums", spy)
+    monkeypatch.setattr(executor.Engine, "sums", spy)
     prepared = prepare(settings(training__n_epochs=1), print)
     fit(prepared, create_run(prepared.config), quiet())
     examples = [example for row in prepared.data.train for example in row.examples]
@@ -168,7 +168,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_the_reason(
     with monkeypatch.context() as patch:
         stop_at(patch, 6, signal.SIGTERM)
         run, _ = train(settings(training__save_steps=2))
-    damaged = checkpoints.list_checkpoints(run.checkpoints)[-1].path / sft.OPTIMIZER
+    damaged = checkpoints.list_checkpoints(run.checkpoints)[-1].path / saving.OPTIMIZER
     damaged.write_bytes(damage(damaged.read_bytes()))
     resume(run)
     messages = [event["message"] for event in run.events()]
@@ -180,8 +180,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over_with_the_reason(
 def test_a_flagged_step_leaves_the_weights_as_they_were(settings: Settings) -> None:
     prepared = prepare(settings(), print)
     model = fitting._load(prepared)
-    optimizer = sft.make_optimizer(prepared.config, prepared.plan, model)
-    guard = sft.FiniteGuard(torch.device("cpu"), "stop", loss_is_scaled=False)
+    optimizer = loop.make_optimizer(prepared.config, prepared.plan, model)
+    guard = loop.FiniteGuard(torch.device("cpu"), "stop", loss_is_scaled=False)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -258,8 +258,10 @@ def test_the_rate_that_is_logged_is_the_one_the_step_used(
 def test_the_packs_of_the_validation_rows_are_made_once(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """One measurement of the first two rows a step, and one of all four an epoch."""
     made = []
-    original = sft.Engine.packs
-    monkeypatch.setattr(sft.Engine, "packs", lambda self, rows, n: made.append(len(rows)) or original(self, rows, n))
+    original = executor.Engine.packs
+    monkeypatch.setattr(
+        executor.Engine, "packs", lambda self, rows, n: made.append(len(rows)) or original(self, rows, n)
+    )
     changes = {"training__batch_size": 10, "training__eval_steps": 1, "training__eval_rows": 2}
     run, _ = train(settings(training__n_epochs=2, **changes))
     assert made == [10, 2, 10, 4, 10, 10]
@@ -371,12 +373,12 @@ def test_a_full_disk_fails_the_run_in_words_and_keeps_the_checkpoints(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flush, is_full = os.fsync, False
-    original = sft.Trainer._step
+    original = loop.Trainer._step
 
-    def fill_disk(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+    def fill_disk(self: loop.Trainer, rows: Any) -> torch.Tensor:
         nonlocal is_full
         is_full = self.state.global_step == 5
-        return original(self, model, rows)
+        return original(self, rows)
 
     def flush_unless_full(handle: int) -> None:
         if is_full:
@@ -385,7 +387,7 @@ def test_a_full_disk_fails_the_run_in_words_and_keeps_the_checkpoints(
 
     config = settings(run__name="full", training__save_steps=2)
     with monkeypatch.context() as patch:
-        patch.setattr(sft.Trainer, "_step", fill_disk)
+        patch.setattr(loop.Trainer, "_step", fill_disk)
         patch.setattr(os, "fsync", flush_unless_full)
         with pytest.raises(
             TrainingError, match="full: No space left on device; free space, then go on with: train --resume"

@@ -11,21 +11,21 @@ from tests.integration.test_fit import adapter_hash, measurements, resume, stop_
 from trainer.config import RunConfig
 from trainer.errors import TrainingError
 from trainer.runs.checkpoint import Checkpoint
-from trainer.training import sft
+from trainer.training import executor
 
 
 def fail_at_calls(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
     """Run out of memory in these forward passes, after the packs before them left their gradients."""
-    original, calls = sft.Engine.sums, 0
+    original, calls = executor.Engine.sums, 0
 
-    def sums(self: sft.Engine, pack: Any) -> Any:
+    def sums(self: executor.Engine, pack: Any) -> Any:
         nonlocal calls
         calls += torch.is_grad_enabled()
         if torch.is_grad_enabled() and calls in numbers:
             raise torch.OutOfMemoryError
         return original(self, pack)
 
-    monkeypatch.setattr(sft.Engine, "sums", sums)
+    monkeypatch.setattr(executor.Engine, "sums", sums)
 
 
 def test_the_step_is_cut_finer_and_learns_the_same(
@@ -59,8 +59,8 @@ def test_a_run_that_goes_on_keeps_the_smaller_budget(
     assert stopped.config().memory.token_budget == 200
     assert Checkpoint(stopped.checkpoints / "step-00000003").state()["plan"]["token_budget"] == 100
     budgets: list[int] = []
-    original = sft.Engine.packs
-    monkeypatch.setattr(sft.Engine, "packs", lambda self, rows, n: budgets.append(n) or original(self, rows, n))
+    original = executor.Engine.packs
+    monkeypatch.setattr(executor.Engine, "packs", lambda self, rows, n: budgets.append(n) or original(self, rows, n))
     resume(stopped)
     assert set(budgets) == {100}
     assert (adapter_hash(stopped), measurements(stopped)) == (adapter_hash(whole), measurements(whole))
@@ -75,7 +75,7 @@ def test_the_longest_row_alone_is_made_to_fit_by_computing_layers_again(
         fail_at_calls(patch, 2)
         again, _ = train(settings(run__name="again", **changes))
     messages = [event["message"] for event in again.events()]
-    assert "out of memory: from here on all layers are computed again in the backward pass" in messages
+    assert "out of memory: activation checkpointing in all layers from here on" in messages
     last = max(again.checkpoints.glob("step-*"))
     stored = Checkpoint(last).state()["plan"]
     assert (stored["token_budget"], stored["recompute_layers"]) == (1, 4)
@@ -87,15 +87,15 @@ def test_an_evaluation_that_does_not_fit_is_cut_finer_too(
 ) -> None:
     changes = {"model__dtype": "float32", "memory__token_budget": 1000, "training__logging_steps": 1}
     whole, _ = train(settings(run__name="whole", **changes))
-    original, failed = sft.Engine.sums, []
+    original, failed = executor.Engine.sums, []
 
-    def sums(self: sft.Engine, pack: Any) -> Any:
+    def sums(self: executor.Engine, pack: Any) -> Any:
         if not torch.is_grad_enabled() and not failed:
             failed.append(pack)
             raise torch.OutOfMemoryError
         return original(self, pack)
 
-    monkeypatch.setattr(sft.Engine, "sums", sums)
+    monkeypatch.setattr(executor.Engine, "sums", sums)
     cut, _ = train(settings(run__name="cut", **changes))
     assert failed
     for cut_row, row in zip(cut.results(), whole.results(), strict=True):

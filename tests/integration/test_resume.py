@@ -33,10 +33,11 @@ from trainer.runs import Run, create_run, find_or_adopt, lifecycle, lock
 from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complete, write
 from trainer.runs.manifest import PinnedBase
 from trainer.training import fit as fitting
-from trainer.training import sft
+from trainer.training import loop, saving
 from trainer.training.engine import Engine
 from trainer.training.fingerprint import CHANGEABLE, FREE, FREE_SECTIONS, fingerprint, refuse_changes
 from trainer.training.prepare import Prepared, prepare
+from trainer.training.saving import Saver
 from trainer.training.writer import Snapshot
 
 EVERY = {"training__logging_steps": 1, "training__save_steps": 2}
@@ -156,7 +157,7 @@ def test_breaking_the_random_state_of_a_resume_would_be_seen(
 ) -> None:
     whole, _ = train(settings(run__name="whole", lora__lora_dropout=0.1))
     run = stopped_run(settings, monkeypatch, 2, lora__lora_dropout=0.1)
-    monkeypatch.setattr(sft, "restore_rng", lambda state: None)
+    monkeypatch.setattr(saving, "restore_rng", lambda state: None)
     resume(run)
     assert adapter_hash(run) != adapter_hash(whole)
 
@@ -354,15 +355,15 @@ def test_what_cannot_be_allowed_is_said(
 
 
 def ask_at(monkeypatch: pytest.MonkeyPatch, step: int, ask: Callable[[Run], None]) -> None:
-    original = sft.Trainer._step
+    original = loop.Trainer._step
 
-    def asked(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+    def asked(self: loop.Trainer, rows: Any) -> torch.Tensor:
         if self.state.global_step + 1 == step:
             self._looked_at = -10.0
             ask(self.run)
-        return original(self, model, rows)
+        return original(self, rows)
 
-    monkeypatch.setattr(sft.Trainer, "_step", asked)
+    monkeypatch.setattr(loop.Trainer, "_step", asked)
 
 
 def test_a_paused_run_stops_at_the_step_and_goes_on(
@@ -423,13 +424,13 @@ def test_a_second_process_is_refused(settings: Settings, monkeypatch: pytest.Mon
 
 
 def test_a_run_that_was_taken_over_ends(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = sft.Trainer._step
+    original = loop.Trainer._step
 
-    def losing(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+    def losing(self: loop.Trainer, rows: Any) -> torch.Tensor:
         self.lock.lost = self.state.global_step == 2
-        return original(self, model, rows)
+        return original(self, rows)
 
-    monkeypatch.setattr(sft.Trainer, "_step", losing)
+    monkeypatch.setattr(loop.Trainer, "_step", losing)
     with pytest.raises(TrainingError, match="step 3: another process took over the run"):
         train(settings())
 
@@ -440,7 +441,7 @@ MIDDLE = (float("inf"), 4)
 WHERE = ["batch", "loss", "gradient", "weight", "optimizer state"]
 
 
-def poison(trainer: sft.Trainer, where: str, value: float, rows: Any) -> None:
+def poison(trainer: loop.Trainer, where: str, value: float, rows: Any) -> None:
     parameters = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     match where:
         case "gradient":
@@ -464,13 +465,13 @@ def poison(trainer: sft.Trainer, where: str, value: float, rows: Any) -> None:
 def test_what_is_not_finite_stops_the_run_and_is_never_stored(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str, step: int, value: float
 ) -> None:
-    original, sums = sft.Trainer._step, Engine.sums
+    original, sums = loop.Trainer._step, Engine.sums
     bad = False
 
-    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+    def step_of(self: loop.Trainer, rows: Any) -> torch.Tensor:
         nonlocal bad
         bad = self.state.global_step + 1 == step
-        loss = original(self, model, rows)
+        loss = original(self, rows)
         if bad:
             poison(self, where, value, rows)
         return loss
@@ -481,7 +482,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_stored(
             return replace(found, nll=found.nll * value)
         return found
 
-    monkeypatch.setattr(sft.Trainer, "_step", step_of)
+    monkeypatch.setattr(loop.Trainer, "_step", step_of)
     monkeypatch.setattr(Engine, "sums", sums_of)
     if where == "optimizer state" and step == 1:
         step = 2  # before the first update there is none
@@ -492,7 +493,7 @@ def test_what_is_not_finite_stops_the_run_and_is_never_stored(
     assert run.state == "failed"
     assert not run.adapter.exists()
     for found in list_checkpoints(run.checkpoints):
-        for name in (sft.ADAPTER, sft.OPTIMIZER):
+        for name in (saving.ADAPTER, saving.OPTIMIZER):
             assert all(tensor.isfinite().all() for tensor in load_file(found.path / name).values())
     assert all(row.get("train_loss") != 0.0 for row in run.results())
     monkeypatch.undo()
@@ -500,33 +501,33 @@ def test_what_is_not_finite_stops_the_run_and_is_never_stored(
 
 
 def test_the_policy_skip_leaves_the_update_out_and_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = sft.Trainer._step
+    original = loop.Trainer._step
 
-    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
-        loss = original(self, model, rows)
+    def step_of(self: loop.Trainer, rows: Any) -> torch.Tensor:
+        loss = original(self, rows)
         if self.state.global_step + 1 in (2, 3):
             poison(self, "gradient", float("nan"), rows)
         return loss
 
-    monkeypatch.setattr(sft.Trainer, "_step", step_of)
+    monkeypatch.setattr(loop.Trainer, "_step", step_of)
     run, outcome = train(settings(training__on_non_finite="skip", training__logging_steps=4, training__save_steps=1))
     assert outcome.exit_code is ExitCode.DONE
     messages = [event["message"] for event in run.events()]
     assert [text for text in messages if "left out" in text] == [
         f"step {step}: 1 updates left out, the loss or gradient was not finite" for step in (2, 3)
     ]
-    assert all(t.isfinite().all() for t in load_file(run.adapter / sft.ADAPTER).values())
+    assert all(t.isfinite().all() for t in load_file(run.adapter / saving.ADAPTER).values())
 
 
 def test_the_policy_skip_gives_up_after_five_in_a_row(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = sft.Trainer._step
+    original = loop.Trainer._step
 
-    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
-        loss = original(self, model, rows)
+    def step_of(self: loop.Trainer, rows: Any) -> torch.Tensor:
+        loss = original(self, rows)
         poison(self, "gradient", float("nan"), rows)
         return loss
 
-    monkeypatch.setattr(sft.Trainer, "_step", step_of)
+    monkeypatch.setattr(loop.Trainer, "_step", step_of)
     with pytest.raises(TrainingError, match="the gradient is not finite in 5 steps in a row"):
         train(settings(training__on_non_finite="skip", training__logging_steps=5, training__n_epochs=3))
 
@@ -560,7 +561,7 @@ def test_a_disk_that_fills_up_anywhere_leaves_a_run_that_goes_on(
     """A writer that has `room` bytes left from the third step on; every file is written through it."""
     from trainer.runs import files
 
-    write, step, left = files.write_flushed, sft.Trainer._step, float("inf")
+    write, step, left = files.write_flushed, loop.Trainer._step, float("inf")
 
     def limited(path: Path, data: bytes) -> None:
         nonlocal left
@@ -570,17 +571,17 @@ def test_a_disk_that_fills_up_anywhere_leaves_a_run_that_goes_on(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         write(path, data)
 
-    def step_of(self: sft.Trainer, model: torch.nn.Module, rows: Any) -> torch.Tensor:
+    def step_of(self: loop.Trainer, rows: Any) -> torch.Tensor:
         nonlocal left
         if self.state.global_step == 2 and left == float("inf"):
-            self.writer.wait()
+            self.saver.writer.wait()
             left = room * 20
-        return step(self, model, rows)
+        return step(self, rows)
 
     config = settings(run__name="full", **EVERY)
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_flushed", limited)
-        patch.setattr(sft.Trainer, "_step", step_of)
+        patch.setattr(loop.Trainer, "_step", step_of)
         with pytest.raises(TrainingError, match="No space left on device"):
             train(config)
     run = Run(Path(config.run.root) / "full")
@@ -673,8 +674,8 @@ def test_the_best_stays_until_a_better_one_is_on_disk(settings: Settings) -> Non
     run = create_run(prepare(config, print).config)
     for step in (4, 5):
         write(run.checkpoints, step, {}, {})
-    trainer = SimpleNamespace(settings=config, run=run, curve=SimpleNamespace(best_step=6))
-    sft.Trainer._written(trainer, Snapshot(5, {}, {}, {}, {"curve": {"best_step": 4}}))
+    trainer = SimpleNamespace(config=config, run=run, curve=SimpleNamespace(best_step=6))
+    Saver._written(trainer, Snapshot(5, {}, {}, {}, {"curve": {"best_step": 4}}))
     assert [found.step for found in list_checkpoints(run.checkpoints)] == [4, 5]
 
 

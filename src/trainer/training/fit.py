@@ -2,7 +2,7 @@
 
     load the base, put the adapter on, train, store the best adapter.
 
-What a step computes, and what happens after it, is in `sft.py`.
+What a step computes, and what happens after it, is in `loop.py`.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from trainer.training.sft import Trainer
+    from trainer.training.loop import Trainer
 
 LOOKED_AT = 100  # training rows in which control tokens are looked for
 
@@ -101,7 +101,7 @@ def _train(
     with all_stays():
         from transformers import set_seed
 
-        from trainer.training.sft import Trainer
+        from trainer.training.loop import Trainer
 
     config, plan, data = prepared.config, prepared.plan, prepared.data
     set_seed(plan.seed)  # the same first weights in all processes
@@ -120,7 +120,7 @@ def _train(
             start.fingerprint, prepared.ranks, display,
         )  # fmt: skip
         set_seed(plan.seed + prepared.ranks.rank)  # and other dropout in each
-        with interruption.calls(trainer.stop_after_step), trainer.writer:
+        with interruption.calls(trainer.stop_after_step), trainer.saver.writer:
             if start.checkpoint is None or not trainer.was_finished_at(start.checkpoint):
                 trainer.train(resume_from_checkpoint=str(start.checkpoint.path) if start.checkpoint else None)
     if not trainer.finished:
