@@ -4,6 +4,7 @@ The measurements stand in the order of their worth. Each result is appended to D
 once, so a run that is cut off keeps what it had. One process imports everything and forks a child for each measurement:
 none waits for imports, and a crash takes only its own measurement along. What the time does not reach is listed as not
 measured. `--only c,d` repeats parts; the table takes each measurement's newest result.
+The exit code is 1 where a result is not exact, or a step compiles anew or waits for the device.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -63,8 +64,8 @@ def _capability_without_a_context(device: str) -> Iterator[None]:
     asked = torch.cuda.get_device_capability
     if device == "cuda":
         query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader", "--id=0"]
-        text = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-        if text:
+        with suppress(FileNotFoundError, ValueError):  # no such program, or it says [N/A]: torch is asked, as ever
+            text = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
             major, minor = map(int, text.split("."))
             torch.cuda.get_device_capability = lambda device=None: (major, minor)
     try:
@@ -117,21 +118,21 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _measure(options, results, begin)
+        holds = _measure(options, results, begin)
     except KeyboardInterrupt:
         print("interrupted; results so far are kept", file=sys.stderr)
         return 130
     finally:
         text = _write_table(results)
     print(text, f"\n{time.monotonic() - begin:.0f} s in all; written to {results.path}", sep="\n")
-    return 0
+    return 0 if holds else 1
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _measure(options: argparse.Namespace, results: Results, begin: float) -> None:
+def _measure(options: argparse.Namespace, results: Results, begin: float) -> bool:
     start = import_everything(options.device)
     import gpu.parts
 
@@ -144,7 +145,7 @@ def _measure(options: argparse.Namespace, results: Results, begin: float) -> Non
         end = begin + options.minutes * 60
         # A CPU only rehearses, and each part may take what there is.
         limits = LIMITS if options.device == "cuda" else dict.fromkeys(LIMITS, options.minutes * 60)
-        run(wanted, setting, results, end, limits)
+        return run(wanted, setting, results, end, limits)
 
 
 def _write_table(results: Results) -> str:

@@ -79,17 +79,33 @@ def run(
     results: Results,
     end: float,
     limits: Mapping[str, float],
-) -> None:
-    """Measure one after the other, each within its part's time and what is left of the whole."""
+) -> bool:
+    """Measure one after the other, each within its part's time and what is left of the whole.
+
+    Returns whether all that was measured holds what is promised.
+    """
     ends: dict[str, float] = {}
+    holds = True
     for measurement in measurements:
         part_end = min(end, ends.setdefault(measurement.part, time.monotonic() + limits[measurement.part]))
         if time.monotonic() >= part_end:
             _tell(results, measurement, NOT_MEASURED, "the time was up")
             continue
         values = _measured(measurement, setting, results, part_end)
+        holds = holds and not broken_promises(values)
         if measurement.part == "a" and values.get("gemm_flop_per_second"):
             setting = replace(setting, rate=values["gemm_flop_per_second"])
+    return holds
+
+
+def broken_promises(values: Mapping[str, Any]) -> list[str]:
+    """Measured values that must not be: a result that is not exact, a kernel compiled anew, a wait for the device."""
+    return [
+        f"{name} is {value}"
+        for name, value in values.items()
+        if (name.endswith(("exact", "bit_identical")) and value is False)
+        or (name in ("recompilations", "synchronizations") and isinstance(value, int) and value > 0)
+    ]
 
 
 def _measured(measurement: Measurement, setting: Setting, results: Results, end: float) -> dict[str, Any]:
@@ -113,6 +129,8 @@ def _measured(measurement: Measurement, setting: Setting, results: Results, end:
         state = "failed"
     finally:  # an interrupt comes here, too
         _stop(child, wants_stack=why.startswith("cut off"))
+    if state == "measured" and (broken := broken_promises(values)):
+        state, why = "failed", ", ".join(broken)
     why = why or ("" if state == "measured" else f"its process ended with {child.exitcode}")
     _tell(results, measurement, state, why, values, time.monotonic() - begin)
     return values

@@ -87,6 +87,52 @@ def test_a_cut_and_a_crash_leave_what_was_measured_and_name_the_rest(tmp_path: P
     assert "in slow" in (tmp_path / "x.log").read_text()  # where it was when it was cut off
 
 
+def test_a_measurement_that_breaks_a_promise_is_reported_and_fails(tmp_path: Path) -> None:
+    code = HEAD + (
+        "def values(setting, report, **found): report(speed=1.0); report(**found)\n"
+        "from functools import partial\n"
+        "found = {'inexact': {'flex_exact': False}, 'other bits': {'bit_identical': False},"
+        " 'graphs': {'recompilations': 2}, 'waits': {'synchronizations': 1},"
+        " 'fine': {'exact': True, 'recompilations': 0, 'synchronizations': 'none'}}\n"
+        "def measure(names):\n"
+        "    parts = [Measurement('b', name, partial(values, **found[name])) for name in names]\n"
+        "    results = Results(Path(sys.argv[1]), 'x')\n"
+        "    return run(parts, Setting('cpu', True, ''), results, time.monotonic() + 60, {'b': 50})\n"
+        "print(measure(['fine']), measure(found))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=100, capture_output=True, text=True
+    )
+    assert run.stdout.splitlines()[-1] == "True False"
+    assert {name: (line["state"], line["why"]) for name, line in results(tmp_path, "x").items()} == {
+        "inexact": ("failed", "flex_exact is False"),
+        "other bits": ("failed", "bit_identical is False"),
+        "graphs": ("failed", "recompilations is 2"),
+        "waits": ("failed", "synchronizations is 1"),
+        "fine": ("measured", ""),
+    }
+    assert results(tmp_path, "x")["inexact"]["values"] == {"speed": 1.0, "flex_exact": False}
+
+
+@pytest.mark.parametrize("smi", [None, "[N/A]", ""])
+def test_a_capability_that_nvidia_smi_does_not_say_is_left_to_torch(tmp_path: Path, smi: str | None) -> None:
+    if smi is not None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{smi}'\n")
+        program.chmod(0o755)
+    code = (
+        "import sys; sys.path[:0] = ['benchmarks']\n"
+        "import torch, gpu_minutes\n"
+        "asked = torch.cuda.get_device_capability\n"
+        "with gpu_minutes._capability_without_a_context('cuda'): print(torch.cuda.get_device_capability is asked)\n"
+    )
+    environment = os.environ | {"PATH": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, timeout=200, capture_output=True, text=True
+    )
+    assert run.stdout == "True\n", run.stderr
+
+
 def test_an_interrupt_leaves_no_process_behind(tmp_path: Path) -> None:
     code = HEAD + (
         "def slow(setting, report): report(child=os.getpid()); time.sleep(60)\n"
