@@ -110,7 +110,7 @@ def management(plane: ControlPlane, certificate: Path, monkeypatch: pytest.Monke
             "AZURE_OPENAI_API_KEY": "test-key", "AZURE_CLIENT_ID": "",
         }.items():  # fmt: skip
             monkeypatch.setenv(name, value)
-        for place in ("http", "idempotent", "openai.deployments"):
+        for place in ("http", "idempotent", "openai.deploy", "openai.teardown"):
             monkeypatch.setattr(f"trainer.backends.{place}.FIRST_WAIT_SECONDS", 0.01)
         yield service
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from trainer.backends.openai.bases import find_base as find_service_base
+from trainer.backends.openai.models import find_base as find_service_base
 from trainer.config.kinds import is_service
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from trainer.backends.http import failure_of, is_failure
-from trainer.backends.openai.client import Service, address, as_record
+from trainer.backends.openai.client import FineTuningService, address, as_record
 from trainer.config.openai import OpenAIConfig
 from trainer.errors import ConfigError
 
@@ -45,7 +45,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         address(OpenAIConfig(service="openai"))
     monkeypatch.delenv("OPENAI_BASE_URL")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY: is not set"):
-        Service(OpenAIConfig(service="openai"))
+        FineTuningService(OpenAIConfig(service="openai"))
 
 
 class Answer:

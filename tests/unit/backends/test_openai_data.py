@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.backends.openai.data import check_data, notes_on_length, prepared
-from trainer.backends.openai.places import place_in_files
+from trainer.backends.openai.data import check_data, notes_on_length, place_in_files, prepared
 from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import DataError
@@ -56,7 +55,7 @@ def test_a_row_that_would_be_cut_off_is_refused_where_it_can_be_counted(
     write(tmp_path, words=30)
     config = load(tmp_path, "data.max_length=100")
     assert len(notes_on_length(check_data(config, "gpt-4.1"))) == 6  # bounds prove nothing
-    monkeypatch.setattr("trainer.backends.openai.tokens.encoding_for", lambda family: ("o200k_base", len))
+    monkeypatch.setattr("trainer.backends.openai.prices.encoding_for", lambda family: ("o200k_base", len))
     with pytest.raises(DataError, match=r"b\.jsonl:2: LENGTH: has \d+ tokens, expected at most 100") as refused:
         check_data(config, "gpt-4.1")
     assert len(refused.value.problems) == 6
@@ -66,7 +65,7 @@ def test_long_rows_are_told_with_the_rows_that_break_a_rule(tmp_path: Path, monk
     write(tmp_path, words=30)
     with (tmp_path / "b.jsonl").open("a") as file:
         file.write('{"messages": []}\n')
-    monkeypatch.setattr("trainer.backends.openai.tokens.encoding_for", lambda family: ("o200k_base", len))
+    monkeypatch.setattr("trainer.backends.openai.prices.encoding_for", lambda family: ("o200k_base", len))
     with pytest.raises(DataError) as refused:
         check_data(load(tmp_path, "data.max_length=100"), "gpt-4.1")
     assert sum(": LENGTH: " in problem for problem in refused.value.problems) == 6

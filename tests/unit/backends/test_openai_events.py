@@ -2,7 +2,8 @@
 
 import pytest
 
-from trainer.backends.openai.events import _figures, time_of
+from trainer.backends.openai.metrics import in_text
+from trainer.backends.openai.mirror import time_of
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from trainer.backends.openai.events import _figures, time_of
     ],
 )  # fmt: skip
 def test_figures(message: str, figures: dict[str, float]) -> None:
-    assert _figures(message) == figures
+    assert in_text(message) == figures
 
 
 def test_a_time_that_is_none_is_no_failure() -> None:

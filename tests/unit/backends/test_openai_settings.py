@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.backends.openai.settings import refuse_settings, resolve_service, who_can_use_it
+from trainer.backends.openai.models import who_can_use_it
+from trainer.backends.openai.preflight import refuse_settings, resolve_service
 from trainer.config.load import dump_config, load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError

@@ -2,7 +2,9 @@
 
 import pytest
 
-from trainer.backends.openai.statuses import file_state, level_of, state_of
+from trainer.backends.openai.jobs import state_of
+from trainer.backends.openai.mirror import level_of
+from trainer.backends.openai.upload import file_state
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trainer.backends.openai import tokens
+from trainer.backends.openai import prices
 from trainer.data.conversations import Conversation, Message, ToolCall
 
 ROW = Conversation(
@@ -24,14 +24,14 @@ ROW = Conversation(
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    tokens.encoding_for.cache_clear()
+    prices.encoding_for.cache_clear()
     yield
-    tokens.encoding_for.cache_clear()
+    prices.encoding_for.cache_clear()
 
 
 def test_without_an_encoding_the_count_says_that_it_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tiktoken.get_encoding", refuse)
-    count = tokens.count([ROW], "gpt-4.1-mini")
+    count = prices.count([ROW], "gpt-4.1-mini")
     text = "".join(message.content or "" for message in ROW.messages)
     assert count.encoding == ""
     assert count.how.startswith("at most: one token a byte")
@@ -51,11 +51,11 @@ def test_the_bound_is_never_below_any_byte_pair_encoding(monkeypatch: pytest.Mon
             return list(range((len(text.encode()) + 1) // 2))
 
     monkeypatch.setattr("tiktoken.get_encoding", lambda name: Halving)
-    counted = tokens.count([ROW], "gpt-4.1-mini")
-    tokens.encoding_for.cache_clear()
+    counted = prices.count([ROW], "gpt-4.1-mini")
+    prices.encoding_for.cache_clear()
     monkeypatch.setattr("tiktoken.get_encoding", refuse)
     assert counted.encoding == "o200k_base"
-    assert tokens.count([ROW], "gpt-4.1-mini").num_tokens >= counted.num_tokens
+    assert prices.count([ROW], "gpt-4.1-mini").num_tokens >= counted.num_tokens
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_the_bound_is_never_below_any_byte_pair_encoding(monkeypatch: pytest.Mon
 def test_a_family_has_its_encoding(family: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("tiktoken.get_encoding", lambda encoding: asked.append(encoding))
-    tokens.encoding_for(family)
+    prices.encoding_for(family)
     assert asked == [name]
 
 
 def test_only_trained_messages_are_supervised() -> None:
-    lengths = [tokens.message_tokens(message, tokens.num_bytes) for message in ROW.messages]
-    assert tokens.count([ROW], "x").num_supervised == lengths[2] + lengths[5]
-    assert tokens.row_tokens(ROW, tokens.num_bytes) > sum(lengths)
+    lengths = [prices.message_tokens(message, prices.num_bytes) for message in ROW.messages]
+    assert prices.count([ROW], "x").num_supervised == lengths[2] + lengths[5]
+    assert prices.row_tokens(ROW, prices.num_bytes) > sum(lengths)

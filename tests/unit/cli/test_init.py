@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.commands import Done, performed
-from trainer.backends.openai.settings import refuse_settings
+from trainer.backends.openai.preflight import refuse_settings
 from trainer.config import load_config
 from trainer.data.read.checks import check_files
 from trainer.start.config_text import Contents, config_text, num_parameters

@@ -1,4 +1,4 @@
-"""The verbs of this backend; each one is told by the file it leads to."""
+"""Fine-tuning by OpenAI or Azure OpenAI: what each verb of the backend does with a run."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -20,60 +20,56 @@ from trainer.backends.contract import (
 )
 from trainer.backends.http import Say
 from trainer.backends.idempotent import LISTED_LOOK_UPS
-from trainer.backends.openai import preflight
-from trainer.backends.openai.cap import end_above_cap
+from trainer.backends.openai import deploy, preflight
 from trainer.backends.openai.chat import chat_with
-from trainer.backends.openai.client import Record, Service
-from trainer.backends.openai.deployment_plan import TuningDeployment, plan_deployment
-from trainer.backends.openai.deployments import deploy, endpoints
-from trainer.backends.openai.finish import compare, outcome_of
-from trainer.backends.openai.jobs import order
-from trainer.backends.openai.launching import continue_launch, job_of, start
-from trainer.backends.openai.leaving import teardown
+from trainer.backends.openai.client import FineTuningService, Record
+from trainer.backends.openai.deploy import TuningDeployment
+from trainer.backends.openai.jobs import ENDED, end_above_cap, ensure_job, job_body, job_of, may_exist, note_job, order
 from trainer.backends.openai.mirror import bring_home
-from trainer.backends.openai.models import list_models, tunable
-from trainer.backends.openai.names import launch_of
-from trainer.backends.openai.preflight import TuningDetails
-from trainer.backends.openai.settings import who_can_use_it
-from trainer.backends.openai.statuses import ENDED
+from trainer.backends.openai.models import list_models, tunable, who_can_use_it
+from trainer.backends.openai.names import launch_of, metadata
+from trainer.backends.openai.teardown import teardown
+from trainer.backends.openai.upload import ensure_file, wait_until_processed
 from trainer.config.kinds import is_service
 from trainer.config.schema import RunConfig
-from trainer.errors import BackendError, ConfigError
+from trainer.errors import BackendError, ConfigError, DataError, ExitCode, TrainerError
+from trainer.extras import not_installed
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
-from trainer.runs.lock import RunInUse, locked
+from trainer.runs.lock import locked
+from trainer.runs.manifest import Manifest
 from trainer.runs.run import Outcome
 
 UNDER_WAY = ("pausing", "cancelling")  # asked for before: the second asking is refused
 FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, GROWTH = 1.0, 60.0, 1.25
 
 
-class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
+class OpenAIService(Backend[Manifest], Deploys[TuningDeployment]):
     """Fine-tuning by OpenAI or Azure OpenAI."""
 
     where = "at the fine-tuning service"
     keeps_adapter = False
 
-    def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> Plan[TuningDetails]:
+    def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> Plan[Manifest]:
         return preflight.check(config, say)
 
     def models(self, config: RunConfig, every: bool, say: Say) -> Sequence[ServiceModel]:
-        service = Service(config.openai)
+        service = FineTuningService(config.openai)
         listed = list_models(service)
         say(f"{service.place}: {who_can_use_it(config)}")
         return listed if every else tunable(listed)
 
-    def launch(self, plan: Plan[TuningDetails], run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
+    def launch(self, plan: Plan[Manifest], run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
         refuse_changes_of(run, changes)
         with locked(run.path, say):
-            start(plan, run, say)
+            _start(plan, run, say)
 
     def follow(self, run: Run, say: Say) -> Outcome:
-        service, wait = Service(run.config().openai), FIRST_WAIT_SECONDS
+        service, wait = FineTuningService(run.config().openai), FIRST_WAIT_SECONDS
         while True:
             try:
                 fresh = _bring_home(service, run, say)
-            except RunInUse:  # another command: it brings the files up to date as well
+            except ConfigError:  # another command holds the run's lock: it brings the files up to date as well
                 fresh = []
             for event in fresh:
                 say(str(event["message"]))
@@ -83,21 +79,21 @@ class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
             wait = FIRST_WAIT_SECONDS if fresh else min(wait * GROWTH, MOST_WAIT_SECONDS)
             time.sleep(wait)
         if run.state == "succeeded" and launch_of(run).comparison_quoted:
-            compare(run, None, say)
-        return outcome_of(run)
+            _compare(run, None, say)
+        return _outcome_of(run)
 
     def detach(self, run: Run, say: Say) -> None:
         say_detached(run, say)
 
     def refresh(self, run: Run, say: Say) -> None:
-        _bring_home(Service(run.config().openai), run, say)
+        _bring_home(FineTuningService(run.config().openai), run, say)
 
     def pause(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
         self._order(run, "pause", "paused", say)
 
     def resume(self, run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
         refuse_changes_of(run, changes)
-        service = Service(run.config().openai)
+        service = FineTuningService(run.config().openai)
         job = job_of(service, run)
         if job is None:
             self._launch_again(run, say)
@@ -142,19 +138,19 @@ class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
     def plan_deployment(
         self, run: Run, settings: RunConfig, options: DeploymentOptions, say: Say
     ) -> DeploymentPlan[TuningDeployment]:
-        return plan_deployment(run, settings, options, say)
+        return deploy.plan_deployment(run, settings, options, say)
 
     def deploy(self, plan: DeploymentPlan[TuningDeployment], run: Run, say: Say) -> Endpoint:
         with locked(run.path, say):
-            endpoint = deploy(plan, run, say)
+            endpoint = deploy.deploy(plan.details, run, say)
             if named := plan.details.settings.openai.base_deployment:
                 run.set_status(run.state, base_deployment=named)
         if plan.details.compares:
-            compare(run, endpoint.name, say)
+            _compare(run, endpoint.name, say)
         return endpoint
 
     def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]:
-        return list(endpoints(run, say))
+        return list(deploy.endpoints(run, say))
 
     def teardown(self, run: Run, everything: bool, say: Say) -> None:
         with locked(run.path, say):
@@ -164,18 +160,18 @@ class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
         return chat_with(run, endpoint, base)
 
     def _launch_again(self, run: Run, say: Say) -> None:
-        """Go on with a launch that was interrupted, from where it was."""
+        """Resume a launch that was interrupted."""
         if run.state == "cancelled":
             raise ConfigError(f"run {run.name!r}: is cancelled, expected an unfinished run; start a new run")
         with locked(run.path, say):
             if run.find_manifest() is not None:
-                continue_launch(run, say)
+                _continue_launch(run, say)
             else:
-                start(self.check(run.config(), say), run, say)
+                _start(self.check(run.config(), say), run, say)
 
     def _order(self, run: Run, verb: str, aim: str, say: Say) -> None:
         """Ask the service to bring the job to the state `aim`, where it is not there already."""
-        service = Service(run.config().openai)
+        service = FineTuningService(run.config().openai)
         job = job_of(service, run, times=LISTED_LOOK_UPS)
         if job is None:
             if verb == "cancel":
@@ -201,8 +197,74 @@ class OpenAIService(Backend[TuningDetails], Deploys[TuningDeployment]):
         say(f"{run.name}: the service was asked to {verb}; its job is {run.status().get('service_status')}")
 
 
-def _bring_home(service: Service, run: Run, say: Say) -> list[Record]:
+def _start(plan: Plan[Manifest], run: Run, say: Say) -> None:
+    """Write down what the run is made from, and launch it; the caller holds the run's lock."""
+    if run.find_manifest() is None:
+        run.write_manifest(plan.details)
+    _continue_launch(run, say)
+
+
+def _continue_launch(run: Run, say: Say) -> None:
+    """Upload what is not uploaded, and create the job if it does not exist.
+
+    Raises: BackendError, DataError; a run whose job certainly does not exist is then failed.
+    """
+    config, manifest, launch = run.config(), run.manifest(), launch_of(run)
+    service = FineTuningService(config.openai)
+    try:
+        files = {}
+        for upload in launch.uploads:
+            files[upload.role] = ensure_file(service, run, config, upload, say)
+        for upload in launch.uploads:
+            wait_until_processed(service, config, upload, files[upload.role], say)
+        body = job_body(config, manifest.base.name, files, metadata(run))
+        job = ensure_job(service, run, body, launch.bills, say)
+    except (BackendError, DataError) as error:
+        if not may_exist(service, run):
+            run.set_status("failed", error=str(error))
+        raise
+    note_job(run, job)
+    say(f"job {job['id']}: {job.get('status')}")
+
+
+def _bring_home(service: FineTuningService, run: Run, say: Say) -> list[Record]:
     """Bring the run's files up to date once; a run without a job has nothing to bring."""
     with locked(run.path, say):
         job = job_of(service, run)
         return [] if job is None else bring_home(service, run, job, say)
+
+
+def _compare(run: Run, endpoint: str | None, say: Say) -> None:
+    """Compare base and tuned model, once; whatever goes wrong in it does not undo the run."""
+    if run.comparison():
+        return
+    try:
+        from trainer.backends.openai.report import compare_models
+
+        with locked(run.path, say):
+            say(f"report: {compare_models(run, endpoint, say)}")
+    except ModuleNotFoundError as error:
+        told = not_installed(error, "comparing it with its base") or error
+        message = f"the run is complete and was not compared: {told}"
+    except TrainerError as error:
+        message = f"the run is complete; its comparison with the base failed: {error}"
+    else:
+        return
+    run.event(message, level="warning")
+    say(message)
+
+
+def _outcome_of(run: Run) -> Outcome:
+    """The exit code and sentence of a run whose job has ended or rests."""
+    status = run.status()
+    match status["state"]:
+        case "succeeded":
+            sentence = run.comparison().get("verdict", {}).get("sentence")
+            deploys = run.config().openai.service == "azure"
+            try_it = f"trainer deploy {run.path}, and then trainer chat {run.path}" if deploys else ""
+            return Outcome(ExitCode.DONE, "; ".join(filter(None, [status.get("summary"), sentence])), try_it)
+        case "paused":
+            return Outcome(ExitCode.RESUMABLE, f"run {run.name!r} is paused; go on with: train --resume {run.path}")
+        case "cancelled":
+            return Outcome(ExitCode.RUN_FAILED, f"run {run.name!r} was cancelled")
+    return Outcome(ExitCode.RUN_FAILED, f"run {run.name!r} failed: {status.get('error')}")

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from trainer.backends.chat_route import pieces_of, reply_of, request_body, told
 from trainer.backends.http import patiently
-from trainer.backends.openai.client import Record, Service
-from trainer.backends.openai.deployment_plan import model_to_deploy
-from trainer.backends.openai.deployments import newest
+from trainer.backends.openai.client import FineTuningService, Record
+from trainer.backends.openai.deploy import model_to_deploy, newest
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatMessage, Reply, Sampling, Tool
 from trainer.inference.tool_calls import Call
@@ -15,10 +14,10 @@ from trainer.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
+class ServiceChat:
     """A model that answers; one that cannot says in `missing` why, once it is asked."""
 
-    service: Service
+    service: FineTuningService
     model: str
     missing: str = ""
 
@@ -62,17 +61,17 @@ class Chat:
             raise BackendError(f"asking {self.model}: the answer is no stream of pieces; check openai.base_url")
 
 
-def chat_with(run: Run, endpoint: str | None, base: bool) -> Chat:
+def chat_with(run: Run, endpoint: str | None, base: bool) -> ServiceChat:
     """The run's model, or the one before fine-tuning; `endpoint` names a deployment, or on OpenAI a checkpoint.
 
     Raises: ConfigError.
     """
     settings = run.config().openai
-    service = Service(settings)
+    service = FineTuningService(settings)
     if base:
         return _base(run, service)
     if not service.is_azure:
-        return Chat(service, model_to_deploy(run, endpoint))
+        return ServiceChat(service, model_to_deploy(run, endpoint))
     name = endpoint or newest(run)
     if name is None:
         model_to_deploy(run)
@@ -80,16 +79,16 @@ def chat_with(run: Run, endpoint: str | None, base: bool) -> Chat:
             f"run {run.name!r}: its model is not deployed, expected a deployment to talk to; "
             f"make one with: trainer deploy {run.path}"
         )
-    return Chat(service, name)
+    return ServiceChat(service, name)
 
 
-def _base(run: Run, service: Service) -> Chat:
+def _base(run: Run, service: FineTuningService) -> ServiceChat:
     model = run.manifest().base.name
     if not service.is_azure:
-        return Chat(service, model)
+        return ServiceChat(service, model)
     deployment = service.settings.base_deployment or run.status().get("base_deployment")
     missing = "" if deployment else (
         f"openai.base_deployment: is not set in {run.path}/config.yaml, expected the name of a deployment of {model!r} "
         "to compare with; set it there"
     )  # fmt: skip
-    return Chat(service, deployment or "", missing)
+    return ServiceChat(service, deployment or "", missing)

@@ -31,7 +31,7 @@ PAGE_SIZE = 100
 MOST_PAGES = 1000  # a service that ignores the cursor would be read for ever
 
 
-class Service:
+class FineTuningService:
     """One fine-tuning service. `ask` makes a single call; what may be repeated goes through `patiently`."""
 
     def __init__(self, settings: OpenAIConfig) -> None:

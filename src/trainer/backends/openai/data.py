@@ -1,6 +1,7 @@
-"""The files that are uploaded: checked with this service's rules, written out as it wants them, one for each role.
+"""The files that are uploaded: checked by the rules of the service, and one file for each role.
 
-What is uploaded is made anew from the data files whenever it is needed, so that no copy of them is left anywhere.
+A file behind a URL is fetched once, to where the config names it. What is uploaded is written anew from the data files
+whenever it is needed, so that no copy of them is left anywhere.
 """
 
 import hashlib
@@ -12,33 +13,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from trainer.backends.openai.tokens import Count, count
+from trainer.backends.http import Say, patiently, timeout_seconds
+from trainer.backends.openai.prices import TokenCount, count
 from trainer.config.schema import RunConfig
+from trainer.data.files.new_files import new_files
 from trainer.data.read.checks import DataReport, check_files
 from trainer.data.read.data_files import BYTE_ORDER_MARK, numbered_lines, opened
+from trainer.data.read.rows import MAX_SERVICE_FILE_BYTES
 from trainer.data.read.sources import data_files
-from trainer.errors import DataError
+from trainer.errors import BackendError, ConfigError, DataError
 from trainer.runs.manifest import DataFile, Role, Upload
 
+PIECE_BYTES = 2**20
 # https://learn.microsoft.com/azure/foundry/openai/quotas-limits: the longest example; gpt-4.1-nano reads less.
 MAX_ROW_TOKENS = 65_536
 SHORTER_ROWS = {"gpt-4.1-nano": 32_768, "gpt-3.5-turbo": 16_385}
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedData:
     """The run's rows, what is known of them, and what will be uploaded."""
 
     report: DataReport
-    train: Count
-    validation: Count
+    train: TokenCount
+    validation: TokenCount
     files: tuple[DataFile, ...]
     uploads: tuple[Upload, ...]
     max_length: int
 
 
-def check_data(config: RunConfig, family: str) -> Checked:
+def check_data(config: RunConfig, family: str) -> CheckedData:
     """Check every row by the rules of the service. Raises: DataError, with every row that breaks one."""
     report = check_files(
         [Path(path) for path in paths_of(config, "train")],
@@ -53,8 +59,29 @@ def check_data(config: RunConfig, family: str) -> Checked:
     problems = list(map(str, report.errors))
     if train.encoding:  # an upper bound proves nothing: `notes_on_length` tells of it
         problems += _long_rows(report, train, validation, limit)
-    raise_on(problems)
-    return Checked(report, train, validation, data_files(config.data, report), uploads_of(config), limit)
+    if problems:
+        raise DataError(*problems)
+    return CheckedData(report, train, validation, data_files(config.data, report), uploads_of(config), limit)
+
+
+def refuse_urls(config: RunConfig) -> None:
+    """Raises: ConfigError, with everything that is wrong with the config's URL variables."""
+    if problems := list(_url_problems(config)):
+        raise ConfigError(*problems)
+
+
+def fetch_files(config: RunConfig, say: Say) -> None:
+    """Fetch what the config's URL variables point to; a file that is there must be the same.
+
+    Raises: ConfigError, BackendError, DataError. No message shows a URL.
+    """
+    for path, variable in _files_behind_urls(config):
+        _fetch(path, variable, say)
+
+
+def missing_files(config: RunConfig) -> list[Path]:
+    """Those that are still to be fetched."""
+    return [path for path, _ in _files_behind_urls(config) if not path.exists()]
 
 
 def paths_of(config: RunConfig, role: Role) -> tuple[str, ...]:
@@ -105,14 +132,26 @@ def prepared(config: RunConfig, role: Role) -> Iterator[BufferedRandom]:
         yield file
 
 
-def notes_on_length(checked: Checked) -> list[str]:
+def place_in_files(paths: Sequence[str], number: int) -> str:
+    """`file:line` of the row that is line `number` of the upload, counted from 1; empty where there is none."""
+    row = 0
+    for path in paths:
+        with opened(Path(path)) as source:
+            for line in numbered_lines(source):
+                row += not line.blank
+                if row == number and not line.blank:
+                    return f"{path}:{line.number}"
+    return ""
+
+
+def notes_on_length(checked: CheckedData) -> list[str]:
     """Rows that may be too long, where their tokens could not be counted."""
     if checked.train.encoding:
         return []
     return list(_long_rows(checked.report, checked.train, checked.validation, checked.max_length))
 
 
-def _long_rows(report: DataReport, train: Count, validation: Count, limit: int) -> Iterator[str]:
+def _long_rows(report: DataReport, train: TokenCount, validation: TokenCount, limit: int) -> Iterator[str]:
     """The rows that the service would cut off without a word."""
     lengths = [
         *zip(report.conversations, train.rows, strict=True),
@@ -127,7 +166,81 @@ def _long_rows(report: DataReport, train: Count, validation: Count, limit: int) 
             )
 
 
-def raise_on(problems: Sequence[str]) -> None:
-    """Raises: DataError, when there are problems."""
-    if problems:
-        raise DataError(*problems)
+def _files_behind_urls(config: RunConfig) -> Iterator[tuple[Path, str]]:
+    """Each file that is behind a URL, and the variable that holds it."""
+    settings = config.openai
+    if settings.train_url_variable:
+        yield Path(config.data.train_sources[0].path), settings.train_url_variable
+    if settings.validation_url_variable:
+        yield Path(config.data.validation_paths[0]), settings.validation_url_variable
+
+
+def _url_problems(config: RunConfig) -> Iterator[str]:
+    settings = config.openai
+    for name, paths in (
+        ("train_url_variable", [source.path for source in config.data.train_sources]),
+        ("validation_url_variable", list(config.data.validation_paths)),
+    ):
+        variable = getattr(settings, name)
+        if variable is None:
+            continue
+        if not os.environ.get(variable):
+            yield f"openai.{name}: {variable!r} is not set in the environment, expected the file's URL; set it"
+        elif not _is_encrypted_or_local(os.environ[variable]):
+            yield f"openai.{name}: {variable!r} does not hold an https URL; correct its value"
+        if len(paths) != 1:
+            role = name.partition("_")[0]
+            yield f"openai.{name}: is set with {len(paths)} files in data.{role}, expected one to fetch it to; name one"
+
+
+def _is_encrypted_or_local(url: str) -> bool:
+    """Encrypted on its way, or of this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost"))
+
+
+def _fetch(path: Path, variable: str, say: Say) -> None:
+    with tempfile.TemporaryFile() as file:
+        num_bytes = patiently(lambda: _download(os.environ[variable], variable, file), f"fetching ${variable}", say)
+        if path.exists():
+            _hold_same(path, variable, file)
+            return
+        with new_files([path], [], force=False) as (target,):
+            file.seek(0)
+            while piece := file.read(PIECE_BYTES):
+                target.write(piece)
+    say(f"{path}: fetched {num_bytes:,} bytes from ${variable}")
+
+
+def _download(url: str, variable: str, file: BufferedRandom) -> int:
+    """Write what the URL holds to `file`; returns the number of bytes."""
+    import httpx2
+
+    file.seek(0)
+    file.truncate()
+    with httpx2.stream("GET", url, timeout=timeout_seconds(), follow_redirects=False) as response:
+        if response.status_code != 200:
+            raise BackendError(
+                f"${variable}: the file's server answered {response.status_code}, expected 200 and the file; "
+                "correct the URL, or renew its SAS token"
+            )
+        for piece in response.iter_bytes():
+            file.write(piece)
+            if file.tell() > MAX_SERVICE_FILE_BYTES:
+                raise BackendError(
+                    f"${variable}: the file is larger than {MAX_SERVICE_FILE_BYTES:,} bytes, which the service takes "
+                    "at most; divide it"
+                )
+    return file.tell()
+
+
+def _hold_same(path: Path, variable: str, file: BufferedRandom) -> None:
+    """Raises: ConfigError, when the file that is there is another one."""
+    file.seek(0)
+    with path.open("rb") as there:
+        if hashlib.file_digest(file, "sha256").digest() == hashlib.file_digest(there, "sha256").digest():
+            return
+    raise ConfigError(
+        f"{path}: exists, and is not what ${variable} points to, expected the same file or none; "
+        "move it away, or name another path in the config"
+    )

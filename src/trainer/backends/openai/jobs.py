@@ -1,30 +1,68 @@
-"""The job: its body, its one creation, and what can be asked of it."""
+"""The job: its states, its body, its one creation, and what it can be asked."""
 
-import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
-from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once
-from trainer.backends.openai.client import BEARER, Record, Service
-from trainer.backends.openai.names import TOKEN_KEY, job_thing, token_of
+from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once, look_for
+from trainer.backends.openai.client import FineTuningService, Record
+from trainer.backends.openai.names import TOKEN_KEY, fact, file_name, job_thing, launch_of, token_of
+from trainer.backends.openai.prices import above_cap
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger
 from trainer.runs.manifest import Role
+from trainer.runs.run import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import httpx2
     from openai import OpenAI
 
 NUMBERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
-FILES = ("training_file", "validation_file")
+STATES: dict[str, State] = {
+    "validating_files": "validating_files",
+    "created": "queued",
+    "notrunning": "queued",
+    "pending": "queued",
+    "queued": "queued",
+    "running": "running",
+    "resuming": "running",
+    "pausing": "running",
+    "cancelling": "running",
+    "paused": "paused",
+    "succeeded": "succeeded",
+    "completed": "succeeded",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "canceled": "cancelled",
+    "deleted": "cancelled",
+}
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+CLOSING = (
+    "self-serve fine-tuning is closing: api.openai.com takes jobs only of organizations that use a tuned model, and "
+    "none from 2027-01-06; Azure OpenAI goes on for existing customers; other backends do without it"
+)
+HINTS = (
+    (
+        ("does not support fine-tuning", "not support fine tuning", "trainingtype"),
+        "the model is not tuned in this region or as this openai.training_type; see: trainer models",
+    ),
+    (
+        ("quota", "too many", "limit", "maximum number"),
+        "the resource is full: 3 jobs run at a time, 100 exist; wait, or delete old jobs",
+    ),
+    (("not available", "no longer", "deprecat", "not allowed", "not authorized", "not supported for your"), CLOSING),
+)
 
 
-def job_body(config: RunConfig, model: str, files: "Mapping[Role, str]", marks: "Mapping[str, str]") -> Record:
-    """What is sent. `files` holds the ids of `train` and `validation`."""
+def state_of(word: object) -> State | None:
+    """The state in our words; None for one that is new to us."""
+    return STATES.get(str(word or "").lower())
+
+
+def job_body(config: RunConfig, model: str, files: Mapping[Role, str], marks: Mapping[str, str]) -> Record:
+    """The body that creates it. `files` holds the ids of `train` and `validation`."""
     settings, training = config.openai, config.training
     is_dated = settings.api_version is not None
     numbers = {name: getattr(training, name) for name in NUMBERS}
@@ -45,7 +83,7 @@ def job_body(config: RunConfig, model: str, files: "Mapping[Role, str]", marks: 
     return body
 
 
-def ensure_job(service: Service, run: Run, body: Record, bills: str, say: Say) -> Record:
+def ensure_job(service: FineTuningService, run: Run, body: Record, bills: str, say: Say) -> Record:
     """The run's job, which is created unless it is there. Raises: BackendError, with the refusal explained."""
     ledger, thing = Ledger(run.path), job_thing(run, service.place, bills)
     sent = dict(body)
@@ -67,10 +105,17 @@ def ensure_job(service: Service, run: Run, body: Record, bills: str, say: Say) -
         raise _explained(error, service) from error.__cause__
 
 
-def find_job(service: Service, run: Run, training_file: str | None) -> Record | None:
+def note_job(run: Run, job: Record) -> None:
+    """Write down that the job exists. One that was found late may have ended; the run has once its files are here."""
+    run.event(f"job {job['id']} was created", job=str(job["id"]))
+    state = state_of(job.get("status")) or "queued"
+    run.set_status("running" if state in ENDED else state, job=str(job["id"]), error=None)
+
+
+def find_job(service: FineTuningService, run: Run, training_file: str | None) -> Record | None:
     """The run's job among all: the one that trains on its file, which no other has, or that bears its token."""
 
-    def page(client: "OpenAI", query: "Mapping[str, Any]") -> "httpx2.Response":
+    def page(client: "OpenAI", query: Mapping[str, Any]) -> "httpx2.Response":
         return client.fine_tuning.jobs.with_raw_response.list(extra_query=dict(query)).http_response
 
     token = token_of(run)
@@ -82,7 +127,32 @@ def find_job(service: Service, run: Run, training_file: str | None) -> Record | 
     return None
 
 
-def read_jobs(service: Service, say: Say) -> None:
+def job_of(service: FineTuningService, run: Run, times: int = 1) -> str | None:
+    """The id of the run's job, None where it has none. The service is asked for one whose creation was interrupted.
+
+    `times`: how often, as it may list late what it has made. Once is enough only where nothing depends on a None.
+    """
+    if run.find_manifest() is None:
+        return None
+    thing = job_thing(run, service.place, launch_of(run).bills)
+    known = fact(run, "job", thing.key, "id")
+    if known is not None or not may_exist(service, run):
+        return None if known is None else str(known)
+    training_file = fact(run, "file", file_name(run, "train"), "id")
+    found = look_for(lambda: find_job(service, run, training_file), thing, times)
+    if found is None:
+        return None
+    Ledger(run.path).write(thing, "exists", id=found["id"])
+    return str(found["id"])
+
+
+def may_exist(service: FineTuningService, run: Run) -> bool:
+    """Whether the ledger leaves open that the run has a job."""
+    entry = Ledger(run.path).find("job", job_thing(run, service.place, "").key)
+    return entry is not None and entry.is_open
+
+
+def read_jobs(service: FineTuningService, say: Say) -> None:
     """Read one job, whichever it is. Raises: BackendError, where the service or the identity has no fine-tuning."""
     patiently(
         lambda: service.ask(
@@ -94,13 +164,13 @@ def read_jobs(service: Service, say: Say) -> None:
     )
 
 
-def get_job(service: Service, job_id: str) -> Record:
+def get_job(service: FineTuningService, job_id: str) -> Record:
     """The job as the service describes it."""
     return service.ask(lambda client: client.fine_tuning.jobs.with_raw_response.retrieve(job_id).http_response, "id")
 
 
-def order(service: Service, job_id: str, verb: str, say: Say) -> str:
-    """Ask the job to `pause`, `resume` or `cancel`; the service's reason where its state does not allow that.
+def order(service: FineTuningService, job_id: str, verb: str, say: Say) -> str:
+    """Ask the job to `pause`, `resume` or `cancel`; returns why its state does not allow that, where it does not.
 
     Raises: BackendError.
     """
@@ -119,11 +189,14 @@ def order(service: Service, job_id: str, verb: str, say: Say) -> str:
     return patiently(ask, f"asking the job {job_id} to {verb}", say)
 
 
-def delete_job(service: Service, job_id: str) -> None:
-    """Remove the record of a job, which Azure can."""
-    import httpx2
-
-    service.raw(lambda client: client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=httpx2.Response, options=BEARER))
+def end_above_cap(service: FineTuningService, run: Run, say: Say) -> None:
+    """Cancel the job if its price, now that its epochs are known, is above the run's cap. Raises: BackendError."""
+    status = run.status()
+    if status["state"] in ENDED or not status.get("job") or not (reason := above_cap(run)):
+        return
+    say(reason)
+    run.event(reason, level="warning")
+    order(service, str(status["job"]), "cancel", say)
 
 
 def hyperparameters(job: Record) -> dict[str, float]:
@@ -140,29 +213,7 @@ def hyperparameters(job: Record) -> dict[str, float]:
     return found
 
 
-def shown(body: Record) -> str:
-    """The body for people, before anything is created."""
-    return json.dumps(body, indent=2, ensure_ascii=False)
-
-
-CLOSING = (
-    "self-serve fine-tuning is closing: api.openai.com takes jobs only of organizations that use a tuned model, and "
-    "none from 2027-01-06; Azure OpenAI goes on for existing customers; other backends do without it"
-)
-HINTS = (
-    (
-        ("does not support fine-tuning", "not support fine tuning", "trainingtype"),
-        "the model is not tuned in this region or as this openai.training_type; see: trainer models",
-    ),
-    (
-        ("quota", "too many", "limit", "maximum number"),
-        "the resource is full: 3 jobs run at a time, 100 exist; wait, or delete old jobs",
-    ),
-    (("not available", "no longer", "deprecat", "not allowed", "not authorized", "not supported for your"), CLOSING),
-)
-
-
-def _explained(error: BackendError, service: Service) -> BackendError:
+def _explained(error: BackendError, service: FineTuningService) -> BackendError:
     """The refusal with what is behind it, where its words tell."""
     cause = error.__cause__
     if not isinstance(cause, Exception):

@@ -1,36 +1,37 @@
-"""What the service says of a job becomes the run's files. Doing it twice changes nothing the second time."""
+"""The run's files, brought up to date with what the service says of its job. The second time changes nothing."""
 
+import hashlib
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently
 from trainer.backends.openai import metrics
-from trainer.backends.openai.client import Record, Service
-from trainer.backends.openai.events import bring_events, time_of
-from trainer.backends.openai.jobs import get_job, hyperparameters
+from trainer.backends.openai.client import PAGE_SIZE, FineTuningService, Record
+from trainer.backends.openai.jobs import ENDED, get_job, hyperparameters, state_of
 from trainer.backends.openai.models import list_models
 from trainer.backends.openai.names import job_thing, model_thing
 from trainer.backends.openai.prices import cost, family_of, prices_of
-from trainer.backends.openai.statuses import ENDED, state_of
 from trainer.config.load import dump_config
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError
 from trainer.runs import Run, checkpoint, files
 from trainer.runs.ledger import Ledger
-from trainer.runs.run import State
+from trainer.runs.run import Level, State
 
 if TYPE_CHECKING:
     import httpx2
     from openai import OpenAI
 
+LEVELS: dict[str, Level] = {"info": "info", "warn": "warning", "warning": "warning", "error": "error"}
 WHOLE = ("n_epochs", "batch_size")
 
 
-def bring_home(service: Service, run: Run, job_id: str, say: Say) -> list[Record]:
+def bring_home(service: FineTuningService, run: Run, job_id: str, say: Say) -> list[Record]:
     """Bring the run's files up to date, its state last; returns the events that are new."""
     job = patiently(lambda: get_job(service, job_id), f"reading the job {job_id}", say)
-    fresh = bring_events(service, run, job_id)
+    fresh = _bring_events(service, run, job_id)
     found = _checkpoints(service, job_id)
     _write_checkpoints(run, found)
     rows = [event["data"] for event in run.events() if event.get("type") == "metrics"]
@@ -45,14 +46,64 @@ def bring_home(service: Service, run: Run, job_id: str, say: Say) -> list[Record
     return fresh
 
 
-def note_job(run: Run, job: Record) -> None:
-    """The first thing that is known of a job. Found late it may have ended: the run has once its files are here."""
-    run.event(f"job {job['id']} was created", job=str(job["id"]))
-    state = state_of(job.get("status")) or "queued"
-    run.set_status("running" if state in ENDED else state, job=str(job["id"]), error=None)
+def time_of(seconds: object) -> str:
+    """A time of the service as ours are written; where it gives none, the beginning of time."""
+    number = seconds if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) else 0
+    try:
+        return datetime.fromtimestamp(number, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC).isoformat(timespec="milliseconds")
 
 
-def _checkpoints(service: Service, job_id: str) -> dict[int, Record]:
+def level_of(word: object) -> Level:
+    """The level of an event; what is unknown is worth a look."""
+    return LEVELS.get(str(word or "info").lower(), "warning")
+
+
+def _bring_events(service: FineTuningService, run: Run, job_id: str) -> list[Record]:
+    """Append what is new to the run's events; returns it. Called twice, the second time adds nothing."""
+    known = {event["data"].get("service_id") for event in run.events() if isinstance(event.get("data"), dict)}
+
+    def page(client: "OpenAI", query: Mapping[str, Any]) -> "httpx2.Response":
+        listing = client.fine_tuning.jobs.with_raw_response.list_events(job_id, extra_query=dict(query))
+        return listing.http_response
+
+    fresh: dict[str, Record] = {}
+    num_known = 0
+    for event in service.listed(page, "reading the job's events"):  # the newest come first
+        name = str(event.get("id") or _digest(event))
+        if name not in known:
+            fresh.setdefault(name, _line(event, name))
+            continue
+        num_known += 1
+        if num_known >= PAGE_SIZE:
+            break
+    oldest_first = list(reversed(fresh.values()))  # sorting keeps the order of those of one second
+    lines = sorted(oldest_first, key=lambda line: line["created_at"])
+    for line in lines:
+        files.append_line(run.path / "events.jsonl", line)
+    return lines
+
+
+def _line(event: Record, name: str) -> Record:
+    message = str(event.get("message") or "")
+    data = event.get("data")
+    figures = metrics.in_text(message) | metrics.in_our_names(data if isinstance(data, dict) else {})
+    return {
+        "created_at": time_of(event.get("created_at")),
+        "level": level_of(event.get("level")),
+        "type": "metrics" if "step" in figures else "message",
+        "message": message,
+        "data": {"service_id": name} | figures,
+    }
+
+
+def _digest(event: Record) -> str:
+    """A name for an event that has none."""
+    return hashlib.sha256(f"{event.get('created_at')} {event.get('message')}".encode()).hexdigest()[:16]
+
+
+def _checkpoints(service: FineTuningService, job_id: str) -> dict[int, Record]:
     """The checkpoints by step: the model that was made of each, and what was measured at it."""
 
     def page(client: "OpenAI", query: Mapping[str, Any]) -> "httpx2.Response":
@@ -81,9 +132,9 @@ def _write_checkpoints(run: Run, found: Mapping[int, Record]) -> None:
             there.delete()
 
 
-def _result_rows(service: Service, job: Record, say: Say) -> list[metrics.Row]:
+def _result_rows(service: FineTuningService, job: Record, say: Say) -> list[metrics.Figures]:
     """The rows of the job's result files, which exist once it has ended."""
-    rows: list[metrics.Row] = []
+    rows: list[metrics.Figures] = []
     for name in job.get("result_files") or []:
         file_id = str(name.get("id") if isinstance(name, dict) else name)
 
@@ -99,7 +150,7 @@ def _result_rows(service: Service, job: Record, say: Say) -> list[metrics.Row]:
     return rows
 
 
-def _write_metrics(run: Run, rows: list[metrics.Row]) -> None:
+def _write_metrics(run: Run, rows: list[metrics.Figures]) -> None:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     path = run.path / "metrics.jsonl"
     if text and (not path.is_file() or path.read_text(encoding="utf-8") != text):
@@ -121,7 +172,7 @@ def _write_config(run: Run, job: Record) -> None:
         files.write_whole(run.path / "config.yaml", dump_config(config.model_copy(update={"training": training})))
 
 
-def _write_ledger(service: Service, run: Run, job: Record) -> None:
+def _write_ledger(service: FineTuningService, run: Run, job: Record) -> None:
     """A job that has ended bills no more; its model is a thing of its own."""
     ledger, ended = Ledger(run.path), state_of(job.get("status")) in ENDED
     thing = job_thing(run, service.place, bills="")
@@ -133,7 +184,7 @@ def _write_ledger(service: Service, run: Run, job: Record) -> None:
         ledger.write(model_thing(run, str(model), service.place), "exists", id=str(model))
 
 
-def _write_status(service: Service, run: Run, job: Record, merged: Mapping[int, metrics.Row]) -> None:
+def _write_status(service: FineTuningService, run: Run, job: Record, merged: Mapping[int, metrics.Figures]) -> None:
     before = run.status()
     word = str(job.get("status"))
     state: State = state_of(word) or ("running" if before["state"] in ENDED else before["state"])
@@ -156,7 +207,7 @@ def _write_status(service: Service, run: Run, job: Record, merged: Mapping[int, 
         run.set_status(state, **details)
 
 
-def _until(service: Service, job: Record) -> str | None:
+def _until(service: FineTuningService, job: Record) -> str | None:
     """Until when the model will answer, where the service says so."""
     name, found = job.get("fine_tuned_model"), None
     try:
@@ -166,7 +217,7 @@ def _until(service: Service, job: Record) -> str | None:
     return None if found is None or found.inference_until is None else found.inference_until.isoformat()
 
 
-def _total_steps(merged: Mapping[int, metrics.Row]) -> int | None:
+def _total_steps(merged: Mapping[int, metrics.Figures]) -> int | None:
     return next((int(row["total_steps"]) for row in reversed(list(merged.values())) if "total_steps" in row), None)
 
 

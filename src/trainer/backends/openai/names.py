@@ -1,4 +1,4 @@
-"""By what names the run's things are known at the service: chosen by us, and the same after every crash."""
+"""Names of the run's things at the service and in its ledger: chosen by us, and the same after every crash."""
 
 import re
 import secrets

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trainer.backends.http import Say
 from trainer.backends.openai.chat import chat_with
-from trainer.backends.openai.exam import find_exam, seed_at_start
+from trainer.backends.openai.held_out import quoted_comparison
 from trainer.inference.client import ReplyClient
 from trainer.inference.evaluation.chat_endpoint import EndpointAnswerer
 from trainer.inference.evaluation.comparison import compare
@@ -21,10 +21,10 @@ def compare_models(run: Run, endpoint: str | None, say: Say) -> Path:
     Raises: ConfigError, DataError, BackendError, TrainingError.
     """
     since, config = time.monotonic(), run.config()
-    exam = find_exam(run, config)
+    plan = quoted_comparison(run, config)
     trained, gone = trained_files(run)
     held_out = HeldOut(
-        exam.rows, exam.total, config.data.validation_paths, exam.limits, seed_at_start(run), (),
+        plan.rows, plan.total, config.data.validation_paths, plan.limits, run.manifest().seed, (),
         None if gone else trained,
     )  # fmt: skip
     clients: dict[ModelKey, ReplyClient] = {

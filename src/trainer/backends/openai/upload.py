@@ -1,17 +1,18 @@
 """The run's files at the service: made once, waited for, and refused here when the service refuses them."""
 
+import hashlib
 import os
 import re
 import time
+from collections.abc import Mapping
+from io import BufferedRandom
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently
 from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once
-from trainer.backends.openai.client import BEARER, Record, Service
-from trainer.backends.openai.data import imported_from, prepared
+from trainer.backends.openai.client import BEARER, FineTuningService, Record
+from trainer.backends.openai.data import imported_from, place_in_files, prepared
 from trainer.backends.openai.names import file_thing
-from trainer.backends.openai.places import place_in_files
-from trainer.backends.openai.statuses import file_state
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, DataError
 from trainer.runs import Run
@@ -19,9 +20,6 @@ from trainer.runs.ledger import Ledger
 from trainer.runs.manifest import Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from io import BufferedRandom
-
     import httpx2
     from openai import OpenAI
 
@@ -31,10 +29,11 @@ LARGE_BYTES = 100 * 2**20  # from here on in parts
 SECONDS_PER_MB = 4.0  # of the time a request may take: 2 Mbit/s
 FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS = 1.0, 15.0
 PROCESSING_SECONDS = 3600.0
+FILE_READY, FILE_FAILED = frozenset({"processed", "succeeded"}), frozenset({"error", "failed", "deleted", "deleting"})
 LINE = re.compile(r"\b(?:line|row|example)s?\s*:?\s*(\d+)", re.IGNORECASE)
 
 
-def ensure_file(service: Service, run: Run, config: RunConfig, upload: Upload, say: Say) -> str:
+def ensure_file(service: FineTuningService, run: Run, config: RunConfig, upload: Upload, say: Say) -> str:
     """The id of the run's file of a role, which is uploaded unless it is there.
 
     Raises: BackendError; DataError, when the data has changed since it was checked.
@@ -54,7 +53,7 @@ def ensure_file(service: Service, run: Run, config: RunConfig, upload: Upload, s
     return str(found["id"])
 
 
-def wait_until_processed(service: Service, config: RunConfig, upload: Upload, file_id: str, say: Say) -> None:
+def wait_until_processed(service: FineTuningService, config: RunConfig, upload: Upload, file_id: str, say: Say) -> None:
     """Raises: BackendError, when the service refuses the file, with its rows where it names them."""
     until, wait, told = time.monotonic() + PROCESSING_SECONDS, FIRST_WAIT_SECONDS, False
     while True:
@@ -76,12 +75,20 @@ def wait_until_processed(service: Service, config: RunConfig, upload: Upload, fi
         wait = min(wait * 1.5, MOST_WAIT_SECONDS)
 
 
-def get_file(service: Service, file_id: str) -> Record:
+def file_state(word: object) -> Literal["waiting", "ready", "failed"]:
+    """Whether a file can be trained on. A service that gives no state has nothing left to do."""
+    text = str(word or "processed").lower()
+    if text in FILE_FAILED:
+        return "failed"
+    return "ready" if text in FILE_READY else "waiting"
+
+
+def get_file(service: FineTuningService, file_id: str) -> Record:
     """A file as the service describes it."""
     return service.ask(lambda client: client.files.with_raw_response.retrieve(file_id).http_response, "id")
 
 
-def _look_up(service: Service, name: str, known: str) -> Record | None:
+def _look_up(service: FineTuningService, name: str, known: str) -> Record | None:
     """The file by its id where that is known, else by its name, which is the run's alone."""
     if known:
         try:
@@ -93,17 +100,17 @@ def _look_up(service: Service, name: str, known: str) -> Record | None:
     return find_file(service, name)
 
 
-def find_file(service: Service, name: str) -> Record | None:
+def find_file(service: FineTuningService, name: str) -> Record | None:
     """The file of that name, which only one run gives."""
 
-    def page(client: "OpenAI", query: "Mapping[str, Any]") -> "httpx2.Response":
+    def page(client: "OpenAI", query: Mapping[str, Any]) -> "httpx2.Response":
         return client.files.with_raw_response.list(purpose=PURPOSE, extra_query=dict(query)).http_response
 
     files = service.listed(page, "reading the list of files")
     return next((file for file in files if file.get("filename") == name and file.get("status") != "deleted"), None)
 
 
-def _create(service: Service, config: RunConfig, upload: Upload, name: str, say: Say) -> Record:
+def _create(service: FineTuningService, config: RunConfig, upload: Upload, name: str, say: Say) -> Record:
     if variable := imported_from(config, upload.role):
         return _import(service, os.environ[variable], name)
     with prepared(config, upload.role) as file:
@@ -121,7 +128,7 @@ def _create(service: Service, config: RunConfig, upload: Upload, name: str, say:
         )
 
 
-def _upload_in_parts(service: Service, file: "BufferedRandom", upload: Upload, name: str, say: Say) -> Record:
+def _upload_in_parts(service: FineTuningService, file: BufferedRandom, upload: Upload, name: str, say: Say) -> Record:
     """Only the last call makes a file. Parts may be sent twice; an upload that is never completed expires."""
     begun = patiently(
         lambda: service.ask(
@@ -148,7 +155,7 @@ def _upload_in_parts(service: Service, file: "BufferedRandom", upload: Upload, n
     return made
 
 
-def _send_part(service: Service, upload_id: str, data: bytes, say: Say) -> str:
+def _send_part(service: FineTuningService, upload_id: str, data: bytes, say: Say) -> str:
     seconds = service.timeout + SECONDS_PER_MB * len(data) / 2**20
     part = patiently(
         lambda: service.ask(
@@ -165,7 +172,7 @@ def _send_part(service: Service, upload_id: str, data: bytes, say: Say) -> str:
     return str(part["id"])
 
 
-def _import(service: Service, url: str, name: str) -> Record:
+def _import(service: FineTuningService, url: str, name: str) -> Record:
     """Let the service fetch the file itself. The URL holds a secret: no word of the answer may show it."""
     import httpx2
     from openai import APIStatusError
@@ -194,16 +201,14 @@ def _without(value: Any, secrets: set[str]) -> Any:
     return value
 
 
-def _rewound(file: "BufferedRandom") -> "BufferedRandom":
+def _rewound(file: BufferedRandom) -> BufferedRandom:
     """A call that is made again begins at the file's start."""
     file.seek(0)
     return file
 
 
-def _hold_digest(upload: Upload, file: "BufferedRandom") -> None:
+def _hold_digest(upload: Upload, file: BufferedRandom) -> None:
     """Raises: DataError, when the rows are others than those that were checked and quoted."""
-    import hashlib
-
     if hashlib.file_digest(file, "sha256").hexdigest() != upload.sha256:
         raise DataError(
             f"{', '.join(upload.paths)}: has changed since the run was checked, expected the same rows; "

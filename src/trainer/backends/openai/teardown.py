@@ -1,16 +1,17 @@
-"""Removing what a run left at the service, in the order in which it can be removed."""
+"""Removal of what a run left at the service, in the order in which it can go."""
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from trainer.backends.http import Say, failure_of, is_failure
+from trainer.backends.http import Say, failure_of, is_failure, patiently
 from trainer.backends.idempotent import LISTED_LOOK_UPS, delete_once, look_for
-from trainer.backends.openai.client import Service
-from trainer.backends.openai.deployments import remove_deployments
-from trainer.backends.openai.jobs import delete_job
-from trainer.backends.openai.launching import job_of
+from trainer.backends.openai.account import AccountDeployment, account_at
+from trainer.backends.openai.client import BEARER, FineTuningService
+from trainer.backends.openai.deploy import deployments_of
+from trainer.backends.openai.jobs import job_of
 from trainer.backends.openai.upload import find_file
-from trainer.errors import ConfigError
+from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run
 from trainer.runs.ledger import Entry, Ledger
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import httpx2
     from openai import OpenAI
 
+FIRST_WAIT_SECONDS, MOST_WAIT_SECONDS, REMOVAL_SECONDS = 0.25, 20.0, 3600.0
 ORDER = ("model", "job", "file")  # a model cannot go while it is deployed, nor a file while a job reads it
 
 
@@ -26,10 +28,10 @@ def teardown(run: Run, everything: bool, say: Say) -> None:
 
     Raises: ConfigError, when its job has not ended; BackendError.
     """
-    remove_deployments(run, say)
+    _remove_deployments(run, say)
     if not everything or not Ledger(run.path).open():
         return
-    service = Service(run.config().openai)
+    service = FineTuningService(run.config().openai)
     job = job_of(service, run, times=LISTED_LOOK_UPS)
     if job is not None and run.state in ("validating_files", "queued", "running", "paused"):
         raise ConfigError(
@@ -40,8 +42,45 @@ def teardown(run: Run, everything: bool, say: Say) -> None:
             _remove(service, run, entry, say)
 
 
-def _remove(service: Service, run: Run, entry: Entry, say: Say) -> None:
+def _remove_deployments(run: Run, say: Say) -> None:
+    """Delete the run's deployments, so that they bill no more, and wait until they are gone."""
+    settings = run.config().openai
+    for entry in deployments_of(run):
+        deployment = AccountDeployment(settings, account_at(entry.thing.place), entry.thing.key)
+
+        def delete(deployment: AccountDeployment = deployment) -> None:
+            _delete_deployment(deployment, say)
+
+        def is_there(deployment: AccountDeployment = deployment) -> bool:
+            return deployment.read() is not None
+
+        delete_once(Ledger(run.path), entry.thing, delete, say, is_there)
+        say(f"deployment {deployment.name}: deleted; it bills no more")
+
+
+def _delete_deployment(deployment: AccountDeployment, say: Say) -> None:
+    """Delete a deployment and wait until it is gone: a model cannot be deleted before.
+
+    One that is still being made refuses it, and is asked again.
+    """
+    until, wait, asked = time.monotonic() + REMOVAL_SECONDS, FIRST_WAIT_SECONDS, False
+    while True:
+        asked = asked or deployment.delete()
+        there = patiently(deployment.read, "looking at the deployment", say)
+        if there is None and asked:
+            return
+        if time.monotonic() > until:
+            raise BackendError(
+                f"deployment {deployment.name!r}: is still there; look at it in the portal, and try again"
+            )
+        time.sleep(wait)
+        wait = min(wait * 1.5, MOST_WAIT_SECONDS)
+
+
+def _remove(service: FineTuningService, run: Run, entry: Entry, say: Say) -> None:
     """Delete a thing, and write down that it is gone. What may exist is looked for by its name."""
+    import httpx2
+
     thing = entry.thing
     name = str(entry.facts.get("id") or "")
     if thing.kind == "file" and not name:
@@ -54,7 +93,9 @@ def _remove(service: Service, run: Run, entry: Entry, say: Say) -> None:
         case "model" if name:
             delete = lambda: service.raw(lambda client: client.models.with_raw_response.delete(name).http_response)  # noqa: E731
         case "job" if name and service.is_azure:
-            delete = lambda: delete_job(service, name)  # noqa: E731
+            delete = lambda: service.raw(  # noqa: E731
+                lambda client: client.delete(f"/fine_tuning/jobs/{name}", cast_to=httpx2.Response, options=BEARER)
+            )
     if delete is None:
         Ledger(run.path).write(thing, "deleted")  # it never came to be, or only its record stays, which costs nothing
         return
@@ -62,7 +103,7 @@ def _remove(service: Service, run: Run, entry: Entry, say: Say) -> None:
     say(f"{thing.kind} {thing.key}: deleted")
 
 
-def _is_there(service: Service, kind: str, name: str) -> bool:
+def _is_there(service: FineTuningService, kind: str, name: str) -> bool:
     """Whether the service still shows it; one that shows no such things is not asked twice."""
 
     def shown(client: "OpenAI") -> "httpx2.Response":
