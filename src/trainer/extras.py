@@ -5,11 +5,9 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from trainer.errors import MissingDependency
 
@@ -46,7 +44,7 @@ def install(extra: str) -> str:
         return f"pip install '{PACKAGE}[{extra}]'"
     if urlsplit(address).scheme != "file":
         return f"pip install {shlex.quote(f'{PACKAGE}[{extra}] @ {_remote(source, address)}')}"
-    path = Path(url2pathname(urlsplit(address).path))
+    path = Path(unquote(urlsplit(address).path))
     if not path.exists():
         return f"pip install {shlex.quote(f'{path.name}[{extra}]')} in the folder that holds {path.name} now"
     editable = "--editable " if source.get("dir_info", {}).get("editable") else ""
@@ -56,6 +54,8 @@ def install(extra: str) -> str:
 
 def _source() -> dict[str, Any]:
     """Where pip took this package from, as PEP 610 has it written down; nothing where that was an index."""
+    from importlib import metadata  # slow to import, and only failures need it
+
     try:
         text = metadata.distribution(PACKAGE).read_text("direct_url.json")
         source = json.loads(text or "{}")
@@ -108,6 +108,8 @@ def extra_of(module: str) -> str | None:
 
 def _extras() -> list[tuple[str, str]]:
     """Package and extra, in the order of pyproject.toml; nothing where this package is not installed itself."""
+    from importlib import metadata
+
     try:
         requirements = metadata.requires(PACKAGE) or []
     except metadata.PackageNotFoundError:

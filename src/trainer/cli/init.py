@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trainer.cli.console import BackendName, Debug, clean, command, err, out, say
-from trainer.config.kinds import executes_here
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError, TrainerError
+from trainer.kinds import executes_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,11 +9,11 @@ import yaml
 from pydantic import ValidationError
 
 from trainer.config.conflicts import foreign_settings, given_settings, idle_settings, is_default, was_resolved
-from trainer.config.kinds import is_service
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
 from trainer.config.yaml_source import YamlSource, parse_yaml
 from trainer.errors import ConfigError, quoted
+from trainer.kinds import is_service
 
 KINDS: dict[type, str] = {list: "a list", str: "a text", int: "a number", float: "a number"}
 

@@ -31,8 +31,8 @@ from trainer.config.fields import (
     Text,
     Weight,
 )
-from trainer.config.kinds import Kind
 from trainer.config.openai import OpenAIConfig
+from trainer.kinds import Kind
 
 BASE_LEARNING_RATE = 2e-4  # the usual rate for LoRA (QLoRA paper, table 9); learning_rate_multiplier scales it
 

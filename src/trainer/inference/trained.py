@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.config.kinds import is_service
 from trainer.errors import ConfigError
+from trainer.kinds import is_service
 from trainer.model.base import Base, find_base
 from trainer.model.lineage import find_parent
 from trainer.model.tiny import refuse_former

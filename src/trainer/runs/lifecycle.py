@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trainer.config.kinds import executes_here
 from trainer.errors import ConfigError
+from trainer.kinds import executes_here
 from trainer.runs import files
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.lock import NAME as LOCK

@@ -2,7 +2,6 @@
 
 import os
 import resource
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ def this_process() -> dict[str, Any]:
 
 def process_of(pid: int) -> dict[str, Any]:
     """Host, pid and start time of a process of ours; boot and pid namespace, without which a pid means nothing."""
-    named = {"host": socket.gethostname(), "pid": pid, "pid_started": _started(pid)} | _surroundings()
+    named = {"host": os.uname().nodename, "pid": pid, "pid_started": _started(pid)} | _surroundings()
     return {key: value for key, value in named.items() if value is not None}
 
 
@@ -23,7 +22,7 @@ def is_here(owner: dict[str, Any]) -> bool:
 
     Containers may share a host's name and a folder, and see none of each other's processes.
     """
-    return owner.get("host") == socket.gethostname() and all(
+    return owner.get("host") == os.uname().nodename and all(
         owner.get(key, value) == value for key, value in _surroundings().items()
     )
 
@@ -32,7 +31,7 @@ def is_alive(owner: dict[str, Any]) -> bool:
     """True while the process runs, and of one that cannot be looked up from here unless its boot is over."""
     if not is_here(owner):
         boot = _surroundings()["boot_id"]
-        return owner.get("host") != socket.gethostname() or owner.get("boot_id", boot) == boot
+        return owner.get("host") != os.uname().nodename or owner.get("boot_id", boot) == boot
     pid = number_of(owner.get("pid"))
     if pid <= 0:
         return False

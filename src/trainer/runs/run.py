@@ -19,8 +19,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.config.kinds import executes_here
 from trainer.errors import ExitCode
+from trainer.kinds import executes_here
 from trainer.runs import files, results
 from trainer.runs import manifest as manifests
 from trainer.runs.manifest import DamagedManifest, Manifest

@@ -10,7 +10,6 @@ from typing import Literal
 from pydantic import ValidationError
 
 from trainer.backends.openai.models import find_base as find_service_base
-from trainer.config.kinds import is_service
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
 from trainer.data.convert.columns import Columns
@@ -22,6 +21,7 @@ from trainer.data.read.checks import DataReport, check_files
 from trainer.data.read.data_files import opened
 from trainer.data.rules.catalog import ROWS_NEEDED
 from trainer.errors import Attempts, ConfigError, DataError
+from trainer.kinds import is_service
 from trainer.model.base_folder import refuse_base
 from trainer.model.lineage import find_parent
 from trainer.start.config_text import PROPOSED_BASES, TINY, Backend, Contents, config_text

@@ -9,8 +9,8 @@ from typing import Literal
 import yaml
 
 from trainer.config.fields import SUFFIX
-from trainer.config.kinds import Kind, is_service
 from trainer.data.quoting import counted, printable
+from trainer.kinds import Kind, is_service
 
 Backend = Kind
 

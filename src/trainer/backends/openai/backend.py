@@ -30,11 +30,11 @@ from trainer.backends.openai.models import list_models, tunable, who_can_use_it
 from trainer.backends.openai.names import launch_of, metadata
 from trainer.backends.openai.teardown import teardown
 from trainer.backends.openai.upload import ensure_file, wait_until_processed
-from trainer.config.kinds import is_service
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, DataError, ExitCode, TrainerError
 from trainer.extras import not_installed
 from trainer.inference.client import ChatClient
+from trainer.kinds import is_service
 from trainer.runs import Run
 from trainer.runs.lock import locked
 from trainer.runs.manifest import Manifest

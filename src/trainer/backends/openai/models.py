@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from trainer.backends.contract import ServiceModel
 from trainer.backends.openai.client import OPENAI_URL, FineTuningService, Record, address
 from trainer.backends.openai.prices import family_of, known_families
-from trainer.config.kinds import is_service
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, quoted, similar
+from trainer.kinds import is_service
 from trainer.runs import Run
 from trainer.runs.checkpoint import STATE, folder_of, list_checkpoints
 from trainer.runs.files import read_record

@@ -5,7 +5,7 @@ from typing import Literal
 from trainer.cli.documents.data import Finding
 from trainer.cli.documents.document import Document, Part
 from trainer.cli.documents.runs import Thing
-from trainer.config.kinds import Kind
+from trainer.kinds import Kind
 
 
 class QuoteItem(Part):

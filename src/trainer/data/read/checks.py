@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from trainer.config.kinds import is_service
 from trainer.data.conversations import Conversation
 from trainer.data.read.data_files import opened
 from trainer.data.read.rows import FileReader
@@ -15,6 +14,7 @@ from trainer.data.rules.catalog import ROWS_ADVISED, ROWS_NEEDED, Backend
 from trainer.data.rules.findings import Finding, FindingList, Report, Tally, first_in_file_order
 from trainer.data.rules.texts import TextChecks
 from trainer.errors import DataError
+from trainer.kinds import is_service
 
 MAX_AZURE_BYTES = 10**9
 

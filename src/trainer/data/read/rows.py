@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer.config.kinds import is_service
 from trainer.data.conversations import Conversation, Message, ToolCall
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.quoting import printable, quoted
@@ -18,6 +17,7 @@ from trainer.data.rules.findings import Finding, FindingList, Report, Tally, fir
 from trainer.data.rules.row import check_row, foreign_layout
 from trainer.data.rules.tools import ToolLists
 from trainer.data.strict_json import parse
+from trainer.kinds import is_service
 
 MAX_SERVICE_FILE_BYTES = 512 * 10**6
 LINES_BETWEEN_REPORTS = 1000

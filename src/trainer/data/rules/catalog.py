@@ -6,7 +6,7 @@ docs/data_rules.md is generated from this table; a test breaks each rule and hol
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer.config.kinds import Kind, is_service
+from trainer.kinds import Kind, is_service
 
 Severity = Literal["error", "warning"]
 Backend = Kind

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from trainer.config.kinds import is_service
 from trainer.data.quoting import quoted
 from trainer.data.rules.findings import FindingList
 from trainer.data.rules.keys import check_keys
+from trainer.kinds import is_service
 
 # learn.microsoft.com, "Fine-tune a model with image data"; the page says 64 images in one place and 10 in another.
 MAX_IMAGES = 64

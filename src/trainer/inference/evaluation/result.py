@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from trainer.config.kinds import is_service
 from trainer.data.conversations import Conversation
 from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.held_out import HeldOut
@@ -14,6 +13,7 @@ from trainer.inference.evaluation.measures import ModelKey, Sums, is_right, nois
 from trainer.inference.evaluation.questions import MeasuredAnswer, Question
 from trainer.inference.evaluation.significance import count_distinct, differences, groups
 from trainer.inference.evaluation.verdict import make_verdict
+from trainer.kinds import is_service
 from trainer.runs import Run
 from trainer.runs.files import refuse_newer
 from trainer.runs.run import now

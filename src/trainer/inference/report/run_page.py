@@ -6,11 +6,11 @@ from datetime import datetime
 from importlib import metadata
 from typing import Any
 
-from trainer.config.kinds import is_service
 from trainer.config.schema import RunConfig
 from trainer.inference.evaluation.measures import BAR, MARGIN, MEASURES
 from trainer.inference.evaluation.significance import Difference
 from trainer.inference.report.page import NUM_OPEN, NUM_SHOWN, capitalized, render_page, row_view, trusted
+from trainer.kinds import is_service
 from trainer.runs import Run
 from trainer.runs.manifest import Manifest
 from trainer.training.curve import recorded_curve
