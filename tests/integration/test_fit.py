@@ -151,7 +151,7 @@ def test_the_token_budget_changes_nothing_that_is_learned(settings: Settings, to
 def test_ctrl_c_ends_with_130_and_a_checkpoint(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 2, signal.SIGINT)
     run, outcome = train(settings())
-    assert outcome == Outcome(ExitCode.INTERRUPTED, f"interrupted; go on with: train --resume {run.path}")
+    assert outcome == Outcome(ExitCode.INTERRUPTED, f"interrupted; resume with: train --resume {run.path}")
     assert [checkpoint.step for checkpoint in checkpoints.list_checkpoints(run.checkpoints)] == [2]
 
 
@@ -390,7 +390,7 @@ def test_a_full_disk_fails_the_run_in_words_and_keeps_the_checkpoints(
         patch.setattr(loop.Trainer, "_step", fill_disk)
         patch.setattr(os, "fsync", flush_unless_full)
         with pytest.raises(
-            TrainingError, match="full: No space left on device; free space, then go on with: train --resume"
+            TrainingError, match="full: No space left on device; free space, then resume with: train --resume"
         ):
             train(config)
     run = Run(Path(config.run.root) / "full")

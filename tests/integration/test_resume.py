@@ -198,7 +198,7 @@ def test_a_changed_setting_is_refused_by_its_name(prepared: Prepared, name: str)
         refuse_changes(fingerprint(prepared), fingerprint(changed), (), Path("runs/x"))
     start = f"{name}: was {before!r} when the run started, is {_shown(MUTATIONS[name])}"
     advice = (
-        f"; put the old value back, or go on with it: --allow-change {name}"
+        f"; put the old value back, or accept the new one: --allow-change {name}"
         if name in CHANGEABLE
         else ", which a checkpoint cannot take on; put the old value back, or start a new run with model.base=runs/x"
     )

@@ -80,11 +80,11 @@ def finished(tmp_path_factory) -> Run:
 WITHOUT_TORCH = {
     "neither a config nor a run": (
         ["train"],
-        ["train: expected --config FILE to start a run, or --resume RUN to go on with one"],
+        ["train: expected --config FILE to start a run, or --resume RUN to resume one"],
     ),
     "a config and a run": (
         ["train", *TINY, "--resume", "x"],
-        ["train: expected --config FILE to start a run, or --resume RUN to go on with one"],
+        ["train: expected --config FILE to start a run, or --resume RUN to resume one"],
     ),
     "a config that is not there": (
         ["train", "--config", "configs/tinny.yaml"],
@@ -351,14 +351,14 @@ def test_a_run_that_is_running_is_not_resumed(stopped):
 def test_a_run_without_an_adapter_cannot_be_talked_to(stopped):
     assert refusal("trainer", "chat", str(stopped.path), "Hello?") == [
         "error: run 'stopped': has no adapter (its state is paused), expected a finished run; "
-        f"go on with: train --resume {stopped.path}"
+        f"resume with: train --resume {stopped.path}"
     ]
 
 
 def test_a_run_without_an_adapter_is_not_compared_with_its_base(stopped):
     assert refusal("trainer", "evaluate", str(stopped.path), "--rows", "data/glossary_validation.jsonl") == [
         "error: run 'stopped': has no adapter (its state is paused), expected a finished run; "
-        f"go on with: train --resume {stopped.path}"
+        f"resume with: train --resume {stopped.path}"
     ]
 
 

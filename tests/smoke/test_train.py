@@ -185,7 +185,7 @@ def test_ctrl_c_in_a_terminal_pauses_and_resume_ends_in_the_same_adapter(tmp_pat
     run = Run(tmp_path / "short")
     wait_for_checkpoint(run)
     child.sendintr()
-    child.expect("interrupted; go on with: train --resume")
+    child.expect("interrupted; resume with: train --resume")
     child.expect(pexpect.EOF)
     child.close()
     assert (child.exitstatus, run.state) == (130, "paused")
@@ -238,7 +238,7 @@ def test_a_run_in_the_background_is_followed_paused_refused_resumed_and_cancelle
     assert (cancelled.returncode, run.state) == (0, "cancelled")
     ended = run_command("train", "--resume", run.path, "--detach")
     assert (ended.returncode, "is cancelled, expected an unfinished run" in ended.stderr) == (2, True)
-    assert "interrupted; go on with: train --resume" in (run.path / "output.log").read_text()
+    assert "interrupted; resume with: train --resume" in (run.path / "output.log").read_text()
 
 
 def test_a_command_that_is_started_again_goes_on_and_knows_when_it_is_done(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run's life as others see it: whether a process is at it, what it lacks, how it goes on, and how it is stopped."""
+"""A run's life as others see it: whether a process is at it, what it lacks, how it resumes, and how it is stopped."""
 
 import time
 from pathlib import Path
@@ -73,7 +73,7 @@ def pending_note(run: Run) -> str | None:
         worker = _worker(run, run.status())
         return (
             f"{silent} from process {worker.get('pid')} on {worker.get('host')!r}, which cannot be asked from here; "
-            f"if it is gone, go on with: trainer resume {run.path}"
+            f"if it is gone, resume with: trainer resume {run.path}"
         )
     if run.state == "paused" and (run.path / LAUNCHED).is_file() and not (run.path / MANIFEST).is_file():
         return (
@@ -88,16 +88,16 @@ def pending_note(run: Run) -> str | None:
 
 def further(run: Run) -> str:
     """The way to an adapter of this run, or to a better one."""
-    return way_on(run) or "it holds no checkpoint to go on from; start a new run"
+    return way_on(run) or "it holds no checkpoint to resume from; start a new run"
 
 
 def way_on(run: Run) -> str | None:
-    """The command that goes on with this run, None where nothing is left to go on with."""
+    """The command that continues this run, None where nothing is left to do."""
     state = run.state
     if state in ("queued", "running", "validating_files"):
         return f"wait for it: trainer logs {run.path} --follow"
     if state not in ("succeeded", "cancelled"):
-        return f"go on with: train --resume {run.path}"
+        return f"resume with: train --resume {run.path}"
     if state == "succeeded" and (run.adapter / "adapter_model.safetensors").is_file():
         return f"to train it further start a new run with model.base={run.path}"
     whole = [found.step for found in list_checkpoints(run.checkpoints) if found.problem() is None]

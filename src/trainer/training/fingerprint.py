@@ -76,7 +76,7 @@ def refuse_changes(before: Mapping[str, Any], now: Fingerprint, allowed: Collect
         if name in allowed:
             changes.append(change)
         elif name in CHANGEABLE:
-            problems.append(f"{change}; put the old value back, or go on with it: --allow-change {name}")
+            problems.append(f"{change}; put the old value back, or accept the new one: --allow-change {name}")
         else:
             problems.append(
                 f"{change}, which a checkpoint cannot take on; put the old value back, or start a new run with "

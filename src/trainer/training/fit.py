@@ -49,7 +49,7 @@ LOOKED_AT = 100  # training rows in which control tokens are looked for
 
 
 def fit(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
-    """Train `run`, going on from its newest complete checkpoint if it has one.
+    """Train `run`, from its newest complete checkpoint if it has one.
 
     `allowed` names the settings that may differ from those the run started with.
 
@@ -173,7 +173,7 @@ def _unlearned_tokens(prepared: Prepared, model: "PeftModel") -> str | None:
 def _adapted(prepared: Prepared, model: "PreTrainedModel") -> "PeftModel":
     """With a new adapter, or the parent run's."""
     if prepared.parent is not None:
-        with Checkpoint(prepared.parent.adapter).reading():  # its own run may go on meanwhile
+        with Checkpoint(prepared.parent.adapter).reading():  # its own run may resume meanwhile
             return load_adapter(model, prepared.parent.adapter, trainable=True)
     return add_adapter(model, prepared.config.lora)
 
@@ -218,7 +218,7 @@ def _copy_adapter(source: Path, target: Path) -> None:
 
 
 def _interrupted(run: Run) -> str:
-    return f"interrupted; go on with: train --resume {run.path}"
+    return f"interrupted; resume with: train --resume {run.path}"
 
 
 def _as_told(error: Exception, run: Run) -> TrainerError:
@@ -227,12 +227,12 @@ def _as_told(error: Exception, run: Run) -> TrainerError:
         return error
     if isinstance(error, OSError):
         return TrainingError(
-            f"{error.filename or run.path}: {file_words(error, f'go on with: train --resume {run.path}')}"
+            f"{error.filename or run.path}: {file_words(error, f'resume with: train --resume {run.path}')}"
         )
     if is_lost(error):
         return TrainingError(
             "another process of this run has ended, expected all of them to last; "
-            f"go on with: train --resume {run.path}"
+            f"resume with: train --resume {run.path}"
         )
     if isinstance(error, torch.OutOfMemoryError):
         return TrainingError("out of memory; lower memory.token_budget, or set model.quantization to nf4")

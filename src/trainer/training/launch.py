@@ -125,7 +125,7 @@ def _ending(codes: Sequence[int], killed: int | None, say: Callable[[str], None]
     if (meaning := BY_SIGNAL.get(codes[killed])) is not None:  # it had not begun to listen to it
         return meaning if own is None else own
     which = f"process {killed + 1} of {len(codes)} was killed by {signal.Signals(-codes[killed]).name}"
-    say(f"{which}, and so the others ended too; go on with: train --resume RUN")
+    say(f"{which}, and so the others ended too; resume with: train --resume RUN")
     return ExitCode.RUN_FAILED
 
 

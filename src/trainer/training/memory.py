@@ -148,7 +148,7 @@ def _hindrance(config: RunConfig, base: Base, num_processes: int) -> str | None:
     if not recomputable(base.skeleton):
         return f"and the layers of a {base.config.model_type!r} model are not known, expected another base"
     if not can_start_over():
-        return "and this torch cannot go on after a pass that ran out of memory, expected torch 2.13 or newer"
+        return "and this torch cannot recover from a pass that ran out of memory, expected torch 2.13 or newer"
     return None
 
 

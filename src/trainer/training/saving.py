@@ -85,7 +85,7 @@ class Saver:
     def _written(self, snapshot: Snapshot) -> None:
         """Called by the writer's thread when a checkpoint is on disk.
 
-        What it calls the best stays: training has gone on, and a better one may not be written yet.
+        What it calls the best stays: training has continued, and a better one may not be written yet.
         """
         settings, step, best = self.config.training, snapshot.step, snapshot.state["curve"]["best_step"]
         self.run.event(f"checkpoint at step {step}", kind="checkpoint", step=step)

@@ -19,14 +19,14 @@ from trainer.training.prepare import Prepared
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The checkpoint to go on from, or None to begin, and what the run's result depends on."""
+    """The checkpoint to resume from, or None to begin, and what the run's result depends on."""
 
     checkpoint: Checkpoint | None
     fingerprint: Fingerprint
 
 
 def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Callable[[str], None]) -> Start:
-    """Look for the checkpoint to go on from, and put the run's files into the state of its step.
+    """Look for the checkpoint to resume from, and put the run's files into the state of its step.
 
     Raises: ConfigError, when something else than what is `allowed` has changed; nothing is written then.
     """

@@ -147,7 +147,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
             if value.numel() != 1 and value.shape != parameter.shape:
                 raise TrainingError(
                     f"{file}: {prefix}{key} has the shape {tuple(value.shape)}, expected {tuple(parameter.shape)}; "
-                    "delete this checkpoint to go on from an earlier one"
+                    "delete this checkpoint to resume from an earlier one"
                 )
         if values:
             state[number] = values

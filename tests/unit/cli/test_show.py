@@ -65,7 +65,7 @@ def test_what_matters_of_a_run_of_this_machine_stands_first(tmp_path):
     lines = shown(run)
     assert lines[1:3] == ["", "on this machine"]
     assert section(lines, "on this machine") == {
-        "device": "CPU (x86_64, 1 threads)", "adapter": f"none so far; go on with: train --resume {run.path}",
+        "device": "CPU (x86_64, 1 threads)", "adapter": f"none so far; resume with: train --resume {run.path}",
     }  # fmt: skip
     run.adapter.mkdir()
     (run.adapter / "adapter_model.safetensors").touch()

@@ -94,7 +94,7 @@ def test_it_is_dense_attention_and_compiled_once_for_all_lengths(graphs: list[An
 
 
 def test_what_cannot_be_compiled_once_more_is_an_error(graphs: list[Any]) -> None:
-    """torch would go on without its kernels and hold all scores at once."""
+    """torch would run without its kernels and hold all scores at once."""
     layout = flex.find_layout(ends_of(0), CPU)
     size = len(layout[0])
     flex.attend(heads(size, 2, 16), heads(size, 2, 16), heads(size, 2, 16), layout, 0.3)

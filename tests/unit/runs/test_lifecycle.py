@@ -119,7 +119,7 @@ def test_a_run_of_a_machine_that_is_gone_says_how_long_nothing_was_heard(run: Ru
     told = " ".join((done.out + done.err).split())
     assert "no sign of life for 14 min" in told
     assert done.code == (ExitCode.RESUMABLE if command[0] == "logs" else ExitCode.DONE)
-    who = "from process 1 on 'a-container', which cannot be asked from here; if it is gone, go on with: trainer resume"
+    who = "from process 1 on 'a-container', which cannot be asked from here; if it is gone, resume with: trainer resume"
     assert command == ("runs",) or who in told
 
 

@@ -118,7 +118,7 @@ def test_a_resumed_run_shows_no_step_twice(run: Run, monkeypatch: pytest.MonkeyP
 def test_following_ends_as_the_run_did_and_says_how_to_go_on(run: Run, state: str, code: int) -> None:
     run.set_status(state)  # type: ignore[arg-type]
     done = performed(("logs", str(run.path), "--follow"), lambda: 0.0)
-    resumable = f"one is {state}; go on with: train --resume {run.path}\n"
+    resumable = f"one is {state}; resume with: train --resume {run.path}\n"
     told = {
         "succeeded": "trained; its comparison with the base is missing",
         "cancelled": "one is cancelled; it holds no",

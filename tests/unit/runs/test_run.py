@@ -124,8 +124,8 @@ def test_an_existing_run_is_never_overwritten(run):
 @pytest.mark.parametrize(
     ("state", "advice"),
     [
-        ("paused", "go on with: train --resume runs/one"),
-        ("failed", "go on with: train --resume runs/one"),
+        ("paused", "resume with: train --resume runs/one"),
+        ("failed", "resume with: train --resume runs/one"),
         ("running", "wait for it: trainer logs runs/one --follow"),
         ("cancelled", "to train on from its last checkpoint start a new run with model.base=runs/one@8"),
         ("succeeded", "to train on from its last checkpoint start a new run with model.base=runs/one@8"),
@@ -141,7 +141,7 @@ def test_advice_is_what_the_next_command_takes(run, state, advice):
 
 def test_without_a_checkpoint_a_cancelled_run_is_no_base(run):
     run.set_status("cancelled")
-    assert further(run) == "it holds no checkpoint to go on from; start a new run"
+    assert further(run) == "it holds no checkpoint to resume from; start a new run"
     assert refusal(config(name="one")).endswith("choose another, or remove that run with: trainer delete runs/one")
 
 

@@ -1,4 +1,4 @@
-"""Signals: a hang-up and SIGTERM mean that the run can be gone on with, Ctrl-C that a person ended it."""
+"""Signals: a hang-up and SIGTERM mean that the run can resume, Ctrl-C that a person ended it."""
 
 import os
 import pty

@@ -255,7 +255,9 @@ def test_a_torch_that_cannot_go_on_after_a_failed_pass_holds_no_base_in_parts(
     """As 2.11, which is enough for all else."""
     little = fit(settings(), 8000 * MIB).footprint.fixed - 1
     monkeypatch.delattr("torch.distributed.fsdp.FSDPModule.reset_iter_state")
-    told = "memory.shard_base: is true, and this torch cannot go on after a pass that ran out of memory, expected torch"
+    told = (
+        "memory.shard_base: is true, and this torch cannot recover from a pass that ran out of memory, expected torch"
+    )
     with pytest.raises(ConfigError, match=re.escape(told)):
         fit(settings(memory__shard_base=True), 8000 * MIB)
     assert fit(settings(), little).num_parts == 1

@@ -25,7 +25,7 @@ def test_no_step_has_the_rate_0_and_the_warm_up_only_rises(kind: str, total: int
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_the_warm_up_it_is_transformers_own_to_the_last_bit(kind: str) -> None:
-    """So that a run that was started before goes on as it would have."""
+    """So that a run that was started before continues as it would have."""
     name = "constant_with_warmup" if kind == "constant" else kind
     optimizers = [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2e-4) for _ in range(2)]
     ours = make_schedule(optimizers[0], kind, 7, 90)

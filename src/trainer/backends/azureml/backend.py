@@ -243,7 +243,7 @@ def _recalled(run: Run) -> tuple[Place, JobPlan]:
     recalled = recall(run)
     if recalled is None or newest_job(run) is None:
         raise ConfigError(
-            f"run {run.name!r}: has no job yet, its launch was interrupted; go on with: trainer resume {run.path}"
+            f"run {run.name!r}: has no job yet, its launch was interrupted; resume with: trainer resume {run.path}"
         )
     return recalled
 

@@ -172,7 +172,7 @@ def wait_for_end(watch: Watch) -> None:
 def outcome(run: Run) -> Outcome:
     """What a run's last state means to a shell and to a person."""
     status = run.status()
-    reason, again = status.get("error") or "", f"go on with: trainer resume {run.path}"
+    reason, again = status.get("error") or "", f"resume with: trainer resume {run.path}"
     match run.state:
         case "succeeded":
             return Outcome(ExitCode.DONE, f"run {run.name!r} has succeeded; its adapter is in {run.adapter}")

@@ -180,7 +180,7 @@ class OpenAIService(Backend[Manifest], Deploys[TuningDeployment]):
                 say(f"{run.name}: is cancelled; it had no job yet")
                 return
             raise ConfigError(
-                f"run {run.name!r}: has no job yet, expected a running one; go on with: train --resume {run.path}"
+                f"run {run.name!r}: has no job yet, expected a running one; resume with: train --resume {run.path}"
             )
         _bring_home(service, run, say)
         if run.state == aim:
@@ -264,7 +264,7 @@ def _outcome_of(run: Run) -> Outcome:
             try_it = f"trainer deploy {run.path}, and then trainer chat {run.path}" if deploys else ""
             return Outcome(ExitCode.DONE, "; ".join(filter(None, [status.get("summary"), sentence])), try_it)
         case "paused":
-            return Outcome(ExitCode.RESUMABLE, f"run {run.name!r} is paused; go on with: train --resume {run.path}")
+            return Outcome(ExitCode.RESUMABLE, f"run {run.name!r} is paused; resume with: train --resume {run.path}")
         case "cancelled":
             return Outcome(ExitCode.RUN_FAILED, f"run {run.name!r} was cancelled")
     return Outcome(ExitCode.RUN_FAILED, f"run {run.name!r} failed: {status.get('error')}")
