@@ -73,7 +73,7 @@ def deploy(
     show_plan(plan.rows, plan.quote)
     hold_cap(plan.quote, settings.backend.spend_cap)
     if check and output is Format.json:
-        from trainer.cli.documents.of_plan import deploy_check
+        from trainer.cli.documents.plans import deploy_check
 
         deploy_check(plan, settings.backend.spend_cap).print()
         return
@@ -83,8 +83,7 @@ def deploy(
     agree(f"deploy {found.name} as {plan.name}?", yes)
     endpoint = service.deploy(plan, found, say)
     if output is Format.json:
-        from trainer.cli.documents.of_plan import endpoint_of
-        from trainer.cli.documents.start import Deploy
+        from trainer.cli.documents.plans import Deploy, endpoint_of
 
         Deploy(endpoint=endpoint_of(endpoint, found.name)).print()
     else:
@@ -162,9 +161,8 @@ def teardown(
 def _print_document(
     runs: list[Run], deployed: "list[tuple[Run, Endpoint]]", unreachable: list[str], damaged: list[str]
 ) -> None:
-    from trainer.cli.documents.of_plan import endpoint_of
-    from trainer.cli.documents.of_run import billing
-    from trainer.cli.documents.start import Endpoints
+    from trainer.cli.documents.plans import Endpoints, endpoint_of
+    from trainer.cli.documents.runs import billing
 
     Endpoints(
         endpoints=[endpoint_of(endpoint, run.name) for run, endpoint in deployed],

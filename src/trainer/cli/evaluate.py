@@ -65,7 +65,7 @@ def evaluate(
     judgement = judge(Gate(gate), result) if gate is not None and ranks.is_first else None
     page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
     if output is Format.json:
-        from trainer.cli.documents.of_comparison import evaluated
+        from trainer.cli.documents.verdicts import evaluated
 
         evaluated(result, page, judgement).print()
         return _code(judgement)
@@ -122,7 +122,7 @@ def compare(
         sentence, ranked = write_comparison(found, page)
         notes = notes_on(found, results_of(found))
     if output is Format.json:
-        from trainer.cli.documents.of_comparison import compared
+        from trainer.cli.documents.verdicts import compared
 
         compared(sentence, notes, ranked, page, judgement).print()
         return _code(judgement)

@@ -75,8 +75,7 @@ def logs(
 
 
 def _print_document(run: Run, tail: int | None) -> None:
-    from trainer.cli.documents.of_run import event_of, summary_of
-    from trainer.cli.documents.runs import Logs
+    from trainer.cli.documents.runs import Logs, event_of, summary_of
 
     summary = summary_of(run, refresh=True)
     records = run.events() if tail is None else last_records(run.path / "events.jsonl", tail)

@@ -2,7 +2,7 @@
 
 import typer
 
-from trainer.cli import chat, config, control, data, deploy, evaluate, export, init, logs, models, runs, schemas, serve
+from trainer.cli import chat, config, control, data, deploy, evaluate, export, init, logs, models, runs, serve
 from trainer.cli.console import Version
 from trainer.cli.narrow_output import widen_output
 from trainer.cli.settings_words import SettingsCommand
@@ -44,7 +44,7 @@ trainer_app.command(name="checkpoints", rich_help_panel=LOOK)(runs.checkpoints)
 trainer_app.command(name="evaluate", rich_help_panel=LOOK)(evaluate.evaluate)
 trainer_app.command(name="compare", rich_help_panel=LOOK)(evaluate.compare)
 trainer_app.command(name="delete", rich_help_panel=LOOK)(runs.delete)
-trainer_app.command(name="schemas", rich_help_panel=LOOK)(schemas.schemas)
+trainer_app.command(name="schemas", rich_help_panel=LOOK)(config.schemas)
 trainer_app.command(name="chat", rich_help_panel=USE)(chat.chat)
 trainer_app.command(name="export", rich_help_panel=USE)(export.export)
 trainer_app.command(name="serve", rich_help_panel=USE)(serve.serve)

@@ -34,8 +34,7 @@ def models(
         raise ConfigError(f"backend.kind: is {settings.backend.kind!r}, expected 'openai', whose service has a list")
     listed = service.models(settings, every, say)
     if output is Format.json:
-        from trainer.cli.documents.of_plan import model_of
-        from trainer.cli.documents.start import Models
+        from trainer.cli.documents.plans import Models, model_of
 
         Models(models=[model_of(model) for model in listed]).print()
         return

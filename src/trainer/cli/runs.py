@@ -37,7 +37,7 @@ def list_all(root: Root = Path("runs"), output: Output = Format.text, debug: Deb
     """List the runs with their state, progress and last losses."""
     if root.exists() and not root.is_dir():
         raise ConfigError(f"--root: {str(root)!r} is a file, expected a folder; choose another")
-    from trainer.cli.documents.of_run import summary_of
+    from trainer.cli.documents.runs import summary_of
 
     runs = [summary_of(run, refresh=True) for run in runs_below(root)]
     if output is Format.json:
@@ -124,7 +124,7 @@ def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, 
 
 def print_run(run: Run) -> None:
     """All that is known of a run, as JSON."""
-    from trainer.cli.documents.of_run import shown
+    from trainer.cli.documents.runs import shown
 
     settings = _settings(run)
     shown(run, None if settings == DAMAGED else settings).print()
@@ -133,8 +133,7 @@ def print_run(run: Run) -> None:
 @command
 def checkpoints(run: RunName, root: Root = Path("runs"), output: Output = Format.text, debug: Debug = False) -> None:
     """List a run's checkpoints; each can be a new run's base as model.base=RUN@STEP."""
-    from trainer.cli.documents.of_run import checkpoint_of
-    from trainer.cli.documents.runs import Checkpoints
+    from trainer.cli.documents.runs import Checkpoints, checkpoint_of
 
     found = find_run(run, root)
     measured = {int(row["step"]): row for row in found.results()}

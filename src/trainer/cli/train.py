@@ -224,7 +224,7 @@ def _show_result(run: Run, try_it: str) -> None:
 
 def _show_check(plan: "Plan[Any]", notes: Notes, output: Format) -> None:
     if output is Format.json:
-        from trainer.cli.documents.of_plan import train_check
+        from trainer.cli.documents.plans import train_check
 
         train_check(plan, notes.told).print()
         return

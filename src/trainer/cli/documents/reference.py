@@ -6,12 +6,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.json_schema import models_json_schema
 
-from trainer.cli.documents import data, preview, runs, start, use, verdicts
+from trainer.cli.documents import data, plans, preview, runs, use, verdicts
 from trainer.cli.documents.document import Document, Part
 from trainer.errors import ConfigError, similar
 
 DOCUMENTS: tuple[type[Document], ...] = (
-    start.TrainCheck,
+    plans.TrainCheck,
     data.DataCheck,
     data.DataStats,
     preview.DataPreview,
@@ -26,10 +26,10 @@ DOCUMENTS: tuple[type[Document], ...] = (
     use.Chat,
     use.Export,
     use.Register,
-    start.DeployCheck,
-    start.Deploy,
-    start.Endpoints,
-    start.Models,
+    plans.DeployCheck,
+    plans.Deploy,
+    plans.Endpoints,
+    plans.Models,
 )
 
 HEADER = """# What commands print with `--format json`

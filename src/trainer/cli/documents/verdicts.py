@@ -1,9 +1,13 @@
-"""The documents of comparisons; a report that an earlier version wrote knows less."""
+"""The documents of comparisons, and how results become them."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from trainer.cli.documents.document import Document, Part
+
+if TYPE_CHECKING:
+    from trainer.inference.report import standings
 
 
 class Counts(Part):
@@ -180,3 +184,60 @@ class Compare(Document):
     """The page; null for one run, whose page is its report."""
     gate: Gate | None
     """What --gate says of the first run; null without it."""
+
+
+def evaluated(result: Mapping[str, Any], page: Path, judgement: "standings.Judgement | None") -> Evaluate:
+    """The result of `trainer evaluate`."""
+    verdict = Verdict.of(result)
+    assert verdict is not None  # it was just made
+    return Evaluate(
+        run=result["run"],
+        verdict=verdict,
+        measures=list(map(_measure, result["measures"])),
+        files=list(result["files"]),
+        num_rows=result["num_rows"],
+        num_held_out=result["num_held_out"],
+        notes=list(result["notes"]),
+        page=str(page),
+        is_the_runs_report=page.stem == "report",
+        gate=_gate(judgement),
+    )
+
+
+def compared(
+    sentence: str,
+    notes: Sequence[str],
+    ranked: "Sequence[standings.Contestant]",
+    page: Path | None,
+    judgement: "standings.Judgement | None",
+) -> Compare:
+    """The result of `trainer compare`."""
+    from trainer.inference.evaluation.measures import MEASURES
+
+    models = [
+        Contestant(name=model.name, is_base=model.key == "base", measures={key: model.mean(key) for key in MEASURES})
+        for model in ranked
+    ]
+    return Compare(
+        sentence=sentence,
+        notes=list(notes),
+        models=models,
+        page=None if page is None else str(page),
+        gate=_gate(judgement),
+    )
+
+
+def _measure(values: Mapping[str, Any]) -> Measure:
+    from trainer.inference.evaluation.measures import MEASURES
+
+    names = ("key", "num_rows", "base", "tuned", "low", "high")
+    about = MEASURES[values["key"]]
+    told = {"title": about.title, "meaning": about.meaning, "better": about.better}
+    return Measure.model_validate({name: values[name] for name in names} | told)
+
+
+def _gate(judgement: "standings.Judgement | None") -> Gate | None:
+    if judgement is None:
+        return None
+    against = [Against(name=one.name, kind=one.kind, holds=one.holds) for one in judgement.against]
+    return Gate(gate=judgement.gate.value, holds=judgement.holds, against=against)
