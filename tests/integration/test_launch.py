@@ -14,9 +14,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.integration.test_fit import adapter_hash, measurements
 from tests.integration.test_ranks import run_of, write_config
-from trainer.errors import ConfigError
 from trainer.runs import Run, lifecycle
-from trainer.training import launch
 
 MINUTE = 60
 
@@ -132,41 +130,3 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     config = write_config(tmp_path, dropout=0)
     code, output = ended(start("--config", config, "lora.r=0"))
     assert (code, output.count("error:")) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    ("codes", "killed", "expected", "said"),
-    [
-        ([0, 0], None, 0, 0), ([75, 75], None, 75, 0), ([130, 130], None, 130, 0), ([2, 2], None, 2, 0),
-        ([1, -signal.SIGKILL], 1, 1, 1), ([-signal.SIGKILL, -signal.SIGSEGV], 0, 1, 1),
-        ([-signal.SIGTERM, 75], 0, 75, 0), ([-signal.SIGTERM, -signal.SIGTERM], 0, 75, 0),
-        ([-signal.SIGINT, -signal.SIGKILL], 0, 130, 0), ([0, 1], None, 1, 0), ([1, -signal.SIGTERM], None, 1, 0),
-    ],
-)  # fmt: skip
-def test_the_exit_code_is_that_of_the_processes(codes: list[int], killed: int | None, expected: int, said: int) -> None:
-    messages: list[str] = []
-    assert launch._ending(codes, killed, messages.append) == expected
-    assert len(messages) == said
-
-
-@pytest.mark.parametrize(
-    ("num_gpus", "asked", "expected"), [(0, None, 1), (1, None, 1), (8, None, 8), (8, "2", 2), (0, "3", 3)]
-)
-def test_there_is_one_process_for_each_gpu_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, num_gpus: int, asked: str | None, expected: int
-) -> None:
-    monkeypatch.setattr(launch, "_num_gpus", lambda: num_gpus)
-    assert launch.num_processes({} if asked is None else {"TRAINER_PROCESSES": asked}) == expected
-
-
-@pytest.mark.parametrize(("num_gpus", "asked"), [(2, "3"), (0, "0"), (0, "-1"), (0, "many"), (0, "")])
-def test_a_number_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, num_gpus: int, asked: str) -> None:
-    monkeypatch.setattr(launch, "_num_gpus", lambda: num_gpus)
-    with pytest.raises(ConfigError, match=r"TRAINER_PROCESSES: is '.*', expected a number from 1"):
-        launch.num_processes({"TRAINER_PROCESSES": asked})
-
-
-def test_a_process_that_was_started_starts_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(launch, "_num_gpus", lambda: pytest.fail("it has no GPU to itself yet"))
-    assert launch.in_processes(["train"], print) is None

@@ -6,7 +6,6 @@ import pytest
 from tests.conftest import REPOSITORY
 from trainer.config import RunConfig
 from trainer.config.load import load_config
-from trainer.training.curve import Curve
 from trainer.training.order import StepOrder, epoch_order, rows_per_epoch
 from trainer.training.plan import make_plan, resolve
 
@@ -87,72 +86,3 @@ def test_steps_cover_the_epoch_and_the_last_one_holds_the_rest() -> None:
     assert [len(step) for step in steps] == [4, 4, 2]
     assert len(steps) == 3
     assert [row for step in steps for row in step] == epoch_order(["a"] * 10, {"a": 1.0}, 0, 0)
-
-
-def test_overfitting_is_said_in_words() -> None:
-    curve = Curve(patience=None, threshold=0.0)
-    for step, loss in ((10, 2.0), (20, 1.0), (30, 1.3), (40, 1.6)):
-        curve.add(step, step / 20, loss)
-    assert curve.overfitting() == "validation loss rose from epoch 1.5 on, from 1.000 at step 20 to 1.600 at step 40"
-
-
-FALLING = {
-    (1.70, 1.26, 1.20): "from 1.260 at step 20 to 1.200 at step 30: train longer, such as training.n_epochs=6",
-    (
-        3.0,
-        2.0,
-        1.0,
-        0.9,
-        0.8,
-        0.7,
-    ): "from 0.900 at step 40 to 0.700 at step 60: train longer, such as training.n_epochs=6",
-    (1.70, 1.21, 1.20): None,  # by less than a fiftieth
-    (1.70, 1.20, 1.26): None,
-    (1.70,): None,  # nothing to hold it against
-    (): None,
-}
-
-
-@pytest.mark.parametrize("losses", FALLING)
-def test_a_loss_that_falls_to_the_end_is_told_with_what_to_do(losses: tuple[float, ...]) -> None:
-    curve = Curve(patience=None, threshold=0.0)
-    for number, loss in enumerate(losses, 1):
-        curve.add(10 * number, float(number), loss)
-    words = FALLING[losses]
-    assert curve.still_falling(3) == (
-        None if words is None else f"validation loss was still falling at the end, {words}"
-    )
-
-
-@pytest.mark.parametrize("losses", [(2.0, 0.019, 0.006), (2.0, 0.006, 0.019)])
-def test_next_to_nothing_is_no_change_worth_telling(losses: tuple[float, ...]) -> None:
-    curve = Curve(patience=None, threshold=0.0)
-    for number, loss in enumerate(losses, 1):
-        curve.add(number * 10, number, loss)
-    assert curve.still_falling(3) is None
-    assert curve.overfitting() is None
-
-
-def test_a_loss_that_only_wobbles_is_not_overfitting() -> None:
-    curve = Curve(patience=None, threshold=0.0)
-    for step, loss in ((10, 2.0), (20, 1.0), (30, 1.01)):
-        curve.add(step, step / 20, loss)
-    assert curve.overfitting() is None
-
-
-def test_stopping_early_waits_for_the_patience_and_asks_for_the_threshold() -> None:
-    curve = Curve(patience=2, threshold=0.1)
-    stops = []
-    for step, loss in enumerate((1.0, 0.95, 0.8, 0.79, 0.78)):
-        curve.add(step, 0.0, loss)
-        stops.append(curve.should_stop)
-    assert stops == [False, False, False, False, True]
-    assert curve.best_step == 2
-
-
-def test_a_restored_curve_goes_on_like_the_one_it_was_taken_from() -> None:
-    curve, restored = Curve(3, 0.0), Curve(3, 0.0)
-    curve.add(1, 0.5, 1.0)
-    curve.add(2, 1.0, 2.0)
-    restored.restore(curve.state())
-    assert restored == curve
