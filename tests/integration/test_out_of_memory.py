@@ -1,4 +1,4 @@
-"""A step that does not fit is cut finer and computed again, with the same result."""
+"""A step that does not fit is cut finer and recomputed, with the same result."""
 
 import signal
 from collections.abc import Callable

@@ -217,10 +217,10 @@ class MemoryConfig(Section):
     """Tokens that go through the model at a time; what conversations share counts once. `auto`: what the free memory allows."""
 
     recompute_layers: NonNegativeCount | Auto = "auto"
-    """Layers, from the first on, whose activations are not kept for the backward pass but computed again: less memory, and up to a third more time. `auto`: none where it fits, else as many as cost less than a smaller `token_budget`."""
+    """Layers, from the first on, whose activations are recomputed in the backward pass (activation checkpointing): less memory, and up to a third more time. `auto`: none where it fits, else as many as cost less than a smaller `token_budget`."""
 
     shard_base: Flag | Auto = "auto"
-    """Hold the base's layers in parts, one in each process of the run, and bring a layer together when it computes: for an unquantized base that no single GPU holds, at the price of sending all layers twice for each pack. `auto`: where the run has several processes and does not fit otherwise."""
+    """Shard the base's layers over the run's processes (FSDP2), and gather a layer when it computes: for an unquantized base that no single GPU holds, at the price of sending all layers twice for each pack. `auto`: where the run has several processes and does not fit otherwise."""
 
     limit_gb: Positive | None = None
     """Plan with this much memory, in GiB (1024^3 bytes), although more may be free."""

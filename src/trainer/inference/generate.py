@@ -127,8 +127,8 @@ def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> lis
     pad = model.tokenizer.pad_token_id
     input_ids = torch.tensor([[pad] * gap + list(prompt) for gap, prompt in zip(padding, prompts, strict=True)])
     mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in padding])
-    # What brings layers together could not leave inference mode again.
-    with torch.inference_mode(not model.in_parts), _in_step(model):
+    # What FSDP2 gathers could not leave inference mode again.
+    with torch.inference_mode(not model.is_sharded), _in_step(model):
         output = model.model.generate(
             input_ids=input_ids.to(model.model.device),
             attention_mask=mask.to(model.model.device),
@@ -137,14 +137,14 @@ def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> lis
             use_cache=True,
             eos_token_id=sorted(model.end_ids),
             pad_token_id=pad,
-            synced_gpus=model.in_parts,
+            synced_gpus=model.is_sharded,
         )
     return [list(row) for row in output[:, width:].tolist()]
 
 
 @contextmanager
 def _in_step(model: "TunedModel") -> Iterator[None]:
-    """Processes that hold parts of the base all go on until each has finished.
+    """Processes that shard the base all continue until each has finished.
 
     transformers would ask them on the device, where one that ran out of memory is waited for without an end.
     """
@@ -154,7 +154,7 @@ def _in_step(model: "TunedModel") -> Iterator[None]:
         model.ranks.will_come()
         return model.ranks.any(not finished)
 
-    if not model.in_parts:
+    if not model.is_sharded:
         yield
         return
     base._has_unfinished_sequences = unfinished

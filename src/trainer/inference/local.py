@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class TunedModel:
     """A run's model, loaded once; `base` and `tuned` answer from the same weights with the adapter off and on.
 
-    With several `ranks` and a base that was trained in parts it is loaded in parts: all must then do the same with it.
+    With several `ranks`, a base that was sharded in training is sharded here: all must then do the same with it.
 
     Raises: ConfigError, when the run has no adapter yet or its base has changed.
     """
@@ -45,10 +45,10 @@ class TunedModel:
         self.ranks = ranks if ranks and config.memory.shard_base is True else Ranks()
         self.tokenizer = trained_tokenizer(run)
         self.renderer = Renderer(self.tokenizer)
-        place = torch.device("cpu") if self.in_parts else device
+        place = torch.device("cpu") if self.is_sharded else device
         model = load_model(base, settings, place, pick_dtype(settings, device))
         self.model: PeftModel = load_adapter(model, run.adapter).eval()
-        if self.in_parts:
+        if self.is_sharded:
             shard_base(self.model, device, self.ranks.will_come)
         self.max_length = base.max_length
         self.end_ids = self._end_ids()
@@ -75,8 +75,8 @@ class TunedModel:
             _fill(own, before)
 
     @property
-    def in_parts(self) -> bool:
-        """Whether other processes hold a part of it."""
+    def is_sharded(self) -> bool:
+        """True where other processes hold a shard of it."""
         return self.ranks.size > 1
 
     def _end_ids(self) -> frozenset[int]:

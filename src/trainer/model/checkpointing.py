@@ -1,7 +1,6 @@
-"""Layers whose activations are not kept for the backward pass but computed again in it: a little less memory each.
+"""Activation checkpointing: layers that keep no activations for the backward pass but recompute them in it.
 
-The first layers are the ones to choose: when the backward pass reaches them, everything that the later ones kept is
-already gone.
+The first layers are the ones to choose: when the backward pass reaches them, all that later ones kept is freed.
 """
 
 from functools import partial
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def recomputable(model: "PreTrainedModel") -> list[Any]:
-    """The model's layers in order, empty where transformers cannot compute them again."""
+    """The model's layers in order, empty where transformers cannot recompute them."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     if not model.supports_gradient_checkpointing:

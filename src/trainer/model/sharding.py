@@ -1,9 +1,9 @@
-"""A base in parts: each process holds its share of every layer, and all bring a layer together to compute with it.
+"""A sharded base: each process holds a shard of every layer, and all gather a layer to compute with it.
 
-torch's FSDP2 does it. The base is frozen, so that weights travel and no gradients. What a process holds as a whole are
-the adapter, which is therefore trained, exchanged and stored as ever, the embeddings and the head, and the one layer
-at work with the next on its way. Bringing a layer together needs every process: all go through the same layers in the
-same order, and ask each other first whether all will come.
+torch's FSDP2 shards it. The base is frozen, so weights travel and no gradients. Each process holds the adapter, the
+embeddings and the head unsharded; the adapter is therefore trained, reduced and stored as ever. Of the layers, only the
+one at work and the prefetched next one are gathered. Every process must take part in an all-gather: all run the same
+layers in the same order, and ask each other first whether all will come.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def shard_base(model: "PeftModel", device: "torch.device", will_come: Callable[[], None]) -> "PeftModel":
-    """Keep this process's part of each layer on `device`, and all else as a whole; the model's own weights are freed.
+    """Keep this process's shard of each layer on `device`, and all else unsharded; the model's own weights are freed.
 
     `will_come` returns when all processes are about to compute with a layer, and raises when one of them is not.
     """
@@ -34,38 +34,38 @@ def shard_base(model: "PeftModel", device: "torch.device", will_come: Callable[[
     for layer in layers:  # one after the other, so that the device never holds more than one of them
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapter)
         layer.set_custom_all_gather(_AllGather(will_come))
-    parts = {weight for layer in layers for weight in layer.parameters()} - adapter
-    whole = set(base.base_model.parameters()) - parts
+    sharded = {weight for layer in layers for weight in layer.parameters()} - adapter
+    whole = set(base.base_model.parameters()) - sharded
     fully_shard(base.base_model, mesh=mesh, ignored_params=whole)  # with no weights of its own: it goes through them
     model.to(device)
     return model
 
 
-def in_parts(model: "PreTrainedModel") -> bool:
-    """Whether this process holds a part of each layer only."""
+def is_sharded(model: "PreTrainedModel") -> bool:
+    """True where this process holds only a shard of each layer."""
     from torch.distributed.fsdp import FSDPModule
 
     return isinstance(model.base_model, FSDPModule)
 
 
 def can_start_over() -> bool:
-    """Whether torch can forget a pass that ended halfway, as one does that is out of memory: not before 2.13."""
+    """True where torch can drop a pass that ended halfway, as one that ran out of memory does: from 2.13."""
     from torch.distributed.fsdp import FSDPModule
 
     return hasattr(FSDPModule, "reset_iter_state")
 
 
 def start_over(model: "PreTrainedModel") -> None:
-    """After a pass that ended halfway: no layer is left together, and the next pass begins anew."""
-    if in_parts(model):
+    """Drop a pass that ended halfway: no layer stays gathered, and the next pass begins anew."""
+    if is_sharded(model):
         model.base_model.reset_iter_state()
 
 
 class _AllGather:
-    """What FSDP2 calls to bring a layer together, after all processes have said that they will come.
+    """The all-gather that FSDP2 calls for a layer, once all processes have said that they will come.
 
     Its form is `AllGather` in torch.distributed.fsdp._fully_shard._fsdp_api. Without the question a process that ran
-    out of memory, or died, would be waited for on the device, where nothing can be told any more.
+    out of memory, or died, would be waited for on the device, from where no error can be raised.
     """
 
     def __init__(self, will_come: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from trainer.model.checkpointing import recomputable, recompute
 from trainer.model.device import send
 from trainer.model.lora_linear import use_lora_linear
 from trainer.model.rms_norm import use_lean_norms
-from trainer.model.sharding import in_parts, start_over
+from trainer.model.sharding import is_sharded, start_over
 from trainer.model.sharing import UNSHARED, sharing_of
 from trainer.training.loss import Sums, find_head, head_sums, logit_sums
 from trainer.training.ranks import Ranks
@@ -44,7 +44,7 @@ class Engine:
         self.model, self.device, self.ranks = model.get_base_model(), device, ranks or Ranks()
         self.decoder = self.model.base_model
         use_lora_linear(model)
-        if not in_parts(self.model):  # else it was done while the weights were whole
+        if not is_sharded(self.model):  # else it was done while the weights were whole
             use_lean_norms(self.model)
         self.kind = kind or tree_attention.kind_for(self.model, device)
         self.head = find_head(self.model)

@@ -26,7 +26,7 @@ from trainer.model.adapter import (
 )
 from trainer.model.loading import load_model
 from trainer.model.rms_norm import use_lean_norms
-from trainer.model.sharding import in_parts, shard_base
+from trainer.model.sharding import is_sharded, shard_base
 from trainer.model.unlearned import unlearned
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import MANIFEST, Checkpoint, folder_of
@@ -143,11 +143,11 @@ def _stopped(run: Run, trainer: "Trainer", interruption: Interruption) -> Outcom
 
 
 def _load(prepared: Prepared) -> "PeftModel":
-    """The base with the adapter that is trained, on the device; where it is held in parts, it never is there whole."""
-    settings, in_parts = prepared.config.model, prepared.config.memory.shard_base
-    place = torch.device("cpu") if in_parts else prepared.device
+    """The base with the adapter that is trained, on the device; a sharded base is never whole on one."""
+    settings, shard = prepared.config.model, prepared.config.memory.shard_base
+    place = torch.device("cpu") if shard else prepared.device
     model = _adapted(prepared, load_model(prepared.base, settings, place, prepared.dtype))
-    if not in_parts:
+    if not shard:
         return model
     use_lean_norms(model.get_base_model())  # it tries them, which takes whole weights
     return shard_base(model, prepared.device, prepared.ranks.will_come)
@@ -160,7 +160,7 @@ def _unlearned_tokens(prepared: Prepared, model: "PeftModel") -> str | None:
     rows = [prepared.data.train[number] for number in range(min(len(prepared.data.train), LOOKED_AT))]
     used = control & {token for row in rows for example in row.examples for token in example.input_ids}
     base = model.get_base_model()
-    if in_parts(base) or not (found := unlearned(base, used, control)):
+    if is_sharded(base) or not (found := unlearned(base, used, control)):
         return None
     told = "; ".join(f"{tokenizer.convert_ids_to_tokens(token)!r}: {reason}" for token, reason in found.items())
     return (

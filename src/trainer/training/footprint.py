@@ -1,4 +1,4 @@
-"""What training holds in memory, in bytes, from the model's shape: a sum of what is held at its fullest moments."""
+"""The bytes that training holds in memory, summed at its peaks from the model's shape."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ BYTES_PER_WEIGHT = {"nf4": 0.56, "int8": 1.03}  # with their scales: 4 + 0.5 bit
 # In float32 the adapter's weight, gradient, AdamW's two moments, and the vector in which processes add up gradients;
 # a CPU also holds what a checkpoint is written from: the weight and the moments once more.
 ADAPTER_BYTES = {"cuda": 20, "cpu": 32}
-TOGETHER = 3  # layers of a base in parts that are whole at once: at work, as it arrived, and the next on its way
+TOGETHER = 3  # layers of a sharded base that are whole at once: at work, as gathered, and the prefetched next
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,13 @@ class Footprint:
     """Estimated, not measured; the tests hold it against what is allocated. All but counts is in bytes."""
 
     num_layers: int
-    num_recomputable: int  # layers that can be computed again
+    num_recomputable: int  # layers that activation checkpointing can recompute
     weights: int
     adapter: int
     kept: int  # of one layer for the backward pass, per token
     kept_per_pair: int  # the same per pair of tokens, where attention keeps its scores
     mask: int  # of all layers per pair of tokens, where what a token sees is a dense mask
-    between: int  # the hidden state between two layers, per token: what a layer leaves that is computed again
+    between: int  # the hidden state between two layers, per token: all that a recomputed layer keeps
     around: int  # before the first and after the last layer, per token
     passing: int  # the gradients of the one layer that is in the backward pass, per token
     head_row: int  # logits of one token as the head computes them, and its hidden state
@@ -37,10 +37,10 @@ class Footprint:
     softmax_row: int  # what is made of the logits of one token
     softmax_rows: int  # that many at a time
     scores: int  # of the one block of queries whose attention is computed
-    num_parts: int = 1  # in which the base's layers are held, one in each process; `weights` are those of one of them
+    num_shards: int = 1  # processes that the base's layers are sharded over; `weights` are those of one
 
     def peak(self, tokens: int, scored: int, recomputed: int = 0) -> int:
-        """While `tokens` tokens are trained, `scored` of them, and the first `recomputed` layers are computed again."""
+        """While `tokens` tokens are trained, `scored` of them, and the first `recomputed` layers are recomputed."""
         layer = tokens * self.kept + tokens * tokens * self.kept_per_pair
         left = tokens * (self.around + recomputed * self.between) + tokens * tokens * self.mask
         before = left + (self.num_layers - recomputed) * layer
@@ -55,7 +55,7 @@ class Footprint:
 
     @property
     def fixed(self) -> int:
-        """What is held all the time."""
+        """Bytes held all the time."""
         return self.weights + self.adapter
 
     def _head(self, tokens: int) -> int:
@@ -69,12 +69,12 @@ def footprint(
     device: "torch.device",
     longest: int,
     has_flex: bool | None = None,
-    num_parts: int = 1,
+    num_shards: int = 1,
 ) -> Footprint:
     """The footprint of this base on this kind of device, for rows of up to `longest` tokens.
 
     `has_flex`: whether FlexAttention runs on a GPU that is not in this machine; None for one that is.
-    `num_parts`: the processes that share the base's layers.
+    `num_shards`: processes that the base's layers are sharded over.
     Counted for a Llama block; others are close, since their linear layers and norms are the same.
     """
     from trainer.model.tree_attention import BLOCK, kind_for
@@ -89,7 +89,7 @@ def footprint(
     return Footprint(
         num_layers=shape.num_hidden_layers,
         num_recomputable=min(len(recomputable(base.skeleton)), shape.num_hidden_layers),
-        weights=_weights_bytes(base, config, dtype, num_parts),
+        weights=_weights_bytes(base, config, dtype, num_shards),
         adapter=_adapter_parameters(base, config.lora) * ADAPTER_BYTES[device.type],
         kept=_kept(base, config, size, longest if kind == "segments" else 0),
         kept_per_pair=pairs,
@@ -102,12 +102,12 @@ def footprint(
         softmax_row=vocabulary * softmax,
         softmax_rows=rows_within(SOFTMAX_BYTES[device.type], 4 * vocabulary),
         scores=3 * 4 * heads * BLOCK * longest if kind == "segments" else 0,
-        num_parts=num_parts,
+        num_shards=num_shards,
     )
 
 
 def _kept(base: Base, config: RunConfig, size: int, longest: int) -> int:
-    """What a layer keeps of a token.
+    """Bytes that a layer keeps of a token.
 
     In the compute type: the inputs of its linear layers, query, key, value and what attention makes of them, four
     MLP-sized tensors, the adapters' images and the inputs of two norms, which are kept in float32 where they are the
@@ -136,10 +136,10 @@ def _mlp_width(shape: Any) -> int:
     return int(getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size)
 
 
-def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype", num_parts: int) -> int:
+def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype", num_shards: int) -> int:
     """Linear layers are what is quantised; a product then restores one of them at a time."""
-    if num_parts > 1:
-        return _part_bytes(base, dtype, num_parts)
+    if num_shards > 1:
+        return _shard_bytes(base, dtype, num_shards)
     linear: list[int] = [weight.numel() for _, weight in linear_modules(base.skeleton)]
     others = sum(parameter.numel() for parameter in base.skeleton.parameters()) - sum(linear)
     if config.model.quantization == "none":
@@ -148,11 +148,11 @@ def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype", num_part
     return int(quantised + (others + max(linear)) * dtype.itemsize)
 
 
-def _part_bytes(base: Base, dtype: "torch.dtype", num_parts: int) -> int:
-    """Of a base in parts: this process's part of the layers, the layers that are together, and the rest as a whole."""
+def _shard_bytes(base: Base, dtype: "torch.dtype", num_shards: int) -> int:
+    """Of a sharded base: this process's shard of the layers, the layers gathered at once, and the rest unsharded."""
     layers = [sum(weight.numel() for weight in layer.parameters()) for layer in recomputable(base.skeleton)]
     rest = sum(weight.numel() for weight in base.skeleton.parameters()) - sum(layers)
-    return int((sum(layers) / num_parts + TOGETHER * max(layers) + rest) * dtype.itemsize)
+    return int((sum(layers) / num_shards + TOGETHER * max(layers) + rest) * dtype.itemsize)
 
 
 def _adapter_parameters(base: Base, settings: LoraSettings) -> int:

@@ -1,6 +1,6 @@
-"""The plan of a run's memory: how many tokens go through the model at a time, and which layers are computed again.
+"""The plan of a run's memory: how many tokens go through the model at a time, and which layers are recomputed.
 
-Small packs repeat what conversations share, and computing a layer again costs a forward pass of it. Which of the two
+Small packs repeat what conversations share, and recomputing a layer costs a forward pass of it. Which of the two
 costs less depends on the rows, so each way that fits is weighed on some steps of the run itself.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainer.config.schema import MemoryConfig, RunConfig
-from trainer.data.pack.packing import Sharing, make_packs
+from trainer.data.pack.packing import PACK_COST, Sharing, make_packs
 from trainer.data.render.rendering import Example
 from trainer.errors import ConfigError
 from trainer.model.base import Base
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 USABLE = {"cpu": 0.5, "cuda": 0.85}  # of the free memory: a CPU shares it, a GPU's is in pieces
 MAX_BUDGET = {"cpu": 4096, "cuda": 32_768}  # beyond this more tokens at a time bring no speed
-PACK_TOKENS = {"cpu": 32, "cuda": 512}  # that one more pack costs as much as; of a GPU not measured
+PACK_COSTS = {"cpu": PACK_COST, "cuda": 512}  # in tokens, when budgets are weighed; of a GPU not measured
 RECOMPUTE_COST = 0.35  # of a step without its head; measured on a CPU: 0.24 in float32, 0.35 in bfloat16
 SAMPLED_STEPS = 4
 FINER = 2**0.5  # between two budgets that are weighed
@@ -49,20 +49,20 @@ class MemoryPlan:
     peak_bytes: int
 
     @property
-    def num_parts(self) -> int:
-        """In how many processes the base's layers are held; 1 where each holds all of them."""
-        return self.footprint.num_parts
+    def num_shards(self) -> int:
+        """Processes that the base's layers are sharded over; 1 where each holds all of them."""
+        return self.footprint.num_shards
 
     def problem(self, longest: int) -> str | None:
-        """Why the run does not fit or cannot be as it was set, or None."""
+        """The reason why the run does not fit or cannot be as it was set, or None."""
         most = self.footprint.num_recomputable
         if self.recompute_layers > most:
             return f"memory.recompute_layers: is {self.recompute_layers}, expected at most {most} for this model"
         if self.footprint.fixed > self.free_bytes:
-            parts = f", held in {self.num_parts} parts," if self.num_parts > 1 else ""
-            advice = "use more processes" if parts else "set model.quantization to nf4"
+            sharded = f", sharded over {self.num_shards} processes," if self.num_shards > 1 else ""
+            advice = "use more processes" if sharded else "set model.quantization to nf4"
             return (
-                f"model.base: the weights{parts} need about {gib(self.footprint.fixed)}, and {gib(self.free_bytes)} "
+                f"model.base: the weights{sharded} need about {gib(self.footprint.fixed)}, and {gib(self.free_bytes)} "
                 f"are free; {advice} or choose a smaller base"
             )
         needed = self.footprint.peak(longest, longest, most)
@@ -75,7 +75,7 @@ class MemoryPlan:
 
 
 def process_bytes(plan: MemoryPlan, held_bytes: int, has_16_bits: bool) -> int:
-    """What `top` will show of a process on a CPU at its fullest, where it holds `held_bytes` before training.
+    """The peak that `top` will show of a process on a CPU, where it holds `held_bytes` before training.
 
     A comparison is below that: it loads the base once more, after what training held was given back.
     """
@@ -85,7 +85,7 @@ def process_bytes(plan: MemoryPlan, held_bytes: int, has_16_bits: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a run will compute, as far as its memory depends on it."""
+    """The part of a run's computation that its memory depends on."""
 
     longest: int  # tokens of the longest row
     largest_step: int  # tokens of the most that a step can hold
@@ -118,14 +118,14 @@ def fit_memory(
     num_processes: int,
     has_flex: bool | None = None,
 ) -> MemoryPlan:
-    """The plan for `num_processes` that have `free_bytes` each: the base whole in each of them, or else in parts.
+    """The plan for `num_processes` that have `free_bytes` each: the base whole in each of them, or else sharded.
 
-    Raises: ConfigError, where it is to be in parts and cannot.
+    Raises: ConfigError, where it is to be sharded and cannot.
     """
     work = find_work(data, batch_size, sharing_of(base.skeleton)[0])
 
-    def plan(num_parts: int) -> MemoryPlan:
-        shape = footprint(config, base, dtype, device, work.longest, has_flex, num_parts)
+    def plan(num_shards: int) -> MemoryPlan:
+        shape = footprint(config, base, dtype, device, work.longest, has_flex, num_shards)
         return plan_memory(shape, config.memory, device.type, free_bytes, work)
 
     if config.memory.shard_base is False:
@@ -140,7 +140,7 @@ def fit_memory(
 
 
 def _hindrance(config: RunConfig, base: Base, num_processes: int) -> str | None:
-    """Why the base cannot be held in parts, or None."""
+    """The reason why the base cannot be sharded, or None."""
     if config.model.quantization != "none":
         return f"and model.quantization is {config.model.quantization!r}, expected an unquantized base"
     if num_processes == 1:
@@ -155,7 +155,7 @@ def _hindrance(config: RunConfig, base: Base, num_processes: int) -> str | None:
 def plan_memory(footprint: Footprint, settings: MemoryConfig, kind: str, free_bytes: int, work: Work) -> MemoryPlan:
     """The way that computes least, of those that fit on a device of this `kind`; else the one that needs least.
 
-    For each budget, no more layers are computed again than must be. What `settings` fix stays as it is.
+    For each budget, no more layers are recomputed than must be. What `settings` fix stays as it is.
     """
     limit = free_bytes if settings.limit_gb is None else min(free_bytes, int(settings.limit_gb * 2**30))
     usable = min(int(free_bytes * USABLE[kind]), limit)
@@ -167,7 +167,7 @@ def plan_memory(footprint: Footprint, settings: MemoryConfig, kind: str, free_by
 
     def cost(budget: int, layers: int) -> float:
         packs = [pack for step in work.steps for pack in make_packs(step, budget, work.sharing)]
-        tokens = sum(len(pack.input_ids) for pack in packs) + len(packs) * PACK_TOKENS[kind]
+        tokens = sum(len(pack.input_ids) for pack in packs) + len(packs) * PACK_COSTS[kind]
         return tokens * (1 + RECOMPUTE_COST * layers / footprint.num_layers)
 
     budgets, counts = _budgets(settings, kind, work.longest), _counts(settings, footprint)
@@ -188,7 +188,7 @@ def _budgets(settings: MemoryConfig, kind: str, longest: int) -> list[int]:
 
 
 def _counts(settings: MemoryConfig, footprint: Footprint) -> Sequence[int]:
-    """How many layers can be computed again, from the fewest on."""
+    """Numbers of recomputed layers to try, the smallest first."""
     if settings.recompute_layers != "auto":
         return [settings.recompute_layers]
     return range(footprint.num_recomputable + 1)

@@ -76,11 +76,11 @@ def find_batch_size(config: RunConfig, rows_per_epoch: int) -> int:
 
 
 def resolve(
-    config: RunConfig, plan: Plan, dtype: str, in_parts: bool = False, validation: Sequence["Row"] = ()
+    config: RunConfig, plan: Plan, dtype: str, is_sharded: bool = False, validation: Sequence["Row"] = ()
 ) -> RunConfig:
     """The config with the plan's numbers, the number format and what `validation` needs in place of `auto`.
 
-    `in_parts`: whether the processes share the base.
+    `is_sharded`: the processes shard the base.
     """
     names = ("n_epochs", "batch_size", "seed", "logging_steps", "eval_steps", "save_steps")
     training: dict[str, float] = {name: getattr(plan, name) for name in names}
@@ -88,7 +88,7 @@ def resolve(
         "learning_rate": plan.learning_rate,
         "learning_rate_multiplier": plan.learning_rate / BASE_LEARNING_RATE,
     }
-    memory = {name: getattr(plan, name) for name in MEMORY} | {"shard_base": in_parts}
+    memory = {name: getattr(plan, name) for name in MEMORY} | {"shard_base": is_sharded}
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"dtype": dtype}),

@@ -97,7 +97,7 @@ def prepare(config: RunConfig, report: Callable[[str], None], checked: CheckedDa
     if problem := memory.problem(data.longest):
         raise ConfigError(problem)
     plan = make_plan(config, num_rows, reading.max_length, memory.token_budget, memory.recompute_layers)
-    resolved = resolve(config, plan, str(dtype).removeprefix("torch."), memory.num_parts > 1, data.validation)
+    resolved = resolve(config, plan, str(dtype).removeprefix("torch."), memory.num_shards > 1, data.validation)
     return Prepared(resolved, plan, base, parent, reading.renderer.tokenizer, data, memory, device, dtype, ranks)
 
 

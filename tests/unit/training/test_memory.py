@@ -26,7 +26,7 @@ from trainer.training.prepare import prepare
 pytestmark = pytest.mark.apart
 
 CPU = torch.device("cpu")
-LOWEST, HIGHEST = 0.7, 1.05  # measured / estimated; below 0.84 only where a tiny model is computed again as a whole
+LOWEST, HIGHEST = 0.7, 1.05  # measured / estimated; below 0.84 only where a tiny model is recomputed as a whole
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def allocated(work: Callable[[], Any]) -> int:
 def measured_and_estimated(
     config: RunConfig, dtype: torch.dtype, length: int, num_supervised: int, share: float
 ) -> tuple[int, int]:
-    """Of one step with one row, a `share` of the layers computed again."""
+    """Of one step with one row, a `share` of the layers recomputed."""
     base = find_base(config.model)
     model = add_adapter(load_model(base, config.model, CPU, dtype), config.lora)
     keep_float32(model)
@@ -213,7 +213,7 @@ def fit(config: RunConfig, free_bytes: float, num_processes: int = PROCESSES, ba
     return fit_memory(config, base, torch.float32, CPU, data, 6, int(free_bytes), num_processes)
 
 
-def test_in_parts_a_process_holds_its_share_of_the_layers_three_of_them_whole_and_the_rest(
+def test_sharded_a_process_holds_its_share_of_the_layers_three_of_them_whole_and_the_rest(
     settings: Callable[..., RunConfig],
 ) -> None:
     layers = [sum(weight.numel() for weight in layer.parameters()) for layer in recomputable(DEEP.skeleton)]
@@ -223,16 +223,16 @@ def test_in_parts_a_process_holds_its_share_of_the_layers_three_of_them_whole_an
     assert found.footprint.weights == 4 * (sum(layers) // PROCESSES + 3 * layers[0] + rest)
 
 
-def test_a_base_is_held_in_parts_only_where_it_does_not_fit_as_a_whole(settings: Callable[..., RunConfig]) -> None:
+def test_a_base_is_sharded_only_where_it_does_not_fit_as_a_whole(settings: Callable[..., RunConfig]) -> None:
     whole = fit(settings(), 8000 * MIB)
-    assert whole.num_parts == 1
+    assert whole.num_shards == 1
     little = whole.footprint.fixed - 1
-    assert fit(settings(), little).num_parts == PROCESSES
+    assert fit(settings(), little).num_shards == PROCESSES
     assert fit(settings(), little).problem(40) is None
     assert "model.base: the weights need about" in str(fit(settings(memory__shard_base=False), little).problem(40))
-    assert fit(settings(), little, num_processes=1).num_parts == 1
-    assert fit(settings(model__quantization="nf4"), MIB).num_parts == 1
-    assert "model.base: the weights, held in 4 parts, need about" in str(fit(settings(), MIB).problem(40))
+    assert fit(settings(), little, num_processes=1).num_shards == 1
+    assert fit(settings(model__quantization="nf4"), MIB).num_shards == 1
+    assert "model.base: the weights, sharded over 4 processes, need about" in str(fit(settings(), MIB).problem(40))
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,14 @@ def test_a_base_is_held_in_parts_only_where_it_does_not_fit_as_a_whole(settings:
         ({}, 1, "and one process trains, expected several: one for each GPU, or as many as TRAINER_PROCESSES says; "),
     ],
 )
-def test_what_cannot_be_held_in_parts_is_refused(
+def test_what_cannot_be_sharded_is_refused(
     settings: Callable[..., RunConfig], changes: dict[str, Any], num_processes: int, told: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"memory.shard_base: is true, {told}")):
         fit(settings(memory__shard_base=True, **changes), 8000 * MIB, num_processes)
 
 
-def test_a_torch_that_cannot_go_on_after_a_failed_pass_holds_no_base_in_parts(
+def test_a_torch_that_cannot_recover_from_a_failed_pass_shards_no_base(
     settings: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As 2.11, which is enough for all else."""
@@ -260,7 +260,7 @@ def test_a_torch_that_cannot_go_on_after_a_failed_pass_holds_no_base_in_parts(
     )
     with pytest.raises(ConfigError, match=re.escape(told)):
         fit(settings(memory__shard_base=True), 8000 * MIB)
-    assert fit(settings(), little).num_parts == 1
+    assert fit(settings(), little).num_shards == 1
 
 
 def test_a_check_plans_for_the_processes_that_would_train(
@@ -268,6 +268,6 @@ def test_a_check_plans_for_the_processes_that_would_train(
 ) -> None:
     monkeypatch.setenv("TRAINER_PROCESSES", "2")
     prepared = prepare(settings(memory__shard_base=True), print)
-    assert (prepared.memory.num_parts, prepared.config.memory.shard_base) == (2, True)
+    assert (prepared.memory.num_shards, prepared.config.memory.shard_base) == (2, True)
     monkeypatch.setenv("TRAINER_PROCESSES", "1")
     assert prepare(settings(), print).config.memory.shard_base is False

@@ -134,8 +134,8 @@ def _rows(config: RunConfig, place: Place, seen: Survey, work: Workload, size: s
         from trainer.training.memory import gib
 
         memory = work.memory
-        parts = f", the base in {memory.num_parts} parts" if memory.num_parts > 1 else ""
-        of_gpu = f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} of a GPU{parts} (estimated)"
+        sharded = f", the base sharded over {memory.num_shards} processes" if memory.num_shards > 1 else ""
+        of_gpu = f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} of a GPU{sharded} (estimated)"
         lines.append(("memory", of_gpu))
     if seen.instance_type is not None and not seen.num_gpus:
         lines.append(("no GPU", f"{seen.instance_type} has none: this trains on its processor"))

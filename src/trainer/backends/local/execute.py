@@ -139,7 +139,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare a run's model with its base on held-out rows, and write its report; `page` in the result is its path.
 
-    Where `ranks` hold the base in parts, each of them calls this, and the first one writes.
+    Where `ranks` shard the base, each of them calls this, and the first one writes.
 
     Raises: ConfigError, DataError, MissingDependency, TrainingError.
     """

@@ -94,7 +94,7 @@ def _memory(prepared: "Prepared") -> str:
             f"the process will take about {gib(whole)} (libraries and comparison included, as top shows it), "
             f"{gib(memory.peak_bytes)} of them for training; {gib(memory.free_bytes)} are free"
         )
-    sharded = f"; the base sharded over {memory.num_parts} processes" if memory.num_parts > 1 else ""
+    sharded = f"; the base sharded over {memory.num_shards} processes" if memory.num_shards > 1 else ""
     return (
         f"{needed}; {plan.token_budget:,} tokens at a time, activation checkpointing in {plan.recompute_layers} of "
         f"{memory.footprint.num_layers} layers{sharded} (estimated)"

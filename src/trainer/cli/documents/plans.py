@@ -100,7 +100,7 @@ class LocalPlan(Part):
     token_budget: int
     """Tokens computed at a time."""
     recompute_layers: int
-    """Layers that are computed again to save memory."""
+    """Layers recomputed in the backward pass to save memory."""
     peak_memory_bytes: int
     """What training will take of the device, estimated."""
     free_memory_bytes: int

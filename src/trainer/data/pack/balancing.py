@@ -7,15 +7,19 @@ from trainer.data.pack.packing import common
 from trainer.data.render.rendering import Example
 
 
-def balanced(examples: Sequence[Example], num_parts: int, shared: bool = True) -> list[list[Example]]:
+def balanced(examples: Sequence[Example], num_processes: int, shared: bool = True) -> list[list[Example]]:
     """Parts for as many processes; what rows of a part share counts once. They depend on no order of the examples.
 
     Rows that share much stay together, unless the largest part is smaller without that.
     """
     rows = sorted(examples, key=lambda example: (example.input_ids, example.labels))
-    if num_parts == 1 or not rows:
-        return [rows, *([] for _ in range(num_parts - 1))]
-    ways = [_by_length(rows, num_parts), _in_order(rows, num_parts)] if shared else [_by_length(rows, num_parts)]
+    if num_processes == 1 or not rows:
+        return [rows, *([] for _ in range(num_processes - 1))]
+    ways = (
+        [_by_length(rows, num_processes), _in_order(rows, num_processes)]
+        if shared
+        else [_by_length(rows, num_processes)]
+    )
     return min(ways, key=lambda parts: max(map(num_computed, parts)))
 
 
@@ -24,10 +28,10 @@ def num_computed(rows: Sequence[Example]) -> int:
     return sum(len(row.input_ids) for row in rows) - sum(common(a.input_ids, b.input_ids) for a, b in pairwise(rows))
 
 
-def _by_length(rows: Sequence[Example], num_parts: int) -> list[list[Example]]:
+def _by_length(rows: Sequence[Example], num_processes: int) -> list[list[Example]]:
     """The longest first, each to the part that has least."""
-    parts: list[list[int]] = [[] for _ in range(num_parts)]
-    loads = [0] * num_parts
+    parts: list[list[int]] = [[] for _ in range(num_processes)]
+    loads = [0] * num_processes
     for number in sorted(range(len(rows)), key=lambda number: -len(rows[number].input_ids)):
         lightest = loads.index(min(loads))
         parts[lightest].append(number)
@@ -35,18 +39,18 @@ def _by_length(rows: Sequence[Example], num_parts: int) -> list[list[Example]]:
     return [[rows[number] for number in sorted(part)] for part in parts]
 
 
-def _in_order(rows: Sequence[Example], num_parts: int) -> list[list[Example]]:
+def _in_order(rows: Sequence[Example], num_processes: int) -> list[list[Example]]:
     """Runs of sorted rows; the largest is as small as it can be."""
     overlaps = [0, *(common(a.input_ids, b.input_ids) for a, b in pairwise(rows))]
     lowest, highest = max(len(row.input_ids) for row in rows), num_computed(rows)
     while lowest < highest:
         middle = (lowest + highest) // 2
-        if len(_filled(rows, overlaps, middle)) <= num_parts:
+        if len(_filled(rows, overlaps, middle)) <= num_processes:
             highest = middle
         else:
             lowest = middle + 1
     parts = _filled(rows, overlaps, lowest)
-    return [*parts, *([] for _ in range(num_parts - len(parts)))]
+    return [*parts, *([] for _ in range(num_processes - len(parts)))]
 
 
 def _filled(rows: Sequence[Example], overlaps: Sequence[int], most: int) -> list[list[Example]]:

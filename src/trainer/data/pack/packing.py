@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 
-PACK_COST = 32  # tokens that one more forward and backward is worth, when cuts are weighed
+PACK_COST = 32  # in tokens, of one more forward and backward, when cuts are weighed
 
 
 @dataclass(frozen=True, slots=True)

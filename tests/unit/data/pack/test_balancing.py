@@ -19,22 +19,22 @@ ROWS = st.lists(
 
 @given(ROWS, st.integers(1, 5), st.randoms(use_true_random=False), st.booleans())
 def test_every_row_is_in_one_part_whatever_their_order(
-    rows: list[Example], num_parts: int, random: Random, shared: bool
+    rows: list[Example], num_processes: int, random: Random, shared: bool
 ) -> None:
-    parts = balanced(rows, num_parts, shared)
-    assert len(parts) == num_parts
+    parts = balanced(rows, num_processes, shared)
+    assert len(parts) == num_processes
     assert Counter(row for part in parts for row in part) == Counter(rows)
-    assert balanced(random.sample(rows, len(rows)), num_parts, shared) == parts
+    assert balanced(random.sample(rows, len(rows)), num_processes, shared) == parts
 
 
 @given(ROWS, st.integers(2, 4))
-def test_the_largest_part_is_the_smallest_of_both_ways(rows: list[Example], num_parts: int) -> None:
+def test_the_largest_part_is_the_smallest_of_both_ways(rows: list[Example], num_processes: int) -> None:
     def largest(parts: list[list[Example]]) -> int:
         return max(map(num_computed, parts))
 
     ordered = sorted(rows, key=lambda row: (row.input_ids, row.labels))
-    found = largest(balanced(rows, num_parts))
-    assert found == min(largest(_by_length(ordered, num_parts)), largest(_in_order(ordered, num_parts)))
+    found = largest(balanced(rows, num_processes))
+    assert found == min(largest(_by_length(ordered, num_processes)), largest(_in_order(ordered, num_processes)))
 
 
 def prompted(prompt: int, count: int) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Two processes that hold half of the base's layers each: what they learn is what two with the whole base learn."""
+"""Two processes that hold half of each of the base's layers learn what two with the whole base learn."""
 
 import json
 import os
@@ -31,7 +31,7 @@ memory: {{token_budget: 100, recompute_layers: 2}}
 evaluation: {{max_rows: 3, max_new_tokens: 5}}
 run: {{root: {root}}}
 """
-WHOLE, PARTS = "memory.shard_base=false", "memory.shard_base=true"
+WHOLE, SHARDED = "memory.shard_base=false", "memory.shard_base=true"
 
 # Each process writes down what it holds, and how often it only took part. The environment says where, and what fails.
 PROGRAM = """
@@ -50,7 +50,7 @@ def counted(model, *rest):
     model = shard_base(model, *rest)
     weights = [weight for name, weight in model.named_parameters() if "lora_" not in name]
     found["held"] = sum(w.to_local().numel() if isinstance(w, DTensor) else w.numel() for w in weights)
-    found["adapter_in_parts"] = any(isinstance(w, DTensor) for w in model.parameters() if w.requires_grad)
+    found["adapter_is_sharded"] = any(isinstance(w, DTensor) for w in model.parameters() if w.requires_grad)
     return model
 fit.shard_base = counted
 
@@ -101,14 +101,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def in_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[dict[str, Any]]]:
-    return train(tmp_path_factory.mktemp("parts"), "parts", PARTS)
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, list[dict[str, Any]]]:
+    return train(tmp_path_factory.mktemp("sharded"), "sharded", SHARDED)
 
 
-def test_a_base_in_parts_learns_bit_for_bit_what_a_whole_one_learns(
-    whole: Run, in_parts: tuple[Run, list[dict[str, Any]]]
+def test_a_sharded_base_learns_bit_for_bit_what_a_whole_one_learns(
+    whole: Run, sharded: tuple[Run, list[dict[str, Any]]]
 ) -> None:
-    run, counts = in_parts
+    run, counts = sharded
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
     for name in ("adapter_model.safetensors", "optimizer.safetensors"):
         saved, expected = (max(each.checkpoints.glob("step-*")) / name for each in (run, whole))
@@ -125,12 +125,12 @@ def comparison(run: Run) -> dict[str, Any]:
 
 
 def _hold_halves(counts: list[dict[str, Any]]) -> None:
-    """Half of each layer in each process, and only they in parts; each took part where the other had more packs."""
+    """Half of each layer in each process, and only they sharded; each took part where the other had more packs."""
     skeleton = find_base(ModelConfig(base="builtin:tiny")).skeleton
     layers = sum(weight.numel() for layer in recomputable(skeleton) for weight in layer.parameters())
     rest = sum(weight.numel() for weight in skeleton.parameters()) - layers
     assert [each["held"] for each in counts] == [rest + layers // 2] * 2
-    assert [each["adapter_in_parts"] for each in counts] == [False, False]
+    assert [each["adapter_is_sharded"] for each in counts] == [False, False]
     assert all(each["idle"] for each in counts)
     assert len({each["idle"] + each["packs"] for each in counts}) == 1
 
@@ -147,8 +147,8 @@ def stopped_early(root: Path, *settings: str) -> Run:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("before", "after"), [(PARTS, WHOLE), (WHOLE, PARTS)])
-def test_a_run_goes_on_with_the_base_in_parts_or_whole(whole: Run, tmp_path: Path, before: str, after: str) -> None:
+@pytest.mark.parametrize(("before", "after"), [(SHARDED, WHOLE), (WHOLE, SHARDED)])
+def test_a_run_resumes_with_the_base_sharded_or_whole(whole: Run, tmp_path: Path, before: str, after: str) -> None:
     run = stopped_early(tmp_path, before)
     assert codes(start(["--resume", run.path, after], 2)) == [0, 0]
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
@@ -160,7 +160,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_pass_is_no_end(
     settings = ["memory.token_budget=300", "lora.lora_dropout=0", "evaluation.enabled=false"]
     alone, _ = train_alone(load_config(write_config(tmp_path), [*settings, "run.name=alone"]))
     monkeypatch.setenv("FAILING", "1")
-    run, _ = train(tmp_path, "cut", PARTS, *settings)
+    run, _ = train(tmp_path, "cut", SHARDED, *settings)
     messages = [event["message"] for event in run.events() if "out of memory" in event["message"]]
     assert [message.partition(", to ")[0] for message in messages] == ["out of memory: the step is cut finer"] * 2
     assert Checkpoint(max(run.checkpoints.glob("step-*"))).state()["plan"]["token_budget"] < 150
@@ -169,10 +169,10 @@ def test_memory_that_runs_out_in_the_middle_of_a_pass_is_no_end(
 
 
 @pytest.mark.long
-def test_a_run_in_parts_is_evaluated_again_by_several_processes_or_one(
-    whole: Run, in_parts: tuple[Run, list[dict[str, Any]]]
+def test_a_sharded_run_is_evaluated_again_by_several_processes_or_one(
+    whole: Run, sharded: tuple[Run, list[dict[str, Any]]]
 ) -> None:
-    run, _ = in_parts
+    run, _ = sharded
     for num_processes in "21":
         (run.report / "report.json").unlink()
         environment = os.environ | {"TRAINER_PROCESSES": num_processes, "OMP_NUM_THREADS": "1"}
@@ -184,7 +184,7 @@ def test_a_run_in_parts_is_evaluated_again_by_several_processes_or_one(
 
 @pytest.mark.long
 def test_a_process_that_dies_is_missed_at_the_next_layer(tmp_path: Path) -> None:
-    processes = start(["--config", write_config(tmp_path), "run.name=killed", PARTS, "training.n_epochs=50"], 2)
+    processes = start(["--config", write_config(tmp_path), "run.name=killed", SHARDED, "training.n_epochs=50"], 2)
     run, until = run_of(tmp_path, "killed"), time.monotonic() + 200
     while not any(run.checkpoints.glob("*/MANIFEST.json")) and time.monotonic() < until:
         time.sleep(0.02)
@@ -206,7 +206,7 @@ def test_accelerate_starts_the_processes_and_does_nothing_else(whole: Run, tmp_p
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
 
 
-# Both processes compute the gradients of a family's tiny model with the base whole and in parts.
+# Both processes compute the gradients of a family's tiny model with the base whole and sharded.
 FAMILIES = """
 import logging, sys, torch
 from torch import distributed
@@ -219,10 +219,10 @@ from trainer.training.engine import Engine
 from trainer.training.ranks import join
 ranks = join()
 
-def learned(name, in_parts):
+def learned(name, is_sharded):
     torch.manual_seed(0)
     model = build(name, torch.float32)
-    if in_parts:
+    if is_sharded:
         use_lean_norms(model.get_base_model())
         shard_base(model, CPU, ranks.will_come)
     engine = Engine(model, CPU)
@@ -233,14 +233,14 @@ def learned(name, in_parts):
     return gradients(model)
 
 for name in [*MODELS, *UNSHARED_MODELS]:
-    whole, parts = learned(name, False), learned(name, True)
-    if not all(torch.equal(gradient, parts[weight]) for weight, gradient in whole.items()):
+    whole, sharded = learned(name, False), learned(name, True)
+    if not all(torch.equal(gradient, sharded[weight]) for weight, gradient in whole.items()):
         sys.exit(name)
 """
 
 
 @pytest.mark.long
-def test_every_family_of_models_can_be_held_in_parts() -> None:
+def test_every_family_of_models_can_be_sharded() -> None:
     processes = start([], 2, ("-W", "ignore", "-c", FAMILIES))
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
