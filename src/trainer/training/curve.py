@@ -65,7 +65,7 @@ class Curve:
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {
-            "points": self.points,
+            "points": list(self.points),  # the checkpoint writer turns it into JSON later
             "stale": self.stale,
             "best_step": self.best_step,
             "best_loss": self._finite_best(),

@@ -63,6 +63,15 @@ def test_a_curve_that_went_through_a_checkpoint_is_the_same(losses: tuple[float,
     assert (restored, restored.should_stop) == (curve, curve.should_stop)
 
 
+def test_a_state_that_is_written_later_is_that_of_its_step() -> None:
+    """The checkpoint writer turns it into JSON while training measures on."""
+    curve = measured((2.0, 1.0))
+    state = curve.state()
+    before = json.dumps(state)
+    curve.add(30, 3.0, 0.5)
+    assert json.dumps(state) == before
+
+
 def test_the_curve_of_a_run_s_files_is_that_of_its_training(tmp_path: Path) -> None:
     run = create_run(make_settings(tmp_path)(training__n_epochs=4, training__early_stopping_threshold=0.1))
     run.set_status("running", total_steps=40)
