@@ -1,6 +1,7 @@
 """A step has the gradient of its conversations one at a time, however it is cut and whatever memory runs out."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,20 +73,24 @@ def plan(token_budget: int) -> Plan:
     return Plan(1, 8, 1, 1, 0, 1e-3, 42, 512, token_budget, 0, 1, 1, 1)
 
 
+def executor_of(model: PeftModel, token_budget: int, folder: Path, dropout: float = 0.0) -> tuple[Executor, list[str]]:
+    """An executor of a model and a token budget, with the messages that it says."""
+    said: list[str] = []
+    config = make_settings(folder)(memory__shard_base=False, lora__lora_dropout=dropout)
+
+    def say(message: str, level: Any = "info") -> None:
+        said.append(f"{level}: {message}")
+
+    return Executor(model, CPU, config, plan(token_budget), Ranks(), torch.Tensor.backward, say), said
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., tuple[Executor, list[str]]]:
-    """An executor of a model and a token budget, with the messages that it says."""
+    return partial(executor_of, folder=tmp_path)
 
-    def make(model: PeftModel, token_budget: int, dropout: float = 0.0) -> tuple[Executor, list[str]]:
-        said: list[str] = []
-        config = make_settings(tmp_path)(memory__shard_base=False, lora__lora_dropout=dropout)
 
-        def say(message: str, level: Any = "info") -> None:
-            said.append(f"{level}: {message}")
-
-        return Executor(model, CPU, config, plan(token_budget), Ranks(), torch.Tensor.backward, say), said
-
-    return make
+def rows_of(examples: Sequence[Example]) -> Rows:
+    return Rows([object()] * len(examples), Tokens.of([[example] for example in examples]), 0)  # type: ignore[list-item]
 
 
 def computed(executor: Executor, rows: Sequence[Example] = ROWS) -> tuple[float, dict[str, torch.Tensor]]:
@@ -159,7 +164,7 @@ def test_what_does_not_fit_at_all_is_an_error_that_names_the_row_and_leaves_no_g
 def test_a_repeated_step_draws_the_same_dropout_as_one_that_fitted_at_once(make: Callable[..., Any]) -> None:
     outcomes = []
     for engine, token_budget in ((Engine, max(LONGEST, 60)), (Forgetful, 120)):
-        executor, _ = make(build("Llama", torch.float32, dropout=0.2).train(), token_budget, 0.2)
+        executor, _ = make(build("Llama", torch.float32, dropout=0.2).train(), token_budget, dropout=0.2)
         executor.engine = engine(executor.model, CPU)
         torch.manual_seed(5)
         outcomes.append((*computed(executor), executor.budget.token_budget))
@@ -173,7 +178,7 @@ def test_the_loss_of_held_out_rows_is_that_of_a_step_and_forms_no_gradient(
     make: Callable[..., Any], token_budget: int, room: int
 ) -> None:
     model = build("Llama")
-    held_out = HeldOut(Rows([object()] * len(ROWS), Tokens.of([[row] for row in ROWS]), 0), len(ROWS))  # type: ignore[list-item]
+    held_out = HeldOut(rows_of(ROWS), len(ROWS))
     executor, _ = make(model, 10_000)
     nll, num_correct = executor.add_gradients(ROWS, NUM_SUPERVISED, 1)
     model.zero_grad()
