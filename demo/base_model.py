@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from trainer.model.cache_folder import cache_folder
 from trainer.model.hub import is_out_of_reach
+from trainer.training.token_cache import cache_folder
 
 SOURCES = Path(__file__).with_name("model.yaml")
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt"]  # the hub also has the model in other formats

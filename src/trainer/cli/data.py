@@ -119,7 +119,7 @@ def check(
 def _settings_for(config: Path, files: list[Path], validation: list[Path], backend: BackendName) -> "RunConfig":
     """The config with these files in place of its own. Raises: ConfigError."""
     from trainer.config.load import load_config
-    from trainer.model.first_look import refuse_model
+    from trainer.model.lineage import refuse_model
 
     if backend is BackendName.openai:
         raise ConfigError("--config: is given with --backend openai, whose models nobody can render for; remove it")
@@ -165,7 +165,7 @@ def preview(
         refuse_other_file("--html", html)
     from trainer.config.load import load_config
     from trainer.data.read.sources import check_data
-    from trainer.model.first_look import refuse_model
+    from trainer.model.lineage import refuse_model
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="], together=False)
     refuse_model(settings)

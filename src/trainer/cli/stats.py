@@ -38,7 +38,7 @@ def stats(
         measured = measure_files(files, validation or [])
     else:
         from trainer.config.load import load_config
-        from trainer.model.first_look import refuse_model
+        from trainer.model.lineage import refuse_model
 
         paths = json.dumps([str(file) for file in files])
         settings = load_config(config, [f"data.train={paths}", "data.validation="], together=False)

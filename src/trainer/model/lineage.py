@@ -1,10 +1,12 @@
-"""`model.base: runs/<name>[@step]`: which base and which adapter an earlier run stands for."""
+"""`model.base: runs/<name>[@step]`: the base and the adapter of an earlier run, or a base that is refused early."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.config.schema import LoraSettings, RunConfig
-from trainer.errors import ConfigError
+from trainer.errors import Attempts, ConfigError
+from trainer.model.base import read_template
+from trainer.model.base_folder import refuse_base
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.checkpoint import list_checkpoints
@@ -90,3 +92,23 @@ def _checkpoint(run: Run, step: str) -> Path:
     if problem := chosen.problem():
         raise ConfigError(f"model.base: checkpoint {step} of {run.path} is not whole: {problem}; choose another step")
     return chosen.path
+
+
+def refuse_model(config: RunConfig) -> None:
+    """Look for errors in the section `model` that show before any library is loaded.
+
+    Raises: ConfigError, for a base that cannot be one, an earlier run without an adapter, an unreadable template.
+    """
+    attempts = Attempts()
+    attempts.make(_refuse_base, config)
+    if config.model.chat_template is not None:
+        attempts.make(read_template, config.model.chat_template)
+    attempts.end()
+
+
+def _refuse_base(config: RunConfig) -> None:
+    parent = find_parent(config)
+    if parent is None:
+        refuse_base(config.model.base)
+    else:
+        inherit(config, parent)

@@ -19,9 +19,9 @@ from trainer.model.adapter import trainable
 from trainer.model.sharding import start_over
 from trainer.model.sharing import UNSHARED
 from trainer.training.engine import Engine
-from trainer.training.held_out import HeldOut
 from trainer.training.plan import MEMORY, Plan
 from trainer.training.ranks import Ranks
+from trainer.training.validation import HeldOut
 from trainer.training.writer import restore_rng, rng_state
 
 T = TypeVar("T")

@@ -33,7 +33,7 @@ from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.lock import Lock
 from trainer.runs.run import Request
-from trainer.training.arguments import make_optimizer, tracker_callbacks, trl_arguments
+from trainer.training.arguments import make_optimizer, make_schedule, tracker_callbacks, trl_arguments
 from trainer.training.curve import Curve
 from trainer.training.dataset import Row, Rows
 from trainer.training.executor import Executor
@@ -45,7 +45,6 @@ from trainer.training.plan import Plan
 from trainer.training.progress import Display
 from trainer.training.ranks import Ranks
 from trainer.training.saving import Saver
-from trainer.training.schedule import make_schedule
 from trainer.training.validation import Validation
 
 ASKED_SECONDS = 1.0  # between two looks for a request to stop: on a network mount each takes milliseconds

@@ -8,10 +8,10 @@ import pytest
 
 from trainer.data.pack.packing import Pack, make_packs
 from trainer.data.render.rendering import IGNORE_INDEX, Example
-from trainer.training import held_out
+from trainer.training import validation
 from trainer.training.dataset import Rows
-from trainer.training.held_out import HeldOut
 from trainer.training.tokens import Tokens
+from trainer.training.validation import HeldOut
 
 
 @dataclass
@@ -47,7 +47,7 @@ def test_only_the_first_rows_count() -> None:
 
 
 def test_many_tokens_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_out, "MAX_KEPT_TOKENS", 2)
+    monkeypatch.setattr(validation, "MAX_KEPT_TOKENS", 2)
     held, maker = HeldOut(rows(), 3), Maker(100)
     assert np.all([held.packs(100, maker) for _ in range(2)])
     assert maker.calls == 2

@@ -26,11 +26,11 @@ from trainer.errors import TrainingError
 from trainer.training.dataset import Rows
 from trainer.training.engine import Engine
 from trainer.training.executor import Executor
-from trainer.training.held_out import HeldOut
 from trainer.training.loss import Sums
 from trainer.training.plan import Plan
 from trainer.training.ranks import Ranks
 from trainer.training.tokens import Tokens
+from trainer.training.validation import HeldOut
 
 pytestmark = pytest.mark.apart
 

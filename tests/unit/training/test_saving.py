@@ -18,14 +18,13 @@ from trainer.errors import TrainingError
 from trainer.model.adapter import adapter_tensors, trainable
 from trainer.runs import Run
 from trainer.runs.checkpoint import folder_of, list_checkpoints, newest_complete
-from trainer.training.arguments import make_optimizer
+from trainer.training.arguments import make_optimizer, make_schedule
 from trainer.training.curve import Curve
 from trainer.training.executor import MemoryBudget
 from trainer.training.guard import FiniteGuard
 from trainer.training.meter import Meter
 from trainer.training.ranks import Ranks
 from trainer.training.saving import Saver
-from trainer.training.schedule import make_schedule
 from trainer.training.writer import optimizer_tensors
 
 pytestmark = pytest.mark.apart

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from trainer.training.schedule import make_schedule, share_of_rate
+from trainer.training.arguments import make_schedule, share_of_rate
 
 KINDS = ("linear", "cosine", "constant")
 

@@ -18,7 +18,7 @@ from trainer.config.schema import RunConfig
 from trainer.data.read.sources import check_data, refuse_unreadable
 from trainer.errors import Attempts, ConfigError
 from trainer.extras import NEEDED_BY, need
-from trainer.model.first_look import refuse_model
+from trainer.model.lineage import refuse_model
 from trainer.runs import Run, create_run, find_or_adopt, lifecycle, refuse_existing
 from trainer.runs.run import Outcome
 from trainer.training.garbage import all_stays
