@@ -38,7 +38,7 @@ BASE_LEARNING_RATE = 2e-4  # the usual rate for LoRA (QLoRA paper, table 9); lea
 
 
 class ModelConfig(Section):
-    """Which model is fine-tuned, and how it is held in memory."""
+    """The model to fine-tune, and its storage in memory."""
 
     base: Text
     """The model to start from: a hub id (`meta-llama/Llama-3.1-8B-Instruct`), a local folder, `builtin:tiny`, or an earlier run (`runs/<name>`, `runs/<name>@<step>`), whose adapter is then trained further."""
@@ -47,7 +47,7 @@ class ModelConfig(Section):
     """Branch, tag or commit of a hub model. The commit that was used is written into the run's manifest."""
 
     quantization: Literal["none", "nf4", "int8"] = "none"
-    """How the frozen base weights are stored: `nf4` (4 bit, QLoRA) and `int8` need a fraction of the memory. A base that is quantized already keeps its own scheme."""
+    """Storage of the frozen base weights: `nf4` (4 bit, QLoRA) and `int8` need a fraction of the memory. A base that is quantized already keeps its own scheme."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base weights and the computation. `auto`: bfloat16 where the GPU has it, else float16; on a CPU bfloat16 where it has units for it (AMX, AVX512-BF16) and the base, unquantized, has 50 million parameters or more, else float32. Adapter weights are always float32."""
@@ -69,7 +69,7 @@ class LoraSettings(Section):
     """Dropout on the adapter's input. 0 keeps the gradient independent of how a step is split."""
 
     target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = "all-linear"
-    """Which layers get an adapter: `all-linear` (every linear layer but the output head) or module names."""
+    """Layers that get an adapter: `all-linear` (every linear layer but the output head) or module names."""
 
     use_rslora: Flag = False
     """Rank-stabilised scaling, for large `r`."""
@@ -85,11 +85,11 @@ class DataSource(Section):
     """A chat JSONL file."""
 
     weight: Weight = 1.0
-    """How often an epoch uses the file: 2 means every row twice, 0.5 a random half that changes each epoch."""
+    """Times that an epoch uses the file: 2 means every row twice, 0.5 a random half that changes each epoch."""
 
 
 class DataConfig(Section):
-    """What is learned, and what is held out."""
+    """The rows to learn, and the rows to hold out."""
 
     train: Text | Annotated[list[Text | DataSource], Field(min_length=1)]
     """A chat JSONL file, or a list of files, each a path or `{path, weight}`."""
@@ -101,7 +101,7 @@ class DataConfig(Section):
     """The longest row in tokens. `auto`: what the model can read."""
 
     on_overlength: Literal["error", "drop", "truncate"] = "error"
-    """What happens to a longer row: `error` stops before training, `drop` leaves it out, `truncate` removes whole turns from the oldest on and keeps the system prompt and every answer whole."""
+    """Treatment of a longer row: `error` stops before training, `drop` leaves it out, `truncate` removes whole turns from the oldest on and keeps the system prompt and every answer whole."""
 
     allow_leak: Flag = False
     """Accept validation rows that also stand in the training data."""
@@ -121,7 +121,7 @@ class DataConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How the adapter is trained."""
+    """Training of the adapter."""
 
     method: Literal["sft"] = "sft"
     """`sft`: supervised fine-tuning on the assistant's messages."""
@@ -145,7 +145,7 @@ class TrainingConfig(Section):
     """`adamw`, or plain `sgd` without momentum."""
 
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up: towards 0 in a line or a half cosine, or not at all."""
+    """Decay of the learning rate after the warm-up: towards 0 in a line or a half cosine, or not at all."""
 
     warmup_ratio: Fraction = 0.03
     """Share of the steps over which the learning rate rises: step k of n has k / (n + 1) of it."""
@@ -166,7 +166,7 @@ class TrainingConfig(Section):
     """Gradients longer than this are shortened to it; 0 switches clipping off."""
 
     on_non_finite: Literal["stop", "skip"] = "stop"
-    """What a loss or gradient that is NaN or infinite does: `stop` fails the run before anything of it is stored, `skip` leaves the update out, and stops after five in a row."""
+    """Reaction to a loss or gradient that is NaN or infinite: `stop` fails the run before anything of it is stored, `skip` leaves the update out, and stops after five in a row."""
 
     deterministic: Flag = False
     """Only algorithms that give the same bits each time, so that a resumed run on a GPU equals one that never stopped, bit for bit. Slower; on a CPU it is so anyway."""
@@ -193,10 +193,10 @@ class TrainingConfig(Section):
     """Stop after this many measurements in a row without a better validation loss."""
 
     early_stopping_threshold: NonNegative = 0.0
-    """How much lower the validation loss must be to count as better."""
+    """Drop of the validation loss that counts as better."""
 
     adapter_from: Literal["best", "last"] = "best"
-    """Which checkpoint becomes the run's adapter: the one with the lowest validation loss, or the last. Without validation data it is the last, and `best` cannot be asked for."""
+    """Checkpoint that becomes the run's adapter: the one with the lowest validation loss, or the last. Without validation data it is the last, and `best` cannot be asked for."""
 
     @model_validator(mode="after")
     def _one_learning_rate(self) -> Self:
@@ -211,7 +211,7 @@ class TrainingConfig(Section):
 
 
 class MemoryConfig(Section):
-    """How a step is split to fit. It changes the speed and the memory, never the result."""
+    """Split of a step that fits the memory. It changes the speed and the memory, never the result."""
 
     token_budget: Length | Auto = "auto"
     """Tokens that go through the model at a time; what conversations share counts once. `auto`: what the free memory allows."""
@@ -227,7 +227,7 @@ class MemoryConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """How base and tuned model are compared on the held-out rows at the end of a run."""
+    """Comparison of base and tuned model on the held-out rows at the end of a run."""
 
     enabled: Flag = True
     """Let both models answer the held-out rows once the adapter is stored, and write `report/`. Without held-out rows nothing is evaluated."""
@@ -236,18 +236,18 @@ class EvaluationConfig(Section):
     """At most this many held-out rows, drawn at random with the run's seed. `auto`: as many as hold 50 answers."""
 
     max_new_tokens: Length | Auto = "auto"
-    """Where an answer is cut off, in tokens. `auto`: half as many again as the longest held-out answer, between 64 and 1,024."""
+    """Length at which an answer is cut off, in tokens. `auto`: half as many again as the longest held-out answer, between 64 and 1,024."""
 
 
 class TrackingConfig(Section):
-    """Where else metrics go."""
+    """Trackers that also get the metrics."""
 
     report_to: list[Literal["mlflow", "tensorboard"]] = []  # noqa: RUF012  # pydantic copies it for each config
     """Experiment trackers, set up by their own environment variables, for example MLFLOW_TRACKING_URI."""
 
 
 class BackendConfig(Section):
-    """Where the run executes."""
+    """The place where the run executes."""
 
     kind: Kind = "local"
     """`local`: on this machine, on its GPU or CPU. `azureml`: the same training as a job of Azure Machine Learning. `openai`: the fine-tuning service of OpenAI or Azure OpenAI."""
@@ -257,7 +257,7 @@ class BackendConfig(Section):
 
 
 class RunSettings(Section):
-    """What the run is called and where it is kept."""
+    """Name and place of the run."""
 
     name: Name | None = None
     """The run's name and folder. Default: date and time, base and suffix. An existing run is never overwritten."""

@@ -102,7 +102,7 @@ def tensors_problem(model: "PeftModel", tensors: Mapping[str, TensorInfo]) -> st
 
 
 def unchanged(file: Path, start: Path | None) -> bool:
-    """Whether the adapter in `file` equals the one in `start`, or, where it began anew, still has a B of zeros only."""
+    """True where the adapter in `file` equals the one in `start`, or, begun anew, still has a B of zeros only."""
     from safetensors.torch import load_file
 
     tensors = load_file(file)

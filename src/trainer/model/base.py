@@ -54,12 +54,12 @@ class Base:
 
     @property
     def attention(self) -> str:
-        """How the model computes attention where packs do not say it: what transformers supports for it."""
+        """Implementation of attention where packs do not choose one: what transformers supports for the model."""
         return str(self.skeleton.config._attn_implementation)
 
     @property
     def from_hub(self) -> bool:
-        """Whether it is a model of the hub, pinned by a commit, and not a folder of this machine."""
+        """True for a model of the hub, pinned by a commit, and not a folder of this machine."""
         return not Path(self.source).is_dir()
 
     def pinned(self) -> PinnedBase:
@@ -112,7 +112,7 @@ def find_base(settings: ModelConfig) -> Base:
 
 
 def _judged(judge: Callable[[], T]) -> T:
-    """What `judge` finds. Raises: UnfitBaseError, for what it refuses."""
+    """Run `judge` on the base. Raises: UnfitBaseError, for what it refuses."""
     try:
         return judge()
     except ConfigError as error:
@@ -191,7 +191,7 @@ def load_tokenizer(base: Base, settings: ModelConfig) -> "PreTrainedTokenizerBas
 
 
 def _fits(tokenizer: "PreTrainedTokenizerBase", num_rows: int) -> bool:
-    """Whether every token that a rendered text can hold has its row in the model's embeddings.
+    """True where every token that a rendered text can hold has its row in the model's embeddings.
 
     Gemma 3 1B has none for the image token, which its tokenizer shares with the larger ones. Such a token is special,
     so that no text may spell it, and the template writes it for images only.

@@ -1,4 +1,4 @@
-"""What a name given as `model.base` is instead, where it is no model, and how to go on from it."""
+"""Reasons why a name given as `model.base` is no model, each with its remedy."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a base's config.json may say, judged before anything is built of it: it comes from strangers."""
+"""Limits on a base's config.json, checked before anything is built of it: it comes from strangers."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -50,7 +50,7 @@ def _items(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _names_code(key: str, value: Any) -> bool:
-    """Whether it is more than one of transformers' own implementations, which ours replaces."""
+    """True where it is more than one of transformers' own implementations, which ours replaces."""
     parts = value.values() if isinstance(value, Mapping) else [value]
     if "experts" in key:
         return any(part not in (None, *EXPERTS) for part in parts)

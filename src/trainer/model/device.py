@@ -1,4 +1,4 @@
-"""Which device computes, in which number format, and what memory it has left."""
+"""The device that computes, its number format, and its free memory."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -36,7 +36,7 @@ def pick_dtype(settings: ModelConfig, device: "torch.device", num_parameters: in
 
 
 def has_bf16_units(capabilities: "Mapping[str, object]") -> bool:
-    """Whether a CPU multiplies matrices in bfloat16; others are many times slower in it than in float32."""
+    """True where a CPU multiplies matrices in bfloat16; others are many times slower in it than in float32."""
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
@@ -88,7 +88,7 @@ def give_memory_back() -> None:
 
 
 def held_memory_bytes() -> int:
-    """What this process holds now, as `top` shows it."""
+    """Bytes that this process holds now, as `top` shows them."""
     import psutil
 
     return int(psutil.Process().memory_info().rss)

@@ -48,7 +48,7 @@ def _lists(subtree_end: NDArray[np.int64]) -> list[Tensor]:
 
 
 def _ordered(seen: Bools) -> tuple[Tensor, Tensor]:
-    """How many of each row are seen [1, 1, N], and which: their numbers first [1, 1, N, N]."""
+    """The number of keys that each row sees [1, 1, N], and which: their numbers first [1, 1, N, N]."""
     count, indices = seen.sum(axis=1), np.argsort(~seen, axis=1, kind="stable")
     return torch.from_numpy(count.astype(np.int32))[None, None], torch.from_numpy(indices.astype(np.int32))[None, None]
 

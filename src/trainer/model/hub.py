@@ -14,7 +14,7 @@ class OutOfSightError(Exception):
 
 
 def is_out_of_reach() -> bool:
-    """Whether the hub's name does not even resolve: the client would try for half a minute before it says so."""
+    """True where the hub's name does not even resolve: the client would try for half a minute before it says so."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE or os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):

@@ -32,7 +32,7 @@ class Parent:
 
     @property
     def from_hub(self) -> bool:
-        """Whether the base is pinned by a hub commit, and not by the digest of a folder."""
+        """True where the base is pinned by a hub commit, and not by the digest of a folder."""
         return self.base.weights_sha256 is None
 
 

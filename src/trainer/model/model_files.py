@@ -1,4 +1,4 @@
-"""Which files of a folder are a model's: what is copied elsewhere is chosen by name, and no link leads out."""
+"""The model's own files in a folder: a copy takes files by name, and no link leads out."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase

@@ -1,4 +1,4 @@
-"""How a base's weights are held: as they are, quantized when they are loaded, or quantized already by its authors."""
+"""Storage of a base's weights: as they are, quantized when they are loaded, or quantized already by its authors."""
 
 from collections.abc import Mapping
 from math import ceil, prod
@@ -21,7 +21,7 @@ NOTES_OF_A_LAYER = (".SCB", ".weight_format")  # of int8
 
 
 def own_scheme(config: "PretrainedConfig", name: str) -> str:
-    """How the authors have quantized the weights, in the words of model.quantization.
+    """The authors' own quantization of the weights, in the words of model.quantization.
 
     Raises: ConfigError, for a scheme that is not trained here.
     """
@@ -64,7 +64,7 @@ def adopted(settings: ModelConfig, config: "PretrainedConfig") -> ModelConfig:
 
 
 def loading_arguments(config: "PretrainedConfig", settings: ModelConfig, dtype: "torch.dtype") -> dict[str, Any]:
-    """What from_pretrained is given so that the weights are held as the settings say.
+    """Arguments of from_pretrained by which the weights are held as the settings say.
 
     Raises: ConfigError, MissingDependency.
     """

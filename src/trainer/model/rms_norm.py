@@ -34,7 +34,7 @@ def use_lean_norms(model: "PreTrainedModel") -> None:
 
 
 def has_lean_norms(model: "PreTrainedModel") -> bool:
-    """Whether `use_lean_norms` will find some, as far as it can be told without weights."""
+    """True where `use_lean_norms` will find some, as far as it shows without weights."""
     return any(map(_is_usual, model.modules()))
 
 

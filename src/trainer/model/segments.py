@@ -131,12 +131,12 @@ def _is_kept(probabilities: Tensor) -> bool:
 
 
 def _own(rows: Tensor, block: "Block", group: int) -> Tensor:
-    """What belongs to the block's queries [key heads, queries * group, ...]; a view."""
+    """The slice of the block's queries [key heads, queries * group, ...]; a view."""
     return rows[:, block.begin * group : block.end * group]
 
 
 def _seen(tensor: Tensor, block: "Block") -> Tensor:
-    """What the block sees of keys or values [key heads, keys, d]."""
+    """The keys or values that the block sees [key heads, keys, d]."""
     parts = [tensor[:, begin:end] for begin, end in block.ranges]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

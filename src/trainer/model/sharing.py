@@ -1,4 +1,4 @@
-"""Which rows may share tokens in a model, read off its configuration: what is not surely exact is not shared."""
+"""Rows that may share tokens in a model, read off its configuration: only what is surely exact is shared."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ LENGTH_DECIDES = "dynamic"  # the frequencies themselves
 
 
 def sharing_of(model: "PreTrainedModel") -> tuple[Sharing, str | None]:
-    """What the model allows, and why it is less than everything, for people."""
+    """The sharing that the model allows, and why it is less than everything, for people."""
     config = model.config.get_text_config(decoder=True)
     layers = set(getattr(config, "layer_types", None) or [])
     if not model._supports_attention_backend:
@@ -33,7 +33,7 @@ def sharing_of(model: "PreTrainedModel") -> tuple[Sharing, str | None]:
 
 
 def _window(config: "PreTrainedConfig", layers: set[str]) -> int | None:
-    """How far a windowed layer sees; None where every layer sees everything."""
+    """Tokens that a windowed layer sees; None where every layer sees everything."""
     window = getattr(config, "sliding_window", None)
     return window if window and (WINDOWED in layers or not layers) else None
 

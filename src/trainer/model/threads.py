@@ -1,4 +1,4 @@
-"""How many threads compute on a CPU: as many as there are cores with nothing else to do.
+"""Number of threads that compute on a CPU: as many as there are cores with nothing else to do.
 
 Threads wait for one another at every layer, and keep their core busy while they wait. So one thread more than there are
 free cores makes all of them wait for the one that shares its core, at several times the processor time.

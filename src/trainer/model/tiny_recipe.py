@@ -1,4 +1,4 @@
-"""How `builtin:tiny` was made: `make tiny-base` trains tokenizer and weights on the bundled text again.
+"""Recipe of `builtin:tiny`: `make tiny-base` trains tokenizer and weights on the bundled text again.
 
 Training gives other numbers on another processor, so what it made once is shipped, and nobody but a maintainer runs
 this. The new folder's digest goes into `tiny.py`.

@@ -1,4 +1,4 @@
-"""What weight files hold, read off their headers with the standard library: names, types and shapes, no weights."""
+"""Names, types and shapes of the tensors in weight files, read off their headers with the standard library."""
 
 import json
 import math
@@ -80,7 +80,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 
 
 def _tensors(header: bytes, num_bytes: int) -> dict[str, TensorInfo]:
-    """What a header names; `num_bytes` follow it. Raises: ValueError."""
+    """Tensors that a header names; `num_bytes` follow it. Raises: ValueError."""
     try:
         entries = json.loads(header)
         entries.pop("__metadata__", None)

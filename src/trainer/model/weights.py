@@ -1,4 +1,4 @@
-"""Whether weights are those of the model that its configuration describes: names and shapes, none is read.
+"""Check that weights are those of the model that its configuration describes: names and shapes, none is read.
 
 transformers itself maps the names of files to those of its models, of which some are renamed, split or stacked. So it
 loads the model here as it does for training, from tensors without contents.
@@ -30,7 +30,7 @@ AGAIN = "take config.json and weights from the same model, or download it again"
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How weights and model differ. `aside` are tensors of parts that the language model does not have."""
+    """Differences of weights and model. `aside` are tensors of parts that the language model does not have."""
 
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Fit:
         return problems
 
     def note(self, name: str) -> str | None:
-        """What is not loaded although nothing is wrong, for people."""
+        """A note on tensors that are not loaded although nothing is wrong, for people."""
         if not self.aside:
             return None
         return (
@@ -87,7 +87,7 @@ def fit_of(model: "PreTrainedModel", info: Mapping[str, Any]) -> Fit:
 
 
 def hold_against(skeleton: "PreTrainedModel", tensors: Mapping[str, TensorInfo], name: str) -> Fit:
-    """What a load of `tensors` into the model of `skeleton` would report.
+    """The report that a load of `tensors` into the model of `skeleton` would make.
 
     Raises: ConfigError, when they cannot be brought into the model's form.
     """
@@ -119,7 +119,7 @@ def hold_against(skeleton: "PreTrainedModel", tensors: Mapping[str, TensorInfo],
 
 
 def _is_of_another_part(key: str, prefix: str, modules: Iterable[str]) -> bool:
-    """Whether a tensor belongs to a part that the model lacks as a whole: a vision tower, heads for several tokens."""
+    """True where a tensor belongs to a part that the model lacks whole: a vision tower, heads for several tokens."""
     path = key.removeprefix(f"{prefix}.").split(".")
     return len(path) > 1 and not any(name in modules for name in (path[0], f"{prefix}.{path[0]}"))
 

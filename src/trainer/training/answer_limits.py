@@ -1,4 +1,4 @@
-"""How many held-out rows base and tuned model answer, and where an answer is cut off: `auto` becomes numbers."""
+"""Number of held-out rows that base and tuned model answer, and length of an answer: `auto` becomes numbers."""
 
 import math
 from collections.abc import Sequence

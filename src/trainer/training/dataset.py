@@ -84,12 +84,12 @@ class TrainingData:
 
     @property
     def has_thoughts(self) -> bool:
-        """Whether any trained answer holds <think>."""
+        """True where a trained answer holds <think>."""
         rows = self.train.conversations
         return any(m.trained and "<think>" in (m.content or "") for row in rows for m in row.messages)
 
     def has_role(self, role: str) -> bool:
-        """Whether any message has `role`."""
+        """True where a message has `role`."""
         rows = (*self.train.conversations, *self.validation.conversations)
         return any(message.role == role for row in rows for message in row.messages)
 

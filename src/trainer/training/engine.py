@@ -1,4 +1,4 @@
-"""What a model makes of a pack: which rows may share tokens, and the sums whose gradient trains the adapter."""
+"""Forward pass of a pack: the rows that may share tokens, and the sums whose gradient trains the adapter."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ class Engine:
         return logit_sums(self._model_logits(pack), target, weight)
 
     def _hidden(self, pack: Pack) -> Tensor:
-        """What the head reads at the supervised positions [S, H]."""
+        """Hidden states that the head reads, at the supervised positions [S, H]."""
         row, column = map(self._here, _places(pack))
         hidden: Tensor = self.decoder(**self._inputs(pack), use_cache=False).last_hidden_state
         return hidden[row, column]
@@ -168,11 +168,11 @@ class Engine:
         ]
 
     def _all_agree(self, found: Tensor, expected: Tensor) -> bool:
-        """Whether they are the same in every process: all must then do the same."""
+        """True where they are the same in every process: all must then do the same."""
         return not self.ranks.any(not self._agree(found, expected))
 
     def _agree(self, found: Tensor, expected: Tensor) -> bool:
-        """Whether every row is the same up to the rounding of the model's number format."""
+        """True where every row is the same up to the rounding of the model's number format."""
         difference = (found - expected).double().norm(dim=-1) / expected.double().norm(dim=-1)
         return bool((difference <= TOLERANCE.get(self.model.dtype, TOLERANCE_16_BITS)).all())
 

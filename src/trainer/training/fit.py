@@ -131,7 +131,7 @@ def _train(
 
 
 def _stopped(run: Run, trainer: "Trainer", interruption: Interruption) -> Outcome:
-    """How a run ends that was told to: by a signal, or by `trainer pause` or `trainer cancel`."""
+    """End a run that was asked to stop: by a signal, or by `trainer pause` or `trainer cancel`."""
     run.answer()
     if trainer.request == "cancel":
         run.set_status("cancelled", step=trainer.state.global_step, finished_at=now())

@@ -44,7 +44,7 @@ class FiniteGuard:
         self._counts[3] = torch.maximum(self._counts[2], self._counts[3])
 
     def check(self, step: int) -> int:
-        """How many updates were left out since the last check. Reads the device.
+        """Count the updates left out since the last check. Reads the device.
 
         Raises: TrainingError, naming what was not finite: at once, or where the policy is `skip` after five in a row.
         """

@@ -28,7 +28,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the process ends with when it stops without a result."""
+        """Exit code of a process that stops without a result."""
         return ExitCode.RESUMABLE if self.signal is None else EXIT_CODES[self.signal]
 
     def __enter__(self) -> Self:
@@ -63,7 +63,7 @@ class Interruption:
 
 
 def _terminals() -> list[int]:
-    """Which of the outputs are a terminal; one that is gone would deny it."""
+    """The outputs that are a terminal; one that is gone would deny it."""
     return [stream.fileno() for stream in (sys.__stdout__, sys.__stderr__) if stream is not None and stream.isatty()]
 
 

@@ -202,11 +202,11 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached its end: the last step, or the point where stopping early is due."""
+        """True where the run reached its end: the last step, or the point where stopping early is due."""
         return self.state.global_step >= self.plan.total_steps or self.stopped_early
 
     def was_finished_at(self, checkpoint: Checkpoint) -> bool:
-        """Whether nothing is left to train after `checkpoint`; then this trainer is where that one was."""
+        """True where nothing is left to train after `checkpoint`; then this trainer is where that one was."""
         saved = checkpoint.state()
         self.curve.restore(saved["curve"])
         self.state.global_step = checkpoint.step

@@ -45,7 +45,7 @@ class Head:
         return self.scaled(self.product(hidden))
 
     def product(self, hidden: Tensor) -> Tensor:
-        """What is scaled and capped to logits, in the head's own number format."""
+        """Product with the head, not yet scaled and capped to logits, in the head's own number format."""
         return functional.linear(hidden, self.weight, self.bias)
 
     def scaled(self, product: Tensor) -> Tensor:

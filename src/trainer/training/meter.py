@@ -15,7 +15,7 @@ MIN_WINDOW = 10
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was measured since the last reading.
+    """Measurements since the last reading.
 
     `result` are columns of results.csv; a loss is absent where none was finite. `spikes` are losses far above the
     median of the steps before them, each with how many steps before this reading it was, and that median.

@@ -1,4 +1,4 @@
-"""Which conversations each step trains on: a shuffled order that depends on the seed and the epoch alone."""
+"""The conversations of each step: a shuffled order that depends on the seed and the epoch alone."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence

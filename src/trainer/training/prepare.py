@@ -53,7 +53,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Reading:
-    """How the model of a config reads text; `config` holds what a parent run passes on."""
+    """Tokenizer and renderer of a config's model; `config` holds what a parent run passes on."""
 
     config: RunConfig
     base: Base
@@ -108,13 +108,13 @@ def _num_processes(ranks: Ranks) -> int:
 
 
 def _free_bytes(device: "torch.device", ranks: Ranks, num_processes: int) -> int:
-    """What each process can take: all plan with the least, and on a CPU they share it."""
+    """Free bytes of each process: all plan with the least, and on a CPU they share it."""
     least = min(ranks.gather(free_memory_bytes(device)))
     return least // num_processes if device.type == "cpu" else least
 
 
 def read(config: RunConfig) -> Reading:
-    """How the config's model reads text; nothing is looked at that only training needs.
+    """Find tokenizer and renderer of the config's model; skips all that only training needs.
 
     Raises: MissingDependency, ConfigError.
     """
@@ -153,7 +153,7 @@ def find_reading(config: RunConfig) -> Reading:
 
 
 def _base_settings(config: RunConfig, parent: Parent | None) -> ModelConfig:
-    """Where the weights come from: the model itself, or the base that the parent run pins."""
+    """The origin of the weights: the model itself, or the base that the parent run pins."""
     if parent is None:
         return config.model
     pinned = {"base": parent.base.name, "revision": parent.base.revision if parent.from_hub else None}

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live bar in a terminal, plain lines elsewhere."""
+"""Progress of a run for a person: a live bar in a terminal, plain lines elsewhere."""
 
 import time
 from types import TracebackType

@@ -31,14 +31,14 @@ class OutOfMemoryElsewhere(torch.OutOfMemoryError):
 
 
 class Ranks:
-    """What one of the processes can do with the others; alone, everything is done at once."""
+    """Collective operations of one process with the others; alone, each is immediate."""
 
     def __init__(self, rank: int = 0, size: int = 1, on_machine: int = 1) -> None:
         self.rank, self.size, self.on_machine = rank, size, on_machine
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes the run."""
+        """True for the process that writes the run."""
         return self.rank == 0
 
     def first(self, function: Callable[[], T]) -> T:
@@ -66,7 +66,7 @@ class Ranks:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true for any process."""
+        """Logical or over the processes."""
         return self.most(int(flag)) > 0
 
     def most(self, number: int) -> int:
@@ -78,7 +78,7 @@ class Ranks:
         return int(numbers)
 
     def tried(self, compute: Callable[[], T]) -> T | None:
-        """What `compute` returns, or None in all processes where one ran out of memory; nothing is held of it then.
+        """The result of `compute`, or None in all processes where one ran out of memory; then none of it is held.
 
         It waits for other processes only after `will_come`: one that ran out would not come.
         """
@@ -143,12 +143,12 @@ def _leave_out_accelerate() -> None:
 
 
 def is_lost(error: Exception) -> bool:
-    """Whether the error says that another process is gone; gloo and NCCL have no kind of their own for it."""
+    """True where the error says that another process is gone; gloo and NCCL have no kind of their own for it."""
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "closed by peer"))
 
 
 def _end_with_parent() -> None:
-    """Where `train` started the processes: when it is gone, end at a checkpoint, as with SIGTERM."""
+    """End at a checkpoint, as with SIGTERM, once the `train` that started the processes is gone."""
     pipe = os.environ.pop(PARENT, None)
     if pipe is None:
         return

@@ -43,7 +43,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What became of some conversations, in their order."""
+    """The outcome of rendering some conversations, in their order."""
 
     tokens: Tokens
     problems: list[Refused]
@@ -52,7 +52,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How rows become tokens."""
+    """The settings by which rows become tokens."""
 
     renderer: Renderer
     max_length: int

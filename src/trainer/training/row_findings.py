@@ -1,4 +1,4 @@
-"""What one model has against rows that break no other rule, as findings: `trainer data check --config`."""
+"""Findings of one model on rows that break no other rule: `trainer data check --config`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

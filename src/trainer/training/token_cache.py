@@ -34,12 +34,12 @@ NOTES = b"notes"
 
 @dataclass(frozen=True, slots=True)
 class TokenCache:
-    """Where the tokens of one set of inputs are kept."""
+    """The file that keeps the tokens of one set of inputs."""
 
     path: Path
 
     def load(self, num_rows: tuple[int, int]) -> tuple[Tokens, list[Touched]] | None:
-        """What was stored for that many conversations to train on and to validate, or None."""
+        """The tokens stored for that many conversations to train on and to validate, or None."""
         import pyarrow as pa
 
         try:
