@@ -115,7 +115,8 @@ def test_models_are_listed_with_whether_and_until_when_they_can_be_tuned(made: W
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"), [("azureml", "takes any model of the hub by its name"), ("local", "runs execute elsewhere")]
+    ("kind", "words"),
+    [("azureml", "takes any model of the hub by its name"), ("local", "expected 'openai', whose service has a list")],
 )
 def test_a_backend_without_a_list_of_models_says_so(kind: str, words: str, made: World) -> None:
     message = one_message(made.command("models", "--config", "config.yaml", f"backend.kind={kind}"))

@@ -176,29 +176,35 @@ def _resume(run: Run, changes: "Changes", detach: bool, output: Format) -> int:
     if detach and changes:
         raise ConfigError("--detach: is given with changed settings, expected none; resume without --detach")
     backend = backend_of(run.backend)
+
+    def begin() -> int | None:
+        backend.resume(run, say, changes)
+        return None if detach else backend.in_processes(_words(), say)
+
     with Interruption() as interruption:
-        begin = partial(backend.resume, run, say, changes)
         return _carry_out(backend, run, begin, detach, output, interruption)
 
 
 def _carry_out(
     backend: "Backend[Any]",
     run: Run,
-    begin: Callable[[], None],
+    begin: Callable[[], int | None],
     detach: bool,
     output: Format,
     interruption: Interruption,
 ) -> int:
-    """Begin and follow. However that ends, --format json prints the run: its folder is there."""
+    """Begin and follow, unless other processes have, whose exit code `begin` then returns.
+
+    However that ends, --format json prints the run: its folder is there.
+    """
     is_shown = output is Format.json
     try:
-        begin()
+        if (code := begin()) is not None:
+            is_shown = False  # the first of them has printed it
+            return code
         if detach:
             backend.detach(run, say)
             return ExitCode.DONE
-        if (code := backend.in_processes(_words(), say)) is not None:
-            is_shown = False  # the first of them has
-            return code
         outcome = backend.follow(run, say)
         say(outcome.summary)
         if outcome.exit_code is ExitCode.DONE and not is_shown:
