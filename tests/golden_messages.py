@@ -25,7 +25,7 @@ def golden_text() -> str:
 
 def _lines() -> Iterator[str]:
     from tests.unit.config import test_load as config
-    from tests.unit.data import test_row_checks as rows
+    from tests.unit.data.rules import test_row_checks as rows
 
     yield "# Rows"
     for name, (row, _) in rows.MALFORMED.items():
