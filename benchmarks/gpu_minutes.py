@@ -8,6 +8,7 @@ The exit code is 1 where a result is not exact, or a step compiles anew or waits
 """
 
 import argparse
+import importlib
 import os
 import signal
 import subprocess
@@ -22,9 +23,18 @@ from types import FrameType
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from gpu.checks import problems  # noqa: E402
-from gpu.run import Results, Setting, run  # noqa: E402
+from gpu.checks import problems  # noqa: E402  # the line above says where it is
+from gpu.run import Results, Setting, run  # noqa: E402  # likewise
 
+LOADED_BEFORE_THE_FORK = (
+    "bitsandbytes",
+    "gpu.parts",
+    "torch._inductor.compile_fx",
+    "trl.trainer.sft_trainer",
+    "tests.tiny_runs",
+    "trainer.backends.local.execute",
+    "trainer.training.loop",
+)
 # Seconds, by part; with the imports at most 480. Part r is run alone.
 LIMITS = {"a": 15, "b": 75, "c": 145, "d": 85, "e": 40, "f": 25, "g": 15, "h": 30, "i": 15, "r": 300}
 TITLES = {
@@ -42,14 +52,8 @@ def import_everything(device: str) -> str:
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # a pool of processes starts more slowly than few kernels compile
     with _capability_without_a_context(device):
-        import bitsandbytes  # noqa: F401
-        import gpu.parts  # noqa: F401
-        import torch._inductor.compile_fx  # noqa: F401
-        from trl import SFTConfig, SFTTrainer  # noqa: F401
-
-        import tests.tiny_runs  # noqa: F401
-        import trainer.backends.local.execute
-        import trainer.training.loop  # noqa: F401
+        for module in LOADED_BEFORE_THE_FORK:
+            importlib.import_module(module)
     if device == "cuda" and not _forks_can_use_the_gpu():
         print("an import used the GPU: each measurement imports by itself, and fewer will fit", flush=True)
         return "spawn"

@@ -175,7 +175,7 @@ def _child(measurement: Measurement, setting: Setting, pipe: Connection, log: st
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
-    with open(log, "ab", buffering=0) as file:  # noqa: PTH123  # a descriptor is what is wanted
+    with Path(log).open("ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     faulthandler.register(signal.SIGUSR1, all_threads=True)

@@ -75,6 +75,11 @@ class Run:
         verdict = found.get("verdict")
         return found if isinstance(verdict, dict) and isinstance(verdict.get("sentence"), str) else {}
 
+    def verdict_sentence(self) -> str:
+        """The verdict of the comparison; empty where there is no comparison."""
+        found = self.comparison()
+        return str(found["verdict"]["sentence"]) if found else ""
+
     def remarks(self) -> list[str]:
         """Remarks without which the comparison's sentence misleads."""
         found = self.comparison().get("verdict", {}).get("remarks")

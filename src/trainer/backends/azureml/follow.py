@@ -54,7 +54,7 @@ LOGS = ("user_logs/std_log.txt", "user_logs/std_log_process_0.txt", "user_logs/s
 
 @dataclass(frozen=True, slots=True)
 class JobDetails:
-    """What the history says of a job. `logs`: their addresses by name, readable as they are where signed."""
+    """A job in the run history. `logs` maps names to addresses; a signed address needs no credential."""
 
     reason: str = ""
     seconds: float | None = None  # that it ran
@@ -198,7 +198,7 @@ def state_of(status: str, before: State) -> State:
 
 
 def is_final(status: str) -> bool:
-    """Whether the job can change no more."""
+    """True once the job has reached a final state."""
     return status in FINAL
 
 

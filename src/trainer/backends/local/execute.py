@@ -186,9 +186,9 @@ def _completed(run: Run, console: Console, ranks: Ranks, outcome: Outcome) -> Ou
         _help_to_compare(run, console, ranks)
         return outcome
     config, again = run.config(), f"trainer evaluate {run.path}"
-    if run.comparison():  # made before this process was started
+    if sentence := run.verdict_sentence():  # made before this process was started
         _log_report(run, console)
-        return replace(outcome, summary=str(run.comparison()["verdict"]["sentence"]))
+        return replace(outcome, summary=sentence)
     if not config.evaluation.enabled:
         return outcome
     console.print(outcome.summary, highlight=False, markup=False, soft_wrap=True)

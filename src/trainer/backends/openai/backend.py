@@ -259,7 +259,7 @@ def _outcome_of(run: Run) -> Outcome:
     status = run.status()
     match status["state"]:
         case "succeeded":
-            sentence = run.comparison().get("verdict", {}).get("sentence")
+            sentence = run.verdict_sentence()
             deploys = run.config().openai.service == "azure"
             try_it = f"trainer deploy {run.path}, and then trainer chat {run.path}" if deploys else ""
             return Outcome(ExitCode.DONE, "; ".join(filter(None, [status.get("summary"), sentence])), try_it)

@@ -38,7 +38,7 @@ CONTAINERS = ("inference-server", "storage-initializer")
 
 @dataclass(frozen=True, slots=True)
 class DeploymentTarget:
-    """Where a model goes and on what: everything that makes one deployment another one."""
+    """The endpoint, machine and settings of a deployment: a change of any makes it another deployment."""
 
     place: Place
     endpoint: str
@@ -56,7 +56,7 @@ class DeploymentTarget:
 
     @property
     def hourly(self) -> float | None:
-        """What all machines cost an hour."""
+        """Price of all machines per hour."""
         return None if self.price is None else self.price * self.settings.instance_count
 
     @property

@@ -1,4 +1,4 @@
-"""What is deployed: list it as the service sees it now, with its cost, and talk to it."""
+"""List deployments as the service reports them now, with their cost, and connect to one."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime

@@ -53,7 +53,7 @@ class DeploymentRequest:
 
 @dataclass(frozen=True, slots=True)
 class MachineFit:
-    """What is known of a machine. `unverified`: what could not be looked at, and why."""
+    """Capacity, price and problems of a machine. `unverified` lists the checks that could not run, and why."""
 
     num_gpus: int
     price: Price
@@ -207,7 +207,7 @@ def _quota_problems(
 def _memory_problems(
     run: Run, chosen: DeploymentConfig, machine: Machine | None, num_gpus: int, unverified: list[str]
 ) -> Iterator[str]:
-    """Whether the weights fit: on one GPU with the scoring script, on all of them with vLLM."""
+    """Check that the weights fit: on one GPU with the scoring script, on all of them with vLLM."""
     from trainer.inference.trained import trained_base
 
     if chosen.mode == "vllm" and not num_gpus:

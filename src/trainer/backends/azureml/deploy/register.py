@@ -87,7 +87,7 @@ def _entity(run: Run, bundle: Bundle, made: RegisteredModel) -> "Model":
 
     properties = {key: value[:LONGEST_VALUE] for key, value in _properties(run, bundle)}
     tags = {"made_by": MADE_BY, "run": run.name[:LONGEST_VALUE], "base": properties["base"]}
-    verdict = run.comparison().get("verdict", {}).get("sentence", "")
+    verdict = run.verdict_sentence()
     return Model(
         name=made.name,
         version=made.version,
@@ -119,8 +119,8 @@ def _properties(run: Run, bundle: Bundle) -> Iterator[tuple[str, str]]:
         for key in ("valid_loss", "full_valid_loss", "valid_mean_token_accuracy"):
             if key in row:
                 yield key, f"{row[key]:.6g}"
-    if verdict := run.comparison().get("verdict", {}).get("sentence"):
-        yield "verdict", str(verdict)
+    if verdict := run.verdict_sentence():
+        yield "verdict", verdict
 
 
 def model_name(run: Run, name: str | None) -> str:
@@ -192,7 +192,7 @@ def register_environment(ml: "MLClient", place: Place, mode: str, ledger: Ledger
 
 
 def routes(mode: str) -> dict[str, Any]:
-    """Where the container says that it lives, that it is ready, and where it answers."""
+    """Routes of the container: liveness, readiness and scoring."""
     alive = {"path": ALIVE[mode], "port": PORT[mode]}
     return {
         "liveness_route": alive,
