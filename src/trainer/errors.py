@@ -26,7 +26,7 @@ SHOWN_PROBLEMS = 20
 
 
 class ExitCode(IntEnum):
-    """What a command's exit status says to the shell, to CI and to a job scheduler."""
+    """Exit status of a command, for the shell, CI and a job scheduler."""
 
     DONE = 0
     RUN_FAILED = 1
@@ -37,7 +37,7 @@ class ExitCode(IntEnum):
 
 
 class TrainerError(Exception):
-    """A mistake or failure that is told to the user in words, without a traceback."""
+    """A mistake or failure that the user sees in words, without a traceback."""
 
     exit_code = ExitCode.RUN_FAILED
 
@@ -79,7 +79,7 @@ class TrainingError(TrainerError, RuntimeError):
 
 
 class ParityError(TrainerError, RuntimeError):
-    """What would be exported or served is not what was trained; the message holds the numbers."""
+    """Refusal to export or serve another model than the trained one; the message holds the numbers."""
 
 
 class Attempts:
@@ -89,7 +89,7 @@ class Attempts:
         self.errors: list[TrainerError] = []
 
     def make(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-        """What the step returns; None where it fails, and its error is kept."""
+        """Return the step's result; None where it fails, and keep its error."""
         try:
             return step(*args, **kwargs)
         except TrainerError as error:
@@ -128,7 +128,7 @@ _FAULTS_OF_THE_MACHINE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno
 
 
 def file_words(error: OSError, then: str = "run the same command again") -> str:
-    """What happened in the operating system's words, and what to do; without the path."""
+    """Say what happened in the operating system's words, and what to do; without the path."""
     return f"{error.strerror or error}; {_REMEDIES.get(error.errno or 0, 'put it right')}, then {then}"
 
 

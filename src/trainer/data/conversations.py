@@ -1,8 +1,11 @@
 """A chat as one object, whatever form of the format its row was written in: made by `read/rows.py`, used by all."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+_MESSAGE = re.compile(r"\bmessages\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Message:
 
     @property
     def trained(self) -> bool:
-        """Whether the tokens of this message enter the loss."""
+        """True if the tokens of this message enter the loss."""
         return self.role == "assistant" and self.weight != 0
 
 
@@ -37,7 +40,8 @@ class Message:
 class Conversation:
     """One row that can be trained, and the place it was read from.
 
-    The older functions, function_call and role function arrive as tools, tool_calls and role tool.
+    The older functions, function_call and role function arrive as tools, tool_calls and role tool. Of a preference row
+    `messages` are the prompt and the preferred answer; `non_preferred` is the other answer to the first `num_prompt`.
     """
 
     messages: tuple[Message, ...]
@@ -45,7 +49,34 @@ class Conversation:
     file: str
     line: int
     parallel_tool_calls: bool | None = None
+    num_prompt: int = 0
+    non_preferred: tuple[Message, ...] = ()
 
     @property
     def place(self) -> str:
         return f"{self.file}:{self.line}"
+
+    @property
+    def branches(self) -> "tuple[Conversation, ...]":
+        """Conversations that a model reads one at a time: of a preference row one for each of its two answers."""
+        if not self.non_preferred:
+            return (self,)
+        preferred = replace(self, non_preferred=())
+        return preferred, replace(preferred, messages=self.messages[: self.num_prompt] + self.non_preferred)
+
+    def where(self, index: int) -> str:
+        """Name of the message in findings."""
+        if not self.non_preferred:
+            return f"messages[{index}]"
+        in_prompt = index < self.num_prompt
+        return f"input.messages[{index}]" if in_prompt else f"preferred_output[{index - self.num_prompt}]"
+
+
+def in_pair(text: str, num_prompt: int, answer: str) -> str:
+    """A sentence about the messages of a prompt with an answer, in the names that they have in a preference row."""
+
+    def named(match: "re.Match[str]") -> str:
+        index = int(match[1])
+        return f"input.messages[{index}]" if index < num_prompt else f"{answer}[{index - num_prompt}]"
+
+    return _MESSAGE.sub(named, text)

@@ -1,4 +1,4 @@
-"""Where a text stops being JSON, and why: a scanner without recursion that reads each character once."""
+"""Scanner that finds where and why a text stops being JSON: no recursion, each character read once."""
 
 import json
 import math
@@ -141,7 +141,7 @@ class _Scanner:
     def _grammar_mistake(self, state: str, token: str, opener: str) -> _Stop:
         shown = quoted(token[0] if token[0] == '"' else token)
         if not opener:
-            return self._stop("JSON", f"goes on with {shown} after its end", "one JSON object on a line", _ONE_A_LINE)
+            return self._stop("JSON", f"continues with {shown} after its end", "one JSON object on a line", _ONE_A_LINE)
         if state in ("key", "item") and token == _CLOSING[opener]:
             return self._stop(
                 "JSON", f"has a comma before {shown}", "no comma after the last value", "remove the comma"
@@ -170,7 +170,7 @@ class _Scanner:
     def _word_mistake(self, word: str) -> _Stop:
         if self.state == "rest" and self.open:
             accepted = f"',' or {_CLOSING[self.open[-1][0]]!r}"
-            return self._stop("JSON", f"goes on with {quoted(word)} after a value", accepted, _INNER_QUOTE)
+            return self._stop("JSON", f"continues with {quoted(word)} after a value", accepted, _INNER_QUOTE)
         if word.lstrip("+-").lower() in ("nan", "infinity", "inf"):
             return self._stop("NUMBER", f"holds the number {shortened(word)}", "a finite number or null")
         if word in _FOREIGN_WORDS:
@@ -201,5 +201,5 @@ class _Scanner:
 
 
 def half_character(text: str) -> int | None:
-    """Where a surrogate escape without its other half stands in the JSON `text`."""
+    """Position of a surrogate escape without its other half in the JSON `text`."""
     return next((escape.start() for escape in _ESCAPE.finditer(text) if escape[1]), None)

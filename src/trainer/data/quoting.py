@@ -1,4 +1,4 @@
-"""How values of a data file are shown in a message: short, quoted, and never raw to a terminal."""
+"""Values of a data file in a message: short, quoted, and never raw to a terminal."""
 
 from collections.abc import Sequence
 

@@ -28,7 +28,7 @@ def parse(text: str) -> Any | JsonProblem:
 
 
 def _is_suspicious(text: str, value: Any) -> bool:
-    """Whether the C scanner may have let pass what it does not look at: half surrogate pairs and depth."""
+    """True if the C scanner may have passed faults that it does not look for: half surrogate pairs and depth."""
     if ("\\ud" in text or "\\uD" in text) and half_character(text) is not None:
         return True
     return text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value)

@@ -25,15 +25,15 @@ MALFORMED = {
     "key is a number": ("{1:2}", 2, "holds '1' in an object"),
     "key without quotes": ("{role:1}", 2, "holds the bare word 'role'"),
     "wrong closing mark": ('{"a":[1}', 8, "holds '}' in a list"),
-    "closed too often": ('{"a":1}}', 8, "goes on with '}' after its end"),
-    "second object": ('{"a":1} {"b":2}', 9, "goes on with '{' after its end"),
+    "closed too often": ('{"a":1}}', 8, "continues with '}' after its end"),
+    "second object": ('{"a":1} {"b":2}', 9, "continues with '{' after its end"),
     "cut off in a string": ('{"a":"b', 6, "ends inside a string"),
     "cut off after a key": ('{"a"', 5, "ends inside an object"),
     "cut off in a list": ("[1,", 4, "ends inside a list"),
     "cut off in an escape": ('"\\', 2, "holds the escape '\\\\'"),
     "single quotes": ("{'a':1}", 2, 'holds the quote "\'"'),
     "typographic quotes": ("{“a”:1}", 2, "holds the quote '“'"),
-    "unescaped quote in text": ('{"a":"say "hi" now"}', 12, "goes on with 'hi' after a value"),
+    "unescaped quote in text": ('{"a":"say "hi" now"}', 12, "continues with 'hi' after a value"),
     "comment": ('{"a":1} // x', 9, "holds '/'"),
     "hash comment": ("# rows", 1, "holds '#'"),
     "NaN": ('{"a":NaN}', 6, "holds the number NaN"),
@@ -190,6 +190,7 @@ def test_what_json_writes_is_read_back(value, ascii_only):
 @pytest.mark.parametrize(
     "text", ['"' + "a" * 10**7, '"' + "\\n" * 10**6, "[" + "1," * 10**6, '{"a":"' + 'x\\"' * 10**6]
 )
+@pytest.mark.apart
 def test_long_malformed_lines_take_linear_time(text):
     start = time.process_time()
     assert isinstance(parse(text), JsonProblem)

@@ -7,9 +7,8 @@ import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
 from tests.families import family_tokenizer
-from trainer.data.files import preview_page as page_module
-from trainer.data.files.preview import REASONS, Span, Totals, count, explain
-from trainer.data.files.preview_page import PreviewRow, preview_page
+from trainer.data.files import preview as page_module
+from trainer.data.files.preview import REASONS, PreviewRow, Span, Totals, count, explain, preview_page
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 

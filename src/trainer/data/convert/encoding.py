@@ -23,7 +23,7 @@ _SHOWN_BYTES = 20  # on each side of a byte that is not UTF-8
 def find_encoding(path: Path, wanted: str | None = None, *, skip_bad: bool = False) -> str:
     """The codec that reads all of `path`: `wanted`, else UTF-8, or UTF-16 or UTF-32 where the first bytes say so.
 
-    A byte order mark is skipped by the codec that is told. With `skip_bad` rows may hold bytes that are not UTF-8.
+    The codec skips a byte order mark. With `skip_bad` rows may hold bytes that are not UTF-8.
 
     Raises: ConfigError, when `wanted` is no encoding; DataError, when the file is not text in that encoding.
     """
@@ -62,7 +62,7 @@ def _by_first_bytes(head: bytes) -> str:
 
 
 def _mistake(path: Path, encoding: str) -> UnicodeError | None:
-    """Why `path` is not text in `encoding`; its place is that in the whole file."""
+    """Error that `path` raises as text in `encoding`; its place is that in the whole file."""
     decoder = codecs.getincrementaldecoder(encoding)()
     offset = 0
     for chunk in _chunks(path):

@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.data.convert.columns import Columns, columns_of
-from trainer.data.convert.messages import NotConvertible, Row
-from trainer.data.convert.shapes import convert_row, with_system
-from trainer.data.convert.source import Source, SourceRow, open_source
+from trainer.data.convert.source import SourceRow, SourceRows, open_source
 from trainer.data.files.new_files import new_files
 from trainer.data.json_scanner import JsonProblem
+from trainer.data.layouts.columns import Columns, columns_of
+from trainer.data.layouts.messages import NotConvertible, Row
+from trainer.data.layouts.preferences import pair_of
+from trainer.data.layouts.shapes import Shape, convert_row, shape_of, with_system
 from trainer.data.quoting import printable, quoted
 from trainer.data.rules.findings import FindingList
+from trainer.data.rules.preferences import check_preference
 from trainer.data.rules.row import check_row
 from trainer.data.rules.tools import ToolLists
 from trainer.errors import DataError
+from trainer.kinds import Method, learns_from_pairs
 
 
 class Skipped(NamedTuple):
@@ -29,7 +32,7 @@ class Skipped(NamedTuple):
 
 @dataclass(slots=True)
 class Conversion:
-    """What became of a file; `dropped` counts the rows in which a key had a value that a chat row has no place for."""
+    """Result of a conversion; `dropped` counts rows with a value under a key that a chat row has no place for."""
 
     output: Path
     encoding: str | None
@@ -42,13 +45,13 @@ class Conversion:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def default_output(source: Path) -> Path:
-    """Where the rows of `source` go unless told otherwise: beside it."""
-    return source.with_suffix(".chat.jsonl")
+def default_output(source: Path, method: Method = "sft") -> Path:
+    """Default file for the rows of `source`: beside it."""
+    return source.with_suffix(".pairs.jsonl" if learns_from_pairs(method) else ".chat.jsonl")
 
 
 def first_row(source: Path, columns: Columns | None = None) -> tuple[str, Row | None]:
-    """How the rows of `source` are laid out, in words, and the first one; None where that is no object.
+    """Layout of `source` in words, and its first row; None where that is no object.
 
     Raises: DataError, when it holds nothing that could be rows.
     """
@@ -66,46 +69,57 @@ def convert_file(
     encoding: str | None = None,
     skip_bad: bool = False,
     force: bool = False,
+    method: Method = "sft",
 ) -> Conversion:
-    """Write the rows of `source` as chat JSONL; each that is written passes the rules of a row.
+    """Write the rows of `source` as chat JSONL, or as preference rows; each that is written passes the rules of a row.
 
     `system` becomes the system prompt of rows that have none.
 
     Raises: DataError, when `source` cannot be read, a row of it cannot be converted (with `skip_bad`: no row can), or
     `output` exists (unless `force`); nothing is written then.
     """
-    output = output or default_output(source)
+    output = output or default_output(source, method)
     with open_source(source, encoding, lambda names: _has_columns(names, columns), skip_bad=skip_bad) as rows:
         conversion = Conversion(output, rows.encoding, rows.layout)
         with new_files([output], [source], force=force) as (file,):
-            for line in _converted(source, rows, columns, system, conversion):
+            for line in _converted(source, rows, columns, system, conversion, method):
                 file.write(line)
             _refuse_skipped(source, conversion, skip_bad)
     return conversion
 
 
 def _has_columns(names: Sequence[str], columns: Columns | None) -> bool:
+    stripped = {name.strip() for name in names}
     try:
         needed = columns_of([name.strip() for name in names], columns).needed
     except NotConvertible:
-        return {"instruction", "output"} <= set(names)
-    return needed <= {name.strip() for name in names}
+        return {"instruction", "output"} <= stripped or shape_of(dict.fromkeys(stripped)) != "columns"
+    return needed <= stripped
 
 
 def _converted(
-    source: Path, rows: Source, columns: Columns | None, system: str | None, conversion: Conversion
+    source: Path,
+    rows: SourceRows,
+    columns: Columns | None,
+    system: str | None,
+    conversion: Conversion,
+    method: Method,
 ) -> Iterator[bytes]:
     """The lines to write; `conversion` is kept up to date."""
     tool_lists = ToolLists()
+    shape: Shape
     for row in rows.rows:
         conversion.num_read += 1
         dropped: Counter[str] = Counter()
         try:
-            shape, made = convert_row(_value(row), columns, dropped)
+            if learns_from_pairs(method):
+                shape, made = "preference", [pair_of(_value(row), dropped)]
+            else:
+                shape, made = convert_row(_value(row), columns, dropped)
             given = [with_system(one, system) for one in made] if system else made
             lines = [_line(one, tool_lists) for one in given]
         except NotConvertible as error:
-            conversion.skipped.append(Skipped(_place(source, row), str(error)))
+            conversion.skipped.append(Skipped(_row_place(source, row), str(error)))
             continue
         conversion.num_given_system += sum(one is not before for one, before in zip(given, made, strict=True))
         conversion.shapes[shape] += 1
@@ -114,7 +128,7 @@ def _converted(
         yield from lines
 
 
-def _place(source: Path, row: SourceRow) -> str:
+def _row_place(source: Path, row: SourceRow) -> str:
     column = f":{row.value.column}" if isinstance(row.value, JsonProblem) and row.value.column else ""
     return f"{printable(str(source))}:{row.line}{column}"
 
@@ -132,12 +146,13 @@ def _value(row: SourceRow) -> Row:
 
 
 def _line(row: Row, tool_lists: ToolLists) -> bytes:
-    """The row as it is written. One that would only be an error of the new file is refused: mend it in the old one."""
+    """The row as it is written. One that would only be an error of the new file is refused: fix it in the old one."""
+    kind = "preference" if "input" in row else "chat"
     findings = FindingList("", "openai")  # the only backend that takes images
-    check_row(row, tool_lists, findings)
+    (check_preference if "input" in row else check_row)(row, tool_lists, findings)
     for finding in findings.findings:
         if finding.severity == "error":
-            found = f"{finding.code}: as a chat row {finding.where} {finding.found}"
+            found = f"{finding.code}: as a {kind} row {finding.where} {finding.found}"
             raise NotConvertible(f"{found}, expected {finding.accepted}; {finding.fix}")
     try:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
@@ -149,17 +164,17 @@ def _line(row: Row, tool_lists: ToolLists) -> bytes:
 
 
 def _refuse_skipped(source: Path, conversion: Conversion, skip_bad: bool) -> None:
-    """Raises: DataError, with every reason; a reason that all rows share is told once."""
+    """Raises: DataError, with every reason; a reason that all rows share stands there once."""
     name, skipped = printable(str(source)), conversion.skipped
     if not conversion.num_read:
         raise DataError(f"{name}: holds no rows, expected some below its first line; check the file")
     if not skipped or (skip_bad and conversion.num_written):
         return
     reasons = {row.reason for row in skipped}
-    told = [f"{row.place}: {row.reason}" for row in skipped]
+    lines = [f"{row.place}: {row.reason}" for row in skipped]
     if conversion.num_written:
         found = f"{len(skipped):,} of {conversion.num_read:,} rows cannot be converted, expected all"
-        raise DataError(f"{name}: {found}; mend them, or leave them out with --skip-bad", *told)
+        raise DataError(f"{name}: {found}; fix them, or leave them out with --skip-bad", *lines)
     if len(reasons) == 1 and len(skipped) > 1:
-        told = [f"{name}: each of {conversion.num_read:,} rows {reasons.pop()}"]
-    raise DataError(f"{name}: no row can be converted, expected one at least; nothing was written", *told)
+        lines = [f"{name}: each of {conversion.num_read:,} rows {reasons.pop()}"]
+    raise DataError(f"{name}: no row can be converted, expected one at least; nothing was written", *lines)

@@ -1,4 +1,4 @@
-"""The rows of a file in any layout that is read: JSON Lines, an array, spread-out objects, a table, Parquet."""
+"""The rows of a file in any layout that is read: JSON Lines, an array, spread-out objects, a table, Excel, Parquet."""
 
 import json
 import re
@@ -10,15 +10,17 @@ from typing import Any, TextIO
 
 from trainer.data.convert.encoding import find_encoding
 from trainer.data.convert.tables import MAGIC, read_parquet, read_table
+from trainer.data.convert.workbooks import is_workbook, read_workbook
 from trainer.data.json_scanner import JsonProblem, find_problem
 from trainer.data.quoting import printable, quoted
 from trainer.data.read.data_files import opened
-from trainer.data.read.file_shape import shape_of_text
+from trainer.data.read.file_shape import HEAD_BYTES, WRAPPED_ROWS, shape_of_text
 from trainer.data.strict_json import parse
 from trainer.errors import ConfigError, DataError
 
 HEAD_CHARS = 1 << 16
 _ERRORS = "surrogateescape"  # what cannot be read at all is refused by `find_encoding`
+_REST_OF_OBJECT = re.compile(r'\s*(?:,\s*".*)?\}\s*', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Finds where a value ends; what a number is, and whether keys repeat, is left to the strict parser.
 _DECODER = json.JSONDecoder(parse_int=len, parse_float=len)
@@ -33,7 +35,7 @@ class SourceRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceRows:
     """A file whose layout is known, in words; `rows` are read while they are taken. Only a text has an encoding."""
 
     layout: str
@@ -44,27 +46,31 @@ class Source:
 @contextmanager
 def open_source(
     path: Path, encoding: str | None, is_known: Callable[[Sequence[str]], bool], *, skip_bad: bool = False
-) -> Iterator[Source]:
+) -> Iterator[SourceRows]:
     """The rows of `path`. `is_known` tells whether a table has the columns it needs.
 
     With `skip_bad` a byte that is no character of a UTF-8 file is read as a lone surrogate; no row is written with one.
 
     Raises: DataError, when it holds nothing that could be rows.
     """
-    with opened(path, "a file of rows (JSON, CSV, TSV or Parquet)") as file:
-        is_parquet = file.read(len(MAGIC)) == MAGIC
-    if is_parquet:
-        if encoding is not None:
-            raise ConfigError("--encoding: is given for a Parquet file, expected one for text only; remove it")
-        yield Source("a Parquet file", (SourceRow(*row) for row in read_parquet(path)))
-        return
+    with opened(path, "a file of rows (JSON, CSV, TSV, Excel or Parquet)") as file:
+        head = file.read(HEAD_BYTES)
+    for layout, is_it, read in (
+        ("a Parquet file", head.startswith(MAGIC), read_parquet),
+        ("an Excel workbook", is_workbook(head), read_workbook),
+    ):
+        if is_it and encoding is not None:
+            raise ConfigError(f"--encoding: is given for {layout}, expected one for text only; remove it")
+        if is_it:
+            yield SourceRows(layout, (SourceRow(*row) for row in read(path)))
+            return
     codec = find_encoding(path, encoding, skip_bad=skip_bad)
     with _open_text(path, codec, is_known) as source:
         yield source
 
 
 @contextmanager
-def _open_text(path: Path, codec: str, is_known: Callable[[Sequence[str]], bool]) -> Iterator[Source]:
+def _open_text(path: Path, codec: str, is_known: Callable[[Sequence[str]], bool]) -> Iterator[SourceRows]:
     shown = codec.removesuffix("-sig")
     with path.open(encoding=codec, errors=_ERRORS, newline="\n") as text:
         head = text.read(HEAD_CHARS)
@@ -72,14 +78,16 @@ def _open_text(path: Path, codec: str, is_known: Callable[[Sequence[str]], bool]
         text.seek(0)
         if not head.strip():
             raise DataError(f"{printable(str(path))}: the file holds no text, expected rows; check the path")
-        if shape and shape.layout in ("array", "objects"):
+        if shape and shape.layout == "wrapped" and (begin := WRAPPED_ROWS.match(whole := text.read())):
+            yield SourceRows("one JSON object that holds the rows", _values(whole, begin.end()), shown)
+        elif shape and shape.layout in ("array", "objects"):
             layout = "one JSON array" if shape.layout == "array" else "JSON objects over many lines"
-            yield Source(layout, _values(text.read()), shown)
+            yield SourceRows(layout, _values(text.read()), shown)
         elif head.lstrip()[0] in "[{":
-            yield Source("JSON Lines", _lines(text), shown)
+            yield SourceRows("JSON Lines", _lines(text), shown)
         else:
             with path.open(encoding=codec, errors=_ERRORS, newline="") as table:
-                yield Source("a table", (SourceRow(*row) for row in read_table(path, table, is_known)), shown)
+                yield SourceRows("a table", (SourceRow(*row) for row in read_table(path, table, is_known)), shown)
 
 
 def _lines(text: TextIO) -> Iterator[SourceRow]:
@@ -88,9 +96,12 @@ def _lines(text: TextIO) -> Iterator[SourceRow]:
             yield SourceRow(number, parse(stripped))
 
 
-def _values(text: str) -> Iterator[SourceRow]:
-    """The items of an array, or objects one after the other; after broken syntax nothing more can be read."""
-    at = _skip(text, 0)
+def _values(text: str, begin: int = 0) -> Iterator[SourceRow]:
+    """The items of an array, or objects one after the other; after broken syntax nothing more can be read.
+
+    From `begin` on, an array may stand in an object, whose other values are no rows.
+    """
+    at = _skip(text, begin)
     in_array = text[at] == "["
     at = _skip(text, at + 1) if in_array else at
     line, counted = 1, 0
@@ -109,8 +120,10 @@ def _values(text: str) -> Iterator[SourceRow]:
             problem = JsonProblem("JSON", 1, f"{found} after an item of the array", "',' or ']'")
             yield _row(text, at, line + text.count("\n", counted, at), problem)
             return
+    if begin and _REST_OF_OBJECT.fullmatch(text, at + 1):
+        return
     if in_array and (at := _skip(text, at + 1)) < len(text):
-        problem = JsonProblem("JSON", 1, "goes on after the end of the array", "one array")
+        problem = JsonProblem("JSON", 1, "continues after the end of the array", "one array")
         yield _row(text, at, line + text.count("\n", counted, at), problem)
 
 

@@ -1,6 +1,7 @@
 """Read tables: Parquet, the form of most public data sets, and CSV or TSV by the names of their header."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -17,6 +18,8 @@ MAGIC = b"PAR1"
 _BATCH_ROWS = 1024
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 NUM_TRIED_RECORDS = 20
+_NAMED = re.compile(r'"?sep=([^\w"\s]|\t)"?\r?\n')
+_MAX_NAMED_CHARS = 16
 Record = tuple[int, dict[str, str] | JsonProblem]
 
 
@@ -26,15 +29,20 @@ def read_table(path: Path, table: TextIO, is_known: Callable[[Sequence[str]], bo
     Raises: DataError, when no delimiter makes columns, or two have one name.
     """
     cells = _cells(table, _delimiter(path, table, is_known))
-    line, header = next(cells)
-    assert not isinstance(header, JsonProblem)
+    line, header = next(cells, (1, []))
+    names = column_names(path, line, [] if isinstance(header, JsonProblem) else header)
+    return (_record(line, names, row) for line, row in cells)
+
+
+def column_names(path: Path, line: int, header: Sequence[str]) -> list[str]:
+    """The names of the columns. Raises: DataError, when two have one name."""
     names = [name.strip() for name in header]
     if repeated := [name for name, count in Counter(names).items() if name and count > 1]:
         raise DataError(
             f"{printable(str(path))}:{line}: has two columns named {quoted(repeated[0])}, expected a name of its own "
             "for each column; rename one"
         )
-    return (_record(line, names, row) for line, row in cells)
+    return names
 
 
 def _record(line: int, names: list[str], cells: list[str] | JsonProblem) -> Record:
@@ -54,10 +62,13 @@ def _delimiter(path: Path, table: TextIO, is_known: Callable[[Sequence[str]], bo
             return False, 0, 0
         width = len(tried[0])
         num_equal = sum(not isinstance(row, JsonProblem) and len(row) == width for row in tried)
-        return width > 1 and is_known(tried[0]), num_equal if width > 1 else 0, width
+        return is_known(tried[0]), num_equal if width > 1 else 0, width
 
+    if named := _named_delimiter(table):
+        return named
     best = max(DELIMITERS, key=fit)
-    if fit(best)[2] < 2:
+    known, _, width = fit(best)
+    if width < 2 and not known:
         raise DataError(
             f"{printable(str(path))}:1: holds neither JSON nor columns parted by {', '.join(DELIMITERS.values())}, "
             "expected rows with a question and an answer; export the data as CSV or JSON"
@@ -65,13 +76,20 @@ def _delimiter(path: Path, table: TextIO, is_known: Callable[[Sequence[str]], bo
     return best
 
 
+def _named_delimiter(table: TextIO) -> str | None:
+    """The delimiter that Excel names in a first line of its own, behind which `table` then stands."""
+    table.seek(0)
+    named = _NAMED.fullmatch(table.readline(_MAX_NAMED_CHARS))
+    return named[1] if named else None
+
+
 def _cells(table: TextIO, delimiter: str) -> Iterator[tuple[int, list[str] | JsonProblem]]:
     """The cells of each record that is not blank, from the start of the file."""
-    table.seek(0)
+    num_before = 1 if _named_delimiter(table) else table.seek(0)
     csv.field_size_limit(MAX_LINE_BYTES)
     reader = csv.reader(table, delimiter=delimiter, strict=True)
     while True:
-        line = reader.line_num + 1
+        line = reader.line_num + num_before + 1
         try:
             cells = next(reader)
         except StopIteration:

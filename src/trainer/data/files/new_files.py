@@ -23,14 +23,19 @@ def new_files(paths: Sequence[Path], sources: Sequence[Path], *, force: bool) ->
 
     Raises: DataError, when one exists (unless `force`), is one of `sources`, or cannot be written.
     """
-    if problems := list(_problems(paths, sources, force)):
-        raise DataError(*problems)
+    refuse_new_files(paths, sources, force=force)
     try:
         with folders_above(*paths), _beside(paths) as files:
             yield files
     except OSError as error:
         name = printable(str(paths[0].parent))
         raise DataError(f"{name}: cannot be written: {file_words(error)}") from error
+
+
+def refuse_new_files(paths: Sequence[Path], sources: Sequence[Path], *, force: bool) -> None:
+    """Raises: DataError, where `new_files` would; before the work whose result is to be written."""
+    if problems := list(_problems(paths, sources, force)):
+        raise DataError(*problems)
 
 
 @contextmanager
@@ -47,7 +52,7 @@ def _beside(paths: Sequence[Path]) -> Iterator[Sequence[BinaryIO]]:
         _rename_all(beside, paths)
     finally:
         for path in beside:
-            with contextlib.suppress(OSError):  # what stopped the writing stops this too, and is what is told
+            with contextlib.suppress(OSError):  # what stopped the writing stops this too, and is reported
                 path.unlink(missing_ok=True)
 
 

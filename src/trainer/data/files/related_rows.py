@@ -13,19 +13,22 @@ Group = list[int]
 def related_rows(rows: Sequence[Conversation]) -> list[Group]:
     """The rows, by index, in groups that must stay together.
 
-    Together are rows that ask the same, white space aside, and rows that go on where another whole row ends, as in
-    files that hold every turn of a conversation as a row of its own.
+    Together are rows that ask the same, white space aside, and rows that continue where another whole row ends, as in
+    files that hold every turn of a conversation as a row of its own. A preference row ends with each of its answers.
     """
     seen = list(fingerprints(rows))
-    whole_rows = {row.row for row in seen}
+    ends = [[end.row for end in fingerprints(row.branches)] for row in rows]
+    whole_rows = {end for of_row in ends for end in of_row}
     groups = _Groups(len(rows))
     for index, (row, print_) in enumerate(zip(rows, seen, strict=True)):
-        groups.join(index, print_.row)
+        for end in ends[index]:
+            groups.join(index, end)
         if print_.has_prompt:
             groups.join(index, print_.prompt)
-        for beginning in fingerprints(_beginnings(row)):
-            if beginning.row in whole_rows:
-                groups.join(index, beginning.row)
+        for branch in row.branches:
+            for beginning in fingerprints(_beginnings(branch)):
+                if beginning.row in whole_rows:
+                    groups.join(index, beginning.row)
     return groups.all()
 
 

@@ -18,7 +18,7 @@ from trainer.errors import ConfigError, DataError
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How the rows with one system prompt were divided; `prompt` is None for rows without one."""
+    """Division of the rows with one system prompt; `prompt` is None for rows without one."""
 
     prompt: str | None
     num_train: int
@@ -27,7 +27,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What became of a file; `num_together` rows have another row at their side because of a shared prompt."""
+    """Result of a split; `num_together` rows have another row at their side because of a shared prompt.
+
+    `has_pairs`: they are preference rows.
+    """
 
     train: Path
     validation: Path
@@ -35,6 +38,7 @@ class Split:
     num_blank: int
     num_together: int
     shares: tuple[Share, ...]
+    has_pairs: bool = False
 
     @property
     def num_train(self) -> int:
@@ -75,7 +79,7 @@ def split_file(
         raise ConfigError(f"--rows: {num_wanted:,} of {len(rows):,} rows to hold out, expected {accepted}; change it")
     groups = related_rows(rows)
     if len(groups) == 1:
-        found = f"all {len(rows):,} rows belong together, as they ask the same or go on from one another"
+        found = f"all {len(rows):,} rows belong together, as they ask the same or continue one another"
         raise DataError(f"{printable(str(source))}: {found}, expected other rows too; add some")
     held_out = choose(groups, [system_prompt(row) for row in rows], num_wanted, seed)
     if not held_out:
@@ -85,7 +89,8 @@ def split_file(
     with new_files([train, validation], [source], force=force) as (train_file, validation_file):
         num_blank = copy_rows(source, lambda line: validation_file if line in lines else train_file)
     together = sum(len(group) for group in groups if len(group) > 1)
-    return Split(train, validation, num_wanted, num_blank, together, tuple(_shares(rows, held_out)))
+    has_pairs = any(row.non_preferred for row in rows)
+    return Split(train, validation, num_wanted, num_blank, together, tuple(_shares(rows, held_out)), has_pairs)
 
 
 def choose(groups: Sequence[Group], prompts: Sequence[str | None], num_wanted: int, seed: int) -> set[int]:

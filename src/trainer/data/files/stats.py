@@ -3,18 +3,20 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from trainer.data.conversations import Conversation, Message
+from trainer.data.files.languages import Languages, detect_languages
 from trainer.data.read.checks import DataReport, check_files
 from trainer.data.render.overlength import longest, split_turns
 from trainer.data.render.rendering import Example, Renderer, RenderingError
 from trainer.data.rules.across_rows import system_prompt
 from trainer.errors import DataError
+from trainer.kinds import learns_from_pairs
 
 MAX_BINS = 10
 
@@ -79,6 +81,47 @@ def _round_width(width: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class StepTokens:
+    """Tokens of the steps of an epoch, of `counted_steps` of them; a count, and no time.
+
+    `unshared` are those of each row alone, `padded` those of each row at the length of its step's longest, `computed`
+    those that go through the model where rows of a step share their beginnings.
+    """
+
+    rows_per_step: int
+    token_budget: int  # of a pack
+    steps: int
+    counted_steps: int
+    padded: int
+    unshared: int
+    computed: int
+
+    @property
+    def fewer_than_unshared(self) -> float:
+        """Times as many tokens without sharing."""
+        return self.unshared / max(self.computed, 1)
+
+    @property
+    def fewer_than_padded(self) -> float:
+        return self.padded / max(self.computed, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "fewer_than_unshared": self.fewer_than_unshared,
+            "fewer_than_padded": self.fewer_than_padded,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMeasure:
+    """The model whose tokens are counted; `steps` counts what training computes, where that is to be known."""
+
+    renderer: Renderer
+    max_length: int
+    steps: Callable[[Sequence[Sequence[Example]]], StepTokens] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenStatistics:
     """The rows as a model's tokenizer and chat template see them; `refused` are those that cannot be rendered.
 
@@ -92,6 +135,7 @@ class TokenStatistics:
     over_length: tuple[str, ...]
     rows_of_several_examples: int
     refused: tuple[str, ...]
+    steps: StepTokens | None = None
 
     @property
     def supervised_share(self) -> float:
@@ -104,11 +148,13 @@ class TokenStatistics:
     def to_json(self) -> dict[str, Any]:
         """The fields and the shares; a service that trains on the rows bills about `tokens.total` an epoch."""
         shares = {"supervised_share": self.supervised_share, "shared_prefix_share": self.shared_prefix_share}
-        return asdict(self) | shares | {"billed_per_epoch": self.tokens.total}
+        steps = None if self.steps is None else self.steps.to_json()
+        return asdict(self) | shares | {"billed_per_epoch": self.tokens.total, "steps": steps}
 
 
-def measure_tokens(rows: Sequence[Conversation], renderer: Renderer, max_length: int) -> TokenStatistics | None:
+def measure_tokens(rows: Sequence[Conversation], counter: TokenMeasure) -> TokenStatistics | None:
     """The statistics of `rows` in tokens; None where none of them can be rendered."""
+    renderer, max_length = counter.renderer, counter.max_length
     rendered: list[tuple[Conversation, list[Example]]] = []
     refused: list[str] = []
     for row in rows:
@@ -125,8 +171,9 @@ def measure_tokens(rows: Sequence[Conversation], renderer: Renderer, max_length:
         unique=num_unique_tokens([example.input_ids for example in examples]),
         max_length=max_length,
         over_length=tuple(row.place for row, made in rendered if longest(made) > max_length),
-        rows_of_several_examples=sum(len(made) > 1 for _, made in rendered),
+        rows_of_several_examples=sum(len(made) > 1 and not row.non_preferred for row, made in rendered),
         refused=tuple(refused),
+        steps=None if counter.steps is None else counter.steps([made for _, made in rendered]),
     )
 
 
@@ -163,10 +210,22 @@ class RowStatistics:
     duplicates: int
     near_duplicates: int
     same_prompts: int
+    roles: dict[str, int]  # messages by role
+    languages: Languages | None = None  # None where no detector is installed
+    pairs: "PairStatistics | None" = None  # None of chat rows
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PairStatistics:
+    """Lengths of the answers of preference rows: where one side is longer, length alone tells which is preferred."""
+
+    preferred_characters: Spread
+    other_characters: Spread
+    preferred_longer: int  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class SideStatistics:
     """Training rows, or held-out rows; `tokens` is None without a tokenizer, or where it can render none of them."""
 
     rows: RowStatistics
@@ -180,8 +239,8 @@ class Part:
 class Statistics:
     """The training rows, the held-out rows if there are any, and how many of these are trained on too."""
 
-    train: Part
-    validation: Part | None
+    train: SideStatistics
+    validation: SideStatistics | None
     leaks: int
 
     def to_json(self) -> dict[str, Any]:
@@ -189,22 +248,30 @@ class Statistics:
         return {"train": self.train.to_json(), "validation": held_out, "leaks": self.leaks}
 
 
-def measure_files(
-    train: Sequence[Path], validation: Sequence[Path], renderer: Renderer | None = None, max_length: int = 0
-) -> Statistics:
-    """The statistics of the files' rows; with `renderer` those in tokens too.
+def measure_files(train: Sequence[Path], validation: Sequence[Path], counter: TokenMeasure | None = None) -> Statistics:
+    """The statistics of the files' rows; with `counter` those in tokens too.
 
     Raises: DataError, with every error, where a side has no row without one.
     """
-    report = check_files(train, validation)
+    return measure_report(check_files(train, validation), train, validation, counter)
+
+
+def measure_report(
+    report: DataReport,
+    train: Sequence[Path],
+    validation: Sequence[Path],
+    counter: TokenMeasure | None = None,
+) -> Statistics:
+    """The same of files that have been read: `report` holds their rows and every finding."""
     if not report.conversations or (validation and not report.validation):
         raise DataError(*map(str, report.errors))
-    parts = [Part(_measure_rows(report, report.conversations, report.rows, train), None)]
+    parts = [SideStatistics(_measure_rows(report, report.conversations, report.rows, train), None)]
     if validation:
-        parts.append(Part(_measure_rows(report, report.validation, report.validation_rows, validation), None))
-    if renderer is not None:
-        sides = zip(parts, (report.conversations, report.validation), strict=False)
-        parts = [replace(part, tokens=measure_tokens(rows, renderer, max_length)) for part, rows in sides]
+        parts.append(SideStatistics(_measure_rows(report, report.validation, report.validation_rows, validation), None))
+    if counter is not None:
+        alone = replace(counter, steps=None)  # held-out rows are no part of a step
+        sides = zip(parts, (report.conversations, report.validation), (counter, alone), strict=False)
+        parts = [replace(part, tokens=measure_tokens(rows, by)) for part, rows, by in sides]
     leaks = sum(finding.code == "LEAK" and finding.line is not None for finding in report.findings)
     return Statistics(parts[0], parts[1] if validation else None, leaks)
 
@@ -220,7 +287,7 @@ def _measure_rows(
         rows=num_rows,
         rows_with_errors=num_rows - len(rows),
         turns=spread([len(split_turns(row.messages)[1]) for row in rows]),
-        characters=spread([sum(map(_num_characters, row.messages)) for row in rows]),
+        characters=spread([sum(map(_num_characters, (*row.messages, *row.non_preferred))) for row in rows]),
         system_prompts=len({prompt for prompt in prompts if prompt is not None}),
         rows_without_system_prompt=prompts.count(None),
         answers=len(answers),
@@ -230,7 +297,17 @@ def _measure_rows(
         duplicates=codes.count("DUPLICATE"),
         near_duplicates=codes.count("NEAR_DUPLICATE"),
         same_prompts=codes.count("SAME_PROMPT"),
+        roles=dict(Counter(message.role for row in rows for message in row.messages).most_common()),
+        languages=detect_languages(rows),
+        pairs=_measure_pairs(rows) if learns_from_pairs(report.method) else None,
     )
+
+
+def _measure_pairs(rows: Sequence[Conversation]) -> PairStatistics:
+    preferred = [sum(map(_num_characters, row.messages[row.num_prompt :])) for row in rows]
+    other = [sum(map(_num_characters, row.non_preferred)) for row in rows]
+    longer = sum(mine > theirs for mine, theirs in zip(preferred, other, strict=True))
+    return PairStatistics(spread(preferred), spread(other), longer)
 
 
 def _num_characters(message: Message) -> int:

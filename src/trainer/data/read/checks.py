@@ -10,11 +10,12 @@ from trainer.data.conversations import Conversation
 from trainer.data.read.data_files import opened
 from trainer.data.read.rows import FileReader
 from trainer.data.rules.across_rows import RowComparison, SystemPrompts, note_stray_prompts
-from trainer.data.rules.catalog import ROWS_ADVISED, ROWS_NEEDED, Backend
+from trainer.data.rules.catalog import ROWS_ADVISED, ROWS_NEEDED
 from trainer.data.rules.findings import Finding, FindingList, Report, Tally, first_in_file_order
+from trainer.data.rules.rule import Backend
 from trainer.data.rules.texts import TextChecks
 from trainer.errors import DataError
-from trainer.kinds import is_service
+from trainer.kinds import Method, is_service
 
 MAX_AZURE_BYTES = 10**9
 
@@ -23,7 +24,7 @@ MAX_AZURE_BYTES = 10**9
 class DataReport(Report):
     """The training rows without an error as `conversations`, such validation rows, and all that was found.
 
-    `rows` and `validation_rows` count every row, those with errors too.
+    `rows` and `validation_rows` count every row, those with errors too. `method` is the training that they are for.
     """
 
     conversations: list[Conversation]
@@ -32,6 +33,7 @@ class DataReport(Report):
     rows: int
     validation_rows: int
     left_out: Tally = field(default_factory=Counter)
+    method: Method = "sft"
 
 
 def check_files(
@@ -43,11 +45,12 @@ def check_files(
     keep_rows: bool = True,
     max_findings: int | None = None,
     progress: Callable[[int], None] | None = None,
+    method: Method | None = None,
 ) -> DataReport:
-    """Check every rule that needs no tokenizer.
+    """Check every rule that needs no tokenizer; without `method` the first row of a known layout says what all are for.
 
     Without `keep_rows` and with `max_findings` memory does not grow but by about 250 bytes a row: the report then has
-    no conversations, and findings beyond the first are only counted. `progress` is told how many bytes have been read.
+    no conversations, and findings beyond the first are only counted. `progress` receives the bytes read so far.
     Content never raises; files that cannot be opened or read raise one `DataError` that names them all.
     """
     files = _openable([*train, *validation])
@@ -56,11 +59,11 @@ def check_files(
     read: dict[Path, tuple[FileReader, deque[Conversation]]] = {}
     num_bytes = 0
     for identity in dict.fromkeys(trained + validated):
-        told = partial(_add_to, progress, num_bytes) if progress else None
-        reader = FileReader(files[identity], backend, max_findings, told)
+        advance = partial(_add_to, progress, num_bytes) if progress else None
+        reader = FileReader(files[identity], backend, max_findings, advance, method)
         rows = across.check(reader, training=identity in trained)
         read[identity] = reader, deque(rows, maxlen=None if keep_rows else 0)
-        num_bytes += reader.num_bytes
+        num_bytes, method = num_bytes + reader.num_bytes, reader.method
     notes = {identity: reader.findings for identity, (reader, _) in read.items()}
     note_stray_prompts(across.prompts, {note.file: note for note in notes.values()})
     for identity, note in notes.items():
@@ -78,6 +81,7 @@ def check_files(
         rows=sum(read[identity][0].rows for identity in trained),
         validation_rows=sum(read[identity][0].rows for identity in validated),
         left_out=sum((note.left_out for note in notes.values()), left_out),
+        method=method or "sft",
     )
 
 
@@ -107,7 +111,7 @@ def _openable(paths: Sequence[Path]) -> dict[Path, Path]:
 
 @dataclass(frozen=True, slots=True)
 class _Across:
-    """What is known of all rows so far."""
+    """Facts of all rows so far."""
 
     comparison: RowComparison
     prompts: SystemPrompts

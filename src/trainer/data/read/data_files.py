@@ -1,5 +1,6 @@
-"""Opening a data file and taking it apart into lines, with a mistake in the path told in words."""
+"""Data files: opened, taken apart into lines, and a wrong path refused in words."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from trainer.errors import DataError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SHOWN = 3  # files of a folder
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/|azureml:")
 MAX_LINE_BYTES = 128 * 2**20
 
 
@@ -26,7 +28,7 @@ class Line:
 
     @property
     def blank(self) -> bool:
-        """Whether the line is no row."""
+        """True for a line that is no row."""
         return not self.raw.strip(b" \t\r")
 
 
@@ -41,6 +43,9 @@ def opened(path: Path, expected: str = "a chat JSONL file") -> Iterator[BinaryIO
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
+        if _ADDRESS.match(str(path)):
+            found = "is an address, expected a file on this machine; fetch it with train or trainer data in a terminal"
+            raise DataError(f"{printable(str(path).partition('?')[0])}: {found}") from None
         advice = _advice(path, path.parent)
         raise DataError(f"{_named(path)} does not exist, expected {expected}; {advice}") from None
     except (OSError, ValueError) as error:

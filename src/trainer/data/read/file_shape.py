@@ -20,20 +20,26 @@ _UTF_MARKS = (
 _BINARY_MARKS = (
     (b"\x1f\x8b", "gzip-compressed", "unpack it with gunzip"),
     (b"\x28\xb5\x2f\xfd", "zstd-compressed", "unpack it with unzstd"),
-    (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
+    (b"PK\x03\x04", "a zip archive", "unpack it"),
     (b"PAR1", "a Parquet file", None),  # which can be converted
     (b"ARROW1", "an Arrow file", "export its rows as JSON Lines"),
 )
+_WORKBOOK = b"xl/"  # the folder inside the archive
+_SCALAR = r"""(?:"(?:[^"\\]|\\.)*"|[-+.\deE]+|true|false|null)"""
+_KEYS_OF_ROWS = "data|rows|examples|records|items|samples|instances|dataset|train"
+WRAPPED_ROWS = re.compile(rf'\s*\{{\s*(?:"\w+"\s*:\s*{_SCALAR}\s*,\s*)*"(?:{_KEYS_OF_ROWS})"\s*:\s*(?=\[\s*[{{\[])')
+_NAMED_DELIMITER = re.compile(r'"?sep=."?')  # Excel's own first line
+_COLUMNS_OF_LISTS = ("messages", "conversations")
 _CSV_HEADER = re.compile(r'"?[A-Za-z_][\w ]*"?(?:(?P<mark>[,;\t])"?[A-Za-z_][\w ]*"?)(?:(?P=mark)"?[A-Za-z_][\w ]*"?)*')
 _ROW_START = re.compile(rf'\{{\s*"(?:{"|".join(sorted(ROW_KEYS))}|tools|input)"')
 
 
-Layout = Literal["array", "objects", "table"]
+Layout = Literal["array", "objects", "wrapped", "table"]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a file is instead of chat JSONL, told by the rule `code`; `line` where the rule names one.
+    """Format of a file that is no chat JSONL, with the `code` of its rule; `line` where the rule names one.
 
     `fix` is what to do where it cannot be converted; `layout` is that of a text.
     """
@@ -46,23 +52,28 @@ class Shape:
 
 
 def recognise(head: bytes, whole: bool) -> Shape | None:
-    """What the file that begins with `head` is instead of JSONL; `whole` when `head` is all of it."""
+    """Recognize another format than JSONL by `head`, the file's first bytes; `whole` when they are all of it."""
     if encoding := _wide_encoding(head):
         return Shape("ENCODING", f"is {encoding} from byte offset 0 on", line=1)
     for mark, name, fix in _BINARY_MARKS:
         if head.startswith(mark):
+            if name.startswith("a zip") and _WORKBOOK in head:
+                return Shape("FORMAT", "is an Excel workbook")  # which can be converted
             return Shape("FORMAT", f"is {name}", fix=fix)
     return shape_of_text(head.removeprefix(BYTE_ORDER_MARK).decode(errors="replace"), whole)
 
 
 def shape_of_text(head: str, whole: bool) -> Shape | None:
-    """What a text that begins with `head` is instead of JSONL."""
+    """Recognize another format than JSONL by `head`, the first characters of a text."""
     lines = [line for line in map(str.strip, head.split("\n")) if line]
     if not lines:
         return None
+    if WRAPPED_ROWS.match(head):
+        return Shape("FORMAT", "is one JSON object that holds the rows", layout="wrapped")
     if lines[0][0] in "[{":
         return _shape_of_json(lines, whole)
-    if _CSV_HEADER.fullmatch(lines[0]):
+    first = lines[0].strip('"')
+    if first in _COLUMNS_OF_LISTS or _NAMED_DELIMITER.fullmatch(lines[0]) or _CSV_HEADER.fullmatch(lines[0]):
         return Shape("FORMAT", "is a table (CSV)", layout="table")
     return None
 
@@ -78,7 +89,7 @@ def _wide_encoding(head: bytes) -> str | None:
 
 
 def _shape_of_json(lines: list[str], whole: bool) -> Shape | None:
-    """A value spread over many lines is told from a damaged first row by its neighbours being no rows."""
+    """Distinguish a value spread over many lines from a damaged first row: its neighbors are no rows."""
     first, others = lines[0], lines[1:]
     is_spread = _goes_on(first) and not any(map(_is_row, others))
     if first == "[" or (first[0] == "[" and (is_spread if others else _holds_rows(first, whole))):
@@ -89,13 +100,13 @@ def _shape_of_json(lines: list[str], whole: bool) -> Shape | None:
 
 
 def _goes_on(line: str) -> bool:
-    """Whether a value begins on `line` and the line ends between two of its words."""
+    """True if a value begins on `line` and the line ends between two of its words."""
     value = parse(line)
     return isinstance(value, JsonProblem) and value.truncated and value.found != "ends inside a string"
 
 
 def _holds_rows(line: str, whole: bool) -> bool:
-    """Whether the only line of a file is a list of objects; where its end is not seen, it will be."""
+    """True if a file's only line is a list of objects; one whose end is not seen counts as such."""
     value = parse(line)
     return not whole or isinstance(value, JsonProblem) or all(isinstance(item, dict) for item in value)
 

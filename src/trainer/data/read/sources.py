@@ -9,21 +9,23 @@ from pathlib import Path
 from trainer.config.schema import DataConfig, DataSource
 from trainer.data.read.checks import DataReport, check_files
 from trainer.data.read.data_files import opened
+from trainer.data.read.origins import origin_beside
 from trainer.errors import Attempts, DataError
+from trainer.kinds import Method
 from trainer.runs.files import sha256_of
 from trainer.runs.manifest import DataFile, Role
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedData:
-    """What the files hold, and each as it was read."""
+    """Rows of the files, and each file as it was read."""
 
     report: DataReport
     files: tuple[DataFile, ...]
 
 
 def without_validation(settings: DataConfig) -> str | None:
-    """What a run without held-out rows lacks and how to hold some out, or None where it has them."""
+    """Say what a run without held-out rows lacks and how to hold some out; None where it has them."""
     if settings.validation_paths:
         return None
     return (
@@ -45,8 +47,8 @@ def _open_once(path: Path) -> None:
         pass
 
 
-def check_data(settings: DataConfig) -> CheckedData:
-    """Read every file and check every rule that needs no tokenizer.
+def check_data(settings: DataConfig, method: Method | None) -> CheckedData:
+    """Read every file and check every rule that needs no tokenizer, of rows for `method`: None takes either kind.
 
     Raises: DataError, with every row that breaks a rule, or where a file changed meanwhile.
     """
@@ -57,6 +59,7 @@ def check_data(settings: DataConfig) -> CheckedData:
         [Path(source.path) for role, source in listed if role == "validation"],
         backend="local",
         allow_leak=settings.allow_leak,
+        method=method,
     )
     report.raise_on_errors()
     if changed := [path for path, digest in _digests(listed).items() if digest != digests[path]]:
@@ -86,7 +89,8 @@ def data_files(
     for role, source in listed:
         resolved = Path(source.path).resolve()
         rows = counts[role][names[source.path]] // times[role, resolved]
-        found.append(DataFile(source.path, role, digests[source.path], rows, source.weight))
+        origin = origin_beside(resolved, digests[source.path])
+        found.append(DataFile(source.path, role, digests[source.path], rows, source.weight, origin))
     return tuple(found)
 
 
@@ -97,7 +101,7 @@ def row_names(paths: Iterable[str]) -> dict[str, str]:
 
 
 def weights_of(files: Sequence[DataFile]) -> dict[str, float]:
-    """How often an epoch uses each row of a training file, by the name that the row has.
+    """Times that an epoch uses each row of a training file, by the name that the row has.
 
     The rows of a file that is listed twice are there twice, so that its weights add up.
     """
@@ -131,6 +135,6 @@ def apart(paths: Iterable[str], suffix: str | None = None) -> dict[str, str]:
 
 
 def _digests(listed: Sequence[tuple[Role, DataSource]]) -> dict[str, str]:
-    """The sha256 of each file; a file that cannot be read is told of where its rows are."""
+    """The sha256 of each file; reading its rows reports a file that cannot be read."""
     paths = [source.path for _, source in listed]
     return {path: sha256_of(path) for path in paths if Path(path).is_file() and os.access(path, os.R_OK)}

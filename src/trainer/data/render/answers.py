@@ -1,4 +1,4 @@
-"""One answer of a conversation: the prompt that serving sends, and the text with which the model should go on."""
+"""One answer of a conversation: the prompt that serving sends, and the text with which the model should continue."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _QUESTION = {"role": "user", "content": "question"}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RenderedAnswer:
     """A rendering that begins with a prompt up to `begin` and holds the answer up to `end`, its end marker included."""
 
     index: int  # of its message
@@ -27,11 +27,11 @@ class Answer:
 
     @property
     def prompt(self) -> str:
-        """What serving sends."""
+        """Text that serving sends."""
         return self.text[: self.begin]
 
 
-def answer_of(template: ChatTemplate, messages: ChatMessages, tools: Tools) -> Answer:
+def answer_of(template: ChatTemplate, messages: ChatMessages, tools: Tools) -> RenderedAnswer:
     """The last of `messages`, rendered behind what serving sends before it. Raises: RenderingError."""
     index, message = len(messages) - 1, messages[-1]
     if index == 0:
@@ -49,7 +49,7 @@ def answer_of(template: ChatTemplate, messages: ChatMessages, tools: Tools) -> A
 
 def answer_in(
     template: ChatTemplate, message: Mapping[str, Any], index: int, turns: Turns, asked: Turns
-) -> Answer | None:
+) -> RenderedAnswer | None:
     """As `answer_of`, found in one rendering of the whole conversation; None where that does not show it.
 
     `asked` is the same conversation as a prompt: its end is what serving sends before each answer. Raises:
@@ -66,14 +66,14 @@ def answer_in(
 
 def _found(
     template: ChatTemplate, message: Mapping[str, Any], index: int, text: str, begin: int, stop: int, opening: str
-) -> Answer:
+) -> RenderedAnswer:
     """The answer that begins there and ends before `stop`. Raises: RenderingError."""
     marker = template.end_marker(message)
     end = text.find(template.spelled(marker), begin, stop)
     if end < 0:
         raise RenderingError(f"messages[{index}]: no end-of-turn token follows the answer")
     check_answer(text[begin:end], message, index, opening=opening)
-    return Answer(index, text, begin, end + len(template.spelled(marker)), marker)
+    return RenderedAnswer(index, text, begin, end + len(template.spelled(marker)), marker)
 
 
 def _opened_by_prompt(template: ChatTemplate, text: str, prompt: str, message: Mapping[str, Any]) -> str | None:
@@ -106,7 +106,7 @@ def _moved(template: ChatTemplate, text: str, prompt: str, message: Mapping[str,
 
 
 def difference(template: ChatTemplate, prompt: str, text: str) -> str:
-    """Why the rendering `text` does not begin with `prompt`, with the tokens around the first difference."""
+    """Say where the rendering `text` departs from `prompt`, with the tokens around the first difference."""
     sent, row = template.tokenise(prompt).ids, template.tokenise(text).ids
     at = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(sent, row, strict=False))))
     return (

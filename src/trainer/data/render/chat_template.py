@@ -135,11 +135,11 @@ class ChatTemplate:
         return number
 
     def num_prompt_tokens(self, row: Rendered, length: int) -> int | None:
-        """How many tokens of `row` are exactly those of its first `length` characters as serving tokenises them.
+        """Number of tokens of `row` that are exactly those of its first `length` characters in serving.
 
         None where the row does not begin with those. A tokenizer cuts a text at its added tokens, so what stands
         before the last one of a prompt need not be tokenised again for every row. For each new ending of a prompt that
-        is held against the whole prompt once, for as many as are kept.
+        is compared with the whole prompt once, for as many as are kept.
         """
         cut = bisect_right(row.offsets, length, key=itemgetter(1)) - 1
         while cut > 0 and row.ids[cut] not in self._added_ids:
@@ -159,7 +159,7 @@ class ChatTemplate:
         return len(ids)
 
     def continuation(self, prompt: Sequence[int], text: str, begin: int) -> list[int] | None:
-        """The ids with which a model goes on from `prompt`, the first `begin` characters of `text`, to its end.
+        """The ids with which a model continues `prompt`, the first `begin` characters of `text`, to its end.
 
         The rest is tokenised behind an added token, so that it is no beginning of a text either. None where the two
         parts would not be read as `text`: a tokenizer may put a space before each piece.
@@ -297,7 +297,7 @@ class ChatTemplate:
 
     @cached_property
     def _normalizer(self) -> Any:
-        """What an added token is looked for behind; None where each is looked for in the text itself."""
+        """Normalizer of texts in which added tokens are searched; None where each is searched in the text itself."""
         normalized = any(token.normalized for token in self.tokenizer.added_tokens_decoder.values())
         return self.tokenizer.backend_tokenizer.normalizer if normalized else None
 
@@ -350,12 +350,12 @@ class ChatTemplate:
 
     @cached_property
     def keeps_developer(self) -> bool:
-        """Whether the template compares roles with developer; a template that echoes any role does not know it."""
+        """True if the template compares roles with developer; a template that echoes any role does not know it."""
         return re.search(r"""['"]developer['"]""", str(self.tokenizer.chat_template)) is not None
 
     @cached_property
     def thoughts_apart(self) -> bool:
-        """Whether the template has a place for thoughts that is not <think>, as gpt-oss has a channel for them."""
+        """True if the template has a place for thoughts that is not <think>, as gpt-oss has a channel for them."""
         thought = "probe thought"
         try:
             text = self.text([_USER, {"role": "assistant", "content": PROBE, "reasoning_content": thought}])
@@ -369,7 +369,7 @@ class ChatTemplate:
 
     @cached_property
     def _arguments_as_text(self) -> bool:
-        """Whether an object would be refused, or written in Python's form instead of JSON, and text would not be."""
+        """True if the template refuses objects, or writes them in Python's form instead of JSON, and takes text."""
         as_text = self._call_probe("probe0001", json.dumps({"probe": PROBE}))
         as_object = self._call_probe("probe0001", {"probe": PROBE})
         if self._takes(as_object) and "{'" not in self.text(as_object):

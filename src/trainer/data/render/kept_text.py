@@ -1,4 +1,4 @@
-"""What a chat template must keep of a conversation: every text, call and tool; else the conversation is refused."""
+"""Texts, calls and tools that a chat template must keep of a conversation, which is refused otherwise."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def left_out(index: int, role: str) -> str:
 
 
 def texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
-    """What the author of a row wrote in its messages, with its place."""
+    """Texts that the author of a row wrote in its messages, with their places."""
     for index, message in enumerate(conversation.messages):
         yield f"messages[{index}].content", message.content or ""
         for call in message.tool_calls:
@@ -80,7 +80,7 @@ def texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
 
 
 def texts_of_tools(conversation: Conversation) -> Iterator[tuple[str, str]]:
-    """What the author of a row wrote in its tools, with its place."""
+    """Texts that the author of a row wrote in its tools, with their places."""
     for index, tool in enumerate(conversation.tools):
         yield f"tools[{index}]", "\n".join(_leaves(dict(tool)))
 
@@ -102,7 +102,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _stands_in(content: str, text: str) -> bool:
-    """Whether a template wrote `content`, trimmed or not, as it is or as a JSON string."""
+    """True if a template wrote `content`, trimmed or not, as it is or as a JSON string."""
     content = content.strip()
     if content in text:
         return True

@@ -21,7 +21,7 @@ class Touched:
 
 
 def in_words(touched: Sequence[Touched], max_length: int) -> str:
-    """How many rows were too long, and what became of them."""
+    """Count the rows that were too long, by their treatment."""
     rows = "row is" if len(touched) == 1 else "rows are"
     counts = Counter(note.outcome for note in touched)
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()))
@@ -52,7 +52,7 @@ def apply_policy(
 def too_long(
     conversation: Conversation, num_tokens: int, renderer: Renderer, max_length: int, policy: Policy
 ) -> tuple[list[Example], Touched]:
-    """What becomes of a row that has so many tokens."""
+    """Treat a row of so many tokens by `policy`."""
     if policy == "drop":
         return [], Touched(conversation.place, num_tokens, "dropped")
     if policy == "truncate" and (found := shortened(conversation, renderer, max_length)):
@@ -74,7 +74,9 @@ def shortened(
     while fewest <= most:
         removed = (fewest + most) // 2
         rest = (message for turn in turns[removed:] for message in turn)
-        shorter = replace(conversation, messages=(*head, *rest))
+        messages = (*head, *rest)
+        num_removed = len(conversation.messages) - len(messages)
+        shorter = replace(conversation, messages=messages, num_prompt=max(0, conversation.num_prompt - num_removed))
         examples = _within(shorter, renderer, max_length)
         if examples is None:
             fewest = removed + 1

@@ -7,11 +7,11 @@ on the row itself; a row for which it does not hold is refused with the reason.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from trainer.data.conversations import Conversation, Message
-from trainer.data.render.answers import Answer, answer_in, answer_of, difference
+from trainer.data.conversations import Conversation, Message, in_pair
+from trainer.data.render.answers import RenderedAnswer, answer_in, answer_of, difference
 from trainer.data.render.chat_template import ChatMessages, ChatTemplate, Tools
 from trainer.data.render.chat_template import RenderingError as RenderingError
 from trainer.data.render.kept_text import check_kept, left_out, probe_text, probes_in, texts_of, texts_of_tools
@@ -59,8 +59,34 @@ class Renderer:
         system prompt to the last question: there no single rendering is what serving saw at every answer, so each
         trained answer is rendered with the history as serving would send it.
 
+        Of a preference row the examples are two: the prompt with the preferred answer, and with the other one.
+
         Raises: RenderingError.
         """
+        return self._render_pair(conversation) if conversation.non_preferred else self._render_chat(conversation)
+
+    def _render_pair(self, row: Conversation) -> list[Example]:
+        examples: list[Example] = []
+        for branch, answer in zip(row.branches, ("preferred_output", "non_preferred_output"), strict=True):
+            asked, said = branch.messages[: row.num_prompt], branch.messages[row.num_prompt :]
+            answered = replace(branch, messages=(*asked, *(replace(message, weight=1) for message in said)))
+            try:
+                made = self._render_chat(answered)
+            except RenderingError as error:
+                raise RenderingError(in_pair(str(error), row.num_prompt, answer)) from None
+            if len(made) > 1:
+                raise RenderingError(
+                    f"{answer} holds {len(said)} messages, and this model's chat template rewrites the earlier ones, "
+                    "expected one message; move what leads to the answer into input.messages"
+                )
+            examples += made
+        if examples[0] == examples[1]:
+            raise RenderingError(
+                "both answers are the same in this model's chat template, expected two; change one or remove the row"
+            )
+        return examples
+
+    def _render_chat(self, conversation: Conversation) -> list[Example]:
         self._refuse_control_tokens(conversation)
         messages = [self.template.adapt(as_object(message)) for message in conversation.messages]
         tools = [dict(tool) for tool in conversation.tools] or None
@@ -92,9 +118,9 @@ class Renderer:
         num_tokens = len(self.template.tokenise(text).ids) if len(text.encode()) > max_length else 0
         return num_tokens if num_tokens > max_length else None
 
-    def _answers(self, messages: list[dict[str, Any]], tools: Tools, trained: Sequence[int]) -> list[Answer]:
+    def _answers(self, messages: list[dict[str, Any]], tools: Tools, trained: Sequence[int]) -> list[RenderedAnswer]:
         """All trained answers, from one rendering where that shows them. Raises: RenderingError."""
-        answers: dict[int, Answer] = {}
+        answers: dict[int, RenderedAnswer] = {}
         if len(trained) >= MANY_ANSWERS:
             whole = self.template.text(messages, tools)
             answers = self._answers_in_one(messages, tools, trained, whole)
@@ -112,7 +138,7 @@ class Renderer:
 
     def _answers_in_one(
         self, messages: list[dict[str, Any]], tools: Tools, trained: Sequence[int], whole: str
-    ) -> dict[int, Answer]:
+    ) -> dict[int, RenderedAnswer]:
         found = TurnFinder(self.tokenizer).find(messages, tools)
         if found is None or found[0].text != whole:
             return {}
@@ -120,7 +146,7 @@ class Renderer:
         return {index: answer for index, answer in answers.items() if answer is not None}
 
     def prompt_ids(self, messages: ChatMessages, tools: Tools = None) -> list[int]:
-        """What serving sends to the model: the messages and the generation prompt."""
+        """Tokens that serving sends to the model: the messages and the generation prompt."""
         return self.template.encode([self.template.adapt(message) for message in messages], tools, prompt=True).ids
 
     def _refuse_control_tokens(self, conversation: Conversation) -> None:
@@ -135,11 +161,11 @@ class Renderer:
 
     # Tokens and labels
 
-    def _example(self, text: str, answers: Sequence[Answer]) -> tuple[Example, list[Answer]]:
+    def _example(self, text: str, answers: Sequence[RenderedAnswer]) -> tuple[Example, list[RenderedAnswer]]:
         """A rendering that holds all `answers`, and those before which its tokens are not those that serving sends."""
         row = self.template.tokenise(text)
         labels = [IGNORE_INDEX] * len(row.ids)
-        apart: list[Answer] = []
+        apart: list[RenderedAnswer] = []
         for answer in answers:
             begin = self.template.num_prompt_tokens(row, answer.begin)
             if begin is None:
@@ -150,14 +176,14 @@ class Renderer:
             labels[begin:end] = row.ids[begin:end]
         return Example(tuple(row.ids), tuple(labels)), apart
 
-    def _example_alone(self, answer: Answer) -> Example:
+    def _example_alone(self, answer: RenderedAnswer) -> Example:
         example, apart = self._example(answer.text, [answer])
         return self._example_in_two(answer) if apart else example
 
-    def _example_in_two(self, answer: Answer) -> Example:
+    def _example_in_two(self, answer: RenderedAnswer) -> Example:
         """Prompt and answer tokenised apart, as serving does, where the tokenizer would make their tokens one.
 
-        Qwen 3.5's prompt ends with <think> and a line break, and its template goes on with another one; an answer of
+        Qwen 3.5's prompt ends with <think> and a line break, and its template continues with another one; an answer of
         an author may begin with spaces or a line break. The history of a later answer is text again.
 
         Raises: RenderingError.

@@ -40,7 +40,7 @@ class _Rendering:
 
 
 def limited(work: Callable[[], T]) -> T:
-    """What `work` returns. Raises: TemplateLimit or MemoryError, when it takes too much.
+    """Return the result of `work`. Raises: TemplateLimit or MemoryError, when it takes too much.
 
     The exception comes at any point of this thread's code until `end` has returned, so that all of it stands here.
     """
@@ -120,7 +120,7 @@ class _Memory:
         resource.setrlimit(resource.RLIMIT_AS, self.low)
 
     def outgrown(self) -> bool:
-        """Whether the process has come to have more since it was measured, as a model that is loaded; then anew."""
+        """True if the process has grown since its measurement, as by a loaded model; it is then measured anew."""
         self.free()
         if _bytes(0) <= self.taken + MAX_BYTES // 2:
             return False

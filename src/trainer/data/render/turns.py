@@ -35,7 +35,7 @@ class Turns:
 
 
 class Watched(Sequence[Any]):
-    """The messages as a template sees them. `look` is told of every look at one, or at whether there is one."""
+    """The messages as a template sees them. `look` is called at every look at one, or for one."""
 
     def __init__(self, items: Sequence[Any], look: Callable[[int, bool], None], start: int = 0) -> None:
         self._items, self._look, self._start = items, look, start
@@ -167,7 +167,7 @@ def marked(source: str) -> "Template | None":
 
 
 def _watched(messages: Any) -> Any:
-    """What the loop goes over, if that is the messages themselves. Raises: RenderingError."""
+    """Iterable of the loop, if that is the messages themselves. Raises: RenderingError."""
     if not isinstance(messages, Watched):
         raise RenderingError("the outermost loop goes over something else")
     return messages

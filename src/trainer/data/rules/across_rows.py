@@ -1,4 +1,4 @@
-"""What only several rows show together: repeated rows, validation rows that are trained, stray system prompts."""
+"""Rules on several rows: repeated rows, validation rows that are trained, stray system prompts."""
 
 import json
 from array import array
@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from trainer.data.conversations import Conversation, Message
 from trainer.data.quoting import listed, printable
-from trainer.data.rules.catalog import Severity
 from trainer.data.rules.findings import FindingList
+from trainer.data.rules.rule import Severity
 from trainer.data.rules.tools import MAX_KNOWN_CHARS, MAX_KNOWN_LISTS
 
 MIN_ROWS_FOR_A_HABIT = 10
@@ -22,8 +22,8 @@ NUM_LISTED_PLACES = 5
 Place = tuple[str, int]
 
 
-class Places:
-    """Where rows were read, by their number: eight bytes a row."""
+class RowPlaces:
+    """Files and lines of rows, by their number: eight bytes a row."""
 
     def __init__(self) -> None:
         self._lines = array("Q")
@@ -60,12 +60,17 @@ class Fingerprint(NamedTuple):
 
 def fingerprints(conversations: Iterable[Conversation]) -> Iterator[Fingerprint]:
     """The fingerprint of each conversation."""
-    tools = _ToolDigests()
-    return (_fingerprint(row, tools) for row in conversations)
+    tools = ToolDigests()
+    return (fingerprint(row, tools) for row in conversations)
 
 
-def _fingerprint(row: Conversation, tools: "_ToolDigests") -> Fingerprint:
+def fingerprint(row: Conversation, tools: "ToolDigests") -> Fingerprint:
+    """The digests of one row; `tools` keeps those of the lists of tools."""
     *before, last = [_joined(message) for message in row.messages]
+    if row.non_preferred:  # two answers are a row's own, whatever else is preferred to its prompt
+        said = [_joined(message) for message in row.non_preferred]
+        last = " \3 ".join([*before[row.num_prompt :], last, *said])
+        before = before[: row.num_prompt]
     before.append(tools.of(row) if row.tools else "")
     prompt, answer = " \0 ".join(before), f" {last} "
     folded = " ".join(prompt.split())
@@ -76,19 +81,20 @@ def _fingerprint(row: Conversation, tools: "_ToolDigests") -> Fingerprint:
 
 
 def _joined(message: Message) -> str:
-    """What a message says besides its weight; most messages have a role and a text only."""
+    """Content of a message besides its weight; most messages have a role and a text only."""
     others = (message.name, message.tool_call_id, message.tool_calls, message.refusal, message.images)
     said = f"{message.role} \1 {message.content or ''}"
     return f"{said} \1 {others}" if any(others) else said
 
 
-class _ToolDigests:
+class ToolDigests:
     """Digests of lists of tools, each made once: rows with equal tools share them."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[object, str]] = {}  # by identity, which holds while the list is kept here
 
     def of(self, row: Conversation) -> str:
+        """Digest of the row's tools in hexadecimal."""
         tools, digest = self._known.get(id(row.tools), (None, ""))
         if tools is row.tools:
             return digest
@@ -106,8 +112,8 @@ class RowComparison:
     """Compares rows as they come, training files first; keeps numbers and digests only."""
 
     allow_leak: bool = False
-    _tools: _ToolDigests = field(default_factory=_ToolDigests)
-    _places: Places = field(default_factory=Places)
+    _tools: ToolDigests = field(default_factory=ToolDigests)
+    _places: RowPlaces = field(default_factory=RowPlaces)
     _first: dict[int, int] = field(default_factory=dict)  # row and weights -> number of the first such row
     _weighted: dict[int, int] = field(default_factory=dict)  # row -> first training row, where not all weights are 1
     _prompts: dict[int, int] = field(default_factory=dict)  # prompt -> first row
@@ -121,7 +127,7 @@ class RowComparison:
 
     def compare(self, row: Conversation, findings: FindingList, *, training: bool) -> None:
         """Note whether `row` repeats or contradicts an earlier one."""
-        seen = _fingerprint(row, self._tools)
+        seen = fingerprint(row, self._tools)
         number = self._places.add(row.file, row.line)
         self._exact.append(seen.exact)
         self._rows.append(hash(seen.row))
@@ -131,13 +137,24 @@ class RowComparison:
             if not is_plain:
                 self._weighted.setdefault(seen.row, number)
         first = self._first.setdefault(seen.row if is_plain else hash((seen.row, seen.weights)), number)
-        other = self._prompts.setdefault(seen.prompt, number) if seen.has_prompt else number
+        other = self._same_prompt(row, seen, number, training)
         findings.line = row.line
         leaked = None if training else self._trained_row(seen.row)
         if leaked is not None or first != number or other != number:
-            self._note(number, leaked, first, other, findings)
+            self._note(number, leaked, first, other, findings, is_pair=bool(row.non_preferred))
 
-    def _note(self, number: int, leaked: int | None, first: int, other: int, findings: FindingList) -> None:
+    def _same_prompt(self, row: Conversation, seen: Fingerprint, number: int, training: bool) -> int:
+        """The row with which this one must not share its prompt, or itself: a prompt may have many pairs of a side."""
+        if not seen.has_prompt:
+            return number
+        if row.non_preferred and not training:
+            return self._prompts.get(seen.prompt, number)
+        first = self._prompts.setdefault(seen.prompt, number)
+        return number if row.non_preferred else first
+
+    def _note(
+        self, number: int, leaked: int | None, first: int, other: int, findings: FindingList, is_pair: bool
+    ) -> None:
         place = self._places[number]
         if leaked is not None:
             found = f"also stands in {_named(self._places[leaked], place)}"
@@ -148,6 +165,10 @@ class RowComparison:
         elif first != number:
             found = f"differs from {_named(self._places[first], place)} in white space only"
             findings.add("NEAR_DUPLICATE", "the row", found, "every row once")
+        elif is_pair and other != number:
+            found = f"has the prompt of {_named(self._places[other], place)}, which is trained"
+            fix = "hold out all pairs of a prompt: trainer data split FILE"
+            findings.add("SAME_PROMPT", "the row", found, "a prompt that is not", fix)
         elif self._rows[other] != self._rows[number]:
             found = f"has the same prompt as {_named(self._places[other], place)} and another answer"
             findings.add("SAME_PROMPT", "the row", found, "one answer to a prompt")

@@ -17,7 +17,7 @@ _CALLED_KEYS = frozenset({"name", "arguments"})
 
 
 def check_calls(messages: list[Any], tool_list: ToolList, findings: FindingList) -> bool:
-    """Whether every call is well-formed enough to look for its answer."""
+    """True if every call is well-formed enough to look for its answer."""
     called: list[tuple[str, Any]] = []
     num_before = findings.num_added
     for index, message in enumerate(messages):
@@ -161,7 +161,7 @@ def _take_answer(
     expected = [quoted(name) for kind, name in waiting if kind == key]
     accepted = listed(expected[:5], "or") if expected else "a call before it that waits for an answer"
     findings.add("TOOL_ANSWER", where, found, accepted)
-    # The call that was meant counts as answered, so that one slip is not told twice.
+    # The call that was meant counts as answered, so that one slip is not reported twice.
     waiting.pop(next(iter(waiting), ("", "")), None)
 
 

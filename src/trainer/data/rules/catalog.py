@@ -1,42 +1,13 @@
-"""Every rule of the chat JSONL format: its code, how serious it is on which backend, why it exists and what to do.
+"""Every rule of chat and preference rows: its code, how serious it is on which backend, why it exists and what to do.
 
-docs/data_rules.md is generated from this table; a test breaks each rule and holds what is told against `example`.
+docs/data_rules.md is generated from this table; a test breaks each rule and compares the finding with `example`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-from trainer.kinds import Kind, is_service
-
-Severity = Literal["error", "warning"]
-Backend = Kind
+from trainer.data.rules.preference_rules import PREFERENCE_RULES
+from trainer.data.rules.rule import Rule, warning
 
 ROWS_NEEDED = 10
 ROWS_ADVISED = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`fix` ends a finding that has no better advice; `local` holds for azureml too.
-
-    `only` names the backend that has the rule, where not all have it.
-    """
-
-    code: str
-    title: str
-    explanation: str
-    fix: str
-    example: str
-    local: Severity = "error"
-    openai: Severity = "error"
-    only: Literal["local", "openai"] | None = None
-
-    def severity(self, backend: Backend) -> Severity:
-        return self.openai if is_service(backend) else self.local
-
-
-def _warning(code: str, title: str, explanation: str, fix: str, example: str) -> Rule:
-    return Rule(code, title, explanation, fix, example, local="warning", openai="warning")
 
 
 _FILE_RULES = (
@@ -52,20 +23,20 @@ _FILE_RULES = (
     Rule(
         "FORMAT",
         "the file is chat JSONL",
-        "A JSON array, a pretty-printed file, CSV, Parquet, and the ShareGPT, Alpaca and prompt/completion layouts are "
-        "recognized and can be converted. Compressed and other binary files are recognized.",
+        "A JSON array, a pretty-printed file, CSV, Excel, Parquet, and the ShareGPT, Alpaca and prompt/completion "
+        "layouts are recognized and can be converted. Compressed and other binary files are recognized.",
         "run: trainer data convert FILE",
         "rows.jsonl: FORMAT: the file holds rows of the ShareGPT layout, expected rows with messages; "
         "run: trainer data convert rows.jsonl",
     ),
     Rule(
         "PREFERENCE",
-        "supervised runs need messages",
-        "Rows with input, preferred_output and non_preferred_output belong to preference training (DPO).",
-        "supervised runs need messages; to train on the preferred answers run: trainer data convert FILE",
-        "rows.jsonl: PREFERENCE: the file holds rows of the preference format, expected rows with "
-        "messages; supervised runs need messages; to train on the preferred answers run: trainer data "
-        "convert rows.jsonl",
+        "training.method sft needs chat rows",
+        "Rows with input, preferred_output and non_preferred_output are for training.method dpo. A file has rows of "
+        "one kind: that of its first row.",
+        "train with training.method=dpo, or for the preferred answers alone run: trainer data convert FILE",
+        "rows.jsonl:2: PREFERENCE: the row has the preference format, expected rows with messages; train with "
+        "training.method=dpo, or for the preferred answers alone run: trainer data convert rows.jsonl",
     ),
     Rule(
         "JSON",
@@ -131,7 +102,7 @@ _FILE_RULES = (
         "rows.jsonl: TOO_FEW_ROWS: the training data has 4 rows, expected at least 10; add rows",
         local="warning",
     ),
-    _warning(
+    warning(
         "FEW_ROWS",
         f"a training set should hold at least {ROWS_ADVISED} rows",
         "The services advise 50 to 100 well-chosen rows before a change can be seen.",
@@ -156,7 +127,7 @@ _ROW_RULES = (
         "rows.jsonl:1: UNKNOWN_KEY: the row has the unknown key 'mesages', expected messages, tools or "
         "parallel_tool_calls; did you mean 'messages'?",
     ),
-    _warning(
+    warning(
         "METADATA",
         "metadata is ignored",
         "Neither the local backends nor the services train on it. Told once per file.",
@@ -188,7 +159,7 @@ _MESSAGE_RULES = (
         "model's chat template has no such role, which a run says once.",
         "rename it",
         "rows.jsonl:1: ROLE: messages[0].role is 'human', expected system, developer, user, assistant or "
-        "tool; rename it",
+        "tool; rename it, or run: trainer data convert rows.jsonl",
     ),
     Rule(
         "KEY_FOR_ROLE",
@@ -213,7 +184,7 @@ _MESSAGE_RULES = (
         "rows.jsonl:1: EMPTY_ANSWER: messages[1].content is only white space, expected the text of an "
         "answer; write the answer or remove the row",
     ),
-    _warning(
+    warning(
         "EMPTY_QUESTION",
         "a question is not empty",
         "Probably a gap in the source of the data.",
@@ -285,7 +256,7 @@ _MESSAGE_RULES = (
         "rows.jsonl:1: ASSISTANT_TWICE: messages[2] follows messages[1], expected another role between "
         "two assistant messages; join the two messages",
     ),
-    _warning(
+    warning(
         "SYSTEM_POSITION",
         "a system message stands first",
         "Many chat templates refuse or drop it elsewhere.",
@@ -341,7 +312,7 @@ _TOOL_RULES = (
         "The chat API passes arguments as text.",
         "write them with json.dumps",
         "rows.jsonl:1: ARGUMENTS: messages[1].tool_calls[0].function.arguments is an object, expected a "
-        "string that holds a JSON object; write them with json.dumps",
+        "string that holds a JSON object; write them with json.dumps, or run: trainer data convert rows.jsonl",
     ),
     Rule(
         "TOOL_ANSWER",
@@ -353,7 +324,7 @@ _TOOL_RULES = (
     ),
     Rule(
         "UNANSWERED_CALL",
-        "every call is answered before the conversation goes on",
+        "every call is answered before the conversation continues",
         "Only calls of the last message may stay without an answer.",
         "add the tool message that answers it",
         "rows.jsonl:1: UNANSWERED_CALL: messages[1] calls 'c1', which has no answer before messages[2], "
@@ -362,14 +333,14 @@ _TOOL_RULES = (
 )
 
 _ACROSS_RULES = (
-    _warning(
+    warning(
         "DUPLICATE",
         "a row stands once",
         "Equal rows are trained more often than the rest; a weight for a file says so openly.",
         "remove one",
         "rows.jsonl:3: DUPLICATE: the row is the same as line 1, expected every row once; remove one",
     ),
-    _warning(
+    warning(
         "NEAR_DUPLICATE",
         "rows differ in more than white space",
         "As good as equal rows.",
@@ -377,7 +348,7 @@ _ACROSS_RULES = (
         "rows.jsonl:2: NEAR_DUPLICATE: the row differs from line 1 in white space only, expected every "
         "row once; remove one",
     ),
-    _warning(
+    warning(
         "SAME_PROMPT",
         "a prompt has one answer",
         "Different answers to the same prompt pull the model in different directions.",
@@ -393,7 +364,7 @@ _ACROSS_RULES = (
         "validation.jsonl:2: LEAK: the row also stands in rows.jsonl:1, expected a row that is not "
         "trained; remove it from one of the two files",
     ),
-    _warning(
+    warning(
         "SYSTEM_PROMPTS",
         "rows share one system prompt, or do not",
         "When nearly all rows have the same system prompt, the few others are mostly slips.",
@@ -401,7 +372,7 @@ _ACROSS_RULES = (
         "rows.jsonl:13: SYSTEM_PROMPTS: the system prompt differs from that of 12 other rows, expected "
         "the same for all rows; use the usual prompt unless the difference is meant",
     ),
-    _warning(
+    warning(
         "DEBRIS",
         "answers are free of markup and labels at their ends",
         "Left over from the tool that made the data; the model learns to write them.",
@@ -409,7 +380,7 @@ _ACROSS_RULES = (
         "rows.jsonl:1: DEBRIS: messages[1].content begins with 'A:', expected an answer without markup "
         "or labels at its ends; cut it off",
     ),
-    _warning(
+    warning(
         "OPEN_THOUGHT",
         "a thought that begins with <think> ends with </think>",
         "A model that learns an answer without the end tag never comes to its answer: what reads replies waits for it.",
@@ -417,7 +388,7 @@ _ACROSS_RULES = (
         "rows.jsonl:1: OPEN_THOUGHT: messages[1].content has <think> without an end, expected </think> behind the "
         "thought; close the thought with </think>, or take <think> out",
     ),
-    _warning(
+    warning(
         "SECRET",
         "no keys, tokens or private keys",
         "A model can repeat what it was trained on. Only the first four characters are shown.",
@@ -425,7 +396,7 @@ _ACROSS_RULES = (
         "rows.jsonl:1: SECRET: messages[1].content holds what looks like a Hugging Face token ('hf_a…'), "
         "expected text without it; remove it and revoke it",
     ),
-    _warning(
+    warning(
         "PERSONAL_DATA",
         "no obvious personal data",
         "E-mail addresses, phone, card, account and social security numbers can be repeated by the model.",
@@ -441,7 +412,7 @@ _TOKEN_RULES = (
         "the model's chat template renders the row exactly",
         "What is trained must be what serving sends and what the model should answer, token for token. A message that "
         "the template drops or rewrites and text that spells a control token are refused, and a row of so many answers "
-        "that a template which looks at the whole conversation would render it without end. Needs the model: told by "
+        "that a template which looks at the whole conversation would render it without end. Needs the model: found by "
         "train --check, and by data check --config, which can part such rows out.",
         "do what the message says",
         "rows.jsonl:1: TEMPLATE: messages[0].content holds '<|im_end|>', a control token of this model; "
@@ -452,7 +423,7 @@ _TOKEN_RULES = (
         "LENGTH",
         "a row is no longer than data.max_length",
         "data.on_overlength may be set to drop such rows or to shorten them by whole turns from the oldest on, which "
-        "is counted and listed. Needs the model: told by train --check, and by data check --config.",
+        "is counted and listed. Needs the model: found by train --check, and by data check --config.",
         "raise data.max_length, or set data.on_overlength to drop or truncate",
         "rows.jsonl:1: LENGTH: has 2,526 tokens, expected at most 2048; raise data.max_length, or set "
         "data.on_overlength to drop or truncate",
@@ -462,7 +433,7 @@ _TOKEN_RULES = (
         "THOUGHT_FORM",
         "thoughts stand where the model's template has a place for them",
         "gpt-oss writes thoughts into a channel of their own, so that <think> in the text would be trained as part of "
-        "the final answer, which people see. Needs the model: told by train --check, and by data check --config.",
+        "the final answer, which people see. Needs the model: found by train --check, and by data check --config.",
         "take the thought out of the answer",
         "rows.jsonl:1: THOUGHT_FORM: messages[1].content holds <think>, which this model's template writes as part of "
         "the answer, expected no thought; take the thought out of the answer",
@@ -476,6 +447,7 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
     "A row": _ROW_RULES,
     "Messages": _MESSAGE_RULES,
     "Tools and calls": _TOOL_RULES,
+    "Preference rows": PREFERENCE_RULES,
     "Across rows and files": _ACROSS_RULES,
     "Tokens": _TOKEN_RULES,
 }

@@ -1,12 +1,13 @@
-"""What is wrong with a data file: findings, each with its place, its rule and what to do about it."""
+"""Findings: faults of a data file, each with its place, its rule and the remedy."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from trainer.data.quoting import printable
-from trainer.data.rules.catalog import RULES, Backend, Severity
+from trainer.data.rules.catalog import RULES
+from trainer.data.rules.rule import Backend, Severity
 from trainer.errors import DataError
 
 Tally = Counter[tuple[str, Severity]]
@@ -80,6 +81,15 @@ class FindingList:
             self.findings, dropped = first_in_file_order(self.findings, [self.file], self.limit)
             self.left_out += dropped
 
+    def advise_too(self, fix: str) -> None:
+        """Give the errors of the current row a second remedy."""
+        for at in range(len(self.findings) - 1, -1, -1):
+            if self.findings[at].line != self.line:
+                break
+            if (finding := self.findings[at]).severity == "error":
+                first = finding.fix + ("" if finding.fix.endswith("?") else ",")
+                self.findings[at] = replace(finding, fix=f"{first} or {fix}")
+
     def extend(self, others: "FindingList") -> None:
         """Add the findings of another list of the same file."""
         self.findings += others.findings
@@ -89,7 +99,7 @@ class FindingList:
 
 
 class Report:
-    """What `FileReport` and `DataReport` can tell about their findings, those included that were only counted."""
+    """Counts that `FileReport` and `DataReport` make of their findings, those included that were only counted."""
 
     __slots__ = ()
     findings: list[Finding]
@@ -105,7 +115,7 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many findings there are of each code, the most frequent first."""
+        """Number of findings of each code, the most frequent first."""
         codes = Counter(finding.code for finding in self.findings)
         for (code, _), count in self.left_out.items():
             codes[code] += count

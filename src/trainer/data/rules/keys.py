@@ -16,16 +16,16 @@ def check_keys(
     known: Collection[str],
     where: str,
     findings: FindingList,
-    told: Sequence[str] = (),
+    named: Sequence[str] = (),
 ) -> bool:
-    """Whether all keys are known; all that are not are one finding, which tells of the keys `told` or else of all."""
+    """True if all keys are known. All others are one finding, which lists the keys `named`, or else all."""
     unknown = [key for key in fields if key not in known]
     if unknown:
         shown = unknown[:NUM_SHOWN_KEYS]
         noun = "the unknown key" if len(unknown) == 1 else "the unknown keys"
         words = listed([quoted(key) for key in shown] + ["more"] * (len(unknown) > len(shown)))
         findings.add(
-            "UNKNOWN_KEY", where, f"has {noun} {words}", listed(told or sorted(known), "or"), _advice(shown, known)
+            "UNKNOWN_KEY", where, f"has {noun} {words}", listed(named or sorted(known), "or"), _advice(shown, known)
         )
     return not unknown
 

@@ -30,6 +30,11 @@ _ROLES_IN_WORDS = "system, developer, user, assistant or tool"
 _PART_KEYS = frozenset({"type", "text"})
 
 
+def is_trained(message: Mapping[str, Any]) -> bool:
+    """True of an assistant message as written whose weight is not 0; in a preference row its place decides, too."""
+    return message.get("role") == "assistant" and message.get("weight", 1) != 0
+
+
 def check_message(message: Any, index: int, findings: FindingList) -> str | None:
     """The role of the message, None where it cannot be known."""
     if type(message) is not dict:
@@ -54,15 +59,15 @@ def check_message(message: Any, index: int, findings: FindingList) -> str | None
 
 
 def _is_plain(role: object, content: object) -> bool:
-    """Whether there is nothing to check: most messages have a role and a text and nothing else."""
+    """True if there is nothing to check: most messages have a role and a text and nothing else."""
     return (
         type(role) is str and role in KEYS_OF_ROLE and type(content) is str and bool(content) and not content.isspace()
     )
 
 
 def _check_keys(message: Mapping[str, Any], role: object, index: int, findings: FindingList) -> bool:
-    told = _WRITTEN_KEYS.get(role, _ALL_ROLES) if isinstance(role, str) else _ALL_ROLES
-    return check_keys(message, MESSAGE_KEYS, f"messages[{index}]", findings, told)
+    named = _WRITTEN_KEYS.get(role, _ALL_ROLES) if isinstance(role, str) else _ALL_ROLES
+    return check_keys(message, MESSAGE_KEYS, f"messages[{index}]", findings, named)
 
 
 def _note_role(message: Mapping[str, Any], index: int, findings: FindingList) -> None:
@@ -102,7 +107,7 @@ def _check_content(message: Mapping[str, Any], role: str, index: int, findings: 
 
 
 def calls_something(message: Mapping[str, Any]) -> bool:
-    """Whether the message is written as a call, well-formed or not."""
+    """True if the message is written as a call, well-formed or not."""
     return "tool_calls" in message or message.get("function_call") is not None
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from trainer.data.rules.catalog import GROUPS, Backend, Rule
+from trainer.data.rules.catalog import GROUPS
+from trainer.data.rules.rule import Backend, Rule
 
 HEADER = """# Rules for data
 

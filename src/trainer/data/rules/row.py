@@ -10,22 +10,41 @@ from trainer.data.rules.findings import FindingList
 from trainer.data.rules.keys import check_keys, meant_key
 from trainer.data.rules.messages import calls_something, check_message
 from trainer.data.rules.tools import ToolList, ToolLists
+from trainer.kinds import Method, learns_from_pairs
 
 ROW_KEYS = frozenset({"messages", "tools", "parallel_tool_calls", "functions", "metadata"})
+PREFERENCE_KEYS = frozenset({"input", "preferred_output", "non_preferred_output"})
 MAX_COMPARED_KEYS = 50
 _ADVERTISED_KEYS = ("messages", "tools", "parallel_tool_calls")
 
+PAIRS_OF_OTHERS = "the layout of chosen and rejected"
+
 _FOREIGN_LAYOUTS = (
-    ("PREFERENCE", "the preference format", {"input", "preferred_output", "non_preferred_output"}, 2),
-    ("PREFERENCE", "the preference format", {"chosen", "rejected"}, 2),
+    ("PREFERENCE", "the preference format", PREFERENCE_KEYS, 2),
+    ("PREFERENCE", PAIRS_OF_OTHERS, {"chosen", "rejected"}, 2),
     ("FORMAT", "the ShareGPT layout", {"conversations"}, 1),
     ("FORMAT", "the Alpaca layout", {"instruction", "output"}, 2),
     ("FORMAT", "the prompt/completion layout", {"prompt", "completion"}, 2),
 )
+_NO_LAYOUTS_OF_PAIRS = (
+    ({"chosen", "rejected"}, PAIRS_OF_OTHERS, 2),
+    ({"messages"}, "the chat format", 1),
+    *((keys, name, needed) for code, name, keys, needed in _FOREIGN_LAYOUTS if code == "FORMAT"),
+)
 
 
-def foreign_layout(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """The rule and the name of another layout that `row` is written in."""
+def method_of(row: Mapping[str, Any]) -> Method | None:
+    """The training that `row` is written for, None where its layout is that of neither."""
+    if "messages" in row:
+        return "sft"
+    return "dpo" if len(PREFERENCE_KEYS & row.keys()) >= 2 else None
+
+
+def foreign_layout(row: Mapping[str, Any], method: Method | None) -> tuple[str, str] | None:
+    """The rule and the name of another layout than that of `method` which `row` is written in."""
+    if learns_from_pairs(method):
+        others = (name for keys, name, needed in _NO_LAYOUTS_OF_PAIRS if len(keys & row.keys()) >= needed)
+        return next((("PAIR_NEEDED", name) for name in others), None)
     if "messages" in row:
         return None
     layouts = ((code, name) for code, name, keys, needed in _FOREIGN_LAYOUTS if len(keys & row.keys()) >= needed)
@@ -72,7 +91,7 @@ def _check_messages(messages: list[Any], tool_list: ToolList, findings: FindingL
 
 
 def _check_turns(messages: list[dict[str, Any]], roles: list[str], findings: FindingList) -> None:
-    in_run = False  # a run of answers is told once
+    in_run = False  # a run of answers is reported once
     for index in range(1, len(roles)):
         role, previous = roles[index], roles[index - 1]
         follows = role == previous == "assistant" and not calls_something(messages[index - 1])

@@ -1,4 +1,4 @@
-"""Whether the parameters of a tool are a JSON Schema. Nothing is fetched: references are not followed."""
+"""Parameters of tools as JSON Schemas. Nothing is fetched: references are not followed."""
 
 import json
 import re
@@ -84,7 +84,7 @@ def _validator() -> Any:
 
 
 def _is_pattern(text: object) -> bool:
-    """Whether a text may be a pattern of ECMA 262."""
+    """True if a text may be a pattern of ECMA 262."""
     if not isinstance(text, str):
         return True
     try:
@@ -95,7 +95,7 @@ def _is_pattern(text: object) -> bool:
 
 
 def _allowed_by(error: Any) -> str:
-    """What the metaschema allows where it was broken, in words."""
+    """Values that the metaschema allows at the place of the error, in words."""
     if error.absolute_path and error.absolute_path[-1] == "type":
         return _TYPES
     if error.validator == "type":

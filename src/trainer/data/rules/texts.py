@@ -1,14 +1,14 @@
 """Warnings about what stands in the texts of a row: left-over markup, secrets, personal data."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from trainer.data.conversations import Conversation, Message
 from trainer.data.quoting import quoted
 from trainer.data.rules.findings import FindingList
 from trainer.data.rules.private_text import find_private, may_hold_private
 
-_TEMPLATE_MARKS = (
+TEMPLATE_MARKS = (
     "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<|endoftext|>", "<s>", "</s>", "[INST]", "[/INST]",
     "<start_of_turn>", "<end_of_turn>",
 )  # fmt: skip
@@ -18,25 +18,29 @@ _NUM_END_CHARS = 16
 
 
 class TextChecks:
-    """Looks at the texts of one file; each secret or piece of personal data is told where it stands first."""
+    """Looks at the texts of one file; reports each secret or piece of personal data at its first place."""
 
     def __init__(self, findings: FindingList) -> None:
         self.findings = findings
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
 
     def check(self, conversation: Conversation) -> None:
         self.findings.line = conversation.line
-        messages = conversation.messages
+        self._check_messages(conversation.messages, conversation.where)
+        if conversation.non_preferred:
+            self._check_messages(conversation.non_preferred, "non_preferred_output[{}]".format)
+
+    def _check_messages(self, messages: Sequence[Message], name: Callable[[int], str]) -> None:
         for index, message in enumerate(messages):
             if message.trained and message.content:
-                self._check_debris(f"messages[{index}].content", message.content)
-                self._check_thought(f"messages[{index}].content", message.content)
+                self._check_debris(f"{name(index)}.content", message.content)
+                self._check_thought(f"{name(index)}.content", message.content)
         said = [message.content or "" for message in messages]
         said += [call.arguments for message in messages if message.tool_calls for call in message.tool_calls]
         if may_hold_private("\n".join(said)):
             for index, message in enumerate(messages):
                 for where, text in _texts(message):
-                    self._check_private(f"messages[{index}].{where}", text)
+                    self._check_private(f"{name(index)}.{where}", text)
 
     def _check_debris(self, where: str, text: str) -> None:
         if debris := _debris(text.strip()):
@@ -49,8 +53,8 @@ class TextChecks:
 
     def _check_private(self, where: str, text: str) -> None:
         for private in find_private(text):
-            if (told := hash(private.value)) not in self._told:
-                self._told.add(told)
+            if (digest := hash(private.value)) not in self._reported:
+                self._reported.add(digest)
                 found = f"holds what looks like {private.kind} ({private.shown})"
                 self.findings.add(private.code, where, found, "text without it")
 
@@ -63,11 +67,11 @@ def _texts(message: Message) -> Iterator[tuple[str, str]]:
 
 
 def _debris(answer: str) -> tuple[str, str] | None:
-    """How an answer begins or ends with what does not belong to it."""
-    if answer.startswith(_TEMPLATE_MARKS):
-        return "begins", next(mark for mark in _TEMPLATE_MARKS if answer.startswith(mark))
-    if answer.endswith(_TEMPLATE_MARKS):
-        return "ends", next(mark for mark in _TEMPLATE_MARKS if answer.endswith(mark))
+    """Foreign text at an answer's edge: "begins" or "ends", and the text."""
+    if answer.startswith(TEMPLATE_MARKS):
+        return "begins", next(mark for mark in TEMPLATE_MARKS if answer.startswith(mark))
+    if answer.endswith(TEMPLATE_MARKS):
+        return "ends", next(mark for mark in TEMPLATE_MARKS if answer.endswith(mark))
     if label := _FIRST_LABEL.match(answer):
         return "begins", label[0]
     if label := _LAST_LABEL.search(answer[-_NUM_END_CHARS:]):

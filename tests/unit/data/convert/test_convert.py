@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from trainer.data.convert import encoding
-from trainer.data.convert.columns import Columns, parse_columns
 from trainer.data.convert.files import Skipped, convert_file, default_output
+from trainer.data.layouts.columns import Columns, parse_columns
 from trainer.data.read.rows import read_conversations
 from trainer.errors import ConfigError, DataError
 
@@ -145,7 +145,7 @@ def test_one_row_that_cannot_be_converted_keeps_all_from_being_written(written):
     with pytest.raises(DataError) as raised:
         convert_file(written(BAD))
     assert raised.value.problems == (
-        "FILE: 3 of 5 rows cannot be converted, expected all; mend them, or leave them out with --skip-bad",
+        "FILE: 3 of 5 rows cannot be converted, expected all; fix them, or leave them out with --skip-bad",
         *REASONS,
     )
     assert [path.name for path in Path().iterdir()] == ["FILE"]
@@ -253,3 +253,24 @@ def test_columns_that_a_row_lacks_are_told(written):
     with pytest.raises(DataError, match="FILE:2: has no column 'p', expected 'q' or 'a'; name another column"):
         convert_file(source, columns=Columns("a", "p"))
     assert converted(source, columns=Columns("a", "q")) == [{"messages": HI}]
+
+
+def test_rows_in_an_object_are_told_by_their_own_lines(written):
+    path = written(
+        '{"version": "1", "data": [\n  {"question": "Hi", "answer": "Hello"},\n  {"question": "Hi"}\n], "n": 2}'
+    )
+    conversion = convert_file(path, skip_bad=True)
+    assert conversion.layout == "one JSON object that holds the rows"
+    assert [row.place for row in conversion.skipped] == ["FILE:3"]
+    assert conversion.num_written == 1
+
+
+def test_what_stands_behind_an_object_of_rows_is_told(written):
+    with pytest.raises(DataError, match="continues after the end of the array"):
+        convert_file(written('{"data": [{"question": "Hi", "answer": "Hello"}] 7'))
+
+
+def test_a_column_of_messages_is_read(written):
+    row = json.dumps([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
+    conversion = convert_file(written('id,messages\n1,"' + row.replace('"', '""') + '"\n'))
+    assert conversion.shapes == {"chat": 1}

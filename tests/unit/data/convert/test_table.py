@@ -22,6 +22,8 @@ TABLES = {
         'q,a\n"1\n""x""",2\n3,4\n', [(2, {"q": '1\n"x"', "a": "2"}), (4, {"q": "3", "a": "4"})]),
     "blank lines": ("q,a\n\n1,2\n , \n3,4\n", [(3, {"q": "1", "a": "2"}), (5, {"q": "3", "a": "4"})]),
     "spaces around the names": (" q , a \n1,2\n", [(2, {"q": "1", "a": "2"})]),
+    "a delimiter that Excel names in a line of its own": (
+        "sep=|\r\nq|a\r\n1,5|2;5\r\n", [(3, {"q": "1,5", "a": "2;5"})]),
     "a column without a name": (",q,a\n0,1,2\n", [(2, {"": "0", "q": "1", "a": "2"})]),
 }  # fmt: skip
 
@@ -35,6 +37,12 @@ def test_the_delimiter_that_gives_known_columns_is_taken():
     text = "asked, or so;answer\n1, 2;3\n"
     assert read(text) == [(2, {"asked": "1", "or so;answer": " 2;3"})]
     assert read(text, known=["answer"]) == [(2, {"asked, or so": "1, 2", "answer": "3"})]
+
+
+def test_a_column_alone_is_a_table_where_it_is_known():
+    assert read('messages\n"[{""a"": 1}]"\n', known=["messages"]) == [(2, {"messages": '[{"a": 1}]'})]
+    with pytest.raises(DataError, match="holds neither JSON nor columns"):
+        read("notes\nHi\n", known=["messages"])
 
 
 def test_a_record_that_cannot_be_read_is_told_and_the_next_one_is_read():

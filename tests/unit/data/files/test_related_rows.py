@@ -1,5 +1,7 @@
 """Which rows ask the same, or go on from one another."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.conftest import talk
@@ -12,6 +14,13 @@ def row(question, answer="Yes.", system=None, *more):
     return talk(*head, *turns)
 
 
+def pair(question, preferred, other, *more):
+    """A preference row; `more` are turns of its prompt after the question."""
+    asked = row(question, *more[:1], None, *more[1:]).messages if more else row(question).messages[:1]
+    answer, rejected = (talk(("assistant", text)).messages for text in (preferred, other))
+    return replace(row(question), messages=(*asked, *answer), num_prompt=len(asked), non_preferred=rejected)
+
+
 TOGETHER = {
     "copies": ([row("a"), row("a")], [[0, 1]]),
     "other white space": ([row("a b"), row(" a  b", "Yes. ")], [[0, 1]]),
@@ -22,6 +31,10 @@ TOGETHER = {
     "a greeting that no row ends with": (
         [row("a", "Yes.", None, "b", "1"), row("a", "Yes.", None, "c", "2")], [[0], [1]]),
     "another system prompt": ([row("a"), row("a", "Yes.", "Be brief.")], [[0], [1]]),
+    "pairs of one prompt": ([pair("a", "1", "2"), pair("a", "3", "4"), pair("b", "1", "2")], [[0, 1], [2]]),
+    "a pair that goes on from the preferred answer": ([pair("a", "1", "2"), pair("a", "3", "4", "1", "b")], [[0, 1]]),
+    "a pair that goes on from the other answer": ([pair("a", "1", "2"), pair("a", "3", "4", "2", "b")], [[0, 1]]),
+    "a pair that goes on from none": ([pair("a", "1", "2"), pair("a", "3", "4", "9", "b")], [[0], [1]]),
     "nothing": ([row("a"), row("b")], [[0], [1]]),
     "answers without a question": (
         [talk(("assistant", text)) for text in "aba"], [[0, 2], [1]]),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import CHATML, make_tokenizer, talk
-from trainer.data.files.stats import measure_tokens, num_unique_tokens
+from trainer.data.files.stats import TokenMeasure, measure_tokens, num_unique_tokens
 from trainer.data.render.rendering import Renderer
 
 ROWS = [
@@ -29,7 +29,7 @@ def test_unique_tokens_are_the_distinct_beginnings(sequences):
 
 
 def test_tokens_are_those_of_the_renderings(renderer):
-    measured = measure_tokens(ROWS, renderer, max_length=10_000)
+    measured = measure_tokens(ROWS, TokenMeasure(renderer, 10_000))
     examples = [example for row in ROWS for example in renderer.render(row)]
     lengths = [len(example.input_ids) for example in examples]
     assert measured is not None
@@ -45,16 +45,16 @@ def test_tokens_are_those_of_the_renderings(renderer):
 
 def test_rows_that_are_too_long_are_named(renderer):
     length = len(renderer.render(ROWS[0])[0].input_ids)
-    measured = measure_tokens([ROWS[0], ROWS[2]], renderer, max_length=length)
+    measured = measure_tokens([ROWS[0], ROWS[2]], TokenMeasure(renderer, length))
     assert measured is not None
     assert measured.over_length == (ROWS[2].place,)
 
 
 def test_rows_that_cannot_be_rendered_are_told_and_left_out(renderer):
     bad = talk(("user", "<|im_end|>"), ("assistant", "1"))
-    measured = measure_tokens([ROWS[0], bad], renderer, max_length=1000)
+    measured = measure_tokens([ROWS[0], bad], TokenMeasure(renderer, 1000))
     assert measured is not None
     (problem,) = measured.refused
     assert problem.startswith("rows.jsonl:1: TEMPLATE: messages[0].content holds '<|im_end|>'")
-    assert measured.tokens == measure_tokens([ROWS[0]], renderer, max_length=1000).tokens
-    assert measure_tokens([bad], renderer, max_length=1000) is None
+    assert measured.tokens == measure_tokens([ROWS[0]], TokenMeasure(renderer, 1000)).tokens
+    assert measure_tokens([bad], TokenMeasure(renderer, 1000)) is None

@@ -1,13 +1,14 @@
 """Each process computes about as much as the others, and every row is computed once."""
 
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.pack.balancing import _by_length, _in_order, balanced, num_computed
-from trainer.data.pack.packing import make_packs
+from trainer.data.pack.balancing import _by_length, _in_order, balanced, balanced_pairs
+from trainer.data.pack.packing import common, make_packs
 from trainer.data.render.rendering import Example
 
 ROWS = st.lists(
@@ -32,9 +33,33 @@ def test_the_largest_part_is_the_smallest_of_both_ways(rows: list[Example], num_
     def largest(parts: list[list[Example]]) -> int:
         return max(map(num_computed, parts))
 
+    def of(parts: list[list[int]]) -> list[list[Example]]:
+        return [[ordered[place] for place in part] for part in parts]
+
     ordered = sorted(rows, key=lambda row: (row.input_ids, row.labels))
-    found = largest(balanced(rows, num_processes))
-    assert found == min(largest(_by_length(ordered, num_processes)), largest(_in_order(ordered, num_processes)))
+    sizes = [len(row.input_ids) for row in ordered]
+    overlaps = [0, *(common(a.input_ids, b.input_ids) for a, b in pairwise(ordered))]
+    ways = _by_length(sizes, num_processes), _in_order(sizes, overlaps, num_processes)
+    assert largest(balanced(rows, num_processes)) == min(largest(of(way)) for way in ways)
+
+
+def num_computed(rows: list[Example]) -> int:
+    shared = sum(common(a.input_ids, b.input_ids) for a, b in pairwise(rows))
+    return sum(len(row.input_ids) for row in rows) - shared
+
+
+@given(ROWS, st.integers(1, 4), st.booleans())
+def test_both_answers_of_a_pair_go_to_one_process(rows: list[Example], num_processes: int, shared: bool) -> None:
+    pairs = [((row,), (rows[0],)) for row in rows]
+    parts = balanced_pairs(pairs, num_processes, shared)
+    assert len(parts) == num_processes
+    assert sorted(number for part in parts for number in part) == list(range(len(pairs)))
+
+
+def test_pairs_with_one_prompt_go_to_one_process() -> None:
+    rows = [*prompted(3, 6), *prompted(4, 6)]
+    pairs = [((rows[at],), (rows[at + 3],)) for at in (0, 6, 1, 7, 2, 8)]
+    assert sorted(map(sorted, balanced_pairs(pairs, 2))) == [[0, 2, 4], [1, 3, 5]]
 
 
 def prompted(prompt: int, count: int) -> list[Example]:

@@ -58,6 +58,7 @@ def num_tokens(packs: Sequence[Pack]) -> int:
 
 @given(examples(), st.integers(1, 40))
 @settings(max_examples=150, deadline=None)
+@pytest.mark.apart
 def test_every_supervised_token_is_scored_after_its_own_history_and_as_often_as_it_occurs(
     rows: list[Example], token_budget: int
 ) -> None:
@@ -121,6 +122,7 @@ def all_cuts(rows: Sequence[tuple[int, ...]], token_budget: int) -> list[int]:
 
 @given(examples(), st.integers(1, 60), st.integers(1, 4))
 @settings(max_examples=200, deadline=None)
+@pytest.mark.apart
 def test_no_other_way_to_cut_is_better(rows: list[Example], token_budget: int, times: int) -> None:
     """Resumed runs depend on the very choice: the least tokens, then the evenest packs, then the earliest cut."""
     read = [
@@ -133,6 +135,7 @@ def test_no_other_way_to_cut_is_better(rows: list[Example], token_budget: int, t
 
 
 @pytest.mark.parametrize("kind", ["behind one prompt", "all the same"])
+@pytest.mark.apart
 def test_eight_times_as_many_rows_take_no_more_than_twenty_times_as_long(kind: str) -> None:
     prompt, random = tuple(range(500)), Random(0)
 

@@ -42,8 +42,9 @@ def written(tmp_path):
     return write
 
 
-def told(path, backend="local"):
-    return [str(finding).replace(str(path), "FILE") for finding in read_conversations(path, backend).findings]
+def told(path, backend="local", method=None):
+    findings = read_conversations(path, backend, method).findings
+    return [str(finding).replace(str(path), "FILE") for finding in findings]
 
 
 def test_a_row_becomes_a_conversation(written):
@@ -193,7 +194,14 @@ SHAPES = {
     "TSV": (b"question\tanswer\nHi\tHello\n", f"is a table (CSV), {CONVERT}"),
     "CSV with quotes": (b'"user message";"answer"\n"Hi";"Hello"\n', f"is a table (CSV), {CONVERT}"),
     "gzip": (b"\x1f\x8b\x08\0\0\0", f"is gzip-compressed, {TEXT}; unpack it with gunzip"),
-    "Excel": (b"PK\x03\x04\0\0", f"is a zip archive or an Excel workbook, {TEXT}; unpack it, or save the sheet as CSV"),
+    "a zip archive": (b"PK\x03\x04\0\0", f"is a zip archive, {TEXT}; unpack it"),
+    "Excel": (b"PK\x03\x04\0\0xl/workbook.xml", f"is an Excel workbook, {CONVERT}"),
+    "rows in an object": (
+        b'{"version": 1, "data": [{"messages": []}]}',
+        f"is one JSON object that holds the rows, {CONVERT}",
+    ),
+    "a table whose delimiter Excel names": (b"sep=;\nq;a\n", f"is a table (CSV), {CONVERT}"),
+    "a column of messages": (b'messages\n"[]"\n', f"is a table (CSV), {CONVERT}"),
     "Parquet": (b"PAR1\0\0", f"is a Parquet file, {CONVERT}"),
     "ShareGPT": (
         b"\n".join([SHAREGPT] * 3),
@@ -213,10 +221,10 @@ def test_another_format_is_one_finding_for_the_file(written, content, expected):
 
 def test_preference_file_is_one_finding(written):
     line = b'{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}\n'
-    assert told(written(line * 5)) == [
+    assert told(written(line * 5), method="sft") == [
         (
             "FILE: PREFERENCE: the file holds rows of the preference format, expected rows with messages; "
-            "supervised runs need messages; to train on the preferred answers run: trainer data convert FILE"
+            "train with training.method=dpo, or for the preferred answers alone run: trainer data convert FILE"
         )
     ]
 
@@ -419,6 +427,7 @@ mutations = st.lists(
 
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(mutations, st.sampled_from(["local", "azureml", "openai"]))
+@pytest.mark.apart
 def test_damaged_files_never_raise_and_findings_name_lines_that_exist(tmp_path, changes, backend):
     content = bytearray(GOOD_FILE)
     for at, num_removed, inserted in changes:
@@ -479,6 +488,7 @@ def test_damaged_files_never_raise_and_findings_name_lines_that_exist(tmp_path, 
     ),
     st.sampled_from(["local", "openai"]),
 )
+@pytest.mark.apart
 def test_rows_of_any_shape_never_raise(tmp_path, value, backend):
     path = tmp_path / "any.jsonl"
     messages = value if isinstance(value, list) else [value]
@@ -489,3 +499,18 @@ def test_rows_of_any_shape_never_raise(tmp_path, value, backend):
     assert len(report.conversations) == report.rows - len({f.line for f in report.errors if f.line}) or None in {
         finding.line for finding in report.errors
     }
+
+
+def test_an_error_that_a_conversion_repairs_names_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    user, answer = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+    rows = [
+        {"messages": [user, answer], "tools": json.dumps([{"type": "function", "function": {"name": "f"}}])},
+        {"messages": [user | {"name": None}, answer]},
+        {"messages": [user, answer], "weigth": 0},
+        {"messages": [user]},
+    ]
+    Path("my rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = {found.line: found.fix for found in read_conversations(Path("my rows.jsonl")).errors}
+    command = ", or run: trainer data convert 'my rows.jsonl'"
+    assert {line: fix.endswith(command) for line, fix in told.items()} == {1: True, 2: True, 3: False, 4: False}

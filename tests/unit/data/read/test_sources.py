@@ -33,7 +33,7 @@ def project(tmp_path, monkeypatch):
 
 def used(settings):
     """How often an epoch uses the rows of each file, by the rows' numbers."""
-    checked = check_data(settings)
+    checked = check_data(settings, "sft")
     files = [row.file for row in checked.report.conversations]
     order = epoch_order(files, weights_of(checked.files), seed=0, epoch=0)
     questions = [checked.report.conversations[number].messages[0].content for number in order]
@@ -52,7 +52,7 @@ def test_the_weights_of_a_file_that_is_listed_twice_add_up():
 
 
 def test_each_listed_file_has_its_role_rows_and_digest(project):
-    files = check_data(DataConfig(train=["./data/a.jsonl", "link.jsonl"], validation="data//b.jsonl")).files
+    files = check_data(DataConfig(train=["./data/a.jsonl", "link.jsonl"], validation="data//b.jsonl"), "sft").files
     a, b = project / "data" / "a.jsonl", project / "data" / "b.jsonl"
     assert [(file.role, file.path, file.sha256, file.rows) for file in files] == [
         ("train", "./data/a.jsonl", sha256_of(a), 10),

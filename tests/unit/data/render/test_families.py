@@ -260,6 +260,7 @@ conversations = st.builds(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(conversations)
 @pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.apart
 def test_any_conversation_is_rendered_exactly_or_refused(name: str, conversation: Conversation) -> None:
     made = renderer(name)
     try:

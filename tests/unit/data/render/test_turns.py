@@ -50,6 +50,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, row: Conversatio
 
 
 @pytest.mark.parametrize("name", TRAINABLE)
+@pytest.mark.apart
 def test_one_rendering_shows_what_one_for_each_answer_does(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     tokenizer = family_tokenizer(name)
     for row in (many(11), many(11, untrained=[1, 9]), calling(9)):
@@ -127,6 +128,7 @@ def seconds(renderer: Renderer, row: Conversation) -> float:
 
 
 @pytest.mark.parametrize("name", ["qwen-2.5", "gemma-3", "llama-3.1"])
+@pytest.mark.apart
 def test_ten_times_as_many_turns_take_about_ten_times_as_long(name: str) -> None:
     renderer = Renderer(family_tokenizer(name))
     renderer.render(many(20))
@@ -135,6 +137,7 @@ def test_ten_times_as_many_turns_take_about_ten_times_as_long(name: str) -> None
 
 @pytest.mark.parametrize("policy", ["drop", "error", "truncate"])
 @pytest.mark.parametrize("name", ["qwen-3", "gpt-oss", "qwen-2.5"])
+@pytest.mark.apart
 def test_a_row_that_is_too_long_costs_little_whatever_its_template(name: str, policy: Any) -> None:
     """Each of 3,000 answers alone would take a minute."""
     row, start = many(3000), time.process_time()

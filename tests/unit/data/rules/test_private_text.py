@@ -23,6 +23,24 @@ SECRETS = {
     "private key without algorithm": ("-----BEGIN " + "PRIVATE KEY-----", "a private key"),
     "JWT": ("ey" + "JhbGciOiJIUzI1NiJ9." + "ey" + "JzdWIiOiIxMjM0In0." + "abcdefghij_-123", "a JSON web token"),
 }
+SECRETS |= {
+    "GitLab": ("gl" + "pat-" + "a1B2c3D4e5" * 2, "a GitLab token"),
+    "Slack": ("xo" + "xb-" + "12345678901-aBcDeFgHiJkL", "a Slack token"),
+    "Google": ("AI" + "za" + "Sy0aB1c" * 5, "a Google API key"),
+    "Stripe": ("sk" + "_live_" + "a1B2c3D4" * 3, "a Stripe key"),
+}
+# The value is found, and what names it is not.
+NAMED_SECRETS = {
+    "in an address": (
+        "postgres://shop:",
+        "x7Kq2" + "Rv9tLm4",
+        "@db.contoso-bikes.com/main",
+        "a password in an address",
+    ),
+    "password": ('"password": "', "x7Kq2Rv9" + "tLm4Zp1W", '"', "a secret"),
+    "token": ("TOKEN=", "b4f7a09c3e" + "d1582f6ab7", "", "a secret"),
+    "secret": ("client secret: ", "Qz8.aX~3kP" + "0vR-7mT_wY", "", "a secret"),
+}
 PERSONAL = {
     "e-mail": ("maria.keller+x@contoso-bikes.co.uk", "an e-mail address"),
     "US phone": ("(425) 882-8080", "a phone number"),
@@ -37,6 +55,10 @@ PERSONAL = {
     "SSN": ("123-45-6789", "a US social security number"),
 }
 HARMLESS = [
+    "https://user:password@host.com and amqp://guest:guestguest@localhost hold no secret",
+    "password: correct-horse-battery-staple, token = your_access_token_goes_here",
+    "the secret: aaaaaaaaaaaaaaaaaaaaaaaa1, the token: 11111111111111111111",
+    "max_tokens = 4096, tokens: 123456789, secret_santa=true",
     "Natalia sold 48/2 = <<48/2=24>>24 clips. #### 72!!!",
     "1,000,000,000 people, 3.14159265358979, 2026-10-11 12:30:45.123456",
     "task-based risk-assessment-of-the-new-approaches and disk-encryption-settings-for-2024",
@@ -53,6 +75,18 @@ HARMLESS = [
     "0123456789abcdef0123456789abcdef is a checksum",
     "timestamps 1700000000 and 1700000000000",
 ]
+
+
+@pytest.mark.parametrize(("before", "value", "after", "kind"), NAMED_SECRETS.values(), ids=NAMED_SECRETS)
+def test_a_value_as_random_as_a_key_is_found_where_its_name_says_secret(before, value, after, kind):
+    text = f"Use {before}{value}{after} here"
+    assert may_hold_private(text)
+    assert [(one.code, one.kind, one.value) for one in find_private(text)] == [("SECRET", kind, value)]
+
+
+def test_a_key_beside_the_word_token_is_found_once():
+    key = "gh" + "p_" + "a1B2c3" * 6
+    assert [one.kind for one in find_private(f"token={key}")] == ["a GitHub token"]
 
 
 @pytest.mark.parametrize(("text", "kind"), SECRETS.values(), ids=SECRETS)

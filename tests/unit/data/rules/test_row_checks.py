@@ -52,7 +52,7 @@ def without(fields, key):
 def told(row, tmp_path, backend="local"):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n" + json.dumps(chat(USER, ANSWER)), encoding="utf-8")
-    findings = read_conversations(path, backend).findings
+    findings = read_conversations(path, backend, "sft").findings
     assert all(finding.line in (1, None) for finding in findings)
     return [str(finding).removeprefix(f"{path}:1: ").replace(str(path), "FILE") for finding in findings]
 
@@ -78,6 +78,14 @@ MALFORMED = {
     "two unknown keys": (
         chat(USER, ANSWER, temperature=1, seed=2),
         ("UNKNOWN_KEY: the row has the unknown keys 'temperature' and 'seed'"),
+    ),
+    "five unknown keys": (
+        chat(USER, ANSWER, a=1, b=2, c=3, d=4, e=5),
+        ("UNKNOWN_KEY: the row has the unknown keys 'a', 'b', 'c', 'd' and 'e'"),
+    ),
+    "more unknown keys than are listed": (
+        chat(USER, ANSWER, a=1, b=2, c=3, d=4, e=5, f=6),
+        ("UNKNOWN_KEY: the row has the unknown keys 'a', 'b', 'c', 'd', 'e' and more"),
     ),
     "tools mistyped": (chat(USER, ANSWER, tool=[]), ("UNKNOWN_KEY: the row has the unknown key 'tool'")),
     "key with a terminal escape": (
@@ -107,7 +115,7 @@ MALFORMED = {
     ),
     "chosen and rejected": (
         {"chosen": [USER, ANSWER], "rejected": [USER, ANSWER]},
-        ("PREFERENCE: the row has the preference format"),
+        ("PREFERENCE: the row has the layout of chosen and rejected"),
     ),
     "ShareGPT row": (
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},

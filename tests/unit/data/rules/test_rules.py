@@ -42,6 +42,11 @@ def calls(**keys):
     return {"role": "assistant", "tool_calls": [CALL | keys]}
 
 
+def pair(**keys):
+    answers = {"preferred_output": [HELLO], "non_preferred_output": [says("What?")]}
+    return json.dumps({"input": {"messages": [HI]}} | answers | keys)
+
+
 GOOD = chat(HI, HELLO)
 CHANNELS = CHATML.replace("{{ m.content }}", "{{ m.thinking }}|{{ m.content }}")
 SYSTEM = [chat(says("Be brief.", "system"), says(f"{n}?", "user"), HELLO) for n in range(12)]
@@ -52,7 +57,7 @@ TOKEN = "h" + "f_" + "aBcDeF" * 6
 BREAKING = {
     "ENCODING": ["", GOOD, GOOD.replace("Hi", "caf\udce9")],
     "FORMAT": ['{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}'],
-    "PREFERENCE": ['{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}'],
+    "PREFERENCE": [GOOD, pair()],
     "JSON": [GOOD, GOOD.replace("]", ",]")],
     "DUPLICATE_KEY": [GOOD.replace('"role": "user"', '"role": "user", "role": "user"')],
     "NUMBER": [chat(HI, HELLO | {"weight": float("nan")})],
@@ -81,6 +86,18 @@ BREAKING = {
     "LAST_MESSAGE": [chat(HI, HELLO, says("Thanks", "user"))],
     "ASSISTANT_TWICE": [chat(HI, HELLO, says("How are you?"))],
     "SYSTEM_POSITION": [chat(HI, says("Be brief.", "system"), HELLO)],
+    "PAIR_NEEDED": [pair(), GOOD],
+    "PAIR": [json.dumps({"input": {"messages": [HI]}, "preferred_output": [HELLO]})],
+    "PAIR_ROLE": [pair(preferred_output=[says("Why?", "user"), HELLO])],
+    "PAIR_EQUAL": [pair(non_preferred_output=[HELLO])],
+    "PAIR_WEIGHT": [pair(preferred_output=[HELLO | {"weight": 1}])],
+    "PAIR_IMAGE": [pair(input={"messages": [says(PARTS, "user")]})],
+    "PAIR_TURNS": [
+        pair(
+            input={"messages": [HI], "tools": [FIND]},
+            preferred_output=[calls(), says("7", "tool", tool_call_id="c1"), HELLO],
+        )
+    ],
     "TOOLS": [chat(HI, HELLO, tools={"name": "find"})],
     "TOOL_NAME": [chat(HI, HELLO, tools=[{"type": "function", "function": {"name": "find it"}}])],
     "SCHEMA": [

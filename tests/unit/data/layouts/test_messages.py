@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from trainer.data.convert.messages import NotConvertible, chat_messages, chat_tools
+from trainer.data.layouts.messages import NotConvertible, chat_messages, chat_tools
 
 CALL = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 
@@ -49,6 +49,22 @@ def test_answers_without_an_id_answer_the_calls_in_their_order():
     ]
 
 
+def test_text_and_calls_in_turns_of_their_own_are_one_answer():
+    call = {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'}
+    made = said({"from": "gpt", "value": "I look."}, call, call, *[{"from": "observation", "value": n} for n in "78"])
+    calls = [{"id": f"call_{i}_0", **CALL} for i in (1, 2)]
+    assert made == [
+        {"role": "assistant", "content": "I look.", "tool_calls": calls},
+        {"role": "tool", "content": "7", "tool_call_id": "call_1_0"},
+        {"role": "tool", "content": "8", "tool_call_id": "call_2_0"},
+    ]
+
+
+def test_an_answer_that_is_not_trained_stays_apart_from_calls_that_are():
+    call = {"from": "function_call", "value": '{"name": "f"}'}
+    assert len(said({"from": "gpt", "value": "I look.", "train": False}, call)) == 2
+
+
 def test_text_beside_a_tagged_call_is_kept():
     (made,) = said({"from": "gpt", "value": 'Let me look. <tool_call>{"name": "f"}</tool_call>'})
     assert made["content"] == "Let me look."
@@ -83,6 +99,8 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
         "as JSON": ('[{"name": "f", "parameters": {"type": "object"}}]', [TOOL]),
         "with nulls of a table": (
             [{"name": "f", "description": None, "parameters": {"type": "object", "enum": None}}], [TOOL]),
+        "of the Responses API": ([{"type": "function", **TOOL["function"]}], [TOOL]),
+        "of Anthropic": ([{"name": "f", "input_schema": {"type": "object"}, "cache_control": {}}], [TOOL]),
         "none": (None, None),
         "empty": ([], None),
         "blank": (" ", None),

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from trainer.data.convert.columns import FORM, Columns, columns_of, parse_columns, rows_of_columns
+from trainer.data.layouts.columns import FORM, Columns, columns_of, parse_columns, rows_of_columns
 from trainer.errors import ConfigError
 
 RIGHT = {

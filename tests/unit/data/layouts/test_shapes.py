@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from trainer.data.convert.messages import NotConvertible
-from trainer.data.convert.shapes import convert_row, with_system
+from trainer.data.layouts.messages import NotConvertible
+from trainer.data.layouts.shapes import convert_row, with_system
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -82,6 +82,12 @@ CASES = {
         {"instruction": "When?", "input": "", "context": "1885.", "output": "Then."},
         [user("When?\n\n1885."), bot("Then.")],
     ),
+    "messages as the text of a cell": (
+        {"messages": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]'},
+        [user(), bot()],
+    ),
+    "messages as pandas writes them": ({"messages": repr([user(), bot("It's me")])}, [user(), bot("It's me")]),
+    "a system prompt beside messages": ({"system": "Be brief.", "messages": [user(), bot()]}, [SYSTEM, user(), bot()]),
     "a completion with a context": (
         {"prompt": "When?", "context": "1885.", "completion": "Then."}, [user("When?\n\n1885."), bot("Then.")]),
 }  # fmt: skip
@@ -189,8 +195,16 @@ REFUSED = {
         (
             "has 'question', 'input' and 'answer', expected one question (prompt, question, instruction, input or "
             "query) and one answer (answer, completion, response, output, reply or definition); say which with "
+            "--columns prompt=COLUMN,answer=COLUMN[,system=COLUMN][,context=COLUMN]"
+        ),
+    ),
+    "a number and a name, of which the number is nothing to ask for": (
+        {"custom_id": "7", "row id": 1, "term": "hub"},
+        (
+            "has 'custom_id', 'row id' and 'term', expected one question (prompt, question, instruction, input or "
+            "query) and one answer (answer, completion, response, output, reply or definition); say which with "
             "--columns prompt=COLUMN,answer=COLUMN[,system=COLUMN][,context=COLUMN], "
-            "or ask with --question 'What is {question}?'"
+            "or ask with --question 'What is {term}?'"
         ),
     ),
 }

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.data.convert.training_marks import TRAINED, UnclearMark, take_weight
 from trainer.data.json_scanner import JsonProblem
+from trainer.data.layouts.training_marks import TRAINED, UnclearMark, take_weight
 from trainer.data.quoting import quoted
 from trainer.data.rules.messages import KEYS_OF_ROLE
 from trainer.data.strict_json import parse
@@ -29,6 +29,7 @@ _CALLERS = ("function_call", "tool_call")
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _RESPONSE = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
 # In a JSON Schema null is a value of these keys; of others it is what a table of rows leaves where a key is absent.
+_TYPE = ("type", "function")  # which the Responses API writes beside the name
 _KEYS_OF_NULL = frozenset({"default", "const", "example"})
 
 
@@ -37,7 +38,10 @@ class NotConvertible(ValueError):
 
 
 def chat_messages(messages: object, dropped: Counter[str], where: str = "messages") -> list[Row]:
-    """`messages` with the chat format's roles and keys, nulls left out, and calls numbered where they have no id."""
+    """`messages` with the chat format's roles and keys, nulls left out, and calls numbered where they have no id.
+
+    Text, then calls, each as a turn of its own, are one answer.
+    """
     if not isinstance(messages, list) or not messages:
         found = "is an empty list" if messages == [] else f"is {quoted(messages)}"
         raise NotConvertible(f"{where} {found}, expected a non-empty list of messages")
@@ -49,10 +53,22 @@ def chat_messages(messages: object, dropped: Counter[str], where: str = "message
         made = _message(message, index, dropped)
         if made.get("role") == "tool" and "tool_call_id" not in made and waiting:
             made["tool_call_id"] = waiting.pop(0)
+        if _continues(made, result):
+            previous = result.pop()
+            made = previous | {"tool_calls": [*previous.get("tool_calls", []), *made["tool_calls"]]}
         if isinstance(calls := made.get("tool_calls"), list):
             waiting = [call["id"] for call in calls if isinstance(call, dict) and "id" in call]
         result.append(made)
     return result
+
+
+def _continues(made: Row, before: Sequence[Row]) -> bool:
+    """True if a message only calls, and the one before it is an answer, too, trained or not as this one is."""
+    if not before or made.keys() - {"weight"} != {"role", "tool_calls"} or not isinstance(made["tool_calls"], list):
+        return False
+    previous = before[-1]
+    is_answer = previous.get("role") == "assistant" and isinstance(previous.get("tool_calls", []), list)
+    return is_answer and "function_call" not in previous and previous.get("weight", 1) == made.get("weight", 1)
 
 
 def _message(message: Mapping[str, Any], index: int, dropped: Counter[str]) -> Row:
@@ -146,8 +162,12 @@ def chat_tools(tools: object) -> list[Any] | None:
 
 
 def _tool(tool: Any) -> Any:
-    is_bare = isinstance(tool, dict) and "function" not in tool and "name" in tool
-    return {"type": "function", "function": tool} if is_bare else tool
+    if not isinstance(tool, dict) or "function" in tool or "name" not in tool:
+        return tool
+    if "input_schema" in tool and "parameters" not in tool:  # Anthropic's
+        schema = {"parameters": tool["input_schema"]}
+        tool = {key: tool[key] for key in ("name", "description") if key in tool} | schema
+    return {"type": "function", "function": {key: value for key, value in tool.items() if (key, value) != _TYPE}}
 
 
 def _without_nulls(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How other tools say that an answer, or a row, is not trained: what the chat format calls weight.
+"""Marks of other tools on answers and rows that are not trained, as weights of the chat format.
 
 Axolotl, ms-swift, Together and others mark messages with a key of their own. A mark that were left out would turn
 "do not train this" into training.
@@ -58,7 +58,7 @@ def refuse_untrained(row: Mapping[str, Any]) -> None:
 
 
 def _weight(made: Mapping[str, Any], key: str, where: str) -> int | None:
-    """What a mark says; None where there is none. A text that is neither yes nor no is about something else."""
+    """Weight by a mark; None without one. A text that is neither yes nor no is about something else."""
     value = made.get(key)
     if value is None or isinstance(value, list | dict):
         return None
@@ -70,7 +70,7 @@ def _weight(made: Mapping[str, Any], key: str, where: str) -> int | None:
 
 
 def _says(key: str, value: object) -> bool | None:
-    """Whether a mark trains; None where it says neither."""
+    """True for a mark that trains; None for one that says neither."""
     if isinstance(value, list | dict) or value not in (*_YES, *_NO):
         return None
     return (value in _YES) == (key in TRAINED or key == "loss_mask")

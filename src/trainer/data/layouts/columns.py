@@ -1,5 +1,6 @@
 """Rows that are a question and its answer: which columns, or keys, hold the two."""
 
+import re
 import shlex
 import string
 from collections import Counter
@@ -7,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainer.data.convert.messages import NotConvertible, Row
+from trainer.data.layouts.messages import NotConvertible, Row
 from trainer.data.quoting import listed, quoted
 from trainer.errors import ConfigError, similar
 
@@ -20,7 +21,7 @@ FORM = "prompt=COLUMN,answer=COLUMN[,system=COLUMN][,context=COLUMN]"
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where question, answer and system prompt stand; `questions` are texts with {column} in place of `prompt`.
+    """Columns of question, answer and system prompt; `questions` are texts with {column} in place of `prompt`.
 
     An `answer` of None is found by its name.
     """
@@ -95,6 +96,10 @@ def columns_of(names: Collection[str], wanted: Columns | None = None) -> Columns
 
 
 _KNOWN = {"prompt": PROMPTS, "answer": ANSWERS, "system": SYSTEMS, "context": CONTEXTS}
+# A column that numbers, dates or sorts rows is nothing that a question could ask for.
+_NO_SUBJECT = re.compile(
+    r"(?:^|[_ ])(?:u?u?id|guid|index|idx|number|row|url|method|split|source|date|status)$", re.IGNORECASE
+)
 _ANSWERS_OF_SQUAD = "answers"
 
 
@@ -104,7 +109,9 @@ def _unclear(names: list[str], wanted: Columns | None) -> str:
     if wanted is not None:
         return f"has {shown}, expected {answers}; say which with --columns answer=COLUMN"
     advice = f"say which with --columns {FORM}"
-    if names and _question_problem(example := f"What is {{{names[0]}}}?") is None:
+    has_question = any(name.strip().casefold() in PROMPTS for name in names)
+    asked = None if has_question else next((name for name in names if not _NO_SUBJECT.search(name)), None)
+    if asked and _question_problem(example := f"What is {{{asked}}}?") is None:
         advice += f", or ask with --question {shlex.quote(example)}"
     return f"has {shown}, expected one question ({listed(PROMPTS, 'or')}) and {answers}; {advice}"
 

@@ -1,0 +1,1 @@
+"""Rows of other layouts as chat rows."""
