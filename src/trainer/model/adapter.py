@@ -59,10 +59,10 @@ def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False
     try:
         tensors = read_header(file)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is missing is told below, in words
+            warnings.simplefilter("ignore")  # what is missing is reported below, in words
             adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, use_safetensors=True)
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{place}: {_as_told(error)}") from error
+        raise ConfigError(f"{place}: {_in_words(error)}") from error
     if problem := tensors_problem(adapted, tensors):
         raise ConfigError(f"{place}: {problem}; bring the old file back, or train it again")
     for name, tensor in adapter_tensors(adapted).items():
@@ -74,14 +74,26 @@ def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False
     return adapted
 
 
+def load_to_answer(model: "PreTrainedModel", folder: Path, whole: bool = True) -> "PeftModel":
+    """`load_adapter`, for a model that answers with the sums of training; not `whole` where it will be sharded.
+
+    Raises: ConfigError, as `load_adapter` does.
+    """
+    from trainer.model.lora_linear import use_lora_linear
+
+    adapted = load_adapter(model, folder).eval()
+    use_lora_linear(adapted, answers=whole)
+    return adapted
+
+
 def seal_adapter(folder: Path, step: int | None) -> None:
-    """Write the manifest beside an adapter, which a load holds its files against."""
+    """Write the manifest beside an adapter, which a load compares its files with."""
     content = {name: (folder / name).read_bytes() for name in (ADAPTER, ADAPTER_CONFIG)}
     files.write_whole(folder / MANIFEST, make_manifest(step, content))
 
 
-def _as_told(error: Exception) -> str:
-    """A header's problem, which is told after the name of the file; else that it is the adapter of another base."""
+def _in_words(error: Exception) -> str:
+    """A header's problem, to follow the name of the file; else that it is the adapter of another base."""
     if isinstance(error, ValueError) and str(error).startswith(("is ", "has ", "ends ", "cannot ")):
         return f"{ADAPTER} {error}"
     reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
@@ -89,7 +101,7 @@ def _as_told(error: Exception) -> str:
 
 
 def tensors_problem(model: "PeftModel", tensors: Mapping[str, TensorInfo]) -> str | None:
-    """Why `tensors` are not those of the model's adapter, or None where they are."""
+    """Problem of `tensors` that are not those of the model's adapter; None where they are."""
     expected = {name: tuple(tensor.shape) for name, tensor in adapter_tensors(model).items()}
     if missing := sorted(expected.keys() - tensors.keys()):
         return f"{len(missing)} of its {len(expected)} tensors are missing, such as {missing[0]!r}"
@@ -127,7 +139,17 @@ def adapter_tensors(model: "PeftModel") -> dict[str, "torch.Tensor"]:
     """The adapter's weights under the names of PEFT's own format; not copied."""
     from peft import get_peft_model_state_dict
 
-    return dict(get_peft_model_state_dict(model))
+    # "auto" asks the hub for the base's vocabulary at each checkpoint; an adapter never has embeddings here
+    return dict(get_peft_model_state_dict(model, save_embedding_layers=False))
+
+
+def overwrite(tensors: "Mapping[str, torch.Tensor]", values: "Mapping[str, torch.Tensor]") -> None:
+    """Overwrite the tensors where they are."""
+    import torch
+
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(values[name])
 
 
 def adapter_config(model: "PeftModel") -> bytes:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.certificates import check_certificates
+from trainer.certificates import use_certificates
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
 from trainer.extras import lack
@@ -77,7 +77,7 @@ class UnfitBaseError(ConfigError):
 
 
 def find_base(settings: ModelConfig) -> Base:
-    """Look up the model, read its configuration and hold its weights against it.
+    """Look up the model, read its configuration and compare its weights with it.
 
     Raises: ConfigError, when there is no such model, it cannot be reached, it is not a causal language model, its
     weights are others, or it is quantized in another way than the settings say.
@@ -89,12 +89,13 @@ def find_base(settings: ModelConfig) -> Base:
     refuse_base(settings.base)
     local_only = not Path(source).is_dir() and is_out_of_reach()
     if not local_only and not Path(source).is_dir():
-        check_certificates()
+        use_certificates()
     try:
         where = {"revision": settings.revision, "local_files_only": local_only}
         raw, _ = PreTrainedConfig.get_config_dict(source, **where)
         _judged(lambda: refuse_config(raw, settings.base))
-        where["revision"] = raw.get("_commit_hash") or settings.revision
+        revision = _commit_of(source, settings.revision)
+        where["revision"] = revision or settings.revision
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
     except ConfigError:
         raise
@@ -104,11 +105,20 @@ def find_base(settings: ModelConfig) -> Base:
         raise ConfigError(
             f"model.base: {settings.base!r} is a {config.model_type!r} model, expected a causal language model"
         )
-    revision = getattr(config, "_commit_hash", None)
     _judged(lambda: adopted(settings, config))
     base = Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
     base.notes.extend(_judged(lambda: list(_weights_notes(base))))
     return base
+
+
+def _commit_of(source: str, revision: str | None) -> str | None:
+    """The commit of a hub model, by the copy of its configuration that was just read; None of a folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        return None
+    copy = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(copy).parent.name if isinstance(copy, str) else None
 
 
 def _judged(judge: Callable[[], T]) -> T:
@@ -120,7 +130,7 @@ def _judged(judge: Callable[[], T]) -> T:
 
 
 def _weights_notes(base: Base) -> Iterator[str]:
-    """Hold the weights against the model, from the headers of their files. Raises: ConfigError."""
+    """Compare the weights with the model, from the headers of their files. Raises: ConfigError."""
     try:
         if Path(base.source).is_dir():
             tensors = read_tensors(Path(base.source), "model.base")
@@ -130,7 +140,7 @@ def _weights_notes(base: Base) -> Iterator[str]:
         yield f"the weights of {base.name!r} were not looked at: {reason}; they are checked when they are loaded"
         return
     if missing := lack(("torch",)):
-        yield f"the weights of {base.name!r} were not held against its layers: {missing}; they are when they are loaded"
+        yield f"the weights of {base.name!r} were not compared with its layers: {missing}; loading does that"
         return
     fit = hold_against(base.skeleton, tensors, base.name)
     if problems := fit.problems(base.name, len(base.skeleton.state_dict())):

@@ -56,6 +56,16 @@ def free_memory_bytes(device: "torch.device") -> int:
     return int(psutil.virtual_memory().available)
 
 
+def total_memory_bytes(device: "torch.device") -> int:
+    """Memory of the device, whoever uses it now."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return int(psutil.virtual_memory().total)
+
+
 def peak_memory_bytes(device: "torch.device") -> int:
     """The most memory held so far: tensors on a GPU, the whole process on a CPU."""
     import torch

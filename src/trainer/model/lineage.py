@@ -84,10 +84,10 @@ def inherit(config: RunConfig, parent: Parent) -> RunConfig:
 
 
 def _checkpoint(run: Run, step: str) -> Path:
-    found = {checkpoint.step: checkpoint for checkpoint in list_checkpoints(run.checkpoints)}
-    chosen = found.get(int(step)) if step.isdigit() else None
+    found = {str(checkpoint.step): checkpoint for checkpoint in list_checkpoints(run.checkpoints)}
+    chosen = found.get(step.lstrip("0") or "0")
     if chosen is None:
-        known = ", ".join(map(str, found)) or "none"
+        known = ", ".join(found) or "none"
         raise ConfigError(f"model.base: {run.path} has no checkpoint {step!r}, expected one of: {known}")
     if problem := chosen.problem():
         raise ConfigError(f"model.base: checkpoint {step} of {run.path} is not whole: {problem}; choose another step")

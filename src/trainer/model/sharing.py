@@ -19,7 +19,7 @@ def sharing_of(model: "PreTrainedModel") -> tuple[Sharing, str | None]:
     config = model.config.get_text_config(decoder=True)
     layers = set(getattr(config, "layer_types", None) or [])
     if not model._supports_attention_backend:
-        return UNSHARED, "the model computes attention in its own way, which cannot be told what a token may see"
+        return UNSHARED, "the model computes attention in its own way, which takes no mask of what a token may see"
     if not (model._supports_sdpa or getattr(config, "attn_logit_softcapping", None)):
         return UNSHARED, "the model's attention is more than a softmax over what a token sees"
     if unknown := sorted(layers - KNOWN_LAYERS):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainer.errors import ConfigError
 from trainer.runs import Run
+from trainer.runs.damage import readable_manifest
 
 NAME = "builtin:tiny"
 FOLDER = Path(__file__).with_name("tiny_base")
@@ -32,7 +33,7 @@ def tiny_base() -> Path:
 
 def refuse_former(run: Run) -> None:
     """Raises: ConfigError, for a run on a base of this name that was made on first use, other on each machine."""
-    manifest = run.find_manifest()
+    manifest = readable_manifest(run)
     if manifest is not None and manifest.base.name == NAME and not manifest.base.weights_sha256:
         raise ConfigError(
             f"{run.path}: was trained on a {NAME} that an earlier version made on its first use, expected the one that "

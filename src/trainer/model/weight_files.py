@@ -31,7 +31,7 @@ class TensorInfo:
 def read_tensors(folder: Path, place: str) -> dict[str, TensorInfo]:
     """Every tensor of the model in `folder`, which is one file or several with an index.
 
-    Raises: ConfigError, with every problem of the files, told as one of `place`.
+    Raises: ConfigError, with every problem of the files, each as one of `place`.
     """
     found: dict[str, TensorInfo] = {}
     problems: list[str] = []

@@ -38,7 +38,7 @@ class Fit:
     aside: tuple[str, ...] = ()
 
     def problems(self, name: str, num_expected: int) -> list[str]:
-        """Why these are not the weights of the model `name`, in sentences; empty if they are."""
+        """Sentences on weights that are not those of the model `name`; empty if they are."""
         start = f"model.base: {name!r}: "
         if self.missing and (wrapped := _wrapper([*self.unexpected, *self.aside])):
             fragment, what = wrapped

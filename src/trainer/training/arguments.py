@@ -6,20 +6,19 @@ from functools import partial
 import torch
 from peft import PeftModel
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback
 from trl import SFTConfig
 
 from trainer.config.schema import RunConfig
 from trainer.model.adapter import trainable
 from trainer.runs import Run
-from trainer.training.plan import Plan
+from trainer.training.plan import TrainingPlan
+from trainer.training.trackers import TrackedArguments, shown_settings
 
 
-def trl_arguments(config: RunConfig, plan: Plan, run: Run, model: PeftModel) -> SFTConfig:
+def trl_arguments(config: RunConfig, plan: TrainingPlan, run: Run, model: PeftModel) -> SFTConfig:
     """TRL's settings: our schedule and precision; everything that it could do to the data is off."""
     dtype = next(iter(model.get_input_embeddings().parameters())).dtype
-    arguments = SFTConfig(
+    arguments = TrackedArguments(
         output_dir=str(run.path),
         num_train_epochs=plan.n_epochs,
         learning_rate=plan.learning_rate,
@@ -42,24 +41,16 @@ def trl_arguments(config: RunConfig, plan: Plan, run: Run, model: PeftModel) -> 
         eval_strategy="no",
         save_strategy="no",
         disable_tqdm=True,
-        report_to=[name for name in config.tracking.report_to if name != "tensorboard"],
+        report_to=[],
         run_name=run.name,
     )
+    arguments.ours = shown_settings(config)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # more GPUs in one process would mean DataParallel
     return arguments
 
 
-def tracker_callbacks(config: RunConfig, run: Run) -> list[TrainerCallback]:
-    """TensorBoard writes into the run's folder, for which transformers has no setting."""
-    if "tensorboard" not in config.tracking.report_to:
-        return []
-    from torch.utils.tensorboard import SummaryWriter
-
-    return [TensorBoardCallback(SummaryWriter(run.path / "tensorboard"))]
-
-
-def make_optimizer(config: RunConfig, plan: Plan, model: PeftModel) -> torch.optim.Optimizer:
-    """Fused, because only torch's fused optimizers can be told on the device to skip an update."""
+def make_optimizer(config: RunConfig, plan: TrainingPlan, model: PeftModel) -> torch.optim.Optimizer:
+    """Fused, because only torch's fused optimizers can skip an update by a flag on the device."""
     settings, parameters = config.training, list(trainable(model).values())
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=plan.learning_rate, weight_decay=settings.weight_decay, fused=True)

@@ -1,13 +1,15 @@
 """The validation losses so far: which step is the best, when to stop early, overfitting and underfitting in words."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainer.config import RunConfig
     from trainer.runs import Run
 
-NOTABLE = 0.02  # of a loss: a rise or fall that is told
-SLIGHT = 0.02  # nats a token: too little to be told, whatever share of a small loss it is
+NOTABLE = 0.02  # of a loss: a rise or fall worth a word
+SLIGHT = 0.02  # nats a token: too little for a word, whatever share of a small loss it is
 LATE = 2 / 3  # of the steps, after which a fall shows that there was more to learn
 
 
@@ -84,13 +86,16 @@ def _is_notable(before: float, after: float) -> bool:
     return abs(after - before) > max(NOTABLE * before, SLIGHT)
 
 
-def recorded_curve(run: "Run") -> tuple[Curve, int]:
-    """The curve that a run's files hold, and how many epochs it was to train."""
-    config, total = run.config(), run.status().get("total_steps")
+def curve_of(losses: Iterable[tuple[float, float]], config: "RunConfig", total_steps: int | None) -> tuple[Curve, int]:
+    """The curve of (step, valid_loss) pairs of a run, and how many epochs it was to train."""
     n_epochs = config.training.n_epochs if isinstance(config.training.n_epochs, int) else 1
     curve = Curve(None, config.training.early_stopping_threshold)
-    for row in run.results():
-        if "valid_loss" in row:
-            step = int(row["step"])
-            curve.add(step, n_epochs * step / (total or step), row["valid_loss"])
+    for step, loss in losses:
+        curve.add(int(step), n_epochs * step / (total_steps or step or 1), loss)
     return curve, n_epochs
+
+
+def recorded_curve(run: "Run") -> tuple[Curve, int]:
+    """The curve that a run's files hold, and how many epochs it was to train."""
+    losses = [(row["step"], row["valid_loss"]) for row in run.results() if "valid_loss" in row]
+    return curve_of(losses, run.config(), run.status().get("total_steps"))

@@ -15,7 +15,7 @@ from trainer.data.render.overlength import Touched
 from trainer.data.render.rendering import Example, Renderer
 from trainer.errors import DataError
 from trainer.runs.manifest import DataFile
-from trainer.training.render import Rendered, Rendering, num_workers, render
+from trainer.training.render import RenderedRows, Rendering, num_workers, render
 from trainer.training.token_cache import MIN_ROWS, find_cache
 from trainer.training.tokens import Tokens
 
@@ -41,10 +41,10 @@ class Rows(Sequence[Row]):
 
     def __init__(self, conversations: Sequence[Conversation], tokens: Tokens, first: int) -> None:
         counts = np.diff(tokens.firsts)[first : first + len(conversations)]
-        self._numbers = first + np.flatnonzero(counts)
-        self.tokens = tokens
-        self.conversations = tuple(conversations[number - first] for number in self._numbers.tolist())
-        self.num_tokens, self.num_supervised = tokens.num_tokens[self._numbers], tokens.num_supervised[self._numbers]
+        self.numbers = first + np.flatnonzero(counts)
+        self.tokens = tokens  # of these rows and maybe others; `numbers` are the places of these
+        self.conversations = tuple(conversations[number - first] for number in self.numbers.tolist())
+        self.num_tokens, self.num_supervised = tokens.num_tokens[self.numbers], tokens.num_supervised[self.numbers]
 
     @overload
     def __getitem__(self, place: int) -> Row: ...
@@ -53,7 +53,7 @@ class Rows(Sequence[Row]):
     def __getitem__(self, place: int | slice) -> Row | tuple[Row, ...]:
         if isinstance(place, slice):
             return tuple(self[number] for number in range(*place.indices(len(self))))
-        return Row(self.conversations[place], self.tokens.examples(int(self._numbers[place])))
+        return Row(self.conversations[place], self.tokens.examples(int(self.numbers[place])))
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -137,7 +137,7 @@ def render_rows(
     return tuple(Rows(conversations, made.tokens, 0)), tuple(made.touched)
 
 
-def _problems(made: Rendered, max_length: int) -> list[str]:
+def _problems(made: RenderedRows, max_length: int) -> list[str]:
     """The rows that cannot be trained, behind the command that parts them out."""
     rows = [*map(str, made.problems), *_overlength_problems(made.touched, max_length)]
     if not made.problems:

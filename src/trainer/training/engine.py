@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainer.data.pack.packing import Pack, make_packs
+from trainer.data.pack.pairs import Answers, PairPacks, make_answer_packs, make_pair_packs
 from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.errors import quoted
 from trainer.model import flex, tree_attention
@@ -19,7 +20,7 @@ from trainer.model.lora_linear import use_lora_linear
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import is_sharded, start_over
 from trainer.model.sharing import UNSHARED, sharing_of
-from trainer.training.loss import Sums, find_head, head_sums, logit_sums
+from trainer.training.loss import Scores, Sums, find_head, head_scores, logit_scores
 from trainer.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -67,6 +68,14 @@ class Engine:
         """Cut the examples of a step into packs."""
         return make_packs(examples, token_budget, self.sharing)
 
+    def pair_packs(self, pairs: Sequence[Answers], token_budget: int) -> PairPacks:
+        """Cut the pairs of a step into packs."""
+        return make_pair_packs(pairs, token_budget, self.sharing)
+
+    def answer_packs(self, pairs: Sequence[Answers], token_budget: int) -> list[Pack]:
+        """Cut the answers of pairs that are only read into packs."""
+        return make_answer_packs(pairs, token_budget, self.sharing)
+
     @cached_property
     def idle(self) -> Pack:
         """A pack that adds nothing: for a process with none left, where others need its part of each layer."""
@@ -75,19 +84,23 @@ class Engine:
 
     def sums(self, pack: Pack) -> Sums:
         """Forward one pack."""
+        return self.scores(pack).sums(self._here(pack.weight))
+
+    def scores(self, pack: Pack) -> Scores:
+        """Forward one pack; each of its scored tokens."""
         if pack is not self.idle:
-            return self._sums(pack)
+            return self._scores(pack)
         training = self.model.training
         self.model.eval()  # dropout would draw random numbers, and those of the other packs be different ones
-        sums = self._sums(pack)
+        scores = self._scores(pack)
         self.model.train(training)
-        return sums
+        return scores
 
-    def _sums(self, pack: Pack) -> Sums:
-        target, weight = self._here(pack.target), self._here(pack.weight)
+    def _scores(self, pack: Pack) -> Scores:
+        target = self._here(pack.target)
         if self.head is not None:
-            return head_sums(self.head, self._hidden(pack), target, weight)
-        return logit_sums(self._model_logits(pack), target, weight)
+            return head_scores(self.head, self._hidden(pack), target)
+        return logit_scores(self._model_logits(pack), target)
 
     def _hidden(self, pack: Pack) -> Tensor:
         """Hidden states that the head reads, at the supervised positions [S, H]."""
@@ -160,7 +173,7 @@ class Engine:
     def _gradient(self, packs: Sequence[Pack]) -> Tensor:
         """The adapter's gradient [1, parameters] of the summed loss of `packs`; nothing of it is left."""
         parameters = list(trainable(self.model).values())
-        nll = sum((self._sums(pack).nll for pack in packs), torch.zeros((), device=self.device))
+        nll = sum((self.sums(pack).nll for pack in packs), torch.zeros((), device=self.device))
         if not nll.requires_grad:
             return nll[None, None]
         return torch.cat([part.flatten() for part in torch.autograd.grad(nll, parameters, materialize_grads=True)])[

@@ -19,9 +19,9 @@ from trainer.model.adapter import trainable
 from trainer.model.sharding import start_over
 from trainer.model.sharing import UNSHARED
 from trainer.training.engine import Engine
-from trainer.training.plan import MEMORY, Plan
+from trainer.training.plan import MEMORY, TrainingPlan
 from trainer.training.ranks import Ranks
-from trainer.training.validation import HeldOut
+from trainer.training.validation import ValidationRows
 from trainer.training.writer import restore_rng, rng_state
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Say(Protocol):
 class MemoryBudget:
     """The token budget and the recomputed layers: at first the plan's, tighter after memory ran out."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: TrainingPlan) -> None:
         self.token_budget, self.recompute_layers = plan.token_budget, plan.recompute_layers
 
     def tighten(self, engine: Engine, longest: int, step: int) -> str:
@@ -73,7 +73,7 @@ class Executor:
         model: PeftModel,
         device: torch.device,
         config: RunConfig,
-        plan: Plan,
+        plan: TrainingPlan,
         ranks: Ranks,
         backward: Callable[[torch.Tensor], None],
         say: Say,
@@ -114,7 +114,7 @@ class Executor:
             self.ranks.add_up([*self._gradients(), *sums])
         return sums
 
-    def losses(self, rows: HeldOut, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self, rows: ValidationRows, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The summed loss of held-out rows and their correct tokens. Raises: TrainingError, like `add_gradients`."""
 
         def compute() -> tuple[torch.Tensor, torch.Tensor]:

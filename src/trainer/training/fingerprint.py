@@ -3,18 +3,22 @@
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.problems import field_names
+from trainer.config.schema import DpoConfig
 from trainer.errors import ConfigError, quoted, similar
+from trainer.kinds import learns_from_pairs
 from trainer.runs.files import sha256_of
 
 if TYPE_CHECKING:
     from trainer.training.prepare import Prepared
 
 Fingerprint = dict[str, Any]
-PARENT_ADAPTER = "the adapter it started from"
+BASE_MODEL, PARENT_ADAPTER = "the base model", "the adapter it started from"
 
 # Change nothing that is learned, or stand in the fingerprint as what they lead to: a path as the digest of its file.
 FREE = frozenset(
@@ -25,6 +29,7 @@ FREE = frozenset(
         "memory.shard_base",
     }
 )  # fmt: skip
+PAIR_SETTINGS = frozenset(f"training.dpo.{name}" for name in DpoConfig.model_fields)  # idle for another method
 FREE_SECTIONS = ("run", "tracking", "backend", "azureml", "openai", "evaluation")
 
 # What a checkpoint can take on. All else shapes the adapter, or the order in which rows have been seen.
@@ -43,9 +48,10 @@ CHANGEABLE = frozenset(
 def fingerprint(prepared: "Prepared") -> Fingerprint:
     """Field by field: the settings that matter, and digests of data, base, tokenizer and chat template."""
     config, base = prepared.config, prepared.base.pinned()
+    idle = FREE if learns_from_pairs(config.training.method) else FREE | PAIR_SETTINGS
     values = config.model_dump(mode="json")
-    names = (name for name in field_names() if name not in FREE and name.split(".")[0] not in FREE_SECTIONS)
-    settings = {name: values[name.split(".")[0]][name.split(".")[1]] for name in names}
+    names = (name for name in field_names() if name not in idle and name.split(".")[0] not in FREE_SECTIONS)
+    settings = {name: reduce(getitem, name.split("."), values) for name in names}
     tokenizer, files = prepared.tokenizer, prepared.data.files
     return settings | {
         "data.train": [
@@ -54,7 +60,7 @@ def fingerprint(prepared: "Prepared") -> Fingerprint:
         "data.validation": [{"path": file.path, "sha256": file.sha256} for file in files if file.role == "validation"],
         "the steps of an epoch": prepared.plan.steps_per_epoch,
         # A folder may be mounted elsewhere tomorrow: its weights count, and not its name.
-        "the base model": base.weights_sha256 or f"{base.name} {base.revision}",
+        BASE_MODEL: base.weights_sha256 or f"{base.name} {base.revision}",
         "the base model's config": _digest(_without_version(prepared.base.config.to_dict())),
         PARENT_ADAPTER: prepared.parent and sha256_of(prepared.parent.adapter_file),
         "the tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
@@ -70,8 +76,10 @@ def refuse_changes(before: Mapping[str, Any], now: Fingerprint, allowed: Collect
     problems = list(_not_changeable(allowed, now))
     changes: list[str] = []
     for name in sorted(before.keys() | now.keys()):
-        if _what_counts(before.get(name)) == _what_counts(now.get(name)):
+        if _what_counts(before.get(name)) == _what_counts(now.get(name)) or _lacks_commit(name, before, now):
             continue
+        if name in PAIR_SETTINGS and before.get("training.method") != now.get("training.method"):
+            continue  # said of the method
         change = f"{name}: was {_shown(before.get(name))} when the run started, is {_shown(now.get(name))}"
         if name in allowed:
             changes.append(change)
@@ -85,6 +93,12 @@ def refuse_changes(before: Mapping[str, Any], now: Fingerprint, allowed: Collect
     if problems:
         raise ConfigError(*problems)
     return changes
+
+
+def _lacks_commit(name: str, before: Mapping[str, Any], now: Fingerprint) -> bool:
+    """True for the same hub model where version 0.1.0 noted no commit."""
+    was, found = str(before.get(name)), str(now.get(name))
+    return name == BASE_MODEL and was == f"{found.partition(' ')[0]} None"
 
 
 def _not_changeable(allowed: Collection[str], now: Fingerprint) -> Iterator[str]:

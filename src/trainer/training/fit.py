@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from trainer.errors import ExitCode, TrainerError, TrainingError, file_words
+from trainer.kinds import learns_from_pairs
 from trainer.model.adapter import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -68,7 +69,8 @@ def fit(prepared: Prepared, run: Run, console: Console, allowed: Collection[str]
             nonlocal lock
             lock = stack.enter_context(locked(run.path, say))
             start = find_start(prepared, run, allowed, say)
-            run.set_status("running", total_steps=prepared.plan.total_steps, error=None, finished_at=None)
+            cleared = dict.fromkeys(("error", "finished_at", "stopped_by"))
+            run.set_status("running", total_steps=prepared.plan.total_steps, **cleared)
             return start
 
         start = ranks.first(begin)
@@ -88,7 +90,7 @@ def _ending(
         run.event("interrupted")
         return Outcome(interruption.exit_code, _interrupted(run))
     except Exception as error:
-        failure = _as_told(error, run)
+        failure = _in_words(error, run)
         with contextlib.suppress(OSError):  # on a full disk the status cannot be written either
             run.set_status("failed", error=str(failure))
             run.event(str(failure), level="error")
@@ -102,6 +104,7 @@ def _train(
         from transformers import set_seed
 
         from trainer.training.loop import Trainer
+        from trainer.training.pair_loop import PairTrainer
 
     config, plan, data = prepared.config, prepared.plan, prepared.data
     set_seed(plan.seed)  # the same first weights in all processes
@@ -115,13 +118,14 @@ def _train(
     num_trainable = sum(parameter.numel() for parameter in trainable(model).values())
     run.event(f"training {num_trainable:,} adapter weights for {plan.total_steps} steps")
     with make_display(console, plan.total_steps) as display:
-        trainer = Trainer(
+        trainer = (PairTrainer if learns_from_pairs(config.training.method) else Trainer)(
             model, prepared.tokenizer, config, plan, data.train, data.validation, data.weights, run, lock,
             start.fingerprint, prepared.ranks, display,
         )  # fmt: skip
         set_seed(plan.seed + prepared.ranks.rank)  # and other dropout in each
         with interruption.calls(trainer.stop_after_step), trainer.saver.writer:
-            if start.checkpoint is None or not trainer.was_finished_at(start.checkpoint):
+            done = start.checkpoint is not None and trainer.was_finished_at(start.checkpoint)
+            if not done and trainer.get_ready(start.fingerprint):
                 trainer.train(resume_from_checkpoint=str(start.checkpoint.path) if start.checkpoint else None)
     if not trainer.finished:
         return _stopped(run, trainer, interruption)
@@ -133,12 +137,14 @@ def _train(
 def _stopped(run: Run, trainer: "Trainer", interruption: Interruption) -> Outcome:
     """End a run that was asked to stop: by a signal, or by `trainer pause` or `trainer cancel`."""
     run.answer()
+    step = trainer.state.global_step
+    where = "at a step boundary; a checkpoint was written" if step else "before the first step"
     if trainer.request == "cancel":
-        run.set_status("cancelled", step=trainer.state.global_step, finished_at=now())
-        run.event("cancelled at a step boundary; a checkpoint was written")
+        run.set_status("cancelled", step=step, finished_at=now())
+        run.event(f"cancelled {where}")
         return Outcome(ExitCode.RUN_FAILED, f"cancelled; its last checkpoint is kept in {run.checkpoints}")
-    run.set_status("paused", step=trainer.state.global_step)
-    run.event("stopped at a step boundary; a checkpoint was written")
+    run.set_status("paused", step=step, stopped_by=trainer.request)  # else by a signal
+    run.event(f"stopped {where}")
     return Outcome(interruption.exit_code, _interrupted(run))
 
 
@@ -162,9 +168,9 @@ def _unlearned_tokens(prepared: Prepared, model: "PeftModel") -> str | None:
     base = model.get_base_model()
     if is_sharded(base) or not (found := unlearned(base, used, control)):
         return None
-    told = "; ".join(f"{tokenizer.convert_ids_to_tokens(token)!r}: {reason}" for token, reason in found.items())
+    reasons = "; ".join(f"{tokenizer.convert_ids_to_tokens(token)!r}: {reason}" for token, reason in found.items())
     return (
-        f"the base has not learned {len(found)} of the {len(used)} control tokens of the chat template ({told}): "
+        f"the base has not learned {len(found)} of the {len(used)} control tokens of the chat template ({reasons}): "
         "answers may never end, as an adapter does not train these rows; choose the instruct variant, or a "
         "model.chat_template whose tokens it knows"
     )
@@ -221,8 +227,8 @@ def _interrupted(run: Run) -> str:
     return f"interrupted; resume with: train --resume {run.path}"
 
 
-def _as_told(error: Exception, run: Run) -> TrainerError:
-    """A full disk or a vanished file is told in words; anything else unexpected keeps its own."""
+def _in_words(error: Exception, run: Run) -> TrainerError:
+    """Put a full disk or a vanished file into words; any other unexpected error keeps its own."""
     if isinstance(error, TrainerError):
         return error
     if isinstance(error, OSError):

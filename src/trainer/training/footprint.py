@@ -20,7 +20,7 @@ TOGETHER = 3  # layers of a sharded base that are whole at once: at work, as gat
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Estimated, not measured; the tests hold it against what is allocated. All but counts is in bytes."""
+    """Estimated, not measured; the tests compare it with what is allocated. All but counts is in bytes."""
 
     num_layers: int
     num_recomputable: int  # layers that activation checkpointing can recompute
@@ -96,7 +96,7 @@ def footprint(
         mask=size if kind in ("dense", "eager") else 0,
         between=hidden * size,
         around=hidden * (3 * size + 4),
-        passing=2 * mlp * size + 8 * hidden,
+        passing=(3 if size < 4 else 2) * mlp * size + 8 * hidden,  # in 16 bits one more, beside the adapter's image
         head_row=vocabulary * size + 3 * hidden * size,
         head_rows=rows_within(LOGIT_BYTES[device.type], vocabulary * size),
         softmax_row=vocabulary * softmax,
@@ -137,15 +137,16 @@ def _mlp_width(shape: Any) -> int:
 
 
 def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype", num_shards: int) -> int:
-    """Linear layers are what is quantised; a product then restores one of them at a time."""
-    if num_shards > 1:
-        return _shard_bytes(base, dtype, num_shards)
+    """Linear layers are what is quantized; a product then restores one of them at a time, and in 16 bits copies one."""
     linear: list[int] = [weight.numel() for _, weight in linear_modules(base.skeleton)]
+    copied = max(linear) * dtype.itemsize if dtype.itemsize < 4 else 0
+    if num_shards > 1:
+        return _shard_bytes(base, dtype, num_shards) + copied
     others = sum(parameter.numel() for parameter in base.skeleton.parameters()) - sum(linear)
     if config.model.quantization == "none":
-        return int((sum(linear) + others) * dtype.itemsize)
+        return int((sum(linear) + others) * dtype.itemsize) + copied
     quantised = sum(linear) * BYTES_PER_WEIGHT[config.model.quantization]
-    return int(quantised + (others + max(linear)) * dtype.itemsize)
+    return int(quantised + (others + max(linear)) * dtype.itemsize) + copied
 
 
 def _shard_bytes(base: Base, dtype: "torch.dtype", num_shards: int) -> int:

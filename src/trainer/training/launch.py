@@ -17,11 +17,11 @@ from types import FrameType
 
 from trainer.child_environment import training_environment
 from trainer.errors import ConfigError, ExitCode
-from trainer.runs.process import usable_cores
+from trainer.runs.process import usable_cores, visible_gpus
 
 VARIABLE = "TRAINER_PROCESSES"
 PARENT = "TRAINER_PARENT_PIPE"  # its reading end: when the launching process is gone, it has ended
-GRACE_SECONDS = 15.0  # for the others to end by themselves after one has; and again after they were told to
+GRACE_SECONDS = 15.0  # for the others to end by themselves after one has; and again after a signal to end
 POLL_SECONDS = 0.05
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 BY_SIGNAL = {-number: ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.RESUMABLE for number in SIGNALS}
@@ -47,6 +47,19 @@ def num_processes(environment: Mapping[str, str]) -> int:
         accepted = f"a number from 1 to {num_gpus}, the GPUs of this machine" if num_gpus else "a number from 1 on"
         raise ConfigError(f"{VARIABLE}: is {asked!r}, expected {accepted}")
     return int(asked)
+
+
+@contextmanager
+def first_gpus(number: int | None) -> Iterator[None]:
+    """Let this process see only the first GPUs while the block runs: those of a later process. All where it is None."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if number is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[:number])
+    try:
+        yield
+    finally:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        os.environ.update({} if before is None else {"CUDA_VISIBLE_DEVICES": before})
 
 
 def _num_gpus() -> int:
@@ -97,7 +110,7 @@ def _start(arguments: Sequence[str], environment: dict[str, str], pipe: int) -> 
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], tell: Callable[[int], None]) -> tuple[list[int], int | None]:
-    """Until all have ended; after one has failed the others are told to, and then made to.
+    """Wait for all; after one has failed the others get a signal to end, and then are killed.
 
     Returns their codes, and the process that was killed before that, if one was.
     """

@@ -13,6 +13,7 @@ transformers' loop calls, for each step and in this order:
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +33,24 @@ from trainer.model.device import peak_memory_bytes
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint
 from trainer.runs.lock import Lock
+from trainer.runs.results import COLUMNS
 from trainer.runs.run import Request
-from trainer.training.arguments import make_optimizer, make_schedule, tracker_callbacks, trl_arguments
+from trainer.training.arguments import make_optimizer, make_schedule, trl_arguments
 from trainer.training.curve import Curve
-from trainer.training.dataset import Row, Rows
+from trainer.training.dataset import Rows
 from trainer.training.executor import Executor
 from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
 from trainer.training.meter import Meter
 from trainer.training.order import StepOrder
-from trainer.training.plan import Plan
+from trainer.training.plan import TrainingPlan
 from trainer.training.progress import Display
 from trainer.training.ranks import Ranks
 from trainer.training.saving import Saver
+from trainer.training.trackers import tracker_callbacks
 from trainer.training.validation import Validation
 
+LOGGED = ("tokens_per_second", "learning_rate", "grad_norm")  # beside losses, for trackers
 ASKED_SECONDS = 1.0  # between two looks for a request to stop: on a network mount each takes milliseconds
 
 
@@ -58,7 +62,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         model: PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         config: RunConfig,
-        plan: Plan,
+        plan: TrainingPlan,
         train: Rows,
         validation: Rows,
         weights: dict[str, float],
@@ -78,7 +82,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             train_dataset=Dataset.from_dict({"input_ids": [[0]], "labels": [[0]]}),
             data_collator=_no_collation,
             processing_class=tokenizer,
-            callbacks=tracker_callbacks(config, run),
+            callbacks=tracker_callbacks(config, run, partial(self._say, level="warning")),
         )
         self.remove_callback(PrinterCallback)
         keep_float32(model)  # TRL turns the adapters of quantised bases into bfloat16
@@ -86,9 +90,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         device = self.args.device
         self.guard = FiniteGuard(device, config.training.on_non_finite, loss_is_scaled=self.args.fp16)
         self.curve = Curve(config.training.early_stopping_patience, config.training.early_stopping_threshold)
-        self.meter = Meter(device)
-        self.executor = Executor(model, device, config, plan, ranks, self.accelerator.backward, self._say)
-        self.validation = Validation(self.executor, validation, config.training.eval_rows)
+        self._make_parts(model, device, validation)
         self.saver = Saver(
             run, config, plan, fingerprint, ranks, model, self._torch_optimizer, self.executor.budget,
             self.curve, self.meter, self.guard,
@@ -99,19 +101,31 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         self._recorded_step = -1
         self._looked_at = 0.0
 
+    def _make_parts(self, model: PeftModel, device: torch.device, validation: Rows) -> None:
+        """Make what depends on the method of training: computing, measuring, evaluating."""
+        self.executor = Executor(
+            model, device, self.settings, self.plan, self.ranks, self.accelerator.backward, self._say
+        )
+        self.meter = Meter(device)
+        self.validation = Validation(self.executor, validation, self.settings.training.eval_rows)
+
+    def get_ready(self, fingerprint: Fingerprint) -> bool:
+        """Compute what training needs of the model as it starts; False where the run was asked to stop meanwhile."""
+        return True
+
     # A step
 
     def training_step(
-        self, model: torch.nn.Module, rows: Sequence[Row], num_items_in_batch: None = None
+        self, model: torch.nn.Module, rows: Sequence[Any], num_items_in_batch: None = None
     ) -> torch.Tensor:
         """Forward and backward of one optimizer step; returns its loss, still on the device."""
         self.meter.start()
         model.train()
         return self._step(rows)
 
-    def _step(self, rows: Sequence[Row]) -> torch.Tensor:
+    def _step(self, rows: Sequence[Any]) -> torch.Tensor:
         examples = [example for row in rows for example in row.examples]
-        num_supervised = sum(example.num_supervised for example in examples)
+        num_supervised: int = sum(example.num_supervised for example in examples)
         nll, num_correct = self.executor.add_gradients(examples, num_supervised, self.state.global_step + 1)
         self.guard.see_loss(nll)
         self.meter.add(nll, num_correct, num_supervised, sum(len(example.input_ids) for example in examples))
@@ -148,7 +162,10 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
         new_best = False
         if self.validation and (step % plan.eval_steps == 0 or epoch_end):
             self.meter.pause()
-            result |= self.validation.measure(step, epoch_end)
+            measured = self.validation.measure(step, epoch_end)
+            result |= measured
+            if more := {name: value for name, value in measured.items() if name not in COLUMNS}:
+                self.run.append_metrics({"step": step} | more)
             new_best = self.curve.add(step, self.state.epoch or 0.0, result["valid_loss"])
             self.stopped_early = self.curve.should_stop and not last
         if result:
@@ -180,7 +197,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             "peak_memory_bytes": peak_memory_bytes(self.args.device),
         }
         self.run.append_metrics({"step": step} | {key: _finite(value) for key, value in rest.items()})
-        shown = {name: rest[name] for name in ("tokens_per_second", "learning_rate", "grad_norm")}
+        shown = {name: rest[name] for name in rest if name.startswith("train_") or name in LOGGED}
         return reading.result | {name: value for name, value in shown.items() if _finite(value) is not None}
 
     def _check_guard(self, step: int) -> None:
@@ -219,8 +236,12 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
 
     # What transformers asks for before the first step
 
-    def get_train_dataloader(self) -> DataLoader[Row]:
-        return StepLoader(_Rows(self.rows), batch_sampler=self.order, collate_fn=_no_collation)
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return StepLoader(_Rows(self._trained()), batch_sampler=self.order, collate_fn=_no_collation)
+
+    def _trained(self) -> Sequence[Any]:
+        """The training rows as a step takes them."""
+        return self.rows
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], None]:
         return [next(epoch_iterator) for _ in range(num_batches)], None
@@ -248,20 +269,20 @@ class Trainer(SFTTrainer):  # type: ignore[misc]  # TRL is not typed
             self.saver.restore_rng(Path(checkpoint))
 
 
-class StepLoader(DataLoader[Row]):
+class StepLoader(DataLoader[Any]):
     """Loads whole optimizer steps; the epoch decides their order."""
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # always our StepOrder
 
 
-class _Rows(TorchDataset[Row]):
+class _Rows(TorchDataset[Any]):
     """Rows by their number, as torch's loader wants them."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Any]) -> None:
         self.rows = rows
 
-    def __getitem__(self, number: int) -> Row:
+    def __getitem__(self, number: int) -> Any:
         return self.rows[number]
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Next-token loss over the supervised tokens of a pack, as sums: the step divides once, by its own count.
+"""Next-token loss of the supervised tokens of a pack; of chats as sums, and the step divides once, by its own count.
 
 Only supervised rows reach the output head, a chunk at a time: the logits of a pack never exist together. A head that
 is not trained has no gradient of its own, so the gradient of its input is formed in the same pass.
@@ -29,6 +29,18 @@ class Sums:
 
     nll: Tensor  # float32, negative log-likelihood in nats
     num_correct: Tensor  # int64, tokens whose most likely prediction was the target
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Of each scored token [S]."""
+
+    nll: Tensor  # at least float32, negative log-likelihood in nats
+    is_correct: Tensor  # bool, the most likely prediction was the target
+
+    def sums(self, weight: Tensor) -> Sums:
+        """Each token as often as weight [S] says."""
+        return Sums((self.nll * weight).sum(), (self.is_correct * weight).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +77,15 @@ def find_head(model: "PreTrainedModel") -> Head | None:
     return Head(head.weight, head.bias, scale, getattr(config, "final_logit_softcapping", None))
 
 
-def head_sums(head: Head, hidden: Tensor, target: Tensor, weight: Tensor) -> Sums:
-    """Hidden [S, H] scored against target [S], each as often as weight [S] says."""
-    return Sums(*_FrozenHead.apply(hidden, target, weight, head))  # type: ignore[no-untyped-call]  # torch's
+def head_scores(head: Head, hidden: Tensor, target: Tensor) -> Scores:
+    """Hidden [S, H] scored against target [S]."""
+    return Scores(*_FrozenHead.apply(hidden, target, head))  # type: ignore[no-untyped-call]  # torch's
 
 
-def logit_sums(logits: Tensor, target: Tensor, weight: Tensor) -> Sums:
+def logit_scores(logits: Tensor, target: Tensor) -> Scores:
     """The same from ready logits [S, V], for heads that are trained themselves."""
     nll = functional.cross_entropy(_wide(logits), target, reduction="none")
-    return Sums((nll * weight).sum(), ((logits.detach().argmax(dim=-1) == target) * weight).sum())
+    return Scores(nll, logits.detach().argmax(dim=-1) == target)
 
 
 def plain_sums(model: torch.nn.Module, example: Example) -> Sums:
@@ -83,45 +95,41 @@ def plain_sums(model: torch.nn.Module, example: Example) -> Sums:
     scored = (labels != IGNORE_INDEX).nonzero().squeeze(1)
     input_ids = torch.tensor([example.input_ids], device=device)
     logits = model(input_ids=input_ids, logits_to_keep=scored, use_cache=False).logits[0]
-    return logit_sums(logits, labels[scored], torch.ones_like(scored))
+    return logit_scores(logits, labels[scored]).sums(torch.ones_like(scored))
 
 
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, target: Tensor, weight: Tensor, head: Head) -> tuple[Tensor, Tensor]:
-        nll = torch.zeros((), dtype=_wide(hidden[:0]).dtype, device=hidden.device)
-        num_correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+    def forward(ctx: Any, hidden: Tensor, target: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+        nll = torch.empty(len(hidden), dtype=_wide(hidden[:0]).dtype, device=hidden.device)
+        is_correct = torch.empty(len(hidden), dtype=torch.bool, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         size = rows_within(LOGIT_BYTES[hidden.device.type], head.weight.shape[0] * hidden.element_size())
         for part in _parts(len(hidden), size):
             slot = None if gradient is None else gradient[part]
-            part_nll, part_correct = _score(head, hidden[part], target[part, None], weight[part, None], slot)
-            nll += part_nll
-            num_correct += part_correct
+            nll[part], is_correct[part] = _score(head, hidden[part], target[part, None], slot)
         ctx.save_for_backward(gradient)
-        ctx.mark_non_differentiable(num_correct)
-        return nll, num_correct
+        ctx.mark_non_differentiable(is_correct)
+        return nll, is_correct
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (_wide(gradient) * gradients[0]).to(gradient.dtype), None, None, None
+        return (_wide(gradient) * gradients[0][:, None]).to(gradient.dtype), None, None
 
 
-def _score(
-    head: Head, hidden: Tensor, target: Tensor, weight: Tensor, gradient: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Sums over one chunk; the gradient of its hidden states goes to `gradient`. Its logits are gone at the end."""
+def _score(head: Head, hidden: Tensor, target: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scores of one chunk; the gradient of its hidden states goes to `gradient`. Its logits are gone at the end."""
     product = head.product(hidden)
-    nll, num_correct = hidden.new_zeros((), dtype=_wide(hidden[:0]).dtype), weight.new_zeros(())
+    scores = []
     for part in _parts(len(product), rows_within(SOFTMAX_BYTES[product.device.type], 4 * product.shape[1])):
         likelihood, predicted = _to_gradient(head, product[part], target[part])
-        nll -= (likelihood * weight[part]).sum()
-        num_correct += ((predicted == target[part]) * weight[part]).sum()
+        scores.append((-likelihood[:, 0], (predicted == target[part])[:, 0]))
     if gradient is not None:
         torch.mm(product, head.weight, out=gradient)
-        gradient.mul_(weight).mul_(head.scale)  # a product of the two would be float32
-    return nll, num_correct
+        gradient.mul_(head.scale)
+    nll, is_correct = map(torch.cat, zip(*scores, strict=True))
+    return nll, is_correct
 
 
 def _to_gradient(head: Head, product: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from trainer import __version__
 from trainer.child_environment import harmless_environment
 from trainer.data.conversations import Conversation
 from trainer.runs.manifest import DataFile, LongRow, Manifest, ParentRun, RowCounts
@@ -37,7 +38,7 @@ def shared(
 ) -> Shared:
     """The files, what most of the training rows begin with, and the programs that read them."""
     return Shared(
-        trainer_version=metadata.version("azure-llm-trainer"),
+        trainer_version=__version__,
         data=tuple(files),
         rows=RowCounts(len(train), num_held_out),
         system_prompt=usual_prompt(train),
@@ -74,7 +75,7 @@ def build_manifest(prepared: "Prepared", fingerprint: "Fingerprint") -> Manifest
 
 
 def other_versions(manifest: Manifest, now: Manifest) -> list[str]:
-    """In which packages and devices this machine differs from the one that the run started on."""
+    """Packages and devices in which this machine differs from the one that started the run."""
     before, after = (
         {"python": made.python, "device": made.device, "num_processes": made.num_processes} | dict(made.packages)
         for made in (manifest, now)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trainer.config.schema import MemoryConfig, RunConfig
-from trainer.data.pack.packing import PACK_COST, Sharing, make_packs
+from trainer.data.pack.packing import PACK_COST, Pack, Sharing, make_packs
+from trainer.data.pack.pairs import make_pair_packs
 from trainer.data.render.rendering import Example
 from trainer.errors import ConfigError
+from trainer.kinds import learns_from_pairs
 from trainer.model.base import Base
 from trainer.model.checkpointing import recomputable
 from trainer.model.sharding import can_start_over
@@ -29,6 +31,7 @@ USABLE = {"cpu": 0.5, "cuda": 0.85}  # of the free memory: a CPU shares it, a GP
 MAX_BUDGET = {"cpu": 4096, "cuda": 32_768}  # beyond this more tokens at a time bring no speed
 PACK_COSTS = {"cpu": PACK_COST, "cuda": 512}  # in tokens, when budgets are weighed; of a GPU not measured
 RECOMPUTE_COST = 0.35  # of a step without its head; measured on a CPU: 0.24 in float32, 0.35 in bfloat16
+READ_COST = 0.5  # of a step, to read its tokens first: the backward pass through a frozen base is about as long
 SAMPLED_STEPS = 4
 FINER = 2**0.5  # between two budgets that are weighed
 # Of a CPU's process, beside what training allocates: libraries that only training loads, and, where the weights have 16
@@ -92,9 +95,22 @@ class Work:
     most_supervised: int  # tokens of a step
     steps: Sequence[Sequence[Example]]  # some of them, to weigh what sharing saves
     sharing: Sharing
+    has_pairs: bool = False  # each two examples of a step are the answers of a pair
+
+    def num_computed(self, step: Sequence[Example], token_budget: int, pack_cost: int) -> float:
+        """Tokens that a step computes, with those that its packs cost; of a pair that is cut some are read before."""
+        if not self.has_pairs:
+            return _size(make_packs(step, token_budget, self.sharing), pack_cost)
+        pairs = [((preferred,), (other,)) for preferred, other in zip(step[::2], step[1::2], strict=True)]
+        packs = make_pair_packs(pairs, token_budget, self.sharing)
+        return _size(packs.whole, pack_cost) + (1 + READ_COST) * _size(packs.cut, pack_cost)
 
 
-def find_work(data: TrainingData, batch_size: int, sharing: Sharing) -> Work:
+def _size(packs: Sequence[Pack], pack_cost: int) -> int:
+    return sum(len(pack.input_ids) + pack_cost for pack in packs)
+
+
+def find_work(data: TrainingData, batch_size: int, sharing: Sharing, has_pairs: bool = False) -> Work:
     """The work of steps of `batch_size` rows; rows stand in a file in no order that a step would have."""
     largest, supervised = (
         int(np.sort(counts)[-batch_size:].sum()) for counts in (data.train.num_tokens, data.train.num_supervised)
@@ -104,7 +120,7 @@ def find_work(data: TrainingData, batch_size: int, sharing: Sharing) -> Work:
         [example for row in rows[start : start + batch_size] for example in row.examples]
         for start in range(0, len(rows), batch_size)
     ]
-    return Work(data.longest, largest, supervised, steps, sharing)
+    return Work(data.longest, largest, supervised, steps, sharing, has_pairs)
 
 
 def fit_memory(
@@ -122,7 +138,7 @@ def fit_memory(
 
     Raises: ConfigError, where it is to be sharded and cannot.
     """
-    work = find_work(data, batch_size, sharing_of(base.skeleton)[0])
+    work = find_work(data, batch_size, sharing_of(base.skeleton)[0], learns_from_pairs(config.training.method))
 
     def plan(num_shards: int) -> MemoryPlan:
         shape = footprint(config, base, dtype, device, work.longest, has_flex, num_shards)
@@ -166,8 +182,7 @@ def plan_memory(footprint: Footprint, settings: MemoryConfig, kind: str, free_by
         return max(footprint.peak(trained, scored, layers), footprint.evaluating(max(work.longest, budget)))
 
     def cost(budget: int, layers: int) -> float:
-        packs = [pack for step in work.steps for pack in make_packs(step, budget, work.sharing)]
-        tokens = sum(len(pack.input_ids) for pack in packs) + len(packs) * PACK_COSTS[kind]
+        tokens = sum(work.num_computed(step, budget, PACK_COSTS[kind]) for step in work.steps)
         return tokens * (1 + RECOMPUTE_COST * layers / footprint.num_layers)
 
     budgets, counts = _budgets(settings, kind, work.longest), _counts(settings, footprint)

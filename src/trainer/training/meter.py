@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,7 +15,7 @@ MIN_WINDOW = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class MeterReading:
     """Measurements since the last reading.
 
     `result` are columns of results.csv; a loss is absent where none was finite. `spikes` are losses far above the
@@ -32,8 +33,12 @@ class Meter:
     The device adds; only `read` and `state` wait for it.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, measures: Sequence[str] = ()) -> None:
+        """`measures`: what steps report beside loss and accuracy, as sums over what has a loss each."""
+        self.names = tuple(measures)
         self.nll = torch.zeros((), dtype=torch.float64, device=device)
+        self.measures = torch.zeros(len(self.names), dtype=torch.float64, device=device)
+        self.num_losses = torch.zeros((), dtype=torch.int64, device=device)  # finite ones: of tokens, or of pairs
         self.num_correct = torch.zeros((), dtype=torch.int64, device=device)
         self.num_finite = torch.zeros((), dtype=torch.int64, device=device)  # supervised tokens with a finite loss
         self.losses: list[torch.Tensor] = []
@@ -55,21 +60,36 @@ class Meter:
     def _elapsed(self) -> float:
         return self.seconds + (0.0 if self.since is None else time.monotonic() - self.since)
 
-    def add(self, nll: torch.Tensor, num_correct: torch.Tensor, num_supervised: int, num_tokens: int) -> None:
-        """Add a step: sums over its supervised tokens. One whose loss is not finite does not count."""
+    def add(
+        self,
+        nll: torch.Tensor,
+        num_correct: torch.Tensor,
+        num_supervised: int,
+        num_tokens: int,
+        num_losses: int | None = None,
+        measures: torch.Tensor | None = None,
+    ) -> None:
+        """Add a step: sums over its supervised tokens. One whose loss is not finite does not count.
+
+        `nll` is a sum of `num_losses`, by default of as many as tokens, and so are the `measures` [K].
+        """
         finite = torch.isfinite(nll)
+        num_losses = num_supervised if num_losses is None else num_losses
         self.nll += torch.where(finite, nll, 0.0)
         self.num_correct += num_correct * finite
         self.num_finite += finite * num_supervised
-        self.losses.append(nll.detach() / num_supervised)
+        self.num_losses += finite * num_losses
+        if measures is not None:
+            self.measures += torch.where(finite, measures, 0.0)
+        self.losses.append(nll.detach() / num_losses)
         self.num_supervised += num_supervised
         self.num_tokens += num_tokens
 
-    def read(self) -> Reading:
+    def read(self) -> MeterReading:
         """Everything since the last reading; starts over."""
-        num_finite = int(self.num_finite)  # waits for the device, before the clock is read
+        num_finite, num_losses = int(self.num_finite), int(self.num_losses)  # waits, before the clock is read
         result = {
-            "train_loss": float(self.nll) / num_finite,
+            "train_loss": float(self.nll) / num_losses,
             "train_mean_token_accuracy": int(self.num_correct) / num_finite,
         } if num_finite else {}  # fmt: skip
         self.total_tokens += self.num_tokens
@@ -79,13 +99,16 @@ class Meter:
             "num_supervised_tokens": self.total_supervised,
             "tokens_per_second": self.num_tokens / max(self._elapsed(), 1e-9),
         }
+        if num_losses:
+            means = (self.measures / num_losses).tolist()
+            rest |= {f"train_{name}": value for name, value in zip(self.names, means, strict=True)}
         spikes = self._spikes()
-        for tensor in (self.nll, self.num_correct, self.num_finite):
+        for tensor in (self.nll, self.measures, self.num_losses, self.num_correct, self.num_finite):
             tensor.zero_()
         self.losses.clear()
         self.num_supervised = self.num_tokens = 0
         self.seconds, self.since = 0.0, None if self.since is None else time.monotonic()
-        return Reading(result, rest, spikes)
+        return MeterReading(result, rest, spikes)
 
     def _spikes(self) -> list[tuple[int, float, float]]:
         found = []
@@ -106,6 +129,8 @@ class Meter:
         losses = [loss if abs(loss) < float("inf") else None for loss in self._losses_read()]
         return counts | {
             "nll": float(self.nll),
+            "measures": self.measures.tolist(),
+            "num_losses": int(self.num_losses),
             "num_correct": int(self.num_correct),
             "num_finite": int(self.num_finite),
             "seconds": self._elapsed(),
@@ -117,6 +142,8 @@ class Meter:
         self.nll.fill_(state["nll"])
         self.num_correct.fill_(state["num_correct"])
         self.num_finite.fill_(state["num_finite"])
+        self.num_losses.fill_(state.get("num_losses", state["num_finite"]))  # absent in checkpoints of before pairs
+        self.measures.copy_(torch.tensor(state.get("measures", [0.0] * len(self.names)), dtype=torch.float64))
         values = [float("nan") if loss is None else loss for loss in state["losses"]]
         self.losses = [torch.tensor(value, device=self.nll.device) for value in values]
         self.recent.extend(state["recent"])

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.config.fields import Auto
-from trainer.config.schema import BASE_LEARNING_RATE, RunConfig
+from trainer.config.schema import BASE_LEARNING_RATE, DEFAULT_BETA, EvaluationConfig, RunConfig
+from trainer.kinds import learns_from_pairs
+from trainer.model.tiny import NAME as TINY
 from trainer.training.answer_limits import resolve_limits
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ LONG_EPOCH = 40  # steps; a longer epoch is also evaluated inside
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """The run in numbers; stored with the run, and the same again when it is resumed."""
 
     n_epochs: int
@@ -45,7 +47,7 @@ class Plan:
 
 def make_plan(
     config: RunConfig, rows_per_epoch: int, max_length: int, token_budget: int, recompute_layers: int = 0
-) -> Plan:
+) -> TrainingPlan:
     """Resolve every `auto` for an epoch of `rows_per_epoch` conversations."""
     training = config.training
     n_epochs = _or(training.n_epochs, auto_epochs(rows_per_epoch))
@@ -53,7 +55,7 @@ def make_plan(
     steps_per_epoch = math.ceil(rows_per_epoch / batch_size)
     total_steps = n_epochs * steps_per_epoch
     multiplier = _or(training.learning_rate_multiplier, 1.0)
-    return Plan(
+    return TrainingPlan(
         n_epochs=n_epochs,
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
@@ -76,18 +78,26 @@ def find_batch_size(config: RunConfig, rows_per_epoch: int) -> int:
 
 
 def resolve(
-    config: RunConfig, plan: Plan, dtype: str, is_sharded: bool = False, validation: Sequence["Row"] = ()
+    config: RunConfig,
+    plan: TrainingPlan,
+    dtype: str,
+    is_sharded: bool = False,
+    validation: Sequence["Row"] = (),
+    on_gpu: bool = False,
 ) -> RunConfig:
     """The config with the plan's numbers, the number format and what `validation` needs in place of `auto`.
 
     `is_sharded`: the processes shard the base.
     """
     names = ("n_epochs", "batch_size", "seed", "logging_steps", "eval_steps", "save_steps")
-    training: dict[str, float] = {name: getattr(plan, name) for name in names}
+    training: dict[str, Any] = {name: getattr(plan, name) for name in names}
     training |= {
         "learning_rate": plan.learning_rate,
         "learning_rate_multiplier": plan.learning_rate / BASE_LEARNING_RATE,
     }
+    if learns_from_pairs(config.training.method):
+        dpo = config.training.dpo
+        training["dpo"] = dpo.model_copy(update={"beta": _or(dpo.beta, DEFAULT_BETA)})
     memory = {name: getattr(plan, name) for name in MEMORY} | {"shard_base": is_sharded}
     return config.model_copy(
         update={
@@ -95,9 +105,15 @@ def resolve(
             "data": config.data.model_copy(update={"max_length": plan.max_length}),
             "training": config.training.model_copy(update=training),
             "memory": config.memory.model_copy(update=memory),
-            "evaluation": resolve_limits(config.evaluation, validation),
+            "evaluation": resolve_limits(_with_suite(config, on_gpu), validation),
         }
     )
+
+
+def _with_suite(config: RunConfig, on_gpu: bool) -> EvaluationConfig:
+    """The suite takes minutes on a CPU, and the tiny base has none of it right."""
+    suite = _or(config.evaluation.suite, on_gpu and config.model.base != TINY)
+    return config.evaluation.model_copy(update={"suite": suite})
 
 
 def _or(value: "T | Auto", default: T) -> T:

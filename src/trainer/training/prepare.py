@@ -15,7 +15,7 @@ from trainer.errors import ConfigError, MissingDependency
 from trainer.extras import absent, missing
 from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
-from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
+from trainer.model.device import free_memory_bytes, pick_device, pick_dtype, total_memory_bytes
 from trainer.model.lineage import Parent, find_parent, inherit
 from trainer.model.quantization import adopted
 from trainer.model.threads import choose_threads
@@ -24,7 +24,7 @@ from trainer.training.dataset import TrainingData, render_data
 from trainer.training.garbage import all_stays
 from trainer.training.memory import MemoryPlan, fit_memory
 from trainer.training.order import rows_per_epoch
-from trainer.training.plan import Plan, find_batch_size, make_plan, resolve
+from trainer.training.plan import TrainingPlan, find_batch_size, make_plan, resolve
 from trainer.training.ranks import Ranks, join
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Prepared:
     """A run that is ready to start. `config` is resolved: it holds no `auto`."""
 
     config: RunConfig
-    plan: Plan
+    plan: TrainingPlan
     base: Base
     parent: Parent | None
     tokenizer: "PreTrainedTokenizerBase"
@@ -52,7 +52,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Preprocessing:
     """Tokenizer and renderer of a config's model; `config` holds what a parent run passes on."""
 
     config: RunConfig
@@ -62,27 +62,30 @@ class Reading:
     max_length: int
 
 
-def prepare(config: RunConfig, report: Callable[[str], None], checked: CheckedData | None = None) -> Prepared:
-    """Check data and model, and resolve every `auto`. `report` is told what takes long.
+def prepare(
+    config: RunConfig, report: Callable[[str], None], checked: CheckedData | None = None, waits: bool = False
+) -> Prepared:
+    """Check data and model, and resolve every `auto`. `report` receives the name of each long step.
 
-    `checked` is what the data files hold, where they have been read already.
+    `checked` is what the data files hold, where they have been read already. A run that `waits` for others to end is
+    planned with all of the device's memory.
 
     Raises: ConfigError, DataError.
     """
     ranks = join()
     if checked is None:
         with all_stays():
-            checked = check_data(config.data)
-    reading = find_reading(config)
-    config, base, parent = reading.config, reading.base, reading.parent
+            checked = check_data(config.data, config.training.method)
+    preprocessing = find_preprocessing(config)
+    config, base, parent = preprocessing.config, preprocessing.base, preprocessing.parent
     for note in base.notes:
         report(note)
     if parent is None:
         check_targets(base.skeleton, config.lora)
-    data = render_data(checked, config.data, reading.renderer, reading.max_length, ranks.on_machine)
-    if data.has_role("developer") and not reading.renderer.template.keeps_developer:
+    data = render_data(checked, config.data, preprocessing.renderer, preprocessing.max_length, ranks.on_machine)
+    if data.has_role("developer") and not preprocessing.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
-    if data.has_thoughts and reading.renderer.template.thoughts_apart:
+    if data.has_thoughts and preprocessing.renderer.template.thoughts_apart:
         report(
             "<think> in answers is trained as part of them: this model's chat template has another place for thoughts"
         )
@@ -92,13 +95,14 @@ def prepare(config: RunConfig, report: Callable[[str], None], checked: CheckedDa
     counts = Counter(conversation.file for conversation in data.train.conversations)
     num_rows = rows_per_epoch(counts, data.weights)
     num_processes = _num_processes(ranks)
-    free = _free_bytes(device, ranks, num_processes)
+    free = _free_bytes(total_memory_bytes(device) if waits else free_memory_bytes(device), device, ranks, num_processes)
     memory = fit_memory(config, base, dtype, device, data, find_batch_size(config, num_rows), free, num_processes)
     if problem := memory.problem(data.longest):
         raise ConfigError(problem)
-    plan = make_plan(config, num_rows, reading.max_length, memory.token_budget, memory.recompute_layers)
-    resolved = resolve(config, plan, str(dtype).removeprefix("torch."), memory.num_shards > 1, data.validation)
-    return Prepared(resolved, plan, base, parent, reading.renderer.tokenizer, data, memory, device, dtype, ranks)
+    plan = make_plan(config, num_rows, preprocessing.max_length, memory.token_budget, memory.recompute_layers)
+    number_format, is_sharded = str(dtype).removeprefix("torch."), memory.num_shards > 1
+    resolved = resolve(config, plan, number_format, is_sharded, data.validation, device.type != "cpu")
+    return Prepared(resolved, plan, base, parent, preprocessing.renderer.tokenizer, data, memory, device, dtype, ranks)
 
 
 def _num_processes(ranks: Ranks) -> int:
@@ -107,32 +111,32 @@ def _num_processes(ranks: Ranks) -> int:
     return launch.num_processes(os.environ) if alone else ranks.size
 
 
-def _free_bytes(device: "torch.device", ranks: Ranks, num_processes: int) -> int:
+def _free_bytes(free: int, device: "torch.device", ranks: Ranks, num_processes: int) -> int:
     """Free bytes of each process: all plan with the least, and on a CPU they share it."""
-    least = min(ranks.gather(free_memory_bytes(device)))
+    least = min(ranks.gather(free))
     return least // num_processes if device.type == "cpu" else least
 
 
-def read(config: RunConfig) -> Reading:
+def load_preprocessing(config: RunConfig) -> Preprocessing:
     """Find tokenizer and renderer of the config's model; skips all that only training needs.
 
     Raises: MissingDependency, ConfigError.
     """
     check_packages((), config)
     be_quiet()
-    return find_reading(config)
+    return find_preprocessing(config)
 
 
-def render(config: RunConfig, checked: CheckedData) -> tuple[Reading, TrainingData]:
+def render(config: RunConfig, checked: CheckedData) -> tuple[Preprocessing, TrainingData]:
     """The rows of the config as its model reads them, whatever this machine could train.
 
     Raises: MissingDependency, ConfigError, DataError.
     """
-    reading = read(config)
-    return reading, render_data(checked, reading.config.data, reading.renderer, reading.max_length)
+    found = load_preprocessing(config)
+    return found, render_data(checked, found.config.data, found.renderer, found.max_length)
 
 
-def find_reading(config: RunConfig) -> Reading:
+def find_preprocessing(config: RunConfig) -> Preprocessing:
     """The tokenizer and chat template of the config's model, and the longest row in tokens.
 
     Raises: ConfigError.
@@ -149,7 +153,7 @@ def find_reading(config: RunConfig) -> Reading:
     except RenderingError as error:
         raise ConfigError(f"model.base: {config.model.base!r}: {error}") from None
     max_length = base.max_length if config.data.max_length == "auto" else config.data.max_length
-    return Reading(config, base, parent, renderer, max_length)
+    return Preprocessing(config, base, parent, renderer, max_length)
 
 
 def _base_settings(config: RunConfig, parent: Parent | None) -> ModelConfig:
@@ -162,7 +166,7 @@ def _base_settings(config: RunConfig, parent: Parent | None) -> ModelConfig:
 
 def _check_same_base(base: Base, parent: Parent | None) -> None:
     """An adapter fits only the weights it was trained on."""
-    if parent is None:
+    if parent is None or not parent.base.is_pinned:
         return
     before, found = parent.base, base.pinned()
     for key in ("revision", "weights_sha256"):
@@ -176,7 +180,10 @@ def _check_same_base(base: Base, parent: Parent | None) -> None:
 def check_packages(more: Sequence[str], config: RunConfig) -> None:
     """Raises: MissingDependency, where training, the `more` packages or the config's trackers are not installed."""
     wanted, trackers = (*PACKAGES, *more), config.tracking.report_to
-    problems = [f"tracking.report_to: {name} is not installed; run: pip install {name}" for name in absent(trackers)]
+    problems = [
+        f"tracking.report_to: {name} is not installed; run: pip install {name.replace('_', '-')}"
+        for name in absent(trackers)
+    ]
     if gone := absent(wanted):
         problems.append(str(missing("the local backend", *gone, extra="local")))
     if problems:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from trainer.runs.progress import figures
 
 PLAIN_SECONDS = 10.0  # between two lines in a log file
-SHOWN = ("train_loss", "train_mean_token_accuracy", "valid_loss", "tokens_per_second")
+SHOWN = ("train_loss", "train_mean_token_accuracy", "train_reward_accuracy", "valid_loss", "tokens_per_second")
 
 
 class Display(Protocol):

@@ -42,7 +42,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedRows:
     """The outcome of rendering some conversations, in their order."""
 
     tokens: Tokens
@@ -58,7 +58,7 @@ class Rendering:
     max_length: int
     policy: Policy
 
-    def __call__(self, conversations: Sequence[Conversation]) -> Rendered:
+    def __call__(self, conversations: Sequence[Conversation]) -> RenderedRows:
         """The examples of each conversation, none where it is left out."""
         rows: list[list[Example]] = []
         problems: list[Refused] = []
@@ -73,7 +73,7 @@ class Rendering:
             if note is not None:
                 touched.append(note)
             rows.append(examples)
-        return Rendered(Tokens.of(rows), problems, touched)
+        return RenderedRows(Tokens.of(rows), problems, touched)
 
     def _fit(self, conversation: Conversation) -> tuple[list[Example], Touched | None]:
         num_tokens = self.renderer.num_tokens_beyond(conversation, self.max_length)
@@ -89,23 +89,25 @@ def num_workers(num_rows: int, shared_by: int = 1) -> int:
     return max(0, min(cores - 1, num_rows // ROWS_A_WORKER, MAX_WORKERS))
 
 
-def render(conversations: Sequence[Conversation], rendering: Rendering, workers: int = 0) -> Rendered:
+def render(conversations: Sequence[Conversation], rendering: Rendering, workers: int = 0) -> RenderedRows:
     """All of them, with the help of that many processes."""
     starts = range(0, len(conversations), PART_ROWS)
     parts: Parts = deque((start, conversations[start : start + PART_ROWS]) for start in starts)
-    done: dict[int, Rendered] = {}
+    done: dict[int, RenderedRows] = {}
     with _helped(workers, rendering, parts, done):
         _work(parts, done, rendering)
     _work(parts, done, rendering)  # what a worker that has ended left behind
     made = [done[start] for start in starts]
-    return Rendered(
+    return RenderedRows(
         Tokens.joined([part.tokens for part in made] or [Tokens.of([])]),
         [problem for part in made for problem in part.problems],
         [note for part in made for note in part.touched],
     )
 
 
-def _work(parts: Parts, done: dict[int, Rendered], render: Callable[[Sequence[Conversation]], Rendered]) -> None:
+def _work(
+    parts: Parts, done: dict[int, RenderedRows], render: Callable[[Sequence[Conversation]], RenderedRows]
+) -> None:
     """Take one part after the other, as several threads do, until none is left."""
     while parts:
         try:
@@ -120,7 +122,7 @@ def _work(parts: Parts, done: dict[int, Rendered], render: Callable[[Sequence[Co
 
 
 @contextmanager
-def _helped(workers: int, rendering: Rendering, parts: Parts, done: dict[int, Rendered]) -> Iterator[None]:
+def _helped(workers: int, rendering: Rendering, parts: Parts, done: dict[int, RenderedRows]) -> Iterator[None]:
     """That many workers take parts while the block does so too; all are gone at its end, however it ends."""
     started: list[tuple[subprocess.Popen[bytes], Connection]] = []
     threads: list[Thread] = []
@@ -160,12 +162,12 @@ def _start() -> "tuple[subprocess.Popen[bytes], Connection]":
     return process, ours
 
 
-def _tell(worker: Connection, rendering: Rendering, parts: Parts, done: dict[int, Rendered]) -> None:
-    """Give a worker one part after the other. If it fails, its part is done here: there a mistake is told."""
+def _tell(worker: Connection, rendering: Rendering, parts: Parts, done: dict[int, RenderedRows]) -> None:
+    """Give a worker one part after the other. If it fails, its part is done here, where a mistake is reported."""
 
-    def asked(part: Sequence[Conversation]) -> Rendered:
+    def asked(part: Sequence[Conversation]) -> RenderedRows:
         worker.send(part)
-        answer: Rendered = worker.recv()
+        answer: RenderedRows = worker.recv()
         return answer
 
     try:

@@ -8,7 +8,7 @@ from trainer.data.conversations import Conversation
 from trainer.data.read.checks import DataReport
 from trainer.data.rules.catalog import RULES
 from trainer.data.rules.findings import Finding, first_in_file_order
-from trainer.training.prepare import read
+from trainer.training.prepare import load_preprocessing
 from trainer.training.render import Refused, Rendering, num_workers, render
 
 
@@ -17,8 +17,8 @@ def with_model_findings(config: RunConfig, report: DataReport, limit: int | None
 
     Raises: MissingDependency, ConfigError.
     """
-    reading = read(config)
-    rendering = Rendering(reading.renderer, reading.max_length, reading.config.data.on_overlength)
+    preprocessing = load_preprocessing(config)
+    rendering = Rendering(preprocessing.renderer, preprocessing.max_length, preprocessing.config.data.on_overlength)
     files = [*(source.path for source in config.data.train_sources), *config.data.validation_paths]
     return with_row_findings(report, rendering, files, limit)
 
@@ -47,7 +47,8 @@ def _refused(problem: Refused) -> Finding:
 
 def _too_long(row: Conversation, num_tokens: int, max_length: int) -> Finding:
     fix = RULES["LENGTH"].fix
-    return _finding(row.file, row.line, "LENGTH", "", f"has {num_tokens:,} tokens", f"at most {max_length}", fix)
+    found = f"has {num_tokens:,} tokens" + " with its longer answer" * bool(row.non_preferred)
+    return _finding(row.file, row.line, "LENGTH", "", found, f"at most {max_length}", fix)
 
 
 def _thoughts(rows: Sequence[Conversation]) -> Iterator[Finding]:
@@ -55,7 +56,7 @@ def _thoughts(rows: Sequence[Conversation]) -> Iterator[Finding]:
     for row in rows:
         for index, message in enumerate(row.messages):
             if message.trained and "<think>" in (message.content or ""):
-                where, fix = f"messages[{index}].content", RULES["THOUGHT_FORM"].fix
+                where, fix = f"{row.where(index)}.content", RULES["THOUGHT_FORM"].fix
                 found, accepted = (
                     "holds <think>, which this model's template writes as part of the answer",
                     "no thought",

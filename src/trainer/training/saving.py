@@ -21,7 +21,7 @@ from trainer.training.executor import MemoryBudget
 from trainer.training.fingerprint import Fingerprint
 from trainer.training.guard import FiniteGuard
 from trainer.training.meter import Meter
-from trainer.training.plan import MEMORY, Plan
+from trainer.training.plan import MEMORY, TrainingPlan
 from trainer.training.ranks import Ranks
 from trainer.training.writer import (
     CheckpointWriter,
@@ -41,7 +41,7 @@ class Saver:
 
     run: Run
     config: RunConfig
-    plan: Plan
+    plan: TrainingPlan
     fingerprint: Fingerprint
     ranks: Ranks
     model: PeftModel

@@ -11,6 +11,7 @@ from trainer.model.threads import use_threads
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run, files
 from trainer.runs.checkpoint import Checkpoint, forget_after, newest_complete
+from trainer.runs.damage import readable_manifest
 from trainer.runs.manifest import Manifest
 from trainer.training.fingerprint import Fingerprint, fingerprint, refuse_changes
 from trainer.training.manifest import build_manifest, other_versions
@@ -32,7 +33,7 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
     """
     refuse_former(run)
     checkpoint, passed_over = newest_complete(run.checkpoints)
-    manifest, now = run.find_manifest(), fingerprint(prepared)
+    manifest, now = readable_manifest(run), fingerprint(prepared)  # cut short by a mount it is written anew
     if manifest is not None and manifest.num_threads is not None:
         use_threads(manifest.num_threads)
     before = checkpoint.state()["fingerprint"] if checkpoint else (manifest and manifest.fingerprint) or now
@@ -55,9 +56,9 @@ def find_start(prepared: Prepared, run: Run, allowed: Collection[str], say: Call
 
 def _tell_overlength(prepared: Prepared, run: Run) -> None:
     if touched := prepared.data.touched:
-        told = f"{in_words(touched, prepared.plan.max_length)}; manifest.json lists them"
+        words = f"{in_words(touched, prepared.plan.max_length)}; manifest.json lists them"
         counts = Counter[str](note.outcome for note in touched)
-        run.event(told, level="warning", kind="overlength", **counts)
+        run.event(words, level="warning", kind="overlength", **counts)
 
 
 def _tell(

@@ -7,7 +7,6 @@ a kill leave a whole file or none; what cannot be read, or is not what was writt
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from trainer.config.schema import DataConfig
 from trainer.data.read.sources import row_names
 from trainer.data.render.overlength import Touched
 from trainer.data.render.rendering import Renderer
-from trainer.runs.files import write_whole
+from trainer.runs.files import cache_folder, write_whole
 from trainer.runs.manifest import DataFile
 from trainer.training.tokens import Tokens
 
@@ -129,10 +128,3 @@ def _forget_old(folder: Path) -> None:
     torn = [file for file in folder.glob(".*.tmp") if _is_ours(file) and file.stat().st_mtime < newest - 3600]
     for file in [*whole[KEPT_FILES:], *torn]:
         file.unlink(missing_ok=True)
-
-
-def cache_folder() -> Path:
-    """TRAINER_CACHE, or a folder of ours in the user's cache."""
-    if own := os.environ.get("TRAINER_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "azure-llm-trainer"

@@ -1,7 +1,7 @@
 """Validation during training: loss and token accuracy of the held-out rows, of a few often and of all each epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_KEPT_TOKENS = 8_000_000  # 24 bytes each; packs of more are made anew each time
 
 
-class HeldOut:
+class ValidationRows:
     """The first `count` rows of `rows`, evaluated again and again: their packs are made once for each token budget."""
 
     def __init__(self, rows: Rows, count: int) -> None:
@@ -49,12 +49,15 @@ class HeldOut:
 class Validation:
     """Evaluates the first `eval_rows` of `rows`, and all of them at the end of an epoch."""
 
+    few: Any
+    all: Any
+
     def __init__(self, executor: "Executor", rows: Rows, eval_rows: int) -> None:
         self.executor = executor
-        self.few, self.all = HeldOut(rows, eval_rows), HeldOut(rows, len(rows))
+        self.few, self.all = ValidationRows(rows, eval_rows), ValidationRows(rows, len(rows))
 
     def __bool__(self) -> bool:
-        return self.all.count > 0
+        return bool(self.all.count)
 
     def measure(self, step: int, epoch_end: bool) -> dict[str, float]:
         """`valid_*` of the few rows, and at the end of an epoch `full_valid_*` of all.
@@ -69,16 +72,21 @@ class Validation:
         return result
 
     @torch.no_grad()
-    def _means(self, rows: HeldOut, step: int) -> dict[str, float]:
+    def _means(self, rows: Any, step: int) -> dict[str, float]:
         """Mean loss and token accuracy over the supervised tokens of `rows`."""
         model = self.executor.model
         model.eval()
         nll, num_correct = self.executor.losses(rows, step)
         model.train()
-        if not torch.isfinite(nll):
-            raise TrainingError(
-                f"step {step}: the validation loss is not finite, expected finite numbers; "
-                "the newest checkpoint before it is kept"
-            )
+        refuse_not_finite(nll, step)
         total = rows.num_supervised
         return {"loss": float(nll) / total, "mean_token_accuracy": int(num_correct) / total}
+
+
+def refuse_not_finite(loss: torch.Tensor, step: int) -> None:
+    """Raises: TrainingError, when a validation loss is no number."""
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"step {step}: the validation loss is not finite, expected finite numbers; "
+            "the newest checkpoint before it is kept"
+        )

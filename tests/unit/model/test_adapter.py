@@ -12,7 +12,15 @@ from safetensors.torch import load_file, save_file
 
 from trainer.config.schema import LoraSettings, ModelConfig
 from trainer.errors import ConfigError
-from trainer.model.adapter import ADAPTER, ADAPTER_CONFIG, add_adapter, load_adapter, seal_adapter
+from trainer.model.adapter import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    adapter_tensors,
+    add_adapter,
+    load_adapter,
+    seal_adapter,
+    trainable,
+)  # fmt: skip
 from trainer.model.base import find_base
 from trainer.model.loading import load_model
 
@@ -98,3 +106,10 @@ def test_a_configuration_of_no_adapter(folder: Path, adapter: Path, change: dict
 def test_a_configuration_that_is_none(folder: Path, adapter: Path, content: str) -> None:
     (adapter / ADAPTER_CONFIG).write_text(content)
     assert "; " in refusal(folder, adapter)
+
+
+def test_what_a_checkpoint_holds_is_known_without_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = add_adapter(loaded_base(folder), LoraSettings(r=2))  # type: ignore[arg-type]
+    model.active_peft_config.base_model_name_or_path = "someone/a-model-on-the-hub"
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", pytest.fail)
+    assert len(adapter_tensors(model)) == len(trainable(model))

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import CHATML
+from tests.hub import COMMIT, fetched
 from tests.unit.model.conftest import SHAPE
 from trainer.config.schema import LoraSettings, ModelConfig
 from trainer.errors import ConfigError
@@ -40,6 +41,16 @@ def test_a_folder_is_pinned_by_its_weights(folder: Path) -> None:
     assert find_base(settings).pinned() != before
 
 
+def test_a_hub_model_is_pinned_by_its_commit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer, settings = COMMIT[::-1], ModelConfig(base="org/model")
+    fetched(folder, "org/model", tmp_path / "hub", monkeypatch)
+    first = find_base(settings)
+    assert (first.pinned(), first.loading["revision"]) == (PinnedBase("org/model", COMMIT, None), COMMIT)
+    fetched(folder, "org/model", tmp_path / "hub", monkeypatch, newer)
+    assert find_base(settings).pinned() == PinnedBase("org/model", newer, None)
+    assert find_base(settings.model_copy(update={"revision": COMMIT})).pinned() == first.pinned()
+
+
 WITHOUT_TORCH = """\
 import json, sys
 from dataclasses import asdict
@@ -56,10 +67,10 @@ print(json.dumps([asdict(found.pinned()), found.notes, lack(TO_LOAD_A_MODEL)]))
 def test_without_torch_the_base_is_found_and_pinned_and_its_weights_are_left_to_the_load(folder: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    note = f"the weights of {str(folder)!r} were not held against its layers: torch is not installed here; they are "
+    note = f"the weights of {str(folder)!r} were not compared with its layers: torch is not installed here; "
     assert json.loads(done.stdout) == [
         asdict(find_base(ModelConfig(base=str(folder))).pinned()),
-        [note + "when they are loaded"],
+        [note + "loading does that"],
         "torch, peft are not installed here",
     ]
     assert done.stderr == ""

@@ -1,6 +1,7 @@
 """The adapted linear layer computes what PEFT's does, and leaves alone what it cannot."""
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -101,6 +102,79 @@ def test_a_16_bit_base_keeps_its_format_and_the_adapter_its_own(settings: dict[s
     for name in expected:
         assert found[name].dtype == (torch.float32 if "lora" in name else torch.bfloat16), name
         assert (found[name] - expected[name]).norm() <= 0.02 * expected[name].norm(), name
+
+
+def young(bits: int | None) -> tuple[PeftModel, torch.Tensor]:
+    """A layer in bfloat16 whose adapter changes its output by a fifth of the last bit, and an input."""
+    torch.manual_seed(2)
+    base = nn.Sequential(nn.Linear(256, 256))
+    base.to(torch.bfloat16)
+    if bits is not None:
+        base[0] = quantised(base[0], bits)
+        base.is_loaded_in_4bit = True
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["0"], init_lora_weights=False))
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            parameter.data = parameter.data.float() * (1e-3 if "lora_B" in name else 1.0)
+    return model, torch.randn(512, 256).bfloat16()
+
+
+def kept(model: PeftModel, x: torch.Tensor) -> float:
+    """The share of the adapter's change that the output has: 1 if rounding only adds noise."""
+    layer = model.get_base_model()[0]
+    a, b = (getattr(layer, f"lora_{name}")["default"].weight for name in "AB")
+    change = (x.float() @ a.t() @ b.t() * layer.scaling["default"]).flatten()
+    tuned = model(x)
+    with model.disable_adapter():
+        found = (tuned.float() - model(x).float()).flatten()
+    return float((found @ change / (change @ change)).detach())
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_in_16_bits_a_small_change_is_rounded_and_not_lost(bits: int | None) -> None:
+    model, x = young(bits)
+    assert kept(model, x) < 0.6, "what adding to a rounded output keeps"
+    use_lora_linear(model)
+    assert kept(model, x) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_nor_is_its_share_of_the_gradient(bits: int | None) -> None:
+    model, x = young(bits)
+    layer = model.get_base_model()[0]
+    a, b = (getattr(layer, f"lora_{name}")["default"].weight.detach() for name in "AB")
+    gradient = torch.randn(512, 256).bfloat16()
+    expected = (gradient.float() @ b @ a * layer.scaling["default"]).flatten()
+
+    def share() -> float:
+        found = []
+        for adapter in (True, False):
+            leaf = x.clone().requires_grad_()
+            with nullcontext() if adapter else model.disable_adapter():
+                model(leaf).backward(gradient)
+            found.append(leaf.grad.float().flatten())
+        return float((found[0] - found[1]) @ expected / (expected @ expected))
+
+    use_lora_linear(model)
+    assert share() == pytest.approx(1, abs=0.1)
+
+
+def test_a_model_that_answers_holds_base_and_adapter_side_by_side() -> None:
+    model, x = young(None)
+    trained = copy.deepcopy(model)
+    use_lora_linear(trained)
+    use_lora_linear(model, answers=True)
+    model.eval()
+    layer = model.get_base_model()[0]
+    weight = layer.base_layer.weight.detach().clone()
+    with torch.no_grad():
+        assert kept(model, x) == pytest.approx(1, abs=0.1)
+        assert (model(x).float() - trained(x).float()).abs().mean() < 1e-3
+        assert torch.equal(layer.base_layer.weight, weight)
+        where = layer.base_layer.weight.data_ptr()
+        layer.lora_B["default"].weight.mul_(-3)  # as another adapter that is put on
+        assert kept(model, x) == pytest.approx(1, abs=0.1)
+        assert layer.base_layer.weight.data_ptr() == where
 
 
 @pytest.mark.parametrize("settings", [{"use_dora": True, "lora_dropout": 0.1}, {"lora_bias": True}])

@@ -53,6 +53,7 @@ def test_one_that_is_not_what_was_shipped_is_refused(
         tiny_base.__wrapped__()
 
 
+@pytest.mark.apart
 def test_it_has_learned_the_bundled_text_and_ends_its_answers() -> None:
     """Bounds with room: a base of random numbers has a loss of 7.3, and ends no answer."""
     tokenizer = AutoTokenizer.from_pretrained(tiny_base())

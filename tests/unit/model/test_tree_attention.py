@@ -26,6 +26,7 @@ def pack_of(seed: int, longest: int = 300, count: int = 9) -> Pack:
     return pack
 
 
+@pytest.mark.apart
 def test_the_dense_mask_is_the_rule_word_by_word() -> None:
     ends = pack_of(0, longest=20, count=5).subtree_end
     mask = dense_mask(ends)[0, 0]
@@ -37,6 +38,7 @@ def test_the_dense_mask_is_the_rule_word_by_word() -> None:
 @pytest.mark.parametrize("kept_keys", [0, 1024])
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("heads", "key_heads"), [(6, 2), (4, 4)])
+@pytest.mark.apart
 def test_attention_by_segments_is_dense_attention(
     monkeypatch: pytest.MonkeyPatch, seed: int, kept_keys: int, heads: int, key_heads: int
 ) -> None:

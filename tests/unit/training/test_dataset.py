@@ -27,7 +27,7 @@ def data(settings: Callable[..., RunConfig], write_rows: Callable[..., Path]) ->
     held_out = write_rows([("What is 4?", LONG), ("What is 5?", "It is 5."), ("What is 6?", "6.")], "b.jsonl")
     config = settings(data__train=str(train), data__validation=str(held_out), data__on_overlength="drop")
     renderer = Renderer(load_tokenizer(find_base(config.model), config.model))
-    made = render_data(check_data(config.data), config.data, renderer, 100)
+    made = render_data(check_data(config.data, "sft"), config.data, renderer, 100)
     for rows, conversations in ((made.train, made.report.conversations), (made.validation, made.report.validation)):
         rendered = [Row(c, tuple(renderer.render(c))) for c in conversations if c.messages[-1].content != LONG]
         assert list(rows) == rendered
@@ -72,4 +72,4 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
 
     monkeypatch.setattr(sources, "check_files", changed_after)
     with pytest.raises(DataError, match=r"rows.jsonl: the file was changed while it was read, .*; try again"):
-        check_data(config.data)
+        check_data(config.data, "sft")

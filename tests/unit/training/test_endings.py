@@ -62,14 +62,14 @@ def test_the_result_is_the_chosen_checkpoint_and_another_fit_changes_nothing(
 )
 def test_a_failure_is_told_in_words(settings: Callable[..., RunConfig], error: Exception, told: str) -> None:
     run = create_run(settings())
-    found = fitting._as_told(error, run)
+    found = fitting._in_words(error, run)
     assert isinstance(found, TrainingError)
     assert str(found).startswith(told)
 
 
 @pytest.mark.parametrize("error", [TrainingError("step 1: bad"), ConfigError("lora.r: bad")])
 def test_what_is_in_words_already_stays_as_it_is(tmp_path: Path, error: Exception) -> None:
-    assert fitting._as_told(error, Run(tmp_path)) is error
+    assert fitting._in_words(error, Run(tmp_path)) is error
 
 
 @pytest.mark.apart

@@ -11,7 +11,7 @@ from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.training import validation
 from trainer.training.dataset import Rows
 from trainer.training.tokens import Tokens
-from trainer.training.validation import HeldOut
+from trainer.training.validation import ValidationRows
 
 
 @dataclass
@@ -30,7 +30,7 @@ def rows() -> Rows:
 
 
 def test_packs_are_made_once_for_each_budget() -> None:
-    held, maker = HeldOut(rows(), 3), Maker(100)
+    held, maker = ValidationRows(rows(), 3), Maker(100)
     first = held.packs(100, maker)
     assert held.packs(100, maker) is first
     assert maker.calls == 1
@@ -40,14 +40,14 @@ def test_packs_are_made_once_for_each_budget() -> None:
 
 
 def test_only_the_first_rows_count() -> None:
-    held = HeldOut(rows(), 2)
+    held = ValidationRows(rows(), 2)
     assert (held.count, held.num_supervised, held.longest()) == (2, 3, 3)
     assert sum(pack.num_supervised for pack in held.packs(100, Maker(100))) == held.num_supervised
-    assert HeldOut(rows(), 9).count == 3
+    assert ValidationRows(rows(), 9).count == 3
 
 
 def test_many_tokens_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validation, "MAX_KEPT_TOKENS", 2)
-    held, maker = HeldOut(rows(), 3), Maker(100)
+    held, maker = ValidationRows(rows(), 3), Maker(100)
     assert np.all([held.packs(100, maker) for _ in range(2)])
     assert maker.calls == 2

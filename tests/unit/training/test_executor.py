@@ -27,10 +27,10 @@ from trainer.training.dataset import Rows
 from trainer.training.engine import Engine
 from trainer.training.executor import Executor
 from trainer.training.loss import Sums
-from trainer.training.plan import Plan
+from trainer.training.plan import TrainingPlan
 from trainer.training.ranks import Ranks
 from trainer.training.tokens import Tokens
-from trainer.training.validation import HeldOut
+from trainer.training.validation import ValidationRows
 
 pytestmark = pytest.mark.apart
 
@@ -69,8 +69,8 @@ class Forgetful(Engine):
         return super().sums(pack)
 
 
-def plan(token_budget: int) -> Plan:
-    return Plan(1, 8, 1, 1, 0, 1e-3, 42, 512, token_budget, 0, 1, 1, 1)
+def plan(token_budget: int) -> TrainingPlan:
+    return TrainingPlan(1, 8, 1, 1, 0, 1e-3, 42, 512, token_budget, 0, 1, 1, 1)
 
 
 def executor_of(model: PeftModel, token_budget: int, folder: Path, dropout: float = 0.0) -> tuple[Executor, list[str]]:
@@ -178,7 +178,7 @@ def test_the_loss_of_held_out_rows_is_that_of_a_step_and_forms_no_gradient(
     make: Callable[..., Any], token_budget: int, room: int
 ) -> None:
     model = build("Llama")
-    held_out = HeldOut(rows_of(ROWS), len(ROWS))
+    held_out = ValidationRows(rows_of(ROWS), len(ROWS))
     executor, _ = make(model, 10_000)
     nll, num_correct = executor.add_gradients(ROWS, NUM_SUPERVISED, 1)
     model.zero_grad()

@@ -18,13 +18,13 @@ from trainer.runs.checkpoint import Checkpoint, folder_of, list_checkpoints
 from trainer.runs.lock import Lock
 from trainer.training.dataset import Rows
 from trainer.training.loop import Trainer
-from trainer.training.plan import Plan
+from trainer.training.plan import TrainingPlan
 from trainer.training.ranks import Ranks
 from trainer.training.tokens import Tokens
 
 pytestmark = pytest.mark.apart
 
-PLAN = Plan(
+PLAN = TrainingPlan(
     n_epochs=3, batch_size=2, steps_per_epoch=4, total_steps=12, warmup_steps=2, learning_rate=1e-3, seed=3,
     max_length=512, token_budget=100, recompute_layers=0, logging_steps=3, eval_steps=5, save_steps=7,
 )  # fmt: skip
@@ -62,7 +62,9 @@ def rows_of(count: int) -> Rows:
 def make(tmp_path: Path) -> Callable[..., tuple[Trainer, Seen]]:
     """A training of 8 rows in steps of two, that is evaluated on three of them; the name is that of its run."""
 
-    def make(plan: Plan = PLAN, name: str = "run", dropout: float = 0.0, **changes: Any) -> tuple[Trainer, Seen]:
+    def make(
+        plan: TrainingPlan = PLAN, name: str = "run", dropout: float = 0.0, **changes: Any
+    ) -> tuple[Trainer, Seen]:
         config = make_settings(tmp_path)(memory__shard_base=False, **KEEP_ALL | changes)
         run, seen = Run(tmp_path / name), Seen()
         run.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from trainer.training import loss
-from trainer.training.loss import Head, head_sums, logit_sums
+from trainer.training.loss import Head, head_scores, logit_scores
 
 HEADS = [
     {},
@@ -42,11 +42,11 @@ def test_loss_gradient_and_accuracy_are_those_of_plain_logits(
     head, hidden, target, weight = make(torch.float64, **values)  # type: ignore[arg-type]
     logits = plain(head, hidden)
     expected = (functional.cross_entropy(logits, target, reduction="none") * weight).sum()
-    found = head_sums(head, hidden, target, weight)
+    found = head_scores(head, hidden, target).sums(weight)
     assert found.nll.item() == pytest.approx(expected.item(), rel=1e-12)
     assert found.num_correct == ((logits.argmax(-1) == target) * weight).sum()
-    assert logit_sums(logits, target, weight).nll.item() == pytest.approx(expected.item(), rel=1e-12)
-    assert logit_sums(logits, target, weight).num_correct == found.num_correct
+    assert logit_scores(logits, target).sums(weight).nll.item() == pytest.approx(expected.item(), rel=1e-12)
+    assert logit_scores(logits, target).sums(weight).num_correct == found.num_correct
     (mine,) = torch.autograd.grad(found.nll * 0.01, hidden)
     (theirs,) = torch.autograd.grad(expected * 0.01, hidden)
     assert (mine - theirs).norm() <= 1e-12 * theirs.norm()
@@ -54,9 +54,9 @@ def test_loss_gradient_and_accuracy_are_those_of_plain_logits(
 
 def test_the_loss_of_16_bit_logits_is_added_up_in_float32() -> None:
     head, hidden, target, weight = make(torch.bfloat16)
-    sums = head_sums(head, hidden, target, weight)
+    sums = head_scores(head, hidden, target).sums(weight)
     assert sums.nll.dtype == torch.float32
-    wide = head_sums(Head(head.weight.double(), None), hidden.double(), target, weight)
+    wide = head_scores(Head(head.weight.double(), None), hidden.double(), target).sums(weight)
     assert sums.nll.item() == pytest.approx(wide.nll.item(), rel=5e-3)
     sums.nll.backward()
     assert hidden.grad is not None
@@ -66,11 +66,11 @@ def test_the_loss_of_16_bit_logits_is_added_up_in_float32() -> None:
 def test_extreme_logits_lose_nothing() -> None:
     head = Head(torch.tensor([[1e4], [-1e4]], dtype=torch.float64), None)
     hidden = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
-    assert head_sums(head, hidden, torch.tensor([1]), torch.tensor([1])).nll.item() == 2e4
+    assert head_scores(head, hidden, torch.tensor([1])).sums(torch.tensor([1])).nll.item() == 2e4
 
 
 def test_evaluation_forms_no_gradient() -> None:
     head, hidden, target, weight = make(torch.float64)
     with torch.no_grad():
-        sums = head_sums(head, hidden, target, weight)
+        sums = head_scores(head, hidden, target).sums(weight)
     assert not sums.nll.requires_grad

@@ -82,7 +82,7 @@ SHAPES = [(700, 700, 0.0), (700, 60, 0.0), (700, 300, 0.5), (700, 300, 1.0), (20
 
 @pytest.mark.parametrize(("length", "num_supervised", "share"), SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["tiny", "larger"])
+@pytest.mark.parametrize("name", ["tiny", pytest.param("larger", marks=pytest.mark.slow)])
 def test_a_step_takes_what_is_estimated(
     settings: Callable[..., RunConfig], larger: str, name: str, dtype: torch.dtype, length: int, num_supervised: int,
     share: float,
@@ -121,6 +121,31 @@ def plan(rows: list[Example], free_mib: int, **settings: Any) -> Any:
 
 
 SHARED, APART = rows_behind_a_prompt(400, 30), rows_behind_a_prompt(0, 200)
+
+
+def pairs_behind_prompts(count: int, prompt: int, rest: int) -> list[Example]:
+    """Two answers each, one after the other, behind a prompt of the pair's own."""
+    rows = [[number // 2] * prompt + [100 + number] * rest for number in range(2 * count)]
+    return [Example(tuple(row), (-100,) * prompt + tuple(row[prompt:])) for row in rows]
+
+
+def test_a_pair_costs_its_tree_and_one_that_is_cut_its_two_rows_and_half_of_them_to_read_them_first() -> None:
+    prompt, rest, pack_cost = 100, 20, 7
+    step = pairs_behind_prompts(4, prompt, rest)
+    work = Work(prompt + rest, 4 * 2 * (prompt + rest), 160, [step], Sharing(), has_pairs=True)
+    tree, row = prompt + 2 * (rest - 1), prompt + rest - 1  # the last token of an answer is only predicted
+    assert work.num_computed(step, 4 * tree, pack_cost) == 4 * tree + pack_cost
+    assert work.num_computed(step, tree, pack_cost) == 4 * (tree + pack_cost)
+    assert work.num_computed(step, tree - 1, pack_cost) == 1.5 * 8 * (row + pack_cost)
+
+
+def test_the_budget_holds_both_answers_of_a_pair_where_that_fits_and_cuts_none_for_a_layer_less() -> None:
+    step = pairs_behind_prompts(4, 400, 30)
+    work = Work(430, 8 * 430, 240, [step], Sharing(), has_pairs=True)
+    found = plan_memory(SHAPE, MemoryConfig(), "cpu", 500 * MIB, work)
+    assert found.token_budget >= 458
+    assert found.recompute_layers > 0
+    assert found.peak_bytes <= 250 * MIB
 
 
 @pytest.mark.parametrize("rows", [SHARED, APART])

@@ -21,7 +21,7 @@ from trainer.errors import DataError
 from trainer.model.base import find_base, load_tokenizer
 from trainer.training import dataset, render
 from trainer.training.dataset import render_data
-from trainer.training.render import Rendered, Rendering
+from trainer.training.render import RenderedRows, Rendering
 
 pytestmark = pytest.mark.apart
 
@@ -43,7 +43,7 @@ def config(settings: Callable[..., RunConfig], write_rows: Callable[..., Path]) 
 
 @pytest.fixture
 def conversations(config: RunConfig) -> list[Conversation]:
-    return check_data(config.data).report.conversations
+    return check_data(config.data, "sft").report.conversations
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def rendering(config: RunConfig) -> Rendering:
     return Rendering(Renderer(load_tokenizer(find_base(config.model), config.model)), 200, "truncate")
 
 
-def contents(rendered: Rendered) -> tuple[Any, ...]:
+def contents(rendered: RenderedRows) -> tuple[Any, ...]:
     tokens = rendered.tokens
     examples = [tokens.examples(row) for row in range(len(tokens.firsts) - 1)]
     return examples, rendered.problems, rendered.touched
@@ -88,7 +88,7 @@ def test_workers_take_their_share(
         process, connection = original_start()
         return process, Answering(connection, answered)
 
-    def after_a_worker(self: Rendering, part: list[Conversation]) -> Rendered:
+    def after_a_worker(self: Rendering, part: list[Conversation]) -> RenderedRows:
         own.append(len(part))
         assert answered.wait(60)
         return original(self, part)
@@ -108,7 +108,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_rows(
     for workers in (0, 2):
         monkeypatch.setattr(dataset, "num_workers", lambda rows, shared_by, workers=workers: workers)
         with pytest.raises(DataError) as error:
-            render_data(check_data(config.data), config.data, rendering.renderer, 200)
+            render_data(check_data(config.data, "sft"), config.data, rendering.renderer, 200)
         told.append(tuple(error.value.problems))
     assert told[0] == told[1]
     advice, *problems = told[0]
@@ -142,7 +142,7 @@ def test_what_a_worker_leaves_that_dies_is_rendered_here(
         started.append(process)
         return process, Dying(process, connection, after)
 
-    def patiently(self: Rendering, part: list[Conversation]) -> Rendered:
+    def patiently(self: Rendering, part: list[Conversation]) -> RenderedRows:
         for process in started:
             process.wait(30)
         return call(self, part)
@@ -180,7 +180,7 @@ def test_workers_are_gone_when_rendering_is_interrupted(
         started.append((made := original())[0])
         return made
 
-    def interrupted(self: Rendering, part: list[Conversation]) -> Rendered:
+    def interrupted(self: Rendering, part: list[Conversation]) -> RenderedRows:
         raise KeyboardInterrupt
 
     original = render._start

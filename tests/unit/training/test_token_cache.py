@@ -35,7 +35,7 @@ def config(settings: Callable[..., RunConfig], write_rows: Callable[..., Path]) 
 
 def rendered(config: RunConfig, max_length: int = MAX_LENGTH) -> TrainingData:
     renderer = Renderer(load_tokenizer(find_base(config.model), config.model))
-    return render_data(check_data(config.data), config.data, renderer, max_length)
+    return render_data(check_data(config.data, "sft"), config.data, renderer, max_length)
 
 
 def same(a: TrainingData, b: TrainingData) -> bool:
