@@ -1,4 +1,4 @@
-"""Checkpoints: everything that training needs to go on, with a manifest, written last, that says what is whole.
+"""Checkpoints: everything that training needs to resume, with a manifest, written last, that says what is whole.
 
 A checkpoint is a folder `step-<step>` of safetensors and JSON; nothing is pickled. `MANIFEST.json` holds size and
 sha256 of every file. Without it, or with a file that differs from it, the checkpoint does not count: so it does not
@@ -9,6 +9,7 @@ mounted object stores cannot do in one step.
 import contextlib
 import hashlib
 import json
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -25,6 +26,7 @@ MANIFEST = "MANIFEST.json"
 STATE = "state.json"
 FORMAT = 1  # of MANIFEST; checkpoints of version 0.1.0 carry no number and are of the same form
 READER = "reader-"
+FOLDER = re.compile(r"step-[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,10 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.path.name.removeprefix("step-"))
 
-    def problem(self) -> str | None:
-        """Why this checkpoint cannot be used, or None when every file is as the manifest says.
+    def problem(self, reads: bool = True) -> str | None:
+        """Reason why this checkpoint cannot be used; None when every file is as the manifest says.
+
+        A list that must not take long leaves out to read the files, and compares their sizes.
 
         Raises: ConfigError, when it is whole and a newer version wrote it.
         """
@@ -55,9 +59,14 @@ class Checkpoint:
             return f"{MANIFEST} is damaged"
         files.refuse_newer(self.path / MANIFEST, manifest.get("format"), FORMAT)
         expected = [(name, entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()]
-        if problem := next((problem for entry in expected if (problem := self._file_problem(*entry))), None):
+        if problem := next((problem for entry in expected if (problem := self._file_problem(*entry, reads))), None):
             return problem
         return self._name_problem(manifest.get("step"))
+
+    def contents(self) -> dict[str, tuple[int, str]]:
+        """Size and sha256 of each file as the manifest has them, which `problem` has found whole."""
+        entries = files.read_json(self.path / MANIFEST)["files"]
+        return {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
 
     def _name_problem(self, step: Any) -> str | None:
         """A copy under another step's name would be trained on as if it had come that far."""
@@ -67,10 +76,10 @@ class Checkpoint:
         other = next((found for found in (step, saved) if found != self.step), None)
         return None if other is None else f"it was written at step {other}, and its folder has the name of another"
 
-    def _file_problem(self, name: str, size: int, sha256: str) -> str | None:
+    def _file_problem(self, name: str, size: int, sha256: str, reads: bool) -> str | None:
         file = self.path / name
         try:
-            if file.stat().st_size == size and _sha256(file) == sha256:
+            if file.stat().st_size == size and (not reads or _sha256(file) == sha256):
                 return None
         except FileNotFoundError:
             return f"{name} is missing"
@@ -109,7 +118,7 @@ class Checkpoint:
 
 
 def folder_of(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of a step is; the number is padded, so that names sort by step."""
+    """Folder of the checkpoint of a step; the number is padded, so that names sort by step."""
     return checkpoints / f"step-{step:08d}"
 
 
@@ -149,7 +158,7 @@ def make_manifest(step: int | None, content: Mapping[str, bytes]) -> bytes:
 
 def list_checkpoints(checkpoints: Path) -> list[Checkpoint]:
     """All checkpoint folders, oldest step first; the order is by number, never by the clock."""
-    found = [Checkpoint(path) for path in checkpoints.glob("step-*") if path.name.removeprefix("step-").isdigit()]
+    found = [Checkpoint(path) for path in checkpoints.glob("step-*") if FOLDER.fullmatch(path.name)]
     return sorted(found, key=lambda checkpoint: checkpoint.step)
 
 

@@ -17,6 +17,8 @@ from trainer.runs.run import CONFIG, Run, now
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
 
+LONGEST_NAME = 255  # of a file, everywhere
+
 
 def create_run(config: "RunConfig") -> Run:
     """Make the run's folder with its config in it; it appears whole or not at all.
@@ -56,21 +58,41 @@ def _begin(run: Run, config: "RunConfig") -> None:
     files.write_whole(run.path / "config.yaml", dump_config(config))
 
 
+def find_begun(config: "RunConfig") -> Run | None:
+    """The run of the config's name, None where there is no such folder, or one without a config.
+
+    Raises: ConfigError, when the folder holds something else, or a run of another backend.
+    """
+    run = _of_its_name(config)
+    return run if (run.path / CONFIG).is_file() else None
+
+
 def find_or_adopt(config: "RunConfig") -> Run | None:
     """The run of the config's name, None where there is no such folder.
 
     Of a run that was killed while its folder was made, or whose files a mount has not shown yet, the rest is made.
 
-    Raises: ConfigError, when the folder holds something else.
+    Raises: ConfigError, as `find_begun`.
     """
-    assert config.run.name is not None
-    run = Run(Path(config.run.root) / config.run.name)
+    run = _of_its_name(config)
     if not run.path.exists():
         return None
-    if not run.path.is_dir() or (not is_run(run.path) and foreign(run.path)):
-        raise ConfigError(f"run.name: {str(run.path)!r} holds something else than a run; choose another name")
     if not (run.path / CONFIG).is_file():
         _begin(run, config)
+    return run
+
+
+def _of_its_name(config: "RunConfig") -> Run:
+    """The folder of the config's name, whether it is there or not. Raises: ConfigError."""
+    assert config.run.name is not None
+    run, kind = Run(Path(config.run.root) / config.run.name), config.backend.kind
+    if run.path.exists() and (not run.path.is_dir() or (not is_run(run.path) and foreign(run.path))):
+        raise ConfigError(f"run.name: {str(run.path)!r} holds something else than a run; choose another name")
+    if (found := run.status().get("backend", kind)) != kind:
+        raise ConfigError(
+            f"run.name: {str(run.path)!r} is a run of backend.kind={found}, expected one of {kind}; choose another "
+            f"name, or resume that run with: train --resume {run.path}"
+        )
     return run
 
 
@@ -102,14 +124,19 @@ def _named(made: Path, config: "RunConfig") -> Path:
     root = Path(config.run.root)
     if config.run.name is not None:
         return _renamed(made, root / config.run.name)
-    base = config.model.base.rstrip("/").rsplit("/", 1)[-1].replace(":", "-").replace("@", "-")
-    stem = "-".join(filter(None, [datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"), base, config.run.suffix]))
+    stem = default_name(config)
     for name in (stem, *(f"{stem}-{number}" for number in range(2, 1000))):
         try:
             return _renamed(made, root / name)
         except FileExistsError:
             continue
     raise ConfigError(f"run.root: no free name for {stem!r} in {str(root)!r}; give run.name")
+
+
+def default_name(config: "RunConfig") -> str:
+    """Date and time, base and suffix: the name of a run that is given none."""
+    base = config.model.base.rstrip("/").rsplit("/", 1)[-1].replace(":", "-").replace("@", "-")
+    return "-".join(filter(None, [datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"), base, config.run.suffix]))
 
 
 def _renamed(made: Path, path: Path) -> Path:
@@ -126,10 +153,23 @@ def _renamed(made: Path, path: Path) -> Path:
     return path
 
 
+def list_folders(root: Path) -> list[Path]:
+    """The folders of the runs below `root`, in no order."""
+    return [path.parent for path in root.glob("[!.]*/config.yaml") if is_run(path.parent)]
+
+
 def list_runs(root: Path) -> list[Run]:
     """The runs below `root`, oldest first."""
-    folders = [path.parent for path in root.glob("[!.]*/config.yaml") if is_run(path.parent)]
-    return sorted(map(Run, folders), key=lambda run: (str(run.status().get("created_at", "")), run.name))
+    runs = map(Run, list_folders(root))
+    return sorted(runs, key=lambda run: (str(run.status().get("created_at", "")), run.name))
+
+
+def run_below(name: str, root: Path) -> Run | None:
+    """The run whose folder directly below `root` has exactly this name, which anybody may have sent; else None."""
+    if not name or name.startswith(".") or any(char in name for char in "/\\\0") or len(name) > LONGEST_NAME:
+        return None
+    path = root / name
+    return Run(path) if not path.is_symlink() and (path / CONFIG).is_file() and is_run(path) else None
 
 
 def find_run(name: str, root: Path) -> Run:

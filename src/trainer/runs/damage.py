@@ -1,16 +1,18 @@
-"""Which files of a run cannot be what the run wrote: looked at by those who show runs, so that one stops no other."""
+"""Files of a run that cannot be what the run wrote: those who show runs ask here, so that one stops no other."""
 
 from pathlib import Path
 
-from trainer.errors import ConfigError
+from trainer.errors import ConfigError, TrainerError
 from trainer.runs import files
 from trainer.runs.ledger import NAME as LEDGER
 from trainer.runs.ledger import Ledger
 from trainer.runs.manifest import DamagedManifest, Manifest
 from trainer.runs.ownership import STATES
 from trainer.runs.results import is_damaged_at_its_end
-from trainer.runs.run import Run
+from trainer.runs.run import Run, unfit_details
 
+# What reading damaged files may raise; AttributeError, since a value of another type lacks what is asked of it.
+UNREADABLE = (TrainerError, OSError, ValueError, TypeError, LookupError, AttributeError)
 RECORDS = ("status.json", "manifest.json", "report/report.json")
 
 
@@ -26,8 +28,14 @@ def damaged(run: Run) -> list[str]:
     return found
 
 
+def reason_of(error: Exception) -> str:
+    """The reason that a run cannot be read; an error that is none of ours keeps the name of its type."""
+    words, kind = str(error), type(error).__name__
+    return words if isinstance(error, TrainerError) else f"{kind}: {words}" if words else kind
+
+
 def readable_manifest(run: Run) -> Manifest | None:
-    """For those who show runs: None where no manifest is written, or it is damaged. Raises: ConfigError, as `Run`."""
+    """The manifest, for those who show or resume runs: None without one, or with a damaged one. Raises: ConfigError."""
     try:
         return run.find_manifest()
     except DamagedManifest:
@@ -52,4 +60,5 @@ def _is_no_ledger(folder: Path) -> bool:
 def _has_odd_status(run: Run) -> bool:
     status = files.read_record(run.path / "status.json")
     pid = status.get("pid", 1)
-    return bool(status) and (status.get("state") not in STATES or not isinstance(pid, int))
+    is_odd = status.get("state") not in STATES or not isinstance(pid, int) or bool(unfit_details(status))
+    return bool(status) and is_odd

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ConfigError
+from trainer.runs.growth import end_cursor, growth, lines_before
 
 
 def write_whole(path: Path, content: str | bytes | memoryview) -> None:
@@ -58,6 +59,11 @@ def folders_above(*paths: Path) -> Iterator[None]:
         raise
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the home folder, as shells write it; unchanged where there is no such user."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises RuntimeError there
+
+
 def nearest_folder(path: Path) -> Path:
     """The nearest existing parent of a path, which may be no folder."""
     return next(parent for parent in path.absolute().parents if parent.exists())
@@ -97,6 +103,15 @@ def read_record(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """File number, size and time of change, which differ once a file may hold something else; None without a file."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def refuse_newer(path: Path, found: object, known: int) -> None:
@@ -146,57 +161,27 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
-BLOCK_BYTES = 64 * 1024
-
-
 class NewLines:
     """The lines that a file has got since it was last asked; a line that is still being written waits."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
+        self.path, self.cursor = path, ""
 
     def read(self) -> Iterator[str]:
-        try:
-            file = self.path.open("rb")
-        except OSError:
-            return
-        with file:
-            if os.fstat(file.fileno()).st_size < self.offset:
-                self.offset = 0  # a resumed run begins its measurements anew
-            file.seek(self.offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self.offset += len(line)
-                yield line.decode(errors="replace")
+        """Of a resumed run, which begins its measurements anew, all of them."""
+        while (found := growth(self.path, self.cursor)).lines:
+            self.cursor = found.cursor
+            yield from found.lines
+        self.cursor = found.cursor
 
     def skip(self) -> None:
         """Take what is there now for known."""
-        try:
-            self.offset = self.path.stat().st_size
-        except OSError:
-            self.offset = 0
+        self.cursor = end_cursor(self.path)
 
 
 def from_the_end(path: Path) -> Iterator[str]:
     """The whole lines of a file, the last one first."""
-    try:
-        file = path.open("rb")
-    except OSError:
-        return
-    with file:
-        end, rest, is_torn = file.seek(0, os.SEEK_END), b"", True  # what follows the last line break is no line yet
-        while end > 0:
-            start = max(0, end - BLOCK_BYTES)
-            file.seek(start)
-            first, *lines = (file.read(end - start) + rest).split(b"\n")
-            for line in reversed(lines):
-                if not is_torn:
-                    yield line.decode(errors="replace")
-                is_torn = False
-            end, rest = start, first
-        if not is_torn:
-            yield rest.decode(errors="replace")
+    return (line for _, line in lines_before(path))
 
 
 def last_records(path: Path, count: int) -> list[dict[str, Any]]:
@@ -248,3 +233,10 @@ def _is_page_of_ours(file: Path) -> bool:
     except OSError:
         return False
     return head.startswith(b"<!doctype html>") and (GENERATOR in head or EARLIER in head)
+
+
+def cache_folder() -> Path:
+    """TRAINER_CACHE, or a folder of ours in the user's cache."""
+    if own := os.environ.get("TRAINER_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "azure-llm-trainer"

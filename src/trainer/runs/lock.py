@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from trainer.errors import ConfigError
+from trainer.kinds import executes_here
 from trainer.runs import files
 from trainer.runs.process import is_alive, is_here, this_process
 
@@ -34,7 +36,9 @@ class RunInUse(ConfigError):
     def by(cls, owner: Mapping[str, Any], folder: Path) -> Self:
         """The refusal to touch a run that `owner`, a process, executes."""
         found = f"is in use by process {owner.get('pid')} on {owner.get('host')!r}"
-        return cls(folder.name, found, f"stop it with: trainer pause {folder}")
+        if executes_here(str(files.read_record(folder / "status.json").get("backend", "local"))):
+            return cls(folder.name, found, f"stop it with: trainer pause {folder}")
+        return cls(folder.name, found, "that process follows its job: end it with Ctrl-C, which leaves the job alone")
 
 
 class Lock:
@@ -68,6 +72,29 @@ def locked(folder: Path, report: Callable[[str], None]) -> Iterator[Lock]:
                 path.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The lock's record at a moment, from which a sign of life is waited for."""
+
+    found: dict[str, Any]
+    at: float
+
+    @classmethod
+    def now(cls, folder: Path) -> Self:
+        """Read the lock of a run's folder."""
+        return cls(files.read_record(folder / NAME), time.monotonic())
+
+
+def refuse_held(folder: Path, report: Callable[[str], None], earlier: Look | None = None) -> None:
+    """Watch an owner on another machine for a sign of life; what has passed since an `earlier` look counts.
+
+    Raises: RunInUse, when a process holds the lock.
+    """
+    look = earlier if earlier is not None and earlier.found else Look.now(folder)
+    if look.found and _is_held(folder / NAME, look, report):
+        raise RunInUse.by(look.found, folder)
+
+
 def holder(folder: Path) -> dict[str, Any] | None:
     """The process that holds the lock: host and pid. None when nobody does, or its owner on this host is gone."""
     owner = files.read_record(folder / NAME)
@@ -84,35 +111,38 @@ def _created(path: Path, owner: dict[str, Any]) -> bool:
 
 def _remove_stale(path: Path, report: Callable[[str], None]) -> None:
     """Raises: RunInUse, when the owner lives."""
-    found = files.read_record(path)
-    if _is_held(path, found, report):
-        raise RunInUse.by(found, path.parent)
+    look = Look.now(path.parent)
+    if _is_held(path, look, report):
+        raise RunInUse.by(look.found, path.parent)
     # Of several that found it stale, one renames it; the others find it gone and try to create theirs.
     aside = path.with_name(f".{NAME}.{secrets.token_hex(4)}.stale")
     try:
         path.rename(aside)
     except FileNotFoundError:
         return
-    if files.read_record(aside).get("token") != found.get("token"):  # another process was faster: this is its new lock
+    now = files.read_record(aside)
+    if now.get("token") != look.found.get("token"):  # another process was faster: this is its new lock
         aside.rename(path)
         return
     aside.unlink(missing_ok=True)
 
 
-def _is_held(path: Path, found: dict[str, Any], report: Callable[[str], None]) -> bool:
+def _is_held(path: Path, look: Look, report: Callable[[str], None]) -> bool:
+    found = look.found
     if found and is_here(found):
         return is_alive(found)
-    if found:
+    until = look.at + PATIENCE_SECONDS
+    if found and (left := until - time.monotonic()) > 0:
         owner = f"process {found.get('pid')} on {found.get('host')!r}"
-        report(f"waiting {PATIENCE_SECONDS:.0f} s for a sign of life of {owner}")
+        report(f"waiting {left:.0f} s for a sign of life of {owner}")
     # A lock that cannot be read is just being written, or was cut short by a crash: it gets the same time.
-    until = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < until:
-        time.sleep(0.2)
+    while True:
         now = files.read_record(path)
         if now != found:
             return bool(now) and (not is_here(now) or is_alive(now))
-    return False
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.2)
 
 
 def _beat(path: Path, owner: dict[str, Any], lock: Lock, stop: threading.Event) -> None:

@@ -40,9 +40,24 @@ class PinnedBase:
     revision: str | None
     weights_sha256: str | None
 
+    @property
+    def is_pinned(self) -> bool:
+        """False for a hub model of a run of version 0.1.0, which noted no commit."""
+        return bool(self.revision or self.weights_sha256)
+
     def __str__(self) -> str:
         pins = (("revision", self.revision), ("weights", self.weights_sha256))
         return ", ".join([self.name, *(f"{name} {pin}" for name, pin in pins if pin)])
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The place that a data file was fetched from, and what it held: a file of rows, or one to unpack or convert."""
+
+    address: str  # as written; it holds no secret
+    revision: str | None  # an ETag, a commit or a version
+    sha256: str
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +69,7 @@ class DataFile:
     sha256: str
     rows: int  # without an error
     weight: float = 1.0  # how often an epoch uses it
+    origin: Origin | None = None  # of one that was fetched
 
     @property
     def is_unchanged(self) -> bool:
@@ -109,6 +125,8 @@ class Launch:
     tokens_counted: str
     bills: str = ""  # the job, in the words of its quote
     comparison_quoted: bool = False  # with the job
+    training_price: float | None = None  # of a million tokens, as quoted
+    dearest_price: float | None = None  # the same by the source that has the highest, against which a cap is held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,7 @@ FILES = frozenset(
     {
         MARKER, "config.yaml", "status.json", "manifest.json", "events.jsonl", "results.csv", "metrics.jsonl",
         "lock.json", "process.json", "request.json", "output.log", "ledger.jsonl", "azureml.json", "job.yml",
+        "reference.safetensors",
     }
 )  # fmt: skip
 FOLDERS = {  # and the names in them
@@ -128,7 +129,7 @@ def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
 
 
 def _outside(entry: "os.DirEntry[str]") -> str | None:
-    """Where an entry leads, if not to something in its own folder."""
+    """Target of an entry that leads out of its own folder; None for others."""
     if entry.is_symlink():
         return "a link"
     return "a mount" if entry.is_dir() and os.path.ismount(entry.path) else None

@@ -2,6 +2,7 @@
 
 import os
 import resource
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def _pid_namespace() -> str | None:
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc/self")
+DEVICES = Path("/dev")
 
 
 def usable_cores() -> int:
@@ -89,6 +91,15 @@ def usable_cores() -> int:
 def usable_cpus() -> list[int]:
     """The numbers of the cores that this process may run on."""
     return sorted(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, in the words of CUDA_VISIBLE_DEVICES; loads no library."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(number) for number, _ in enumerate(DEVICES.glob("nvidia[0-9]*"))]
+    words = [word.strip() for word in named.split(",")]
+    return list(takewhile(lambda word: word and not word.startswith("-"), words))  # as CUDA reads it
 
 
 def address_space_bytes() -> int:

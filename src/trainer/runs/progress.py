@@ -13,6 +13,7 @@ RECENT = 20  # measurements; rows differ in length, and a machine in what else i
 FIGURES = {
     "train_loss": "loss {:.3f}",
     "train_mean_token_accuracy": "accuracy {:.1%}",
+    "train_reward_accuracy": "preferred {:.1%}",
     "valid_loss": "valid {:.3f}",
     "full_valid_loss": "all valid {:.3f}",
     "tokens_per_second": "{:,.0f} tokens/s",
@@ -51,8 +52,9 @@ def seconds_left(run: Run, step: float) -> float | None:
 
 def _step_seconds(run: Run) -> Iterator[float]:
     """The time of a step in each of the last measurements, from its tokens and their speed."""
-    rows = last_records(run.path / "metrics.jsonl", RECENT + 1)
-    if len(rows) <= RECENT:  # the file begins with the first of them
+    found = last_records(run.path / "metrics.jsonl", RECENT + 1)
+    rows = [row for row in found if "num_tokens" in row]  # others are of an evaluation
+    if len(found) <= RECENT:  # the file begins with the first of them
         rows = [{"step": 0, "num_tokens": 0}, *rows]
     for before, row in pairwise(rows):
         steps, tokens = (_difference(before, row, name) for name in ("step", "num_tokens"))

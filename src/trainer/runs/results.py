@@ -42,7 +42,7 @@ def row_of(line: str) -> dict[str, float] | None:
 def _cells(line: str) -> Iterator[tuple[str, float]]:
     """The columns of a line that hold a number."""
     for column, cell in zip(COLUMNS, line.strip().split(","), strict=False):
-        if (value := number_of(cell)) is not None:
+        if cell and (value := number_of(cell)) is not None:  # most are empty, and an exception for each takes long
             yield column, value
 
 

@@ -7,12 +7,13 @@ results.csv      loss and token accuracy by step                metrics.jsonl   
 checkpoints/     resumable states by step                       adapter/        the result, in PEFT's format
 lock.json        the process that writes, while it does         output.log      what a run in the background printed
 process.json     the process of a run in the background         request.json    pause or cancel, until it is answered
+reference.safetensors   of preference training, the reference's log-probabilities of every answer
 report/          base and tuned model on held-out rows, as a page and as JSON
 ledger.jsonl     what the run has created at a service, and what of it still bills
 .azure-llm-trainer   the sign that train made this folder, so that it may be deleted
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.errors import ExitCode
-from trainer.kinds import executes_here
+from trainer.kinds import executes_here, is_kind
 from trainer.runs import files, results
 from trainer.runs import manifest as manifests
 from trainer.runs.manifest import DamagedManifest, Manifest
 from trainer.runs.ownership import STATES, remove
 from trainer.runs.process import is_alive, process_of, this_process
+from trainer.runs.queue import entry_of
 
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
@@ -36,6 +38,9 @@ Level = Literal["info", "warning", "error"]
 
 CONFIG = "config.yaml"
 LAUNCHED = "process.json"
+OUTPUT = "output.log"
+WHOLE = ("step", "total_steps", "adapter_step", "trained_tokens")  # numbers of a status
+TEXTS = ("summary", "error", "created_at", "updated_at", "finished_at", "model_until", "fine_tuned_model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,11 @@ class Run:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def reference(self) -> Path:
+        """Log-probabilities of every answer by the reference of preference training."""
+        return self.path / "reference.safetensors"
 
     @property
     def report(self) -> Path:
@@ -122,8 +132,10 @@ class Run:
         files.write_json(self.path / manifests.NAME, manifest.as_json())
 
     def status(self) -> dict[str, Any]:
-        """The last status written; a run on this machine whose process is gone is reported as paused."""
-        status = {"state": "queued"} | files.read_record(self.path / "status.json")
+        """The last status written, without damaged details; a run on this machine without its process is paused."""
+        written = files.read_record(self.path / "status.json")
+        unfit = unfit_details(written)
+        status = {"state": "queued"} | {name: value for name, value in written.items() if name not in unfit}
         if status["state"] not in STATES:
             status["state"] = "paused"
         if executes_here(status.get("backend", "local")) and self._is_abandoned(status):
@@ -134,7 +146,9 @@ class Run:
         """True where the process that should advance the run is gone."""
         if status["state"] in ("running", "validating_files"):
             return not is_alive(status)
-        return status["state"] == "queued" and "pid" in status and not (is_alive(status) or self.is_launched)
+        if status["state"] != "queued" or "pid" not in status or is_alive(status) or self.is_launched:
+            return False
+        return entry_of(self.path) is None
 
     def launched(self, pid: int) -> None:
         """Note the process in the background that is to execute the run; it writes the status itself."""
@@ -148,7 +162,7 @@ class Run:
 
     @property
     def backend(self) -> str:
-        """Where the run executes, in the config's word."""
+        """Backend that executes the run, in the config's word."""
         return str(self.status().get("backend", "local"))
 
     @property
@@ -168,7 +182,13 @@ class Run:
         files.append_line(self.path / "events.jsonl", entry)
 
     def events(self) -> Iterator[dict[str, Any]]:
-        return files.read_lines(self.path / "events.jsonl")
+        return self.in_order(files.read_lines(self.path / "events.jsonl"))
+
+    def in_order(self, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Events by their time. A job's arrive late, among those of the process that follows it."""
+        if executes_here(self.backend):
+            return iter(events)
+        return iter(sorted(events, key=lambda event: str(event.get("created_at", ""))))
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         files.append_line(self.path / "metrics.jsonl", dict(row))
@@ -215,6 +235,13 @@ class Run:
     def delete(self) -> None:
         """Remove the folder and everything in it. Raises: ConfigError, when it holds anything that is not of a run."""
         remove(self.path)
+
+
+def unfit_details(status: Mapping[str, Any]) -> set[str]:
+    """Names of the details of a status that hold what no run writes."""
+    unfit = {name for name in WHOLE if isinstance(found := status.get(name, 0), bool) or not isinstance(found, int)}
+    unfit |= {name for name in TEXTS if not isinstance(status.get(name, ""), str)}
+    return unfit | (set() if is_kind(status.get("backend", "local")) else {"backend"})
 
 
 def now() -> str:

@@ -97,6 +97,13 @@ def test_rotation_goes_by_step_and_not_by_clock(tmp_path: Path) -> None:
     assert steps(tmp_path) == [3, 5, 6]
 
 
+def test_a_folder_whose_name_is_no_step_is_no_checkpoint(tmp_path: Path) -> None:
+    names = ("step-00000002", "step-\N{SUPERSCRIPT TWO}", "step-2x", "step-")
+    for name in names:
+        (tmp_path / name).mkdir()
+    assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == [2]
+
+
 def test_rotation_never_removes_the_newest_where_damaged_later_ones_lie_beside_it(tmp_path: Path) -> None:
     for step in (2, 4, 8, 9, 10):
         write(tmp_path, step, CONTENT, {})

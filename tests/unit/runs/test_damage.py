@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,7 @@ def shown(broken: Run, told: str | None = None) -> None:
 
 @pytest.mark.parametrize("content", ODD)
 @pytest.mark.parametrize("name", ["status.json", "manifest.json", "report/report.json"])
+@pytest.mark.apart
 def test_a_damaged_record_is_named(runs: tuple[Run, Run], name: str, content: str) -> None:
     path = runs[0].path / name
     path.parent.mkdir(exist_ok=True)
@@ -79,12 +81,28 @@ STATUSES = [
 
 
 @pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.apart
 def test_a_status_of_other_values_is_survived(runs: tuple[Run, Run], status: dict[str, object]) -> None:
     (runs[0].path / "status.json").write_text(json.dumps(status))
     shown(runs[0])
 
 
+@pytest.mark.parametrize(
+    "detail", [{"backend": [1]}, {"backend": "abacus"}, {"total_steps": [1]}, {"step": True}, {"created_at": 7}]
+)
+@pytest.mark.apart
+def test_a_damaged_detail_of_a_status_is_named_and_read_as_absent(
+    runs: tuple[Run, Run], detail: dict[str, Any]
+) -> None:
+    path = runs[0].path / "status.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | detail))
+    shown(runs[0], "damaged: status.json")
+    assert not detail.keys() & runs[0].status().keys()
+    assert (runs[0].state, runs[0].backend) == ("succeeded", "local")
+
+
 @pytest.mark.parametrize("line", ["x,y", "1,abc", "1,2,3,4,5,6,7,8,9", "\x00", ",,,", "step,train_loss", "1,nan"])
+@pytest.mark.apart
 def test_a_damaged_cell_is_survived(runs: tuple[Run, Run], line: str) -> None:
     with (runs[0].path / "results.csv").open("a") as file:
         file.write(line + "\n")
@@ -117,12 +135,14 @@ def test_a_damaged_ledger_is_named_and_stops_no_work_on_other_runs(runs: tuple[R
 
 
 @pytest.mark.parametrize("content", ["model: [", "x: 1", "model: 7", "", "model: {base: [1]}"])
+@pytest.mark.apart
 def test_a_damaged_config_is_named(runs: tuple[Run, Run], content: str) -> None:
     (runs[0].path / "config.yaml").write_text(content)
     shown(runs[0], "damaged: config.yaml")
 
 
 @pytest.mark.parametrize("event", [{}, {"level": [], "message": {}, "created_at": 5}, {"level": None, "data": 3}])
+@pytest.mark.apart
 def test_an_odd_event_is_survived(runs: tuple[Run, Run], event: dict[str, object]) -> None:
     with (runs[0].path / "events.jsonl").open("a") as file:
         file.write(json.dumps(event) + "\n")

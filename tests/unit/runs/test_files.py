@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer.runs.files import BLOCK_BYTES, NewLines, folders_above, from_the_end, last_records
+from trainer.runs.files import NewLines, folders_above, from_the_end, last_records
+from trainer.runs.growth import BLOCK_BYTES
 from trainer.runs.results import COLUMNS, last_values
 
 

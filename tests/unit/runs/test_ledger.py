@@ -72,11 +72,13 @@ def test_a_line_that_a_crash_cut_short_does_not_hide_the_next(tmp_path: Path) ->
     assert [(entry.step, entry.facts["id"]) for entry in ledger.entries()] == [("exists", "job-1")]
 
 
-SOUND = '{"created_at": "t", "step": "exists", "thing": %s, "facts": {}}'
+AT = '"2026-11-01T10:00:00.000+00:00"'
+SOUND = f'{{"created_at": {AT}, "step": "exists", "thing": %s, "facts": {{}}}}'
 THING = '{"backend": "openai", "kind": "job", "key": "k", "place": "p"}'
 DAMAGED = [
     "xx", "[]", "null", "{}", '{"created_at": "t"}', SOUND % '{"kind": "job"}', SOUND % "[]", SOUND % f"{THING}}}{{",
-    (SOUND % THING).replace("exists", "axists"), (SOUND % THING).replace('"t"', "7"),
+    (SOUND % THING).replace("exists", "axists"),
+    *((SOUND % THING).replace(AT, other) for other in ("7", '"t"', '"2026-11-01T10:00:00"')),
     (SOUND % THING).replace('"k"', "null"), (SOUND % THING).replace("{}", "[]"), (SOUND % THING).replace(",", ";", 1),
 ]  # fmt: skip
 

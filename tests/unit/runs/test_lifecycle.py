@@ -13,9 +13,9 @@ import pytest
 
 from tests.commands import performed
 from trainer.config.schema import RunConfig
-from trainer.errors import ExitCode
+from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, create_run, lock
-from trainer.runs.lifecycle import cancel, silence
+from trainer.runs.lifecycle import cancel, last_output, refuse_failed_gate, silence
 
 pytestmark = pytest.mark.apart
 
@@ -37,6 +37,23 @@ def test_a_run_whose_process_died_before_it_began_is_cancelled_at_once(run: Run)
     run.ask("pause")
     assert cancel(run, 0)
     assert (run.state, run.asked()) == ("cancelled", None)
+
+
+def test_a_gate_whose_comparison_was_interrupted_refuses_as_one_that_does_not_hold(tmp_path: Path) -> None:
+    values = {
+        "model": {"base": "builtin:tiny"},
+        "data": {"train": "a.jsonl", "validation": "b.jsonl"},
+        "evaluation": {"gate": "not-worse"},
+        "run": {"name": "gated", "root": str(tmp_path)},
+    }
+    run = create_run(RunConfig.model_validate(values))
+    run.set_status("succeeded")
+    with pytest.raises(ConfigError, match="gate not-worse is not judged, as its comparison was not made"):
+        refuse_failed_gate(run, is_ignored=False)
+    refuse_failed_gate(run, is_ignored=True)
+    run.report.mkdir(exist_ok=True)
+    (run.report / "report.json").write_text('{"verdict": {"sentence": "better"}}')
+    refuse_failed_gate(run, is_ignored=False)
 
 
 def test_a_run_whose_process_dies_while_it_is_asked_is_cancelled(run: Run) -> None:
@@ -173,3 +190,14 @@ def test_a_process_that_can_be_asked_for_is_not_silent(run: Run) -> None:
     for file in run.path.iterdir():
         os.utime(file, (1.0, 1.0))
     assert silence(run) is None
+
+
+def test_a_background_run_that_died_shows_what_it_printed_until_another_process_takes_over(run: Run) -> None:
+    run.launched(GONE)
+    run.set_status("queued", pid=GONE)
+    (run.path / "output.log").write_bytes(b"loading 1%\rloading 99%\n\nTraceback\nImportError: no torch")
+    assert last_output(run) == ["loading 99%", "Traceback", "ImportError: no torch"]
+    run.set_status("failed", pid=GONE, error="no torch")
+    assert last_output(run) == ["loading 99%", "Traceback", "ImportError: no torch"]
+    run.set_status("failed", pid=GONE + 1, error="of a later process, in a terminal")
+    assert last_output(run) == []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from trainer.errors import ConfigError
-from trainer.runs import lock
+from trainer.runs import files, lock
 from trainer.runs.files import write_whole
 from trainer.runs.lock import NAME, RunInUse, holder, locked
 from trainer.runs.process import this_process
@@ -62,6 +62,18 @@ def test_a_second_process_is_refused_with_pid_and_host(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"run {tmp_path.name!r}: is in use by process {process.pid} on {os.uname().nodename!r}, expected a stopped "
         f"run; stop it with: trainer pause {tmp_path}"
+    )
+    process.kill()
+    process.join()
+
+
+def test_a_process_that_follows_a_job_is_not_to_be_paused(tmp_path: Path) -> None:
+    process = hold(tmp_path, 30)
+    files.write_json(tmp_path / "status.json", {"backend": "azureml"})
+    with pytest.raises(RunInUse) as caught, locked(tmp_path, silent):
+        pass
+    assert str(caught.value).endswith(
+        "expected a stopped run; that process follows its job: end it with Ctrl-C, which leaves the job alone"
     )
     process.kill()
     process.join()
