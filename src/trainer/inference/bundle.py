@@ -136,7 +136,7 @@ def _name_base(config: Path, base: Base, is_inside: bool) -> None:
 
 
 def _origin(run: Run, base: Base) -> dict[str, Any]:
-    """What a server must know; `drift` is missing, as the files are those that were trained."""
+    """Facts for a server; `drift` is missing, as the files are those that were trained."""
     settings = run.config()
     return {
         "run": run.name,

@@ -29,7 +29,7 @@ ARGUMENTS = {"first_key": "first text", "second_key": "second text"}
 
 
 def call_form(template: ChatTemplate) -> CallForm | None:
-    """How `template` writes calls, or None where it does not, or in a way that cannot be read back."""
+    """Find out by probes how `template` writes calls; None where it does not, or no reader can undo it."""
     try:
         bare, one = (_rendered(template, 1, arguments) for arguments in ({}, ARGUMENTS))
     except RenderingError:
@@ -48,7 +48,7 @@ def call_form(template: ChatTemplate) -> CallForm | None:
 
 
 def _rendered(template: ChatTemplate, count: int, arguments: Mapping[str, str]) -> str:
-    """What the model generates to make `count` probe calls, without its thinking and the token that ends it."""
+    """Text of `count` probe calls as a model generates it, without its thinking and the token that ends it."""
     function = {"name": NAME, "arguments": json.dumps(arguments)}
     calls = [{"id": f"probe000{number}", "type": "function", "function": function} for number in range(count)]
     answer = template.adapt({"role": "assistant", "content": "", "tool_calls": calls})
@@ -58,7 +58,7 @@ def _rendered(template: ChatTemplate, count: int, arguments: Mapping[str, str]) 
 
 
 def generated_text(template: ChatTemplate, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
-    """What the model generates for the last of `messages`, without the token that ends it. Raises: RenderingError."""
+    """Text that ends in the last of `messages`, without prompt and end token. Raises: RenderingError."""
     prompt, row = template.text(messages[:-1], tools, prompt=True), template.text(messages, tools)
     if not row.startswith(prompt):
         raise RenderingError("the chat template rewrites what stands before the answer")
@@ -100,7 +100,7 @@ def _fields_form(bare: str, one: str, two: str | None) -> CallForm | None:
 
 
 def _brackets(one: str, two: str | None, begin: int, end: int) -> Brackets:
-    """What stands around the unit that is at `begin` to `end` of the probe with one call."""
+    """Text around the unit that is at `begin` to `end` of the probe with one call."""
     rest = one[end:]
     second = two.rfind(one[begin:end]) if two is not None else -1
     if two is None or second <= begin:

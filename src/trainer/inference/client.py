@@ -1,4 +1,4 @@
-"""What a chat needs of a model, wherever it runs."""
+"""Interface of a chat to a model, wherever that runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Tool = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. Temperature 0 always takes the most likely one."""
+    """Choice of the next token. Temperature 0 always takes the most likely one."""
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -41,7 +41,7 @@ class ChatClient(Protocol):
 
     @property
     def name(self) -> str:
-        """What a person calls this model."""
+        """Name for people."""
         ...
 
     def stream(

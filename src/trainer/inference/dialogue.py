@@ -1,7 +1,7 @@
 """A conversation with a model, line by line: what is typed goes in, what is to be shown comes out.
 
 Whatever shows it, a terminal or a page, and wherever the model runs, is the business of others: a model is a
-ChatClient here. When two models answer, both answer the same conversation, which goes on with the first one's answer.
+ChatClient here. When two models answer, both answer the same conversation, which continues with the first one's answer.
 """
 
 import json
@@ -20,6 +20,7 @@ from trainer.errors import DataError, TrainerError, similar
 from trainer.inference.client import ChatClient, Sampling, Tool
 from trainer.inference.tool_calls import Call
 from trainer.runs import files
+from trainer.runs.files import expanded
 
 COMMANDS = {
     "/base": "show the base model's answers too, or no longer",
@@ -86,7 +87,7 @@ class Dialogue:
             case "/tool":
                 yield from self._answer_call(rest)
             case "/save":
-                yield self._save(Path(rest).expanduser() if rest else self.save_to)
+                yield self._save(expanded(rest) if rest else self.save_to)
             case "/reset":
                 self.messages = []
                 yield Notice("forgotten")
@@ -123,7 +124,7 @@ class Dialogue:
             yield Notice("/tool RESULT answers in place of the tool")
 
     def _answer_of(self, client: ChatClient) -> Generator[Shown, None, dict[str, Any]]:
-        """What a model says, as it says it; returns it as a message."""
+        """Yield a model's answer as it comes; return it as a message."""
         head = [{"role": "system", "content": self.system}] if self.system else []
         text, calls = "", []
         for piece in client.stream([*head, *self.messages], self.sampling, self.tools):
@@ -147,7 +148,7 @@ class Dialogue:
             return Notice("there is no base model to compare with here")
         self.with_base = not self.with_base
         shown = "both answer" if self.with_base else f"only {self.model.name} answers"
-        return Notice(f"from here on {shown}; the conversation goes on with the answers of {self.model.name}")
+        return Notice(f"from here on {shown}; the conversation continues with the answers of {self.model.name}")
 
     def _change_system(self, text: str) -> Notice:
         if text:

@@ -23,7 +23,7 @@ from trainer.inference.reference import (
     weight_bytes,
 )
 from trainer.inference.trained import ADAPTER_FILES, copy_adapter, trained_adapter, trained_base
-from trainer.model.adapter import load_adapter, seal_adapter
+from trainer.model.adapter import load_to_answer, seal_adapter
 from trainer.model.base import Base, find_base
 from trainer.model.loading import load_model
 from trainer.model.merging import merged_model
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What was exported and how close it is to the trained model."""
+    """Exported files, and their distance from the trained model."""
 
     folder: Path
     num_bytes: int  # of its weights
     dtype: str
-    compared_in: str  # the number format of the trained model that it was held against
+    compared_in: str  # the number format of the trained model that it was compared with
     rows: str
     drift: Drift
     change: Drift  # of the base without adapter: what the fine-tuning did
@@ -50,7 +50,7 @@ class Export:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What the user accepts instead of the bounds, in nats a token."""
+    """Bounds of the user instead of ours, in nats a token."""
 
     drift: float | None = None
     loss: float | None = None
@@ -66,7 +66,7 @@ def export_run(
 ) -> Export:
     """Write the run's adapter, or with `merge` the merged model, to the new folder `output`.
 
-    `dtype` is the number format of a merged model, by default the one that was trained in. `report` is told what
+    `dtype` is the number format of a merged model, by default that of training. `report` receives what
     takes long. Raises: ConfigError, when something is missing or in the way; ParityError, when the result is not the
     model that was trained.
     """
@@ -121,13 +121,13 @@ def _compare(
     run: Run, base: Base, folder: Path, merge: bool, dtype: str, accepted: Accepted, trained: Baseline
 ) -> Export:
     """Read the folder back from the disk. Raises: ParityError, with the numbers, when it is not what was trained."""
-    model = _load_merged(folder, dtype) if merge else load_adapter(trained_form(run, base, dtype), folder).eval()
+    model = _load_merged(folder, dtype) if merge else load_to_answer(trained_form(run, base, dtype), folder)
     found, losses = trained.held_against(model)
     bounds = _bounds(run, base, dtype).accepting(accepted.drift, accepted.loss)
     problems = [*found.problems(bounds, trained.change), *(losses.problems(bounds) if losses else ())]
     if problems:
-        told = [f"run {run.name!r}: {problem}; nothing was exported" for problem in problems]
-        raise ParityError(*told, *_remedies(found, trained.change, losses, merge, dtype))
+        lines = [f"run {run.name!r}: {problem}; nothing was exported" for problem in problems]
+        raise ParityError(*lines, *_remedies(found, trained.change, losses, merge, dtype))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return Export(folder, size, dtype, trained.dtype, trained.rows, found, trained.change, bounds, losses)
 
@@ -142,7 +142,7 @@ def _bounds(run: Run, base: Base, dtype: str) -> Bounds:
 
 
 def _remedies(found: Drift, change: Drift, losses: Losses | None, merge: bool, dtype: str) -> Iterator[str]:
-    """What to do about a merge that was refused, the best way first."""
+    """Remedies for a merge that was refused, the best way first."""
     if not merge:
         return
     ways = ["export it without --merge: the adapter apart is the trained model"]

@@ -20,7 +20,7 @@ Prompt = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """What a model generated, without the token that ends it."""
+    """Tokens that a model generated, without the one that ends them."""
 
     ids: tuple[int, ...]
     ended: bool  # False where it was cut off
@@ -35,7 +35,7 @@ def generate(
     token_budget: int,
     advance: Callable[[int], None] = lambda num_answers: None,
 ) -> list[Continuation]:
-    """The most likely continuation of each prompt, in their order; `advance` is told how many more are done.
+    """The most likely continuation of each prompt, in their order; `advance` receives the number of those done since.
 
     At most `token_budget` tokens, padding and answers included, are held at a time.
 
@@ -119,7 +119,7 @@ def _answer(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> list[
 
 
 def _continue(model: "TunedModel", prompts: Sequence[Prompt], limit: int) -> list[list[int]]:
-    """What is generated after each prompt, as long as the longest answer."""
+    """Tokens generated after each prompt, as long as the longest answer."""
     import torch
 
     width = max(map(len, prompts))

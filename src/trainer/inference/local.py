@@ -1,7 +1,7 @@
 """The model of a run on this machine: its base with its adapter, or the base alone."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.replies import ReplyReader, split_stream
 from trainer.inference.tool_calls import Call
 from trainer.inference.trained import trained_adapter, trained_base, trained_tokenizer
-from trainer.model.adapter import ADAPTER, adapter_tensors, load_adapter, tensors_problem
+from trainer.model.adapter import ADAPTER, adapter_tensors, load_to_answer, overwrite, tensors_problem
 from trainer.model.device import pick_device, pick_dtype
 from trainer.model.loading import load_model
 from trainer.model.sharding import shard_base
@@ -24,7 +24,6 @@ from trainer.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import Tensor
 
 
 class TunedModel:
@@ -47,7 +46,7 @@ class TunedModel:
         self.renderer = Renderer(self.tokenizer)
         place = torch.device("cpu") if self.is_sharded else device
         model = load_model(base, settings, place, pick_dtype(settings, device))
-        self.model: PeftModel = load_adapter(model, run.adapter).eval()
+        self.model: PeftModel = load_to_answer(model, run.adapter, whole=not self.is_sharded)
         if self.is_sharded:
             shard_base(self.model, device, self.ranks.will_come)
         self.max_length = base.max_length
@@ -69,10 +68,10 @@ class TunedModel:
         own = adapter_tensors(self.model)
         before = {name: tensor.detach().clone() for name, tensor in own.items()}
         try:
-            _fill(own, load_file(file))
+            overwrite(own, load_file(file))
             yield
         finally:
-            _fill(own, before)
+            overwrite(own, before)
 
     @property
     def is_sharded(self) -> bool:
@@ -84,15 +83,6 @@ class TunedModel:
         own = self.model.get_base_model().generation_config.eos_token_id
         named = [*(own if isinstance(own, list) else [own]), self.tokenizer.eos_token_id]
         return self.renderer.end_markers | {token for token in named if token is not None}
-
-
-def _fill(tensors: "Mapping[str, Tensor]", values: "Mapping[str, Tensor]") -> None:
-    """Overwrite the tensors where they are."""
-    import torch
-
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            tensor.copy_(values[name])
 
 
 class LocalClient:

@@ -63,7 +63,7 @@ def model_card(run: Run, base: Base, folder: str, merged: bool, dtype: str, pari
             f"{manifest.rows.train:,} rows, {manifest.num_supervised_tokens:,} trained tokens.\n",
             "## Metrics\n",
             *_table(("measured in training", "value"), list(_metrics(run))),
-            "## The same model as the one that was trained\n",
+            "## The same model as the trained one\n",
             *_table(("compared with the trained model", "value"), list(_parity_cells(parity))),
             "## License\n",
             _license_sentence(base),
@@ -123,7 +123,7 @@ def _metadata(base: Base, merged: bool) -> str:
 
 
 def license_of(base: Base) -> License:
-    """What the base's own model card says, where it is on this machine."""
+    """License of the base by its own model card, where that is on this machine."""
     from huggingface_hub import ModelCard
 
     card = _card_of(base)

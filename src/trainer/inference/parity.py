@@ -1,4 +1,4 @@
-"""How far another form of a trained model is from the one that was trained, and when that is too far.
+"""Distance of another form of a trained model from the trained one, and the bounds for it.
 
 Both read the same rows. At every supervised token their distributions are compared (Kullback-Leibler divergence, in
 nats), and both continue the rows' prompts by the most likely token. The trained model is the base as it was trained
@@ -21,7 +21,7 @@ KEPT_CHANGE = 0.5  # drift of more than half of what was learned is no longer wh
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much difference is accepted."""
+    """Largest differences that are accepted."""
 
     mean_kl: float  # nats a token
     greedy_gap: float | None  # nats: answers may part only where the trained model finds both tokens this close
@@ -29,7 +29,7 @@ class Bounds:
     recorded_loss: float  # between the trained model's validation loss when it was trained and now
 
     def accepting(self, max_drift: float | None, loss: float | None) -> "Bounds":
-        """What a user accepts instead. Drift is the loss on the trained model's own answers, so `loss` is for both."""
+        """Replace by the user's bounds. Drift is the loss on the trained model's own answers, so `loss` is for both."""
         bounds = self
         if loss is not None:
             bounds = Bounds(max(self.mean_kl, loss), None, loss, max(self.recorded_loss, loss))
@@ -51,7 +51,7 @@ ROUNDED = Bounds(mean_kl=5e-3, greedy_gap=0.5, loss=0.03, recorded_loss=0.03)
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a model says about the probes: log-probabilities as float32 [S, V] a probe, and its greedy answers."""
+    """Output of a model on the probes: log-probabilities as float32 [S, V] a probe, and its greedy answers."""
 
     logprobs: "list[Tensor]"
     answers: list[list[int]]
@@ -80,7 +80,7 @@ class Drift:
         return asdict(self)
 
     def problems(self, bounds: Bounds, change: "Drift") -> list[str]:
-        """What exceeds the bounds. `change` is how far the base without adapter is from the trained model."""
+        """Differences beyond the bounds. `change`: the distance of the base without adapter from the trained model."""
         found = []
         if not self.mean_kl <= bounds.mean_kl:  # also where it is NaN
             found.append(f"drift is {self.mean_kl:.2e} nats a token, expected at most {bounds.mean_kl:.2g}")
@@ -111,7 +111,7 @@ def observe(model: "PreTrainedModel", probes: Sequence[Probe], stops: Sequence[i
 
 
 def drift(trained: Observation, other: Observation) -> Drift:
-    """How far `other` is from `trained`."""
+    """Measure the distance of `other` from `trained`."""
     import torch
 
     pairs = list(zip(trained.logprobs, other.logprobs, strict=True))
@@ -131,7 +131,7 @@ def drift(trained: Observation, other: Observation) -> Drift:
 
 
 def _gap(mine: Sequence[int], others: Sequence[int], logprobs: "Tensor") -> float:
-    """How much less likely, to the trained model, the other's token is where the answers part; 0 if they do not."""
+    """Nats by which the trained model prefers its own token where the answers part; 0 if they do not."""
     for at, (token, other) in enumerate(zip(mine, others, strict=False)):
         if token != other:
             return float(logprobs[at, token] - logprobs[at, other])

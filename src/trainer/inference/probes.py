@@ -29,7 +29,7 @@ class Probe:
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """What stands before the first supervised token."""
+        """Tokens before the first supervised one."""
         return self.ids[: self.positions[0] + 1]
 
 

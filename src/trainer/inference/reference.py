@@ -1,6 +1,6 @@
-"""What a run's export is held against: the trained model, in the number format that it was trained in.
+"""Reference of a run's export: the trained model, in the number format that it was trained in.
 
-Like is compared with like. In another format the export is held against the run in float32: a layer rounds its output
+Like is compared with like. In another format the export is compared with the run in float32: a layer rounds its output
 to 16 bits before the adapter's product is added, and of a run that was not trained so, which never made up for it, the
 sum loses what is less than half a step (0.2 nats a token, after six steps on SmolLM2). A merged model has no such sum.
 """
@@ -16,7 +16,7 @@ from trainer.data.render.rendering import Example, Renderer
 from trainer.inference.parity import Bounds, Drift, Observation, drift, observe
 from trainer.inference.probes import Probe, probes_of, rows_of
 from trainer.inference.trained import stop_ids, trained_tokenizer, with_stops
-from trainer.model.adapter import load_adapter
+from trainer.model.adapter import load_to_answer
 from trainer.model.base import Base
 from trainer.model.device import free_memory_bytes, pick_device
 from trainer.model.loading import load_model
@@ -40,14 +40,14 @@ class Losses:
 
     @property
     def change(self) -> float:
-        """What the export loses against the trained model."""
+        """Rise of the validation loss from the trained model to the export."""
         return self.export - self.run
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def problems(self, bounds: Bounds) -> list[str]:
-        """What exceeds the bounds."""
+        """Differences beyond the bounds."""
         found = []
         if not self.change <= bounds.loss:  # also where it is NaN
             found.append(
@@ -82,7 +82,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What the trained model says, computed in `dtype`, and how far its base is from it."""
+    """Output of the trained model, computed in `dtype`, and the distance of its base."""
 
     dtype: str
     probes: list[Probe]
@@ -95,7 +95,7 @@ class Baseline:
     loss: float | None  # on the examples of `recorded`
 
     def held_against(self, model: "PreTrainedModel") -> tuple[Drift, Losses | None]:
-        """How far `model` is from the trained one."""
+        """Distance of `model` from the trained one."""
         found = drift(self.said, observe(model, self.probes, self.stops))
         if self.recorded is None or self.loss is None:
             return found, None
@@ -111,7 +111,7 @@ def reference(run: Run, base: Base, dtype: str) -> Baseline:
     tokenizer, rows, recorded = trained_tokenizer(run), rows_of(run), recorded_loss(run)
     renderer = Renderer(tokenizer)
     probes = probes_of(rows, renderer)
-    model = load_adapter(trained_form(run, base, dtype), run.adapter).eval()
+    model = load_to_answer(trained_form(run, base, dtype), run.adapter)
     generation = model.generation_config
     stops = stop_ids(renderer.end_markers, tokenizer.eos_token_id, generation.eos_token_id)
     said = observe(model, probes, stops)
@@ -132,7 +132,7 @@ def trained_form(run: Run, base: Base, dtype: str) -> "PreTrainedModel":
 
 
 def is_quantized(run: Run, base: Base) -> bool:
-    """Whether the run, or the base itself, stores weights in fewer bits than it computes with."""
+    """True if the run, or the base itself, stores weights in fewer bits than it computes with."""
     return adopted(run.config().model, base.config).quantization != "none"
 
 

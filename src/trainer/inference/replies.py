@@ -1,4 +1,4 @@
-"""What a model said: its reply without thinking and control tokens, and the tool calls in it."""
+"""Replies: a model's words without thinking and control tokens, and the tool calls in them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class ReplyReader:
 
     @cached_property
     def form(self) -> CallForm | None:
-        """How the template writes tool calls; None where they cannot be told from text."""
+        """Form of the template's tool calls; None where text and calls look alike."""
         return call_form(self.template)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -47,7 +47,7 @@ class ReplyReader:
         return Spoken(self.template.control_token.sub("", text).strip(), tuple(calls))
 
     def rendered(self, messages: ChatMessages, tools: Tools) -> str | None:
-        """What the model should generate for the last of `messages`, or None where the template does not tell."""
+        """Text to generate for the last of `messages`; None where the template shows none."""
         try:
             return generated_text(self.template, [self.template.adapt(message) for message in messages], tools)
         except RenderingError:
@@ -55,7 +55,7 @@ class ReplyReader:
 
     @cached_property
     def _opening(self) -> str:
-        """What the template writes between prompt and answer: gpt-oss names a channel, most write nothing."""
+        """Text of the template between prompt and answer: gpt-oss names a channel, most write nothing."""
         question: dict[str, Any] = {"role": "user", "content": "probe question"}
         try:
             answer = generated_text(self.template, [question, {"role": "assistant", "content": PROBE}], None)

@@ -34,7 +34,7 @@ class Call:
 
 
 class Unit(Protocol):
-    """How one call is written between the brackets of all; a dataclass."""
+    """Form of one call between the brackets of all; a dataclass."""
 
     def read(self, text: str, position: int) -> tuple[list[Call], int] | None:
         """The calls that begin at `position`, and where they end; None where none does."""
@@ -98,7 +98,7 @@ UNITS: tuple[type[JsonUnit | NamedUnit | FieldsUnit], ...] = (JsonUnit, NamedUni
 
 @dataclass(frozen=True, slots=True)
 class Brackets:
-    """What stands around the units: `opening unit tail`, for each further call `following unit tail`, `closing`."""
+    """Text around the units: `opening unit tail`, for each further call `following unit tail`, `closing`."""
 
     opening: str
     tail: str
@@ -108,7 +108,7 @@ class Brackets:
 
 @dataclass(frozen=True, slots=True)
 class CallForm:
-    """How one chat template writes calls."""
+    """Form in which one chat template writes calls."""
 
     brackets: Brackets
     unit: Unit
@@ -128,7 +128,7 @@ class CallForm:
 
     @property
     def opening(self) -> str:
-        """How calls begin; empty where they are the whole answer, and begin as JSON does."""
+        """Beginning of calls; empty where they are the whole answer, and begin as JSON does."""
         return self.brackets.opening.strip()
 
     def read(self, text: str) -> tuple[str, list[Call]]:
@@ -162,7 +162,7 @@ class CallForm:
 
 
 def before_call(text: str, opening: str) -> int:
-    """How many characters of `text` stand before anything that is, or may become, the opening of a call."""
+    """Number of characters of `text` before anything that is, or may become, the opening of a call."""
     if not opening:
         return 0 if text.lstrip()[:1] in ("", "{", "[") else len(text)
     if (at := text.find(opening)) >= 0:
@@ -205,7 +205,7 @@ def _declared(schema: Any) -> dict[str, str]:
 
 
 def without_thinking(text: str) -> str:
-    """What follows the thinking of a reasoning model."""
+    """Text after the thinking of a reasoning model."""
     return text.rpartition("</think>")[2]
 
 

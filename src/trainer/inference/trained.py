@@ -1,4 +1,4 @@
-"""What a run's result stands on: its adapter, the base it was trained on, and the tokenizer with its chat template."""
+"""Parts of a run's result: its adapter, the base it was trained on, and the tokenizer with its chat template."""
 
 import hashlib
 import shutil
@@ -75,7 +75,7 @@ def trained_base(run: Run) -> Base:
     refuse_former(run)
     revision = pinned.revision if pinned.weights_sha256 is None else None
     base = find_base(run.config().model.model_copy(update={"base": pinned.name, "revision": revision}))
-    if base.pinned() != pinned:
+    if pinned.is_pinned and base.pinned() != pinned:
         raise ConfigError(
             f"run {run.name!r}: its base {pinned.name!r} has changed since training: was {pinned}, is "
             f"{base.pinned()}; bring the old one back"
@@ -84,7 +84,7 @@ def trained_base(run: Run) -> Base:
 
 
 def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
-    """The tokenizer that was stored with the adapter; its chat template is the one that was trained.
+    """The tokenizer that was stored with the adapter; its chat template is the trained one.
 
     Raises: ConfigError, when it cannot be read or its template is another one.
     """
@@ -92,7 +92,7 @@ def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
     tokenizer = stored_tokenizer(run.adapter)
     if template_digest(tokenizer) != trained_template:
         raise ConfigError(
-            f"run {run.name!r}: the chat template in {str(run.adapter)!r} is not the one that was trained; "
+            f"run {run.name!r}: the chat template in {str(run.adapter)!r} is not the trained one; "
             "bring the old file back"
         )
     return tokenizer

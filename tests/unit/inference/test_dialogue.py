@@ -71,7 +71,7 @@ def test_both_models_answer_the_same_conversation() -> None:
     talk = dialogue(["One."], ["Two."], base=[["Uno."]])
     list(talk.submit("a"))
     (notice,) = talk.submit("/base")
-    assert notice == Notice("from here on both answer; the conversation goes on with the answers of tuned")
+    assert notice == Notice("from here on both answer; the conversation continues with the answers of tuned")
     assert list(talk.submit("b")) == [Speaker("base"), "Uno.", Speaker("tuned"), "Two."]
     assert talk.base.asked == talk.model.asked[1:]
     assert roles(talk.messages) == [("user", "a"), ("assistant", "One."), ("user", "b"), ("assistant", "Two.")]

@@ -10,7 +10,8 @@ import pytest
 from trainer.errors import ConfigError
 from trainer.inference.client import Sampling
 from trainer.inference.serve.guards import allowed_hosts, api_key, check_host, check_key
-from trainer.inference.serve.limits import Limits, Places, read_body
+from trainer.inference.serve.limits import Limits, Slots, read_body
+from trainer.inference.serve.listening import bind
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.requests import ChatRequest, parse_request
 
@@ -155,7 +156,7 @@ def test_what_is_too_long_is_refused() -> None:
 
 
 def test_places_are_taken_and_given_back() -> None:
-    places = Places(Limits(max_requests=1))
+    places = Slots(Limits(max_requests=1))
     with places.one():
         with pytest.raises(Refusal) as caught, places.one():
             pass
@@ -259,3 +260,9 @@ def test_every_address_needs_a_name() -> None:
     with pytest.raises(ConfigError, match=r"--host: '0.0.0.0' is every address of this machine, expected --allowed"):
         allowed_hosts("0.0.0.0", 8000, [])
     assert allowed_hosts("0.0.0.0", 8000, ["box.example"]) == {"box.example:8000"}
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_not_called_a_port_in_use(host: str) -> None:
+    with pytest.raises(ConfigError, match=f"--host: '{host}' is no address of this machine, expected"):
+        bind(host, 0)

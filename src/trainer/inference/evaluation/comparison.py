@@ -3,7 +3,7 @@
     ask every model, measure the answers, take the losses where they are to be had, compare row by row.
 
 All get the same prompts, with the row's own system prompt, and answer greedily. A run that trained another one's
-adapter further is held against that one first. Whoever answers, and however the rows were found, this is the way from
+adapter further is compared with that one first. Whoever answers, and however the rows were found, this is the way from
 them to report.json.
 """
 

@@ -1,4 +1,4 @@
-"""The rows that a run's models are compared on: held out, checked, drawn, and held against what was trained on."""
+"""The rows that a run's models are compared on: held out, checked, drawn, and compared with what was trained on."""
 
 import hashlib
 import json

@@ -24,6 +24,8 @@ from trainer.inference.evaluation.questions import Question, Reference
 from trainer.inference.generate import generate
 from trainer.inference.local import TunedModel
 from trainer.inference.replies import ReplyReader
+from trainer.inference.suite.items import Suite
+from trainer.inference.suite.kept import MAX_NEW_TOKENS, measure_kept, with_kept
 from trainer.inference.tool_calls import without_thinking
 from trainer.inference.trained import starting_adapter, trained_adapter
 from trainer.model.device import give_memory_back
@@ -42,8 +44,11 @@ def evaluate(
     max_rows: int | None = None,
     max_new_tokens: int | None = None,
     ranks: Ranks | None = None,
+    suite: Suite | None = None,
 ) -> dict[str, Any]:
     """Compare `run` with its base on its validation rows, or on those of `file`; the result can be written as JSON.
+
+    Both also answer the items of `suite`.
 
     Where the base is sharded over `ranks`, each of them calls this, and computes the same.
 
@@ -68,10 +73,17 @@ def evaluate(
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     with console.status("") as status:
-        return compare(
-            run, held_out, answerer, say, since,
-            lambda name, done, total: status.update(f"{name} model: {done:,} of {total:,} answers"),
-        )  # fmt: skip
+
+        def progress(name: ModelKey, done: int, total: int) -> None:
+            status.update(f"{name} model: {done:,} of {total:,} answers")
+
+        result = compare(run, held_out, answerer, say, since, progress)
+        if suite is None:
+            return result
+        asked, omitted = suite.rendered_by(model.renderer)
+        say(f"comparing both on {len(asked.items):,} general items ({asked.name})")
+        kept = measure_kept(asked, replace(answerer, max_new_tokens=MAX_NEW_TOKENS), progress, omitted)
+    return with_kept(result, kept) | {"seconds": round(time.monotonic() - since, 1)}
 
 
 def _start_of(run: Run) -> tuple[Path | None, list[str]]:
@@ -119,14 +131,14 @@ def _as_trained(row: Row, touched: Sequence[Touched], renderer: Renderer, max_le
 
 
 class TemplateQuestions:
-    """How one model's chat template puts a question, and how it would write the answer."""
+    """Questions in one model's chat template, and the reference answers as that model would write them."""
 
     def __init__(self, renderer: Renderer) -> None:
         self.template = renderer.template
         self.reader = ReplyReader(renderer)
 
     def prompt(self, conversation: Conversation, message: int) -> Rendered:
-        """What serving would send before that message."""
+        """Prompt that serving would send before that message."""
         before = [self.template.adapt(as_object(said)) for said in conversation.messages[:message]]
         return self.template.encode(before, _tools(conversation), prompt=True)
 
@@ -212,6 +224,7 @@ def row_losses(model: TunedModel, rows: Sequence[Row], *, adapter: bool) -> list
 
 
 def _row_loss(model: TunedModel, row: Row) -> Sums:
+    """Of a pair those of its preferred answer, and by how much that is the likelier one."""
     from trainer.training.loss import plain_sums
 
     sums = model.ranks.tried(lambda: [plain_sums(model.model, example) for example in row.examples])
@@ -219,8 +232,14 @@ def _row_loss(model: TunedModel, row: Row) -> Sums:
         raise TrainingError(
             f"{row.conversation.place}: a row of {row.num_tokens:,} tokens does not fit into the memory; leave it out"
         )
+    examples, likelier = row.examples, dict[str, tuple[float, float]]()
+    if row.conversation.non_preferred:
+        preferred, other = (float(each.nll) for each in sums)
+        likelier = {"preference": (float(preferred < other), 1.0), "margin": (other - preferred, 1.0)}
+        examples, sums = examples[:1], sums[:1]
     nll = sum(float(each.nll) for each in sums)
     num_correct = sum(float(each.num_correct) for each in sums)
-    if not math.isfinite(nll):
+    num_supervised = sum(example.num_supervised for example in examples)
+    if not all(math.isfinite(total) for total in (nll, *(total for total, _ in likelier.values()))):
         raise TrainingError(f"{row.conversation.place}: the loss is not finite, expected a number; train anew")
-    return {"loss": (nll, row.num_supervised), "token_accuracy": (num_correct, row.num_supervised)}
+    return {"loss": (nll, num_supervised), "token_accuracy": (num_correct, num_supervised)} | likelier

@@ -1,4 +1,4 @@
-"""What is measured of an answer, when it counts as right, and when a row counts as better.
+"""Measures of an answer, the bar for a right one, and the bar for a better row.
 
 Right or nearly right is wrong in both directions at times: a good answer in other words is below the bar, and one that
 differs by a "not" can be above it. So the bar is stated wherever its count is.
@@ -39,7 +39,7 @@ BAR = (
 _NUMBER = re.compile(r"(?:(?<!\w)-)?\d+(?:[.,]\d+)*")
 _MINUS = str.maketrans("\u2212\ufe63\uff0d", "---")  # signs that typography has for it
 
-OTHERS = 10  # references that each one is held against: each costs 10 ms for answers of 2,000 characters
+OTHERS = 10  # references that each one is compared with: each costs 10 ms for answers of 2,000 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,12 @@ MEASURES = {
     "loss": Measure("Loss", "number", "lower", "How surprising a token of the reference answers is; 0 is certain"),
     "token_accuracy": Measure(
         "Token accuracy", "percent", "higher", "Tokens of the reference answers that were its first choice"
+    ),
+    "preference": Measure(
+        "Prefers the preferred", "percent", "higher", "Pairs whose preferred answer is likelier than the other"
+    ),
+    "margin": Measure(
+        "Margin of the preferred", "number", "higher", "How much likelier the preferred answer of a pair is, in nats"
     ),
     "exact": Measure("Exact match", "percent", "higher", "Answers that are the reference, letter for letter"),
     "chrf": Measure("chrF", "points", "higher", "0 to 100: character sequences shared with the reference"),
@@ -121,7 +127,7 @@ def _chrf() -> "CHRF":
 
 
 def is_right(answer: str, reference: str) -> bool:
-    """Whether a text says what the reference does, or nearly."""
+    """True if a text says what the reference does, or nearly."""
     if folded(answer) == folded(reference):
         return True
     wanted = _structure(reference)
@@ -138,7 +144,7 @@ def folded(text: str) -> str:
 
 
 def is_long(reference: str) -> bool:
-    """Whether an answer is a text of its own, and not a choice among a few."""
+    """True for an answer that is a text of its own, and not a choice among a few."""
     return len(words(reference)) > SHORT
 
 
@@ -158,7 +164,7 @@ def _numbers(text: str) -> Counter[str]:
 
 
 def noise_levels(references: Sequence[str | None]) -> list[float]:
-    """What a wrong answer scores: for each reference the highest chrF that another has against it; 0 without another.
+    """Scores of wrong answers: for each reference the highest chrF of another against it; 0 without another.
 
     Texts on one subject in one tone share letters whatever they say, and the references of other rows are such wrong
     answers: what comes no closer than the closest of them says nothing about whether it is right. None stands for
@@ -185,7 +191,7 @@ def _others(different: Sequence[str], number: int) -> list[str]:
 
 
 def outcome(right: tuple[float, float], score: tuple[float, float], noise: float) -> Outcome:
-    """What became of a row: by how many of its answers were right before and after, else by its score.
+    """Class of a row: by the number of right answers before and after, else by its score.
 
     Between two scores that wrong answers get, up to `noise`, the higher one is no better.
     """

@@ -55,7 +55,7 @@ class Answerer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MeasuredAnswer:
-    """What a model said to a question, and what is measured of it."""
+    """Answer of a model to a question, and its measures."""
 
     reply: Reply
     measures: Mapping[str, float]

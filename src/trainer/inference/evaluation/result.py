@@ -12,7 +12,7 @@ from trainer.inference.evaluation.held_out import HeldOut
 from trainer.inference.evaluation.measures import ModelKey, Sums, is_right, noise_levels, outcome
 from trainer.inference.evaluation.questions import MeasuredAnswer, Question
 from trainer.inference.evaluation.significance import count_distinct, differences, groups
-from trainer.inference.evaluation.verdict import make_verdict
+from trainer.inference.evaluation.verdict import make_verdict, win_rate
 from trainer.kinds import is_service
 from trainer.runs import Run
 from trainer.runs.files import refuse_newer
@@ -48,6 +48,9 @@ def make_result(
     names = names_of(run, answers)
     outcomes = [row["outcome"] for row in rows]
     verdict = make_verdict(outcomes, sums, against, names, found, independent, distinct, held_out.max_new_tokens)
+    wins = win_rate(sums[_reference(run, answers)], sums["tuned"], independent)
+    if wins is not None:
+        verdict = replace(verdict, remarks=(*verdict.remarks, str(wins)))
     curve, n_epochs = recorded_curve(run)
     if note := curve.still_falling(n_epochs):
         verdict = replace(verdict, remarks=(*verdict.remarks, note))
@@ -57,6 +60,7 @@ def make_result(
         "run": run.name,
         "verdict": asdict(verdict),
         "models": names,
+        "wins": None if wins is None else asdict(wins),
         "measures": [asdict(difference) for difference in found],
         "measures_from_base": [asdict(difference) for difference in from_base],
         "files": list(held_out.files),
@@ -70,8 +74,13 @@ def make_result(
     }
 
 
+def _reference(run: Run, models: Iterable[ModelKey]) -> ModelKey:
+    """The model that preference training stayed close to."""
+    return "start" if "start" in models and run.config().training.dpo.reference == "run" else "base"
+
+
 def names_of(run: Run, models: Iterable[ModelKey]) -> dict[ModelKey, str]:
-    """What each model is called. A service's run may begin at another run's model: that is its base."""
+    """Names of the models. A service's run may begin at another run's model: that is its base."""
     parent = run.manifest().parent
     called: dict[ModelKey, str] = {"base": "base", "tuned": "tuned"}
     if parent:
@@ -163,7 +172,7 @@ def _is_right(answer: Mapping[str, Any], name: str) -> bool:
 
 
 def _with_noise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What wrong answers to each row may score, found in the references of all rows."""
+    """Add to each row the score of a wrong answer, found in the references of all rows."""
     levels = iter(noise_levels([_text(row, answer) for row in rows for answer in row["answers"]]))
     return [dict(row) | {"noise": mean(next(levels) for _ in row["answers"])} for row in rows]
 

@@ -1,4 +1,4 @@
-"""How sure a figure or a difference is, where some rows expect the same answer and so are no independent observations.
+"""Certainty of a figure or a difference, where rows with the same answer are no independent observations.
 
 Who knows an answer for one row knows it for the others. A short answer, such as a label, is a choice that each question
 makes anew, so that such rows are one observation only where they ask the same.
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from pathlib import Path
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.data.conversations import Message
@@ -22,6 +21,7 @@ from trainer.data.read.rows import FileReader
 from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.measures import MEASURES, Outcome, Sums, folded, is_long
 from trainer.inference.tool_calls import whole_numbers, without_thinking
+from trainer.runs.intervals import CONFIDENCE, wilson_of_share
 
 if TYPE_CHECKING:
     import numpy
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["better", "worse", "unclear"]
 
-CONFIDENCE = 0.95
 STEPS: dict[Outcome, int] = {"better": 1, "same": 0, "worse": -1}
 RESAMPLES = 10_000
 BLOCK = 2_000_000  # numbers drawn at a time
@@ -64,7 +63,7 @@ def groups(rows: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def _long_answers(row: Mapping[str, Any]) -> list[str]:
-    """What tells each answer of a row from another, of those that are no choice among a few."""
+    """Keys that distinguish the answers of a row, of those that are no choice among a few."""
     messages = [row["messages"][answer["message"]] for answer in row["answers"]]
     return [key for message in messages if (key := _key(message)) is not None]
 
@@ -122,7 +121,7 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0, and enough was observed for it."""
+        """True if the interval leaves out 0, and enough was observed for it."""
         return (
             self.num_groups >= GROUPS_NEEDED
             and self.low is not None
@@ -189,17 +188,12 @@ def share_interval(counted: Sequence[tuple[float, float]], groups: Sequence[int]
     Confidence Intervals for Proportions in Complex Sample Surveys, Journal of Survey Statistics and Methodology 7
     (2019).
     """
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     hits, tries = sum(hit for hit, _ in counted), sum(tried for _, tried in counted)
-    share, total = hits / tries, _effective(counted, groups)
-    spread = z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * ((share * (1 - share) + spread / 4) / total) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return wilson_of_share(hits / tries, _effective(counted, groups))
 
 
 def _effective(counted: Sequence[tuple[float, float]], groups: Sequence[int]) -> float:
-    """How many independent tries would leave a share as uncertain; at none or all hits, one for each group."""
+    """Independent tries that leave a share as uncertain; at none or all hits, one for each group."""
     hits, tries = sum(hit for hit, _ in counted), sum(tried for _, tried in counted)
     share, number = hits / tries, len(set(groups))
     if hits in (0, tries) or number < 2:
@@ -214,17 +208,17 @@ def _effective(counted: Sequence[tuple[float, float]], groups: Sequence[int]) ->
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a model is beside another one, and by what: right answers, or how close wrong ones come."""
+    """Rank of a model beside another one, and the ground: right answers, or the closeness of wrong ones."""
 
     kind: Kind
     by: Literal["right", "score"] | None = None
 
 
 def decide(base: Sequence[Sums], tuned: Sequence[Sums], outcomes: Sequence[Outcome], groups: Sequence[int]) -> Decision:
-    """What the second model is beside the first one, by more than chance; `outcomes` are the rows' changes.
+    """Rank the second model beside the first one, beyond chance; `outcomes` are the rows' changes.
 
     Right answers decide; only where they leave it open, the rows that came closer or went farther. Two models that are
-    equally good are told apart in 5 of 100 comparisons at most: each of the two tests may err in half of that
+    equally good differ in 5 of 100 comparisons at most: each of the two tests may err in half of that
     (Bonferroni).
     """
     right = [after["right"][0] - before["right"][0] for before, after in zip(base, tuned, strict=True)]
@@ -238,13 +232,13 @@ def decide(base: Sequence[Sums], tuned: Sequence[Sums], outcomes: Sequence[Outco
 
 
 def sign_test(up: int, down: int) -> float:
-    """How likely chance alone lets this many change one way and so few the other: exact and two-sided."""
+    """Probability that chance alone lets this many change one way and so few the other: exact, two-sided."""
     total = up + down
     return min(1.0, 2 * sum(comb(total, number) for number in range(min(up, down) + 1)) / (1 << total))
 
 
 def _moved(changes: Sequence[float], groups: Sequence[int]) -> tuple[int, int]:
-    """How many groups of rows went up, and how many down."""
+    """Numbers of groups of rows that went up, and that went down."""
     sums: dict[int, float] = {}
     for change, group in zip(changes, groups, strict=True):
         sums[group] = sums.get(group, 0.0) + change

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in a sentence that says no more than the rows show."""
+"""Verdict of a comparison, in a sentence that says no more than the rows show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ UNENDED_TOLD = 0.25  # of the answers, from which on the sentence itself says th
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known of the tuned model, as report.json has it."""
+    """Verdict on the tuned model, as report.json has it."""
 
     kind: Kind
     sentence: str
     against: (
-        ModelKey  # the model that the tuned one is held against: "base", or "start" where an earlier run was continued
+        ModelKey  # the model that the tuned one is compared with: "base", or "start" where an earlier run was continued
     )
     remarks: tuple[str, ...]  # what a reader must know to believe the sentence as far as it goes
     answers: int
@@ -67,13 +67,42 @@ def make_verdict(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """Pairs on which the tuned model's margin of the preferred answer is greater than the reference's."""
+
+    wins: int
+    pairs: int
+    interval: tuple[float, float]  # of their share
+
+    def __str__(self) -> str:
+        low, high = (100 * end for end in self.interval)
+        return (
+            f"its margin favours the preferred answer, beside the reference, on {self.wins:,} of "
+            f"{_counted(self.pairs, 'pair')} (95% CI {low:.0f}-{high:.0f}%)"
+        )
+
+
+def win_rate(reference: Sequence[Sums], tuned: Sequence[Sums], groups: Sequence[int]) -> WinRate | None:
+    """Of the rows that are pairs, by model and row; None without any. `groups`: the rows that count as one."""
+    counted = [
+        (float(after["margin"][0] > before["margin"][0]), 1.0)
+        for before, after in zip(reference, tuned, strict=True)
+        if "margin" in after
+    ]
+    of_pairs = [group for group, row in zip(groups, tuned, strict=True) if "margin" in row]
+    if not counted:
+        return None
+    return WinRate(round(sum(win for win, _ in counted)), len(counted), share_interval(counted, of_pairs))
+
+
 def _total(sums: Mapping[ModelKey, Sequence[Sums]], key: str) -> dict[ModelKey, int]:
-    """How many answers of each model are so."""
+    """Number of answers with that mark, for each model."""
     return {name: round(sum(row[key][0] for row in of_model)) for name, of_model in sums.items()}
 
 
 def _opening(kind: Kind, distinct: Distinct, before: str) -> str:
-    """A base needs no mention: that a model is held against it is what everybody expects."""
+    """A base needs no mention: that a model is compared with it is what everybody expects."""
     if kind != "unclear":
         return kind if before == "base" else f"{kind} than {before}"
     if distinct.independent < GROUPS_NEEDED:
@@ -103,8 +132,8 @@ def _endings(number: int, before: str, answers: int, max_new_tokens: int) -> lis
     if not number:
         return []
     count = f"{number:,} of {_counted(answers, 'answer')}"
-    told = f"{count} did not end within {max_new_tokens:,} tokens ({before})"
-    return [f"{told}; train longer if they ramble, raise evaluation.max_new_tokens if they are good so far"]
+    unended = f"{count} did not end within {max_new_tokens:,} tokens ({before})"
+    return [f"{unended}; train longer if they ramble, raise evaluation.max_new_tokens if they are good so far"]
 
 
 def _counted(number: int, noun: str) -> str:

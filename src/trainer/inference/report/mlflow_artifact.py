@@ -24,7 +24,7 @@ def log_report(run: Run) -> None:
 
 
 def report_is_unlogged(run: Run) -> bool:
-    """Whether training logged to MLflow, and the report that was made since is not there."""
+    """True if training logged to MLflow, and the report that was made since is not there."""
     kinds = [event.get("type") for event in run.events()]
     if "mlflow" not in kinds or "evaluation" not in kinds:
         return False

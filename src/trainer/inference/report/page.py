@@ -65,7 +65,7 @@ def row_view(row: Mapping[str, Any], names: Sequence[str], mark_reference: bool 
 
 
 def _right_of(row: Mapping[str, Any], name: str) -> bool:
-    """Whether all of a model's answers are right or nearly right."""
+    """True if all of a model's answers are right or nearly right."""
     right = row.get("sums", {}).get(name, {}).get("right")  # reports of the first format do not tell
     return right is not None and right[0] == right[1]
 

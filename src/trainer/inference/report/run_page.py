@@ -3,9 +3,9 @@
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from importlib import metadata
 from typing import Any
 
+from trainer import __version__
 from trainer.config.schema import RunConfig
 from trainer.inference.evaluation.measures import BAR, MARGIN, MEASURES
 from trainer.inference.evaluation.significance import Difference
@@ -15,6 +15,7 @@ from trainer.runs import Run
 from trainer.runs.manifest import Manifest
 from trainer.training.curve import recorded_curve
 
+NUM_LOST = 20  # items, shown with both answers
 TILES = ("right", "calls", "exact", "chrf", "token_accuracy", "loss")
 
 
@@ -40,6 +41,7 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         notes=[capitalized(note) for note in result["notes"]],
         tiles=list(_tiles(result)),
         measures=list(measure_rows(result)),
+        kept=kept_view(result),
         learning=learning(run),
         curves=[(title, trusted(plots[name])) for name, title in titles.items() if name in plots],
         changes=trusted(plots["changes"]),
@@ -49,12 +51,12 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         num_hidden=max(0, len(weakest) - NUM_SHOWN),
         made=origin(run, result),
         commands=commands(run, result),
-        version=metadata.version("azure-llm-trainer"),
+        version=__version__,
     )
 
 
 def criterion(result: Mapping[str, Any]) -> str:
-    """What was compared, and what makes a row better."""
+    """Sentence on the models compared, and on what makes a row better."""
     score = "chrF, which counts the character sequences that an answer shares with the reference answer"
     if has_calls(result):
         score = "chrF for texts; for tool calls 100 if names and arguments are right and 50 if only the names are"
@@ -106,6 +108,33 @@ def _tiles(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield from (rows[MEASURES[key].title] for key in TILES if MEASURES[key].title in rows)
 
 
+def kept_view(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of the general items the sentence, the counts by kind, and those that were lost; None where none were asked."""
+    suite = result.get("suite")
+    if not suite:
+        return None
+    lost = [item for item in suite["items"] if item["base"]["right"] and not item["tuned"]["right"]]
+    return {
+        "sentence": capitalized(suite["sentence"]),
+        "tone": {"lost": "bad", "gained": "good"}.get(suite["change"], ""),
+        "kinds": [{"title": capitalized(kind.replace("-", " "))} | counts for kind, counts in suite["kinds"].items()],
+        "omitted": len(suite["omitted"]),
+        "lost": [
+            {
+                "question": item["prompt"][-1]["content"],
+                "answers": [(name, *_said(item[key])) for key, name in (("base", "Base"), ("tuned", "Tuned"))],
+            }
+            for item in lost[:NUM_LOST]
+        ],
+        "num_hidden": max(0, len(lost) - NUM_LOST),
+    }
+
+
+def _said(answer: Mapping[str, Any]) -> tuple[str, bool]:
+    """The answer with its calls, and True if it was cut off."""
+    return "\n".join(filter(None, [answer["text"], *answer["calls"]])) or "(nothing)", not answer["ended"]
+
+
 def tone(difference: Difference) -> str:
     """`good` or `bad` where the interval leaves no doubt about the direction."""
     better = MEASURES[difference.key].better
@@ -115,12 +144,12 @@ def tone(difference: Difference) -> str:
 
 
 def has_calls(result: Mapping[str, Any]) -> bool:
-    """Whether some row expects tool calls; without any, the score is chrF."""
+    """True if some row expects tool calls; without any, the score is chrF."""
     return any(values["key"] == "calls" for values in result["measures"])
 
 
 def learning(run: Run) -> str:
-    """Which step became the adapter, and whether the run began to overfit, or ended too early."""
+    """Sentence on the step that became the adapter, and on overfitting or an end that came too early."""
     status = run.status()
     step, total = status.get("adapter_step"), status.get("total_steps")
     chosen = f"The adapter is from step {step:,} of {total:,}. " if step and total else ""
@@ -179,7 +208,7 @@ def _training(run: Run, config: RunConfig, manifest: Manifest) -> str:
 
 
 def commands(run: Run, result: Mapping[str, Any]) -> str:
-    """What to type to get the same run, and the same comparison, again."""
+    """Commands that repeat the run and its comparison."""
     settings, path = result["settings"], str(run.path)
     own = result["files"] == list(run.config().data.validation_paths)
     words = ["trainer", "evaluate", path, *([] if own else ["--rows", *result["files"]])]

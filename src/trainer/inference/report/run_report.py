@@ -10,6 +10,8 @@ from trainer.inference.report.plots import change_plot, curve_plot, standalone
 from trainer.inference.report.run_page import report_page
 from trainer.runs import Run, files
 
+OWN_PAGE = "report"  # the page that is the run's own, without its suffix
+
 
 def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> Path:
     """Write what `evaluate` found about `run`; returns the page's path.
@@ -20,7 +22,7 @@ def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> 
     Raises: TrainingError, when the disk is full or the folder cannot be written.
     """
     is_the_runs = replace or _goes_as_far(run, result)
-    plots, page = _plots(run, result), run.report / f"{'report' if is_the_runs else _name(result)}.html"
+    plots, page = _plots(run, result), run.report / f"{OWN_PAGE if is_the_runs else _name(result)}.html"
     html = report_page(run, result, plots)
     try:
         run.report.mkdir(exist_ok=True)
@@ -37,7 +39,7 @@ def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> 
 
 
 def _goes_as_far(run: Run, result: Mapping[str, Any]) -> bool:
-    """Whether a result covers what the run's report does: as many rows of the same files, and answers as long.
+    """True if a result covers the run's report: as many rows of the same files, answers as long, its general items.
 
     The first one must be of the run's held-out rows, where it has any: with another the run would seem compared.
     """
@@ -47,7 +49,8 @@ def _goes_as_far(run: Run, result: Mapping[str, Any]) -> bool:
     try:
         same_rows = before["rows_sha256"] == result["rows_sha256"]
         more_rows = before["files"] == result["files"] and before["num_rows"] < result["num_rows"]
-        return (same_rows or more_rows) and _longest(before) <= _longest(result)
+        same_items = "suite" not in before or result.get("suite", {}).get("sha256") == before["suite"]["sha256"]
+        return (same_rows or more_rows) and same_items and _longest(before) <= _longest(result)
     except (LookupError, TypeError, ValueError):  # a damaged report: what was just computed is not lost for it
         return True
 
@@ -57,9 +60,10 @@ def _longest(result: Mapping[str, Any]) -> int:
 
 
 def _name(result: Mapping[str, Any]) -> str:
-    """The name of a report beside the run's own: the same for the same rows and limits."""
+    """The name of a report beside the run's own: the same for the same rows, limits and general items."""
     file = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(result["files"][0]).stem)[:40]
-    return f"{result['num_rows']}-rows-{file}-{result['rows_sha256'][:8]}-{_longest(result)}-tokens"
+    suite = f"-suite-{result['suite']['sha256'][:8]}" if "suite" in result else ""
+    return f"{result['num_rows']}-rows-{file}-{result['rows_sha256'][:8]}-{_longest(result)}-tokens{suite}"
 
 
 def _plots(run: Run, result: Mapping[str, Any]) -> dict[str, str]:

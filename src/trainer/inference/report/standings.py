@@ -6,10 +6,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trainer import __version__
 from trainer.errors import ConfigError
 from trainer.inference.evaluation.measures import BAR, MEASURES, outcome
 from trainer.inference.evaluation.result import readable
@@ -26,6 +26,7 @@ from trainer.inference.report.page import NUM_OPEN, NUM_SHOWN, capitalized, rend
 from trainer.inference.report.plots import runs_plot
 from trainer.inference.report.run_page import has_calls, tone
 from trainer.runs import Run, files
+from trainer.runs.lifecycle import note_gate
 from trainer.runs.manifest import PinnedBase
 
 
@@ -48,7 +49,7 @@ class Contestant:
 
 
 def results_of(runs: Sequence[Run], least: int = 2) -> list[dict[str, Any]]:
-    """What each run's comparison with its base found.
+    """Result of each run's comparison with its base.
 
     Raises: ConfigError, where there are not `least` runs, one has no comparison, or their rows differ.
     """
@@ -114,29 +115,33 @@ def _rank(contestant: Contestant) -> tuple[float, float]:
 
 
 def verdict(ranked: Sequence[Contestant], seed: int) -> str:
-    """Whether the best run is better than the next one, and than its base, by more than chance."""
-    best, second, *_ = [contestant for contestant in ranked if contestant.key == "tuned"]
-    found = standing(second, best)
-    if found.kind == "worse":
-        best, second = second, best
+    """Sentence on the best run: if it is better than the next one, and than its base, beyond chance."""
+    best, second, found = leaders(ranked)
     counts = _counts(best, second)
     match found.by:
         case "right":
-            told = f"{best.name} is better than {second.name}: {counts}"
+            words = f"{best.name} is better than {second.name}: {counts}"
         case "score":
             score = _score(second, best, seed)
-            told = (
+            words = (
                 f"{best.name} comes closer to the references than {second.name}, score {score.tuned:.1f} and "
                 f"{score.base:.1f} ({_sure(score)}); it is not clearly right more often: {counts}"
             )
         case None:
-            told = f"no clear difference between {best.name} and {second.name}: {counts}"
+            words = f"no clear difference between {best.name} and {second.name}: {counts}"
     before = standing(Contestant("", "base", best.result), best)
-    return told if before.kind == "better" else f"{told}; not even {best.name} is clearly better than its base"
+    return words if before.kind == "better" else f"{words}; not even {best.name} is clearly better than its base"
+
+
+def leaders(ranked: Sequence[Contestant]) -> tuple[Contestant, Contestant, Decision]:
+    """The best run, the next one, and the decision between them."""
+    best, second, *_ = [contestant for contestant in ranked if contestant.key == "tuned"]
+    found = standing(second, best)
+    return (second, best, found) if found.kind == "worse" else (best, second, found)
 
 
 def standing(first: Contestant, second: Contestant) -> Decision:
-    """What the second model is beside the first one."""
+    """Rank of the second model beside the first one."""
     pairs = zip(first.result["rows"], second.result["rows"], strict=True)
     outcomes = [
         outcome(
@@ -151,13 +156,13 @@ def standing(first: Contestant, second: Contestant) -> Decision:
 
 def _counts(best: Contestant, second: Contestant) -> str:
     """Both counts, each with how sure its share is."""
-    told = []
+    parts = []
     for contestant in (best, second):
         counted = [sums["right"] for sums in contestant.sums]
         hits, tries = (round(sum(values)) for values in zip(*counted, strict=True))
         low, high = share_interval(counted, groups(contestant.result["rows"]))
-        told.append(f"{hits:,} of {tries:,} (95% CI {100 * low:.0f}-{100 * high:.0f}%)")
-    return f"{' and '.join(told)} answers right or nearly right"
+        parts.append(f"{hits:,} of {tries:,} (95% CI {100 * low:.0f}-{100 * high:.0f}%)")
+    return f"{' and '.join(parts)} answers right or nearly right"
 
 
 def _sure(difference: Difference) -> str:
@@ -165,7 +170,7 @@ def _sure(difference: Difference) -> str:
 
 
 def _score(first: Contestant, second: Contestant, seed: int) -> Difference:
-    """How close each comes to the references."""
+    """Difference in how close each comes to the references."""
     found = differences(first.sums, second.sums, groups(first.result["rows"]), seed)
     return next(difference for difference in found if difference.key == "score")
 
@@ -199,7 +204,7 @@ def _change(contestant: Contestant, key: str) -> Difference | None:
 
 
 def notes(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader must know before comparing figures."""
+    """Remarks that a reader needs before comparing figures."""
     by_name = {run.name: result for run, result in zip(runs, results, strict=True)}
     found = [f"{name}: {note}" for name, result in by_name.items() for note in result["notes"]]
     if len({(run.manifest().base, run.manifest().template_sha256) for run in runs}) > 1:
@@ -216,7 +221,7 @@ def notes(runs: Sequence[Run], results: Sequence[Mapping[str, Any]]) -> list[str
 
 
 class Gate(StrEnum):
-    """What a run must be. `not-worse` is kept where nothing is clear, `better` is not."""
+    """Requirement for a run. `not-worse` holds where nothing is clear, `better` does not."""
 
     better = "better"
     not_worse = "not-worse"
@@ -224,7 +229,7 @@ class Gate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """What the run is beside its base, or beside another run."""
+    """Rank of the run beside its base, or beside another run."""
 
     name: str
     kind: Kind
@@ -233,7 +238,7 @@ class Against:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a gate says of a run."""
+    """Outcome of a gate for a run."""
 
     gate: Gate
     against: tuple[Against, ...]
@@ -243,8 +248,8 @@ class Judgement:
         return all(one.holds for one in self.against)
 
     def __str__(self) -> str:
-        told = ", ".join(f"{one.kind} beside {one.name}" for one in self.against)
-        return f"gate {self.gate} {'holds' if self.holds else 'does not hold'}: {told}"
+        words = ", ".join(f"{one.kind} beside {one.name}" for one in self.against)
+        return f"gate {self.gate} {'holds' if self.holds else 'does not hold'}: {words}"
 
 
 def judge(gate: Gate, result: Mapping[str, Any], others: Sequence[tuple[str, Kind]] = ()) -> Judgement:
@@ -255,6 +260,13 @@ def judge(gate: Gate, result: Mapping[str, Any], others: Sequence[tuple[str, Kin
     return Judgement(
         gate, tuple(Against(name, found, _holds(gate, found)) for name, found in ((first, verdict["kind"]), *others))
     )
+
+
+def settle_gate(run: Run, result: Mapping[str, Any]) -> None:
+    """Note in a run's status what its own comparison says of its gate; nothing where it has none."""
+    if (wanted := run.config().evaluation.gate) is not None:
+        judgement = judge(Gate(wanted), result)
+        note_gate(run, judgement.holds, str(judgement))
 
 
 def judge_runs(gate: Gate, runs: Sequence[Run]) -> Judgement:
@@ -297,7 +309,7 @@ def write_comparison(runs: Sequence[Run], out: Path) -> tuple[str, list[Contesta
         rows=[row_view(row, names, mark_reference=False) for row in rows[:NUM_SHOWN]],
         num_open=min(NUM_OPEN, len(rows)),
         num_hidden=max(0, len(rows) - NUM_SHOWN),
-        version=metadata.version("azure-llm-trainer"),
+        version=__version__,
     )
     files.write_page("--out", out, page)
     return sentence, ranked

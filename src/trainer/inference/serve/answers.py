@@ -29,7 +29,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ChatCompletion:
     """One answer's fixed fields: id, time, model, and a fingerprint of the adapter."""
 
     model: str
@@ -68,7 +68,7 @@ class Answer:
 
 
 def call_deltas(calls: Sequence[Call]) -> dict[str, Any]:
-    """What a stream says of tool calls: all at once, as they are known to be whole only at the end."""
+    """Tool calls for a stream: all at once, as they are known to be whole only at the end."""
     return {"tool_calls": [{"index": index, **call} for index, call in enumerate(_as_json(calls))]}
 
 

@@ -27,7 +27,7 @@ OPEN_PATHS = ("/health",)  # without a key
 
 @dataclass
 class Server:
-    """What the app answers for; `service` is None until the model is loaded."""
+    """State that the app answers from; `service` is None until the model is loaded."""
 
     name: str
     key: str
@@ -37,12 +37,17 @@ class Server:
     service: Service | None = None
     problem: str | None = None  # why there will be no answers any more
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, as far as they are known."""
+        return [self.name] if self.service is None else self.service.names
+
     def ready(self) -> Service:
         """Raises: Refusal, while the model is being loaded and after it has failed."""
         if self.service is None:
             raise not_ready(self.problem or "the model is being loaded")
-        if self.problem or self.service.engine.problem:
-            raise failed(f"the model has stopped: {self.problem or self.service.engine.problem}")
+        if self.problem or self.service.problem:
+            raise failed(f"the model has stopped: {self.problem or self.service.problem}")
         return self.service
 
 
@@ -96,17 +101,19 @@ async def health(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    """The one model there is."""
+    """The tuned model, and once it is loaded its base."""
     server: Server = request.app.state.server
-    return JSONResponse({"object": "list", "data": [_model(server)]})
+    return JSONResponse({"object": "list", "data": [_model(server, name) for name in server.names]})
 
 
 async def model(request: Request) -> Response:
-    """The model by its name."""
+    """A model by its name."""
     server: Server = request.app.state.server
-    if request.path_params["name"] != server.name:
-        raise Refusal(404, f"there is no such model, expected {server.name!r}", "model_not_found", "model")
-    return JSONResponse(_model(server))
+    name = request.path_params["name"]
+    if name not in server.names:
+        expected = " or ".join(map(repr, server.names))
+        raise Refusal(404, f"there is no such model, expected {expected}", "model_not_found", "model")
+    return JSONResponse(_model(server, name))
 
 
 class ChatCompletions:
@@ -132,20 +139,20 @@ class ChatCompletions:
         except ClientDisconnect:
             return
         chat = parse_request(body)
-        service.check_model(chat.model)
+        service = await service.named(chat.model)
         await _unless_client_leaves(self.receive, self._answer(service, chat))
 
     async def _answer(self, service: Service, chat: ChatRequest) -> None:
         judgment = service.trained.judge(chat.rendered_messages())
-        told = [] if judgment is None else [(HEADER, judgment.encode())]
+        judged = [] if judgment is None else [(HEADER, judgment.encode())]
         if not chat.stream:
             response = JSONResponse(await service.answer(chat))
-            response.raw_headers += told
+            response.raw_headers += judged
             await response(self.request.scope, self.receive, self.send)
             return
         async with aclosing(service.events(chat)) as events:
             first = await anext(events)  # what is refused, is refused with a status
-            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *told]
+            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *judged]
             await self.send({"type": "http.response.start", "status": 200, "headers": headers})
             await self._send_part(first)
             async for event in events:
@@ -174,8 +181,8 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _model(server: Server) -> dict[str, Any]:
-    return {"id": server.name, "object": "model", "created": server.created, "owned_by": "azure-llm-trainer"}
+def _model(server: Server, name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": server.created, "owned_by": "azure-llm-trainer"}
 
 
 def _response(refusal: Refusal) -> Response:

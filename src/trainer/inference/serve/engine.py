@@ -26,7 +26,7 @@ MEMORY_SHARE = {"cpu": 0.3, "cuda": 0.8}  # of the free memory, for the cache
 STOP_SECONDS = 10.0
 
 
-class Engine:
+class ServingEngine:
     """A loaded model that answers requests side by side; use it from one event loop."""
 
     def __init__(self, model: "PreTrainedModel", stops: Sequence[int], max_length: int, limits: Limits) -> None:
@@ -69,7 +69,7 @@ class Engine:
 
     @property
     def problem(self) -> str | None:
-        """Why nothing can be answered any more, or None."""
+        """Error that ended all answering, or None."""
         error = self.manager.background_thread_status.fatal_error if self.manager else None
         return None if error is None else f"{type(error).__name__}: {error}"
 

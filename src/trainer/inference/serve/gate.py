@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def check_prompts(run: Run, trained: Renderer, served: PromptRenderer) -> tuple[int, str]:
-    """How many prompts were compared, and of which rows.
+    """Number of prompts compared, and the rows that they are from.
 
     Each trained answer of the run's first rows is asked for as a client would, as JSON through the request's checks.
     Raises: ParityError, at the first prompt that is not the beginning of what was trained.
@@ -33,7 +33,7 @@ async def check_prompts(run: Run, trained: Renderer, served: PromptRenderer) -> 
         for index, prompt in zip(answers, expected, strict=True):
             if (sent := await _sent(conversation, index, served)) != prompt:
                 raise ParityError(
-                    f"{conversation.place}: the prompt that would be served is not the one that was trained; "
+                    f"{conversation.place}: the prompt that would be served is not the trained one; "
                     f"{_difference(prompt, sent)}; nothing is served"
                 )
             num_prompts += 1
@@ -41,7 +41,7 @@ async def check_prompts(run: Run, trained: Renderer, served: PromptRenderer) -> 
 
 
 def prompts_in(examples: list[Example]) -> "Iterator[list[int]]":
-    """What stands before each supervised answer."""
+    """Tokens before each supervised answer."""
     for example in examples:
         labels = example.labels
         for at in range(1, len(labels)):

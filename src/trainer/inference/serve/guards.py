@@ -1,4 +1,4 @@
-"""Who may ask: the right key, and a Host header that this server answers to."""
+"""Access: the address to listen on, the right key, and a Host header that this server answers to."""
 
 import hmac
 import os
@@ -37,7 +37,7 @@ def check_key(header: str | None, key: str) -> None:
 
 
 def allowed_hosts(host: str, port: int, names: Iterable[str]) -> frozenset[str]:
-    """What a Host header may say. Raises: ConfigError, when the address is any and no name is given.
+    """Accepted Host headers. Raises: ConfigError, when the address is any and no name is given.
 
     A page on the web can have its own name point to this machine; it cannot choose the header.
     """

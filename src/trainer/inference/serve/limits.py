@@ -1,4 +1,4 @@
-"""How much one request, and all of them together, may ask for."""
+"""Limits of one request, and of all of them together."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,7 +10,7 @@ from trainer.inference.serve.refusals import Refusal, overloaded
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server accepts."""
+    """Largest requests and longest waits that a server accepts."""
 
     max_requests: int = 16  # answered at a time; one more is refused at once
     max_tokens: int = 1024  # the longest answer, and the default where a request names none
@@ -22,7 +22,7 @@ class Limits:
     max_bytes_a_token: int = 64  # of a prompt: longer ones cannot fit into what the model reads
 
 
-class Places:
+class Slots:
     """Requests that are being answered."""
 
     def __init__(self, limits: Limits) -> None:
@@ -50,7 +50,9 @@ async def read_body(chunks: AsyncIterator[bytes], announced_bytes: str | None, l
     too_large = Refusal(
         413, f"the body is too large, expected at most {limits.max_body_bytes:,} bytes", "request_too_large"
     )
-    if announced_bytes is not None and announced_bytes.isdigit() and int(announced_bytes) > limits.max_body_bytes:
+    digits = (announced_bytes or "").lstrip("0")
+    most = str(limits.max_body_bytes)
+    if digits.isdecimal() and (len(digits), digits) > (len(most), most):
         raise too_large
     body = bytearray()
     try:

@@ -1,24 +1,23 @@
 """A service from a run, or from a folder that `trainer export` wrote."""
 
-import asyncio
 import hashlib
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError
-from trainer.inference.serve.engine import Engine
+from trainer.inference.serve.engine import ServingEngine
 from trainer.inference.serve.gate import check_prompts
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.rendering import PromptRenderer
-from trainer.inference.serve.service import Service
+from trainer.inference.serve.service import BaseModel, Service, in_thread
 from trainer.inference.serve.trained_prompt import TrainedPrompt
+from trainer.inference.serve.views import views
 from trainer.inference.trained import stop_ids, stored_tokenizer, template_digest
-from trainer.model.adapter import load_adapter
+from trainer.model.adapter import load_to_answer
 from trainer.model.base import find_base
 from trainer.model.device import pick_device, pick_dtype
 from trainer.model.loading import load_model
@@ -27,12 +26,10 @@ from trainer.runs import Run
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """What is served, and the folder of its tokenizer."""
+class ServedModel:
+    """Served weights, and the folder of their tokenizer."""
 
     name: str
     folder: Path
@@ -65,8 +62,13 @@ async def service_of_run(run: Run, limits: Limits, report: Callable[[str], None]
         await renderer.stop()
         raise
     report(f"{num_prompts} prompts of {source} are the ones that were trained")
-    model = Model(run.name, run.adapter, tuned.model.get_base_model(), tuned.tokenizer, tuned.max_length)
-    return await _service(model, renderer, limits, report, run.manifest().system_prompt)
+    with_adapter, without = views(tuned.model)
+    model = ServedModel(run.name, run.adapter, with_adapter, tuned.tokenizer, tuned.max_length)
+    service = await _service(model, renderer, limits, report, run.manifest().system_prompt)
+    base, stops = run.manifest().base, service.engine.stops
+    fingerprint = f"fp_{hashlib.sha256(str(base).encode()).hexdigest()[:12]}"
+    service.base = BaseModel(base.name, fingerprint, lambda: ServingEngine(without, stops, tuned.max_length, limits))
+    return service
 
 
 async def service_of_export(folder: Path, limits: Limits, report: Callable[[str], None]) -> Service:
@@ -78,10 +80,14 @@ async def service_of_export(folder: Path, limits: Limits, report: Callable[[str]
 
 
 async def _service(
-    model: Model, renderer: PromptRenderer, limits: Limits, report: Callable[[str], None], prompt: str | None = None
+    model: ServedModel,
+    renderer: PromptRenderer,
+    limits: Limits,
+    report: Callable[[str], None],
+    prompt: str | None = None,
 ) -> Service:
     stops = stop_ids(renderer.stops, model.model.generation_config.eos_token_id)
-    engine = Engine(model.model, stops, model.max_length, limits)
+    engine = ServingEngine(model.model, stops, model.max_length, limits)
     await in_thread(engine.start)
     if engine.max_length < model.max_length:
         report(f"memory is left for conversations of {engine.max_length:,} tokens, of {model.max_length:,}")
@@ -96,7 +102,7 @@ def _tuned(run: Run) -> Any:
     return TunedModel(run)
 
 
-def load_export(folder: Path) -> Model:
+def load_export(folder: Path) -> ServedModel:
     """The model of an export, in the form and number format in which it was compared with the trained one.
 
     Raises: ConfigError, when the folder is not an export, its template was changed, or its base is not to be had.
@@ -107,7 +113,7 @@ def load_export(folder: Path) -> Model:
         raise ConfigError(f"{folder}: has no parity.json, expected a folder written by: trainer export") from None
     tokenizer = stored_tokenizer(folder)
     if template_digest(tokenizer) != origin["template_sha256"]:
-        raise ConfigError(f"{folder}: the chat template is not the one that was trained; export the run again")
+        raise ConfigError(f"{folder}: the chat template is not the trained one; export the run again")
     settings = ModelConfig(base=str(folder), dtype=origin["dtype"])
     if not origin["merged"]:
         pinned = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -116,34 +122,10 @@ def load_export(folder: Path) -> Model:
     base, device = find_base(settings), pick_device()
     model = load_model(base, settings, device, pick_dtype(settings, device))
     if not origin["merged"]:
-        model = load_adapter(model, folder).get_base_model()
-    return Model(str(origin["run"]), folder, model.eval(), tokenizer, base.max_length)
+        model = load_to_answer(model, folder).get_base_model()
+    return ServedModel(str(origin["run"]), folder, model.eval(), tokenizer, base.max_length)
 
 
 def _base_of(folder: Path, name: str) -> str:
     """A hub's id, a folder of this machine, or the one that came along with the adapter."""
     return str(folder / name) if (folder / name).is_dir() else name
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Like asyncio.to_thread, in a thread that does not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    def body() -> None:
-        try:
-            result, error = work(), None
-        except Exception as caught:
-            result, error = None, caught
-        loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=body, daemon=True).start()
-    return await future

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class Refusal(Exception):
-    """Why a request is refused; `body` is what the client gets."""
+    """Refused request; `body` is what the client gets."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
     try:
         renderer, hello = _prepare(folder)
-    except Exception as error:  # told by the parent
+    except Exception as error:  # the parent reports it
         send({"error": str(error)})
         return
     send(hello)
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
 
 
 def ending(code: int) -> str:
-    """Why a process that renders has ended without an answer."""
+    """Reason why a process that renders has ended without an answer."""
     if -code in (signal.SIGPROF, signal.SIGALRM):
         return f"the chat template did not finish these messages within {MAX_SECONDS:g} seconds"
     return f"the process that renders it ended with exit code {code}"

@@ -20,7 +20,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 class _Part(BaseModel):
-    """What is refused by not being named here: images, audio, files."""
+    """Text part of a message; images, audio and files are refused, as no model here names them."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     type: Literal["text"]
@@ -164,7 +164,7 @@ class ChatRequest(BaseModel):
         return (self.tools or None) if self.tool_choice != "none" else None
 
     def sampling(self, num_prompt_tokens: int, max_length: int, limits: Limits) -> Sampling:
-        """How to answer. Raises: Refusal, when the prompt or the answer would be too long."""
+        """Sampling for this request. Raises: Refusal, when the prompt or the answer would be too long."""
         room = max_length - num_prompt_tokens
         if room < 1:
             message = f"the messages have {num_prompt_tokens:,} tokens, expected fewer than {max_length:,}"
@@ -195,19 +195,19 @@ def parse_request(body: bytes) -> ChatRequest:
 
 def _deepest(problems: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The first problem, or the one further inside where its field may have several forms."""
-    place = _place(problems[0]["loc"])
-    return max((one for one in problems if _place(one["loc"]).startswith(place)), key=lambda one: len(one["loc"]))
+    place = _field_path(problems[0]["loc"])
+    return max((one for one in problems if _field_path(one["loc"]).startswith(place)), key=lambda one: len(one["loc"]))
 
 
 def _refusal(problem: Mapping[str, Any]) -> Refusal:
-    place = _place(problem["loc"])
+    place = _field_path(problem["loc"])
     if problem["type"] == "extra_forbidden":
         return Refusal(400, f"{place} is not supported by this server; leave it out", "unsupported_parameter", place)
     where = f"{place}: " if place else "the body: "
     return Refusal(400, f"{where}{problem['msg']}", "invalid_value", place or None)
 
 
-def _place(location: tuple[int | str, ...]) -> str:
+def _field_path(location: tuple[int | str, ...]) -> str:
     """`messages[0].content`; names of alternatives, which pydantic adds for unions, are left out."""
     place = ""
     for step in location:

@@ -1,4 +1,4 @@
-"""How each request of a batch chooses its next token: temperature, nucleus, and a seed of its own.
+"""Sampling by request within a batch: temperature, nucleus, and a seed of its own.
 
 transformers' continuous batching has one setting for sampling or not, and one random state, for all requests. Here
 nothing is sampled: the most likely token is taken after each row that samples got noise of its own. With noise from
@@ -68,7 +68,7 @@ def _seed_at(seed: int, position: int) -> int:
 
 
 def processors(device: torch.device) -> ContinuousBatchingLogitsProcessorList:
-    """What every row goes through, each with its own request's values."""
+    """Processors of every row, each with its own request's values."""
     temperature = ContinuousBatchingTemperatureLogitsWarper(TemperatureLogitsWarper(1.0))
     chain = ContinuousBatchingLogitsProcessorList(
         LogitsProcessorList([temperature, Nucleus(TopPLogitsWarper(1.0)), SeededChoice(device)])

@@ -15,7 +15,7 @@ from trainer.inference.serve.service import Service
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What to send back."""
+    """Response of the scoring script."""
 
     status: int
     body: dict[str, Any]
@@ -51,10 +51,9 @@ class Scorer:
         if len(body) > self.limits.max_body_bytes:
             message = f"the body is too large, expected at most {self.limits.max_body_bytes:,} bytes"
             raise Refusal(413, message, "request_too_large")
-        if problem := self.service.engine.problem:
+        if problem := self.service.problem:
             raise failed(f"the model has stopped: {problem}")
         request = parse_request(body)
         if request.stream:
             raise Refusal(400, "stream is not supported here, expected false", "unsupported_parameter", "stream")
-        self.service.check_model(request.model)
-        return await self.service.answer(request)
+        return await (await self.service.named(request.model)).answer(request)

@@ -1,17 +1,15 @@
 """`trainer serve`: bind, load the model behind the open port, answer until a signal comes."""
 
 import asyncio
-import os
-import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from trainer.errors import ConfigError, TrainerError, TrainingError
+from trainer.errors import TrainerError, TrainingError
 from trainer.inference.serve.guards import KEY_VARIABLE, allowed_hosts
 from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.listening import bind, run_until_signal
 from trainer.inference.trained import trained_adapter
 from trainer.runs import Run
 
@@ -24,7 +22,7 @@ WATCH_SECONDS = 1.0
 
 
 class Program:
-    """A server that listens already, so that what is missing or in the way is told before the model is loaded.
+    """A server that listens already, so that it reports a missing part or a taken port before it loads the model.
 
     Raises: ConfigError.
     """
@@ -47,7 +45,7 @@ class Program:
         from trainer.inference.serve.connections import connection_type
 
         trained_adapter(run)
-        self.listener = _bind(host, port)
+        self.listener = bind(host, port)
         port = self.listener.getsockname()[1]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self.server = Server(run.name, key, allowed_hosts(host, port, names), limits, created=int(time.time()))
@@ -72,14 +70,10 @@ class Program:
         Raises: ConfigError, when the model cannot be loaded; ParityError, when its prompts would not be the trained
         ones; TrainingError, when it fails later; KeyboardInterrupt, after Ctrl-C.
         """
-        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # uvicorn raises it once more when it has ended
-        try:
-            self.run()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        run_until_signal(self.run)
 
     def run(self) -> None:
-        """Answer until told to stop."""
+        """Answer until a signal to stop."""
         self.uvicorn.run(sockets=[self.listener])
         if self.keeper.error is not None:
             raise self.keeper.error
@@ -87,17 +81,6 @@ class Program:
     def stop(self) -> None:
         """Take no more requests, answer those in progress, and end."""
         self.uvicorn.should_exit = True
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise ConfigError(
-            f"--port: {host}:{port} cannot be listened on: {reason}; choose another --port, or end what uses it"
-        ) from None
 
 
 class _Keeper:
@@ -118,7 +101,7 @@ class _Keeper:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if self.server.service is not None:
-            await asyncio.to_thread(self.server.service.engine.stop)
+            await asyncio.to_thread(self.server.service.stop)
             await self.server.service.renderer.stop()
 
     async def _keep(self) -> None:
@@ -131,10 +114,12 @@ class _Keeper:
             call = await asyncio.to_thread(ready_call, self.run, self.address, self.authorization)
             if call is not None:
                 self.report(f"a question as the training rows ask it:\n{call}")
+            for name in self.server.names[1:]:
+                self.report(f"the model before fine-tuning answers there as {name}")
             self.report(f"serving {self.run.name} on {self.address}/v1")
-            while not self.server.service.engine.problem:
+            while not self.server.service.problem:
                 await asyncio.sleep(WATCH_SECONDS)
-            raise TrainingError(f"the model has stopped: {self.server.service.engine.problem}; start the server again")
+            raise TrainingError(f"the model has stopped: {self.server.service.problem}; start the server again")
         except TrainerError as error:
             self.error = error
         except Exception as error:

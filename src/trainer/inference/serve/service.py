@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from trainer.errors import ConfigError
 from trainer.inference.client import Sampling
-from trainer.inference.serve.answers import END_OF_STREAM, Answer, FinishReason, Usage, call_deltas, event
-from trainer.inference.serve.limits import Limits, Places
-from trainer.inference.serve.refusals import Refusal
+from trainer.inference.serve.answers import END_OF_STREAM, ChatCompletion, FinishReason, Usage, call_deltas, event
+from trainer.inference.serve.limits import Limits, Slots
+from trainer.inference.serve.refusals import Refusal, failed
 from trainer.inference.serve.requests import ChatRequest
 from trainer.inference.serve.text import TextStream
 from trainer.inference.serve.trained_prompt import TrainedPrompt
@@ -19,13 +21,24 @@ from trainer.inference.tool_calls import Call, typed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from trainer.inference.serve.engine import Engine
+    from trainer.inference.serve.engine import ServingEngine
     from trainer.inference.serve.rendering import PromptRenderer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """The model before fine-tuning, answered for from the same weights; its engine is made when it is first asked."""
+
+    name: str
+    fingerprint: str
+    make_engine: "Callable[[], ServingEngine]"
 
 
 @dataclass
 class _Progress:
-    """What is known of an answer so far."""
+    """State of an answer in the making."""
 
     num_tokens: int = 0
     last_token: int = -1
@@ -45,28 +58,66 @@ class Service:
         self,
         name: str,
         fingerprint: str,
-        engine: "Engine",
+        engine: "ServingEngine",
         renderer: "PromptRenderer",
         tokenizer: "PreTrainedTokenizerBase",
         limits: Limits,
         trained: TrainedPrompt,
+        base: BaseModel | None = None,
     ) -> None:
         self.name, self.fingerprint = name, fingerprint
         self.engine, self.renderer, self.tokenizer, self.limits = engine, renderer, tokenizer, limits
-        self.places, self.trained = Places(limits), trained
+        self.places, self.trained, self.base = Slots(limits), trained, base
+        self._answering_base: Service | None = None
+        self._starting_base = asyncio.Lock()
 
-    def check_model(self, name: str) -> None:
-        """Raises: Refusal, when another model is asked for."""
-        if name != self.name:
-            message = f"the model {name[:80]!r} is not served here, expected {self.name!r}"
+    @property
+    def names(self) -> list[str]:
+        """Names of the models that answer."""
+        return [self.name, *([self.base.name] if self.base and self.base.name != self.name else [])]
+
+    @property
+    def problem(self) -> str | None:
+        """Error that ended the answering of either model, or None."""
+        other = self._answering_base.engine.problem if self._answering_base else None
+        return self.engine.problem or other
+
+    async def named(self, name: str) -> "Service":
+        """The service of the model with this name. Raises: Refusal, when there is none, or no memory for it."""
+        if name not in self.names:
+            message = f"the model {name[:80]!r} is not served here, expected {' or '.join(map(repr, self.names))}"
             raise Refusal(404, message, "model_not_found", "model")
+        if self.base is None or name == self.name:
+            return self
+        async with self._starting_base:
+            if self._answering_base is None:
+                self._answering_base = await self._start_base(self.base)
+        return self._answering_base
+
+    async def _start_base(self, base: BaseModel) -> "Service":
+        try:
+            engine = await in_thread(base.make_engine)
+            await in_thread(engine.start)
+        except ConfigError as error:
+            raise failed(f"the model before fine-tuning cannot answer: {error}") from error
+        service = Service(
+            base.name, base.fingerprint, engine, self.renderer, self.tokenizer, self.limits, TrainedPrompt(None)
+        )
+        service.places = self.places
+        return service
+
+    def stop(self) -> None:
+        """End the threads that generate; requests in progress fail."""
+        for service in (self._answering_base, self):
+            if service is not None:
+                service.engine.stop()
 
     async def prompt(self, request: ChatRequest) -> list[int]:
         """The ids that the model gets. Raises: Refusal."""
         messages, tools = request.rendered_messages(), request.rendered_tools()
         num_bytes = len(json.dumps([messages, tools], ensure_ascii=False).encode(errors="replace"))
         max_length = self.engine.max_length
-        if num_bytes > self.limits.max_bytes_a_token * max_length:  # told without rendering it
+        if num_bytes > self.limits.max_bytes_a_token * max_length:  # refused without rendering it
             message = f"the messages have {num_bytes:,} bytes, expected fewer than {max_length:,} tokens"
             raise Refusal(400, message, "context_length_exceeded", "messages")
         return await self.renderer.prompt(messages, tools)
@@ -83,14 +134,14 @@ class Service:
                     progress.text.append(piece)
         reason = progress.finish_reason(self.engine.stops, stream.stopped)
         usage = Usage(len(prompt), progress.num_tokens)
-        return Answer(self.name, self.fingerprint).whole("".join(progress.text), progress.calls, reason, usage)
+        return ChatCompletion(self.name, self.fingerprint).whole("".join(progress.text), progress.calls, reason, usage)
 
     async def events(self, request: ChatRequest) -> AsyncGenerator[bytes]:
         """The answer as server-sent events. The first is yielded only when generation has begun.
 
         Raises: Refusal, before the first event. What fails later is an event.
         """
-        answer, progress = Answer(self.name, self.fingerprint), _Progress()
+        answer, progress = ChatCompletion(self.name, self.fingerprint), _Progress()
         with self.places.one():
             async with self._in_time():
                 prompt = await self.prompt(request)
@@ -107,7 +158,7 @@ class Service:
         yield END_OF_STREAM
 
     async def _chunks(
-        self, request: ChatRequest, answer: Answer, prompt: list[int], sampling: Sampling, progress: _Progress
+        self, request: ChatRequest, answer: ChatCompletion, prompt: list[int], sampling: Sampling, progress: _Progress
     ) -> AsyncGenerator[bytes]:
         stream, with_usage = self._text_stream(request), request.include_usage
         async with self._in_time(), aclosing(self._pieces(request, prompt, sampling, stream, progress)) as pieces:
@@ -169,3 +220,37 @@ class _InTime:
             raise Refusal(
                 504, f"the answer took longer than {self.seconds:g} seconds", "timeout", kind="server_error"
             ) from None
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Like asyncio.to_thread, in a thread that does not keep the process from ending.
+
+    Raises: RuntimeError, for what would end the event loop: SystemExit, and what else is no Exception.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: Any, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    def body() -> None:
+        result: T | None = None
+        error: Exception | None = None
+        try:
+            result = work()
+        except StopIteration as caught:  # which no future takes
+            error = RuntimeError(f"StopIteration: {caught}")
+        except Exception as caught:
+            error = caught
+        except BaseException as caught:
+            error = RuntimeError(f"{type(caught).__name__}: {caught}")
+            error.__cause__ = caught
+        loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=body, daemon=True).start()
+    return await future

@@ -31,7 +31,7 @@ class TextStream:
         self._held = ""
 
     def feed(self, tokens: Iterable[int]) -> str:
-        """What can be shown now."""
+        """Take more tokens; return the text that can be shown now."""
         pieces = (self._decoder.step(self._tokenizer, token) for token in tokens)
         new = "".join(piece for piece in pieces if piece)
         if self.call_text:
@@ -41,7 +41,7 @@ class TextStream:
         return self._release()
 
     def finish(self) -> str:
-        """What was held back, when no more tokens come."""
+        """Return the text held back, when no more tokens come."""
         rest, self._held = self._held, ""
         return "" if self.stopped else self.cleaned(rest)
 
@@ -61,7 +61,7 @@ class TextStream:
         return self._shown(until, self._held[until:])
 
     def _is_call(self, at: int) -> bool:
-        """Whether a call has begun there, and not only might."""
+        """True if a call has begun there, and not only might."""
         if self.opening:
             return self._held.startswith(self.opening, at)
         return self.opening is not None and self._held[at:].lstrip() != ""

@@ -22,22 +22,22 @@ class TrainedPrompt:
 
     def __init__(self, prompt: str | None, report: Callable[[str], None] = lambda message: None) -> None:
         self.prompt, self.report = prompt, report
-        self._told: set[Judgment] = set()
+        self._reported: set[Judgment] = set()
 
     def judge(self, messages: Sequence[Mapping[str, Any]]) -> Judgment | None:
-        """Whether a request begins as the training rows do; what does not is told, once for each kind."""
+        """Compare a request's beginning with the training rows'; report each kind of difference once."""
         if self.prompt is None:
             return None
         first = messages[0]
         found: Judgment = "none"
         if first["role"] in ("system", "developer"):
             found = "trained" if (first["content"] or "").strip() == self.prompt.strip() else "other"
-        if found != "trained" and found not in self._told:
-            self._told.add(found)
-            what = "no system prompt" if found == "none" else "another system prompt than the one that was trained"
+        if found != "trained" and found not in self._reported:
+            self._reported.add(found)
+            what = "no system prompt" if found == "none" else "another system prompt than the trained one"
             self.report(
                 f"a request has {what}: its answer may be of no use; the trained one stands in the call above and in "
-                f"manifest.json (told once; each response has {HEADER.decode()}: {found})"
+                f"manifest.json (said once; each response has {HEADER.decode()}: {found})"
             )
         return found
 

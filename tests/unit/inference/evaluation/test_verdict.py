@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from trainer.inference.evaluation.measures import Outcome
+from trainer.inference.evaluation.measures import Outcome, Sums
 from trainer.inference.evaluation.significance import Difference, Distinct
-from trainer.inference.evaluation.verdict import Verdict, make_verdict
+from trainer.inference.evaluation.verdict import Verdict, make_verdict, win_rate
 
 LOSS = Difference("loss", 50, 2.31, 1.07, -1.3, -1.1)
 
@@ -110,3 +110,20 @@ def test_a_continued_run_is_held_against_the_one_that_it_came_from() -> None:
     sums["tuned"] = [{"right": (1.0, 1.0), "ended": (1.0, 1.0)}] * 20
     better = make_verdict(became(9, 11, 0), sums, "start", names, [LOSS], range(20), distinct, 64)
     assert better.sentence.startswith("better than first: 20 of 20 answers right or nearly right")
+
+
+def test_a_pair_is_won_where_the_margin_has_grown_and_other_rows_do_not_count() -> None:
+    def rows(*margins: float | None) -> list[Sums]:
+        return [{"right": (1, 1)} if margin is None else {"margin": (margin, 1.0)} for margin in margins]
+
+    before, after = rows(-3.0, 1.0, None, 2.0, 0.0), rows(-2.0, 0.5, None, 2.0, 4.0)
+    found = win_rate(before, after, [0, 1, 2, 3, 4])
+    assert found is not None
+    assert (found.wins, found.pairs, found.interval) == (2, 4, pytest.approx((0.15, 0.85), abs=0.01))
+    assert str(found) == (
+        "its margin favours the preferred answer, beside the reference, on 2 of 4 pairs (95% CI 15-85%)"
+    )
+    alike = win_rate(rows(*[0.0] * 10), rows(*[1.0] * 10), [0] * 10)
+    assert alike is not None
+    assert alike.interval[0] < 0.3, "ten pairs of one answer are one observation"
+    assert win_rate(rows(None), rows(None), [0]) is None
