@@ -16,6 +16,7 @@ from typing import Any
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
+from trainer.backends.azureml import gpu_check
 from trainer.errors import ConfigError
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.scoring import Scorer
@@ -26,6 +27,8 @@ scorer: Scorer | None = None
 def init() -> None:
     """Load the model; the server ends where this fails, and its log says why."""
     global scorer
+    if unusable := gpu_check.problem(gpu_check.expected_gpus(os.environ)):
+        raise ConfigError(unusable)  # or the processor would answer, slowly, at the price of a GPU
     read_hub_token()
     limits = Limits(
         max_requests=1,  # of one worker; the server's WORKER_COUNT says how many there are

@@ -1,6 +1,7 @@
 """Become vLLM: the pinned base with the adapter that Azure ML has mounted, the trained template, its end markers.
 
-It needs the standard library alone. What it does not find ends it with the reason in the container's log.
+It needs the standard library alone, and gpu_check.py beside it. What it does not find ends it with the reason in the
+container's log.
 """
 
 import json
@@ -16,11 +17,15 @@ PORT = "8000"
 
 
 def main() -> None:
-    """Replace this process by vLLM."""
+    """Replace this process by vLLM, on a machine whose GPUs can be used."""
+    import gpu_check  # trainer deploy puts it beside this file
+
+    if unusable := gpu_check.problem(gpu_check.expected_gpus(os.environ)):
+        sys.exit(unusable)
     words = command(Path(os.environ["AZUREML_MODEL_DIR"]), os.environ)
     sys.stdout.write(f"starting: {shlex.join(words)}\n")
     sys.stdout.flush()  # it is lost in the exec otherwise
-    os.execvp(words[0], words)  # noqa: S606  # there is no shell to miss
+    os.execvp(words[0], words)  # noqa: S606  # becomes vLLM without a shell: the words are arguments
 
 
 def command(model_dir: Path, environment: Mapping[str, str]) -> list[str]:
@@ -32,7 +37,7 @@ def command(model_dir: Path, environment: Mapping[str, str]) -> list[str]:
     words = ["vllm", "serve", base, "--served-model-name", str(origin["base"])]
     words += ["--enable-lora", "--lora-modules", f"{origin['run']}={folder}", "--max-lora-rank", rank(adapter["r"])]
     words += ["--tokenizer", str(folder), "--generation-config", str(folder)]
-    words += ["--dtype", str(origin["dtype"]), "--host", "0.0.0.0", "--port", PORT]  # noqa: S104  # in a container
+    words += ["--dtype", str(origin["dtype"]), "--host", "0.0.0.0", "--port", PORT]  # noqa: S104  # a container's only way out
     words += ["--max-num-seqs", environment.get("TRAINER_MAX_REQUESTS", "32")]
     words += ["--tensor-parallel-size", environment.get("TRAINER_GPUS", "1")]
     if revision:

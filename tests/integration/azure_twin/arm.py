@@ -24,6 +24,7 @@ from tests.integration.azure_twin.refusals import (
     reasons_against_deleting,
     refusal,
 )
+from tests.integration.azure_twin.roles import Roles
 from tests.integration.azure_twin.types import Types
 from tests.integration.azure_twin.world import (
     ACCOUNT,
@@ -51,7 +52,8 @@ class Arm:
     types: Types = field(default_factory=Types)
     polls: int = 1  # how often an operation is found under way
     identity_stores: bool = False  # datastores without keys
-    permitted: list[str] = field(default_factory=lambda: ["*"])
+    roles: Roles = field(default_factory=Roles)
+    storage_refusal: str = ""  # the code with which storage answers 403 to everyone
     limits: dict[str, int] = field(default_factory=dict)
     run_job: Callable[[str], None] | None = None
     cancel_job: Callable[[str], None] | None = None
@@ -68,6 +70,8 @@ class Arm:
         self.resources: dict[str, Body] = {}
         self.operations: dict[str, Operation] = {}
         self.keys: dict[str, Body] = {}
+        text = "User container has crashed or terminated. See its log with get-logs."
+        self.deployment_error = {"code": "ResourceNotReady", "message": text}
         self.created: list[str] = []  # every path, once for each time it was made
         for container in self.containers.values():
             self.blobs.make_container(container)
@@ -90,8 +94,10 @@ class Arm:
                 found.append(path)
         return sorted(found)
 
-    def add_compute(self, name: str, size: str, priority: str = "Dedicated", nodes: int = 4) -> None:
-        """A cluster that somebody else has made."""
+    def add_compute(
+        self, name: str, size: str, priority: str = "Dedicated", nodes: int = 4, principal: str | None = None
+    ) -> None:
+        """A cluster that somebody else has made. `principal`: of its own identity."""
         scale = {"minNodeCount": 0, "maxNodeCount": nodes, "nodeIdleTimeBeforeScaleDown": "PT2M"}
         own = {
             "vmSize": size,
@@ -102,6 +108,9 @@ class Arm:
         body = {"location": REGION, "properties": {"computeType": "AmlCompute", "properties": own}}
         self.resources[f"computes/{name}"] = resources.compute(f"computes/{name}", body)
         self.resources[f"computes/{name}"]["properties"]["provisioningState"] = "Succeeded"
+        if principal is not None:
+            identity = {"type": "SystemAssigned", "principalId": principal, "tenantId": new_id()}
+            self.resources[f"computes/{name}"]["identity"] = identity
 
     # The service
 
@@ -132,9 +141,8 @@ class Arm:
         location = f"{SUBSCRIPTION_ID}/providers/{PROVIDER}/locations/{REGION}/".lower()
         if path.lower().startswith(location):
             return self._location(path[len(location) :])
-        if path.lower().endswith("/providers/microsoft.authorization/permissions"):
-            return Response(200, {"value": [{"actions": self.permitted, "notActions": [], "dataActions": ["*"],
-                                             "notDataActions": []}]})  # fmt: skip
+        if (told := self.roles.answer(request)) is not None:
+            return told
         if path.lower() == WORKSPACE_ID.lower():
             return Response(200, self.workspace)
         if not path.lower().startswith(WORKSPACE_ID.lower() + "/"):
@@ -305,8 +313,7 @@ class Arm:
                 self.resources[path]["properties"]["provisioningState"] = state()
             if state() != "Succeeded":
                 operation.status = state()
-                text = "User container has crashed or terminated. See its log with get-logs."
-                operation.error = {"code": "ResourceNotReady", "message": text}
+                operation.error = self.deployment_error
 
         operation.finish = finish
         return operation

@@ -5,7 +5,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,11 +22,12 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
-from tests.environments import cache
+from tests.environments import INSTALL_SECONDS, cache, make_once
 from tests.guard import mark
 from tests.integration.azure_twin.world import ACCOUNT, ACCOUNT_KEY, BLOB_HOST
 from tests.loopback import HOST, Request, Response
 from tests.proxy import Authority
+from tests.waiting import installed, until
 
 VERSION = "3.35.0"  # the newest that runs on node 20
 START_SECONDS = 60
@@ -43,15 +43,14 @@ def azurite() -> Path:
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise Missing(f"{program} is not installed, and azurite (the storage emulator) needs it")
-    folder = cache() / f"azurite-{VERSION}"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
         command = ["npm", "install", "--no-audit", "--no-fund", "--loglevel=error", f"azurite@{VERSION}"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
-        if done.returncode != 0:
-            raise Missing(f"azurite {VERSION} cannot be installed with npm: {done.stderr[-500:]}")
-        (folder / "ready").touch()
+        if (problem := installed(command, f"azurite {VERSION}, once", INSTALL_SECONDS, folder)) is not None:
+            raise Missing(f"azurite {VERSION} cannot be installed with npm: {problem}")
+
+    folder = make_once(cache() / f"azurite-{VERSION}", build)
     return folder / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 
 
@@ -80,15 +79,15 @@ def storage(authority: Authority, folder: Path) -> Iterator["Blobs"]:
 
 
 def _wait(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while True:
+    def answers() -> bool:
         try:
             socket.create_connection((HOST, port), timeout=1).close()
-            return
         except OSError:
             assert process.poll() is None, log.read_text()
-            assert time.monotonic() < until, "azurite does not start"
-            time.sleep(0.1)
+            return False
+        return True
+
+    until(answers, "starting azurite", START_SECONDS)
 
 
 class Blobs:

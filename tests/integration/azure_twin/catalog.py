@@ -12,8 +12,14 @@ SIZES = (  # name, family, vCPUs, GPUs, memory in GB, disk in GB, invented price
     ("Standard_NC64as_T4_v3", "Standard NCASv3_T4 Family", 64, 4, 440, 2816, 4.00, 0.80),
     ("Standard_NC24ads_A100_v4", "StandardNCADSA100v4Family", 24, 1, 220, 64, 4.00, 0.80),
     ("Standard_NC96ads_A100_v4", "StandardNCADSA100v4Family", 96, 4, 880, 256, 16.00, 3.20),
+    ("Standard_NC128ds_xl_RTXPRO6000BSE_v6", "StandardNCdsRTXPRO6000BSEv6XLFamily", 128, 1, 512, 1024, 8.00, 1.60),
     ("Standard_NC40ads_H100_v5", "StandardNCADSH100v5Family", 40, 1, 320, 128, 7.00, 1.40),
 )
+
+
+def gpus_of(size: str) -> int:
+    """Number of GPUs of a size."""
+    return next(gpus for name, _, _, gpus, *_ in SIZES if name.lower() == size.lower())
 
 
 def vm_sizes() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.integration.azure_twin.blobs import Missing
 from tests.integration.azure_twin.journey import Journey
 from tests.integration.azure_twin.twin import working_twin
+from tests.waiting import attended
 
 PREFACE = """\
 # This is NOT Azure: it is a twin of it on this machine. The commands are the real ones and believe to speak to
@@ -30,8 +31,8 @@ def main() -> int:
         lines.append(line)
 
     show(PREFACE)
-    print("# Starting it (the first time, azurite and two Python environments are installed: some minutes) ...")
-    with tempfile.TemporaryDirectory(prefix="azure-twin-") as folder:
+    print("# Starting it (the first time, azurite and three Python environments are installed: some minutes) ...")
+    with tempfile.TemporaryDirectory(prefix="azure-twin-") as folder, attended(lambda line: print(line, flush=True)):
         try:
             with working_twin(Path(folder) / "twin") as twin:
                 travel(Journey(twin, Path(folder) / "user", show))

@@ -16,6 +16,7 @@ import pexpect
 from tests.environments import REPOSITORY
 from tests.integration.azure_twin.node import Node
 from tests.integration.azure_twin.twin import Twin
+from tests.waiting import is_attended, output_of, until
 from trainer.runs import Run
 
 NAME = "glossary-on-azure"
@@ -50,7 +51,7 @@ class Journey:
         (folder / "azure.yaml").write_text(CONFIG.format(**settings), encoding="utf-8")
         inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
         self.environment = inherited | twin.environment() | {
-            "TRAINER_POLLING_SECONDS": "0.5", "COLUMNS": "110", "NO_COLOR": "1",
+            "TRAINER_POLLING_SECONDS": "0.5", "COLUMNS": "110", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         if programs is None:
             self.environment["PYTHONPATH"] = str(REPOSITORY / "src")
@@ -59,8 +60,9 @@ class Journey:
         """A command to its end; what it printed."""
         started = time.monotonic()
         process = self.begin(*arguments)
-        output, _ = process.communicate(timeout=WAIT_SECONDS)
-        self._tell(output)
+        assert process.stdout is not None
+        output = output_of(process.stdout, f"trainer {arguments[0]}", WAIT_SECONDS, self._tell)
+        process.wait()
         self.show(f"  -- exit code {process.returncode} after {time.monotonic() - started:.0f} s")
         assert process.returncode == expect, f"{arguments} ended with {process.returncode}:\n{output}"
         assert "Traceback" not in output, output
@@ -79,7 +81,7 @@ class Journey:
         program, *words = [*self.program, *arguments]
         child = pexpect.spawn(
             program, words, env=self.environment | {"TERM": "dumb"}, cwd=str(self.folder), dimensions=(48, 110),
-            timeout=WAIT_SECONDS, encoding="utf-8",
+            timeout=None if is_attended() else WAIT_SECONDS, encoding="utf-8",
         )  # fmt: skip
         child.expect(r"\[y/N\]: ")
         asked = f"{child.before}{child.after}"
@@ -103,15 +105,15 @@ class Journey:
 
     def stored_checkpoints(self) -> list[int]:
         """Steps of the checkpoints that are whole in blob storage."""
+        return sorted(int(name.rsplit("step-", 1)[1].split("/")[0]) for name in self.stored_files("MANIFEST.json"))
+
+    def stored_files(self, end: str) -> list[str]:
+        """What is in blob storage of runs, by the end of its name."""
         container = self.twin.arm.containers["workspaceblobstore"]
-        names = [name for name in self.twin.blobs.names(container, "trainer/") if name.endswith("MANIFEST.json")]
-        return sorted(int(name.rsplit("step-", 1)[1].split("/")[0]) for name in names)
+        return [name for name in self.twin.blobs.names(container, "trainer/") if name.endswith(end)]
 
     def wait_until(self, condition: Callable[[], object], what: str) -> None:
-        until = time.monotonic() + WAIT_SECONDS
-        while not condition():
-            assert time.monotonic() < until, f"{what} did not happen in time"
-            time.sleep(0.1)
+        until(condition, f"waiting for {what}", WAIT_SECONDS)
 
     # The chapters
 

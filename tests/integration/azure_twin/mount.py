@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,42 @@ from azure.core.exceptions import ResourceNotFoundError
 
 from tests.integration.azure_twin.arm import Arm
 from tests.integration.azure_twin.blobs import Blobs
+
+# Every opening and renaming of a Python process, its libraries' included, passes such a hook before it happens.
+REFUSING = """
+import errno
+import os
+import sys
+
+
+def refuse(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        if not (flags & os.O_APPEND or "+" in (mode or "") or "a" in (mode or "")):
+            return
+        paths = [path]
+    elif event in ("os.rename", "os.link", "os.symlink", "os.truncate"):
+        paths = arguments[:2]
+    else:
+        return
+    for path in paths:
+        if isinstance(path, (str, bytes, os.PathLike)):
+            real = os.path.realpath(os.fsdecode(path))
+            if any(real.startswith(mount + os.sep) for mount in {mounts!r}):
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM), real)
+
+
+sys.addaudithook(refuse)
+"""
+
+
+def refusing(mounts: Iterable[Path], folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a machine whose mounts take whole files only: nothing there is renamed or appended to."""
+    site = Path(environment["PYTHONPATH"].split(os.pathsep)[0]) if "PYTHONPATH" in environment else folder
+    site.mkdir(parents=True, exist_ok=True)
+    with (site / "sitecustomize.py").open("a") as file:
+        file.write(REFUSING.replace("{mounts!r}", repr([str(mount.resolve()) for mount in mounts])))
+    return environment | {"PYTHONPATH": environment.get("PYTHONPATH", str(site))}
 
 
 @dataclass(frozen=True)
@@ -43,7 +80,7 @@ def place_of(arm: Arm, uri: str) -> Place:
 
 
 class Mount:
-    """A folder that begins as its place in storage is, and that storage follows; without renaming, as a mount has none.
+    """A folder that begins as its place in storage is, and that storage follows, file by file.
 
     `fresh`: it begins empty, as a folder for logs does.
     """

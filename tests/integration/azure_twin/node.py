@@ -12,6 +12,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from typing import Any
 from tests.entra import token_of
 from tests.guard import mark
 from tests.integration.azure_twin.arm import Arm
-from tests.integration.azure_twin.mount import Mount, Place, place_of
+from tests.integration.azure_twin.catalog import gpus_of
+from tests.integration.azure_twin.gpus import GPUs, equip
+from tests.integration.azure_twin.mount import Mount, Place, place_of, refusing
 from tests.integration.azure_twin.plane import Tracking
 from tests.integration.azure_twin.refusals import FINAL
 from tests.integration.azure_twin.world import GROUP, PLANE_HOST, SUBSCRIPTION, WORKSPACE, WORKSPACE_ID, now
@@ -40,6 +43,7 @@ class Nodes:
     tokens: set[str]
     errors: dict[str, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[str, "Node"] = field(default_factory=dict)
+    gpus: Callable[[str, int], GPUs] = lambda job, count: GPUs(count)  # that the machine of a job really has
     times: dict[str, list[str | None]] = field(default_factory=dict)  # of each job: its start and its end
 
     def run(self, name: str) -> None:
@@ -150,6 +154,7 @@ class Node:
         command = re.sub(r"\$\{\{(\w+\.\w+)\}\}", lambda match: paths[match[1]], self.job["command"])
         environment = self._environment(code.parent)
         limit = _seconds((self.job.get("limits") or {}).get("timeout"))
+        environment = refusing([mount.folder for mount in mounts], code.parent / "site", environment)
         if self._end is not None:
             return 1
         with log.open("wb") as file:
@@ -200,8 +205,13 @@ class Node:
         if self.nodes.tracking is not None and not self.experiment:
             self.experiment = self.nodes.tracking.start_run(self.name, experiment)
         (folder / "home").mkdir(parents=True, exist_ok=True)
-        ours = {
-            "PATH": f"{self.nodes.python.parent}:{os.environ['PATH']}", "HOME": str(folder / "home"),
+        path = f"{self.nodes.python.parent}:{os.environ['PATH']}"
+        if count := gpus_of(self._size()):
+            equipped = equip(folder / "gpus", self.nodes.gpus(self.name, count), path)
+        else:
+            equipped = {"PATH": path}
+        ours = equipped | {
+            "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "home"), "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
             "AZUREML_RUN_ID": self.name, "AZUREML_RUN_TOKEN": token,
             "AZUREML_RUN_TOKEN_EXPIRY": str(until),
@@ -221,6 +231,13 @@ class Node:
             }  # fmt: skip
         given = {name: str(value) for name, value in (self.job.get("environmentVariables") or {}).items()}
         return self.nodes.network | ours | given | mark()
+
+    def _size(self) -> str:
+        """The machine's, which the job names itself or through its cluster."""
+        if cluster := self.job.get("computeId"):
+            body = self.arm.resources[f"computes/{cluster.rsplit('/', 1)[1]}"]
+            return str(body["properties"]["properties"]["vmSize"])
+        return str(self.job["resources"]["instanceType"])
 
 
 def _seconds(duration: str | None) -> float:

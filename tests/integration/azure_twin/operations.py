@@ -149,6 +149,11 @@ def _train(world: World) -> None:
     fit(prepared, run, Console(file=io.StringIO()))
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("kind: local", "kind: azureml"), encoding="utf-8")
+    world.twin.scoring.answer = answering(run)
+
+
+def answering(run: Run) -> Callable[[Request, str], Response]:
+    """Deployments that answer as the run's own model does, without a container."""
     scorers: dict[bytes, Response] = {}
 
     def answer(request: Request, path: str) -> Response:
@@ -158,7 +163,7 @@ def _train(world: World) -> None:
         known = scorers[request.body]
         return Response(known.status, known.body, {"Content-Type": "application/json"})
 
-    world.twin.scoring.answer = answer
+    return answer
 
 
 @cache

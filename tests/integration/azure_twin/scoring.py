@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -17,6 +16,7 @@ from tests.integration.azure_twin.arm import Arm
 from tests.integration.azure_twin.mount import place_of
 from tests.integration.azure_twin.servers import free_port, serving_python
 from tests.loopback import HOST, Request, Response
+from tests.waiting import until
 
 START = "from azureml_inference_server_http import amlserver_linux; amlserver_linux.run('127.0.0.1', {port}, 1)"
 READY_SECONDS = 240.0
@@ -111,9 +111,8 @@ class Scoring:
                     [str(self.python), "-c", START.format(port=server.port)], env=environment, stdout=log, stderr=log,
                     cwd=folder, start_new_session=True,
                 )  # fmt: skip
-            until = time.monotonic() + READY_SECONDS
-            while server.process.poll() is None and not _is_ready(server.port) and time.monotonic() < until:
-                time.sleep(0.2)
+            process = server.process
+            until(lambda: process.poll() is not None or _is_ready(server.port), "starting a container", READY_SECONDS)
             server.state = "Succeeded" if server.process.poll() is None and _is_ready(server.port) else "Failed"
         except Exception as error:
             with server.log.open("a") as log:

@@ -1,9 +1,9 @@
 """Programs that the twin runs beside itself, in environments of their own: an MLflow server, and the job's Python."""
 
+import contextlib
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -14,6 +14,7 @@ from tests.guard import mark
 from tests.integration.azure_twin.blobs import Missing
 from tests.integration.azure_twin.plane import Tracking
 from tests.loopback import HOST
+from tests.waiting import until
 
 MLFLOW = "mlflow==3.15.0"
 PLUGIN = "azureml-mlflow==1.62.0.post6"  # brings the mlflow-skinny that it fits
@@ -55,23 +56,22 @@ def mlflow_server(folder: Path) -> Iterator[Tracking]:
         _wait(process, port, folder / "log")
         yield Tracking(port)
     finally:
-        os.killpg(process.pid, 15)  # its workers too
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself, and its reason is being raised
+            os.killpg(process.pid, 15)  # its workers too
         process.wait(timeout=60)
 
 
 def _wait(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    until = time.monotonic() + START_SECONDS
-    while True:
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
         try:
             connection = HTTPConnection(HOST, port, timeout=5)
             connection.request("GET", "/health")
-            if connection.getresponse().status == 200:
-                return
+            return connection.getresponse().status == 200
         except OSError:
-            pass
-        assert process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < until, "the MLflow server does not start"
-        time.sleep(0.2)
+            return False
+
+    until(answers, "starting the MLflow server", START_SECONDS)
 
 
 def _installed(name: str, packages: list[str], hidden: tuple[str, ...] | None) -> Path:

@@ -36,12 +36,13 @@ class Twin:
         self.blobs, self.entra, self.arm = blobs, Entra(), Arm(blobs)
         self.plane = Plane(self.arm)
         self.service = Loopback(self._serve, authority.context(*HOSTS))
-        self.door = Loopback(blobs, authority.context(BLOB_HOST))
+        self.door = Loopback(self._store, authority.context(BLOB_HOST))
         self.scoring = Scoring(self.arm)
         self.endpoints = Loopback(self.scoring, authority.context(SCORING_HOSTS))
         routes = dict.fromkeys(HOSTS, self.service.port)
         self.proxy = Proxy(authority, routes | {BLOB_HOST: self.door.port, SCORING_HOSTS: self.endpoints.port})
         self.nodes: Nodes | None = None
+        self.logs: dict[str, dict[str, str]] = {}  # addresses of the logs of jobs that ran on no machine
 
     def run_jobs(self, folder: Path, tracking: Tracking | None) -> None:
         """Give the workspace machines. Without them a job stays where it is, and a deployment is ready at once."""
@@ -60,11 +61,33 @@ class Twin:
                 return self.arm(request)
         return self.plane(request)
 
+    def _store(self, request: Request) -> Response:
+        if code := self.arm.storage_refusal:
+            body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>Not allowed.</Message></Error>'
+            return Response(403, body.encode(), {"Content-Type": "application/xml", "x-ms-error-code": code})
+        return self.blobs(request)
+
+    def end_job(self, name: str, code: str, message: str, logs: dict[str, str]) -> None:
+        """A job that has failed on a machine of which nothing else is known. `logs`: their texts by their names."""
+        container = self.arm.containers["workspaceartifactstore"]
+        for log, text in logs.items():
+            self.blobs.write(container, f"ExperimentRun/dcid.{name}/{log}", text.encode())
+        self.logs[name] = {log: self.blobs.readable(container, f"ExperimentRun/dcid.{name}/{log}") for log in logs}
+        self.plane.logs_of = self.logs_of
+        self.plane.errors = (self.plane.errors or {}) | {name: {"code": code, "message": message}}
+        self.arm.resources[f"jobs/{name}"]["properties"]["status"] = "Failed"
+
+    def logs_of(self, job: str) -> dict[str, str]:
+        """Addresses of the logs of a job that ran on no machine."""
+        return self.logs.get(job, {})
+
     def start_over(self) -> None:
         """Forget everything, as a subscription in which nothing was ever made."""
         assert self.nodes is None, "what runs cannot be forgotten"
         self.arm = Arm(self.blobs, self.arm.types)
         self.plane.arm = self.scoring.arm = self.arm
+        self.plane.errors, self.plane.times, self.logs = None, {}, {}
+        self.plane.logs_of, self.scoring.answer = self.logs_of, None
         for loopback in (self.service, self.door, self.endpoints):
             loopback.requests.clear()
             loopback.faults, loopback.kills = [], []

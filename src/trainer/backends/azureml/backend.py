@@ -5,15 +5,16 @@ A verb connects, holds the run's lock where it writes into its folder, and calls
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from trainer.backends.azureml import follow
+from trainer.backends.arm import region_name
+from trainer.backends.azureml import follow, sizes
 from trainer.backends.azureml.datastore import open_datastore
-from trainer.backends.azureml.deploy.endpoints import client, endpoints
+from trainer.backends.azureml.deploy.endpoints import client, endpoints, key_of, known_endpoints
 from trainer.backends.azureml.deploy.plan import DeploymentRequest, plan_deployment
 from trainer.backends.azureml.deploy.register import register
 from trainer.backends.azureml.deploy.rollout import deploy
-from trainer.backends.azureml.deploy.teardown import teardown
+from trainer.backends.azureml.deploy.teardown import remove_deployment, teardown
 from trainer.backends.azureml.job import (
     JobPlan,
     JobRequest,
@@ -27,28 +28,34 @@ from trainer.backends.azureml.job import (
 )
 from trainer.backends.azureml.preflight import preflight
 from trainer.backends.azureml.submit import submit
-from trainer.backends.azureml.workspace import Place, connect, found, word_of
+from trainer.backends.azureml.survey import Region
+from trainer.backends.azureml.workspace import Place, check_packages, connect, find_place, word_of
 from trainer.backends.contract import (
     UNCHANGED,
     Backend,
     Changes,
+    Control,
     DeploymentOptions,
     DeploymentPlan,
     Deploys,
     Endpoint,
+    EndpointKey,
+    MachineSize,
     Plan,
     ServiceModel,
     job_facts,
     refuse_changes_of,
     say_detached,
 )
-from trainer.backends.http import Say, patiently
+from trainer.backends.http import Say, found, patiently
 from trainer.backends.idempotent import delete_once
+from trainer.backends.quote import hold_agreed_price, hold_cap
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError, TrainerError
 from trainer.inference.client import ChatClient
 from trainer.runs import Run
-from trainer.runs.ledger import Ledger
+from trainer.runs.ledger import Ledger, Thing
+from trainer.runs.lifecycle import withdraw
 from trainer.runs.lock import holder, locked
 from trainer.runs.run import Outcome
 
@@ -60,6 +67,14 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
     """Runs that execute in a workspace."""
 
     where = "on Azure Machine Learning"
+    resumable = ("paused", "failed", "cancelled")
+    consequences: ClassVar[Mapping[Control, str]] = {
+        "resume": "Submits the job again, from its newest checkpoint. It bills by the hour as quoted, within the time "
+        "that is left of what was agreed to.",
+        "cancel": "Ends the job. Its hours until then are billed; its checkpoints stay, and resuming starts there.",
+        "delete": "Deletes the folder here with adapter, checkpoints, metrics, logs and report, and the run's files in "
+        "the datastore. They cannot be brought back.",
+    }
 
     def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> Plan[JobRequest]:
         """Everything that can be verified without creating anything. Raises: ConfigError, DataError, BackendError."""
@@ -72,9 +87,21 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
             "model of the hub by its name"
         )
 
+    def sizes(self, config: RunConfig, refresh: bool, say: Say) -> Sequence[MachineSize]:
+        """The machines whose GPU is known; with `refresh` the region's own list is kept first."""
+        if refresh:
+            check_packages()
+            place = find_place(config.azureml)
+            workspace = patiently(lambda: connect(place).workspaces.get(place.workspace), "reading the workspace", say)
+            region = Region(place, region_name(workspace.location), say)
+            unknown = sizes.refresh(region.sizes(), f"{place}, {region.name}")
+            say(f"the GPU sizes that {place}, {region.name} offers are kept in {sizes.cache_file()}")
+            if unknown:
+                say(f"of these nothing tells the GPU, so that no plan counts on them: {', '.join(unknown)}")
+        return [sizes.as_size(machine) for machine in sizes.machines()]
+
     def launch(self, plan: Plan[JobRequest], run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
-        """Create the run's job. Raises: BackendError; the same run's `resume` then goes on with it."""
-        refuse_changes_of(run, changes)
+        """Create the run's job. Raises: BackendError; the same run's `resume` then continues it."""
         with locked(run.path, say):
             self._begin(plan, run, say)
 
@@ -91,23 +118,27 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
         say_detached(run, say)
 
     def refresh(self, run: Run, say: Say) -> None:
-        """The same once. A run that another command follows is up to date already."""
-        if holder(run.path) is not None or recall(run) is None or newest_job(run) is None:
-            return
-        with locked(run.path, say):
-            place, plan = _recalled(run)
-            follow.Watch(run, connect(place), place, plan, say).step(tell=False)
+        """The same once, without another job. A run that another command follows is up to date already."""
+        self._look(run, say, may_resubmit=False)
+
+    def attend(self, run: Run, say: Say) -> None:
+        """The same once: a run that lost its machine gets another job, as in `follow`."""
+        self._look(run, say, may_resubmit=True)
 
     def pause(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
-        """Azure ML cannot. Raises: ConfigError."""
+        """Azure ML cannot; only a run that waits in the queue is paused. Raises: ConfigError."""
+        if withdraw(run, "paused"):
+            say(f"{run.name} waited in the queue and is {run.state}; resume it with: trainer resume {run.path}")
+            return
         raise ConfigError(
             f"run {run.name!r}: a job of Azure ML cannot be paused, expected to be left running or cancelled; "
-            f"trainer cancel {run.path} keeps its checkpoints, and trainer resume {run.path} goes on from them"
+            f"trainer cancel {run.path} keeps its checkpoints, and trainer resume {run.path} resumes from them"
         )
 
     def resume(self, run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
-        """Finish an interrupted launch, attach to a job that goes on, or submit one that ended too early again."""
+        """Finish an interrupted launch, attach to a job that still runs, or submit one that ended too early again."""
         refuse_changes_of(run, changes)
+        withdraw(run, "paused")
         if run.state == "succeeded":
             raise ConfigError(
                 f"run {run.name!r}: is succeeded, expected an unfinished run; "
@@ -115,7 +146,11 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
             )
         with locked(run.path, say):
             if (recalled := recall(run)) is None:
-                self._begin(preflight(run.config(), say), run, say)
+                config = run.config()
+                planned = preflight(config, say)
+                hold_cap(planned.quote, config.backend.spend_cap)  # prices may be others than those agreed to
+                hold_agreed_price(planned.quote, run)
+                self._begin(planned, run, say)
                 return
             place, plan = recalled
             client, entry = connect(place), newest_job(run)
@@ -130,6 +165,9 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
 
     def cancel(self, run: Run, say: Say, wait_seconds: float = 60.0) -> None:
         """End the job; its checkpoints stay."""
+        if withdraw(run, "cancelled"):
+            say(f"{run.name} waited in the queue and is {run.state}")
+            return
         entry, recalled = newest_job(run), recall(run)
         if entry is None or recalled is None:
             with locked(run.path, say):
@@ -149,7 +187,7 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
                     run.set_status("cancelled")
                 else:
                     follow.wait_for_end(follow.Watch(run, client, place, plan, say))
-        say(f"{run.name} is {run.state}; go on from its checkpoints with: trainer resume {run.path}")
+        say(f"{run.name} is {run.state}; resume from its checkpoints with: trainer resume {run.path}")
 
     def delete(self, run: Run, say: Say) -> None:
         """Remove the run's files from the datastore and its jobs from the studio's lists."""
@@ -182,8 +220,20 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
         return deploy(plan, run, say)
 
     def endpoints(self, run: Run, say: Say) -> Sequence[Endpoint]:
-        """What of the run is deployed."""
+        """Everything that the run has deployed."""
         return endpoints(run, say)
+
+    def known_endpoints(self, run: Run) -> Sequence[Endpoint]:
+        """The same, by the ledger."""
+        return known_endpoints(run)
+
+    def key(self, run: Run, deployment: Thing) -> EndpointKey:
+        """The key of the deployment's endpoint, or a token for it, as of now."""
+        return key_of(deployment)
+
+    def remove(self, run: Run, deployment: Thing, say: Say) -> None:
+        """Delete one deployment; its endpoint, which costs nothing, stays."""
+        remove_deployment(run, deployment, say)
 
     def teardown(self, run: Run, everything: bool, say: Say) -> None:
         """Delete the run's deployments, and with `everything` all that the ledger holds."""
@@ -193,8 +243,17 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
         """A deployed model to talk to."""
         return client(run, endpoint, base)
 
+    def _look(self, run: Run, say: Say, may_resubmit: bool) -> None:
+        if holder(run.path) is not None or recall(run) is None or newest_job(run) is None:
+            return
+        with locked(run.path, say):
+            place, plan = _recalled(run)
+            client = connect(place)
+            watch = follow.Watch(run, client, place, plan, say)
+            follow.advance(watch, lambda: may_resubmit and self._resubmit(run, client, place, plan, say), tell=False)
+
     def _begin(self, plan: Plan[JobRequest], run: Run, say: Say) -> None:
-        """The first job of a run, which has failed if its job was refused; what is in doubt goes on later."""
+        """The first job of a run, which has failed if its job was refused; `resume` settles what is in doubt."""
         request = plan.details
         job = request.plan(run_stem(run))
         remember(run, request.place, job)
@@ -220,7 +279,7 @@ class AzureML(Backend[JobRequest], Deploys[DeploymentRequest]):
             return
         status = word_of(job.status)
         if not follow.is_final(status):
-            say(f"job {name} is {status}; going on with it")
+            say(f"job {name} is {status}; continuing with it")
             run.set_status(follow.state_of(status, run.state), job_status=status)
         elif follow.Watch(run, client, place, plan, say).step(tell=False) and run.state != "succeeded":
             say(f"job {name} is {status}; submitting the run again, from its newest checkpoint")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainer.backends.azureml.workspace import credential
-from trainer.backends.http import Say, failure_of, is_failure, patiently, timeout_seconds
+from trainer.backends.http import Say, failure_of, found, found_or_none, is_failure, patiently, timeout_seconds
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,15 +41,10 @@ class Datastore:
     def read(self, name: str) -> bytes | None:
         """A small file; None where there is none."""
 
-        def downloaded() -> bytes | None:
-            try:
-                return bytes(self.container.download_blob(self.prefix + name).readall())
-            except Exception as error:
-                if is_failure(error) and failure_of(error).status == 404:
-                    return None
-                raise
+        def downloaded() -> bytes:
+            return bytes(self.container.download_blob(self.prefix + name).readall())
 
-        return patiently(downloaded, f"reading {name}", self.say)
+        return found(downloaded, f"reading {name}", self.say)
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """A file of any size, piece by piece."""
@@ -63,14 +58,15 @@ class Datastore:
         return len(blobs)
 
     def _delete(self, name: str) -> None:
-        try:
-            self.container.delete_blob(name, delete_snapshots="include")
-        except Exception as error:
-            if not is_failure(error) or failure_of(error).status != 404:
-                raise
+        found_or_none(lambda: self.container.delete_blob(name, delete_snapshots="include"))
 
 
 def open_datastore(client: "MLClient", name: str, prefix: str, say: Say) -> Datastore:
+    """The files of a blob datastore below a prefix. Raises: as `container_of`."""
+    return Datastore(container_of(client, name, say), prefix, say)
+
+
+def container_of(client: "MLClient", name: str, say: Say) -> "ContainerClient":
     """A blob datastore of the workspace: with the key that it keeps, or as oneself where it keeps none.
 
     Raises: ConfigError, for another kind of datastore; BackendError.
@@ -81,14 +77,13 @@ def open_datastore(client: "MLClient", name: str, prefix: str, say: Say) -> Data
     store = patiently(lambda: client.datastores.get(name), f"reading the datastore {name!r}", say)
     if not isinstance(store, AzureBlobDatastore):
         raise ConfigError(f"azureml.datastore: {name!r} is of type {store.type}, expected blob storage; name another")
-    container = ContainerClient(
+    return ContainerClient(
         f"{store.protocol or 'https'}://{store.account_name}.blob.{store.endpoint or 'core.windows.net'}",
         store.container_name,
         credential=_secret(client, name, say) or credential(),
         connection_timeout=timeout_seconds(),
         read_timeout=timeout_seconds(),
     )
-    return Datastore(container, prefix, say)
 
 
 def _secret(client: "MLClient", name: str, say: Say) -> str | None:

@@ -1,7 +1,7 @@
 """The run that has been trained elsewhere, in the folder of the run that asked for it.
 
 Records grow while the job runs and are taken over as they are, but for what only is true here: paths, the backend, the
-state. Adapter, report and checkpoints come at the end, each held against the sha256 that the node wrote down.
+state. Adapter, report and checkpoints come at the end, each compared with the sha256 that the node wrote down.
 """
 
 import contextlib
@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trainer.backends.azureml.copies import FILES
 from trainer.backends.azureml.datastore import Datastore
-from trainer.backends.azureml.node import FILES
 from trainer.backends.azureml.snapshot import data_names
 from trainer.backends.http import Say, failure_of, is_failure, refusal
 from trainer.config.load import dump_config, load_config
@@ -45,7 +45,7 @@ class Mirror:
                 self.seen[name] = versions[remote]
 
     def _take(self, name: str, content: bytes) -> None:
-        """What a mount shows half-written is left for the next time."""
+        """Store a record; one that a mount shows half-written stays for the next time."""
         with contextlib.suppress(ValueError, KeyError, ConfigError):
             match name:
                 case "status.json":

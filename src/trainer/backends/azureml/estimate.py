@@ -16,6 +16,7 @@ from trainer.data.read.checks import DataReport
 from trainer.data.read.sources import CheckedData, check_data
 from trainer.errors import ConfigError
 from trainer.extras import TO_LOAD_A_MODEL, lack
+from trainer.kinds import learns_from_pairs
 from trainer.model.base import UnfitBaseError
 from trainer.model.base_folder import refuse_folder
 from trainer.model.weight_files import read_tensors
@@ -55,7 +56,7 @@ class Workload:
 
 def measure(config: RunConfig, machine: Machine | None) -> Workload:
     """Check the data by every rule, and the base where it can be read here. Raises: DataError."""
-    checked = check_data(config.data)
+    checked = check_data(config.data, config.training.method)
     report = checked.report
     if config.model.base.startswith("azureml:"):
         return _guessed(config, report, "the base is a model of the workspace")
@@ -75,7 +76,7 @@ def _is_here(base: str) -> bool:
 
 
 def _file_problems(base: str) -> tuple[str, ...]:
-    """What can be told of a folder's files without the libraries that load them; a run has its base elsewhere."""
+    """Faults of a folder's files, found without the libraries that load it; a run has its base elsewhere."""
     if not Path(base).exists() or (Path(base) / "config.yaml").is_file():
         return ()
     try:
@@ -90,22 +91,23 @@ def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) 
     """With the base's own tokenizer and shape. Raises: ConfigError, DataError."""
     from trainer.model.adapter import check_targets
     from trainer.training.dataset import render_data
-    from trainer.training.prepare import read
+    from trainer.training.prepare import load_preprocessing
 
-    reading = read(config)
-    if reading.parent is None:
-        check_targets(reading.base.skeleton, reading.config.lora)
-    data = render_data(checked, reading.config.data, reading.renderer, reading.max_length)
-    parameters = sum(parameter.numel() for parameter in reading.base.skeleton.parameters())
+    preprocessing = load_preprocessing(config)
+    if preprocessing.parent is None:
+        check_targets(preprocessing.base.skeleton, preprocessing.config.lora)
+    data = render_data(checked, preprocessing.config.data, preprocessing.renderer, preprocessing.max_length)
+    parameters = sum(parameter.numel() for parameter in preprocessing.base.skeleton.parameters())
     work = Workload(
         len(data.train), len(data.validation), data.num_tokens, float(parameters),
-        "counted with the base's own tokenizer and shape", reading.config, unverified=tuple(reading.base.notes),
+        "counted with the base's own tokenizer and shape", preprocessing.config,
+        unverified=tuple(preprocessing.base.notes),
     )  # fmt: skip
-    return work if machine is None else _with_memory(work, reading.base, machine, data)
+    return work if machine is None else _with_memory(work, preprocessing.base, machine, data)
 
 
 def _with_memory(work: Workload, base: "Base", machine: Machine, data: "TrainingData") -> Workload:
-    """Whether weights and longest row fit into a GPU of the machine, or into several that share the base."""
+    """Fit weights and longest row into a GPU of the machine, or into several that shard the base."""
     import torch
 
     from trainer.training.memory import fit_memory
@@ -125,7 +127,8 @@ def _with_memory(work: Workload, base: "Base", machine: Machine, data: "Training
 
 def _guessed(config: RunConfig, report: DataReport, reason: str) -> Workload:
     """From the size of the text and the number in the base's name."""
-    characters = sum(len(message.content or "") for row in report.conversations for message in row.messages)
+    chats = [branch for row in report.conversations for branch in row.branches]
+    characters = sum(len(message.content or "") for chat in chats for message in chat.messages)
     return Workload(
         len(report.conversations), len(report.validation), round(characters / CHARACTERS_A_TOKEN),
         parameters_in(config.model.base), f"guessed from characters and the base's name, as {reason}", config,
@@ -147,6 +150,7 @@ class CostEstimate:
     basis: str
     timeout_seconds: int
     quote: Quote
+    hourly: float | None  # of all machines; None where no price is known
 
 
 def cost_of(
@@ -169,7 +173,7 @@ def cost_of(
     item = Item(f"{what} x {settings.instance_count} {machines_word}{rate}", amount)
     quote = Quote([item], price.source, settings.currency, notes=notes)
     timeout = max(LEAST_TIMEOUT_SECONDS, math.floor(limit * 3600))
-    return CostEstimate(hours, basis, timeout, quote)
+    return CostEstimate(hours, basis, timeout, quote, per_hour)
 
 
 def _hours(config: RunConfig, work: Workload, machine: Machine | None) -> tuple[float | None, str]:
@@ -180,6 +184,8 @@ def _hours(config: RunConfig, work: Workload, machine: Machine | None) -> tuple[
         return None, f"not known, as {missing} is not; give azureml.hours"
     plan = make_plan(config, work.num_rows, 1, 1)
     tokens = work.num_tokens * plan.n_epochs
+    if learns_from_pairs(config.training.method):
+        tokens += work.num_tokens // 2  # of the reference: one pass forward, half of a step's operations
     num_gpus = machine.num_gpus * config.azureml.instance_count
     speed = machine.gpu.flops * UTILIZATION * (1 + (num_gpus - 1) * SCALING)
     hours = START_HOURS + FLOPS_A_TOKEN * work.num_parameters * tokens / speed / 3600

@@ -8,21 +8,23 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from trainer.backends.arm import ARM
 from trainer.backends.azureml.datastore import open_datastore
 from trainer.backends.azureml.download import Mirror, bring_home
+from trainer.backends.azureml.image import with_advice
 from trainer.backends.azureml.job import JobPlan, newest_job, prefix_of
-from trainer.backends.azureml.workspace import Place, credential, polling_seconds, word_of
+from trainer.backends.azureml.workspace import Place, credential, polling_seconds, read_workspace, word_of
 from trainer.backends.http import Say, failure_of, is_failure, patience_seconds, patiently, timeout_seconds
 from trainer.errors import BackendError, ExitCode
 from trainer.runs import Run
-from trainer.runs.ledger import Ledger, updated
+from trainer.runs.ledger import Entry, Ledger, updated
+from trainer.runs.lifecycle import last_output, printed
 from trainer.runs.process import this_process
-from trainer.runs.run import Outcome, State
+from trainer.runs.run import OUTPUT, Outcome, State, now
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -48,8 +50,13 @@ STATES: dict[str, State] = {
 }
 FINAL = frozenset({"Completed", "Failed", "Canceled"})
 PREEMPTED = ("preempt", "pre-empt", "evict")  # in the code or message of a job that lost its machine
-# The output of the command; with several processes that of the first one.
-LOGS = ("user_logs/std_log.txt", "user_logs/std_log_process_0.txt", "user_logs/std_log_process_00.txt")
+# What the command printed; with several processes that of the first one. Before it starts, the building of its image.
+LOGS = (
+    "user_logs/std_log.txt",
+    "user_logs/std_log_process_0.txt",
+    "user_logs/std_log_process_00.txt",
+    "azureml-logs/20_image_build_log.txt",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +64,21 @@ class JobDetails:
     """A job in the run history. `logs` maps names to addresses; a signed address needs no credential."""
 
     reason: str = ""
-    seconds: float | None = None  # that it ran
+    started: datetime | None = None
+    ended: datetime | None = None
     logs: dict[str, str] = field(default_factory=dict)
 
     @property
+    def seconds(self) -> float | None:
+        """Time that it ran; None where the history does not say it."""
+        if self.started is None or self.ended is None:
+            return None
+        return max(0.0, (self.ended - self.started).total_seconds())
+
+    @property
     def log(self) -> str | None:
-        """The address of what the command printed; None before it has."""
-        return next((self.logs[name] for name in LOGS if name in self.logs), None)
+        """The name of the log that says most; None before there is one."""
+        return next((name for name in LOGS if name in self.logs), None)
 
 
 class Watch:
@@ -72,9 +87,10 @@ class Watch:
     def __init__(self, run: Run, client: "MLClient", place: Place, plan: JobPlan, say: Say) -> None:
         self.run, self.client, self.plan, self.say = run, client, plan, say
         self.config = run.config()
-        self.history = History(client, place, say)
+        self.history = History(place, say)
         self.mirror = Mirror(run, open_datastore(client, self.config.azureml.datastore, prefix_of(plan.stem), say))
-        self._told = False
+        self.shown_job = ""  # the job whose output has been shown line by line
+        self._shown = False
 
     def step(self, tell: bool) -> bool:
         """Bring the run's files up to date once; whether the job has ended. Raises: BackendError."""
@@ -83,12 +99,12 @@ class Watch:
         name = entry.thing.key
         job = patiently(lambda: self.client.jobs.get(name), f"reading the job {name!r}", self.say)
         self.mirror.update()
-        details = self._details(name)
-        self._take_log(details, tell)
-        status = word_of(job.status)
+        details, status = self._details(name), word_of(job.status)
+        self._take_log(details, name, tell, is_final(status))
         if is_final(status):
             self._end(status, details)
             return True
+        self._note_start(entry, status, details)
         if status != self.run.status().get("job_status"):
             self.run.event(f"job {name} is {status}", kind="job", job=name, status=status)
             self.say(f"job {name} is {status}")
@@ -100,46 +116,66 @@ class Watch:
         entry, ledger = newest_job(self.run), Ledger(self.run.path)
         assert entry is not None
         ended = updated(entry.thing, bills="")
-        ledger.write(ended, "exists", status=status, seconds=details.seconds)
+        ran_at_all = entry.created_at if status == "Completed" else None
+        times = {
+            "started_at": _as_text(details.started) or entry.facts.get("started_at") or ran_at_all,
+            "ended_at": entry.facts.get("ended_at") or _as_text(details.ended) or now(),
+        }
+        ledger.write(ended, "exists", status=status, seconds=details.seconds, **times)
         state, reason = end_of(status, self.mirror.node, details.reason)
+        if state == "failed" and self.mirror.node.get("state") != "failed":
+            lines = printed(self.run)
+            reason = with_advice(f"{reason.rstrip('.')}; its output ends: {lines[-1]}" if lines else reason)
         if state == "succeeded":
             checkpoints = self.config.azureml.checkpoints == "all"
             bring_home(self.run, self.mirror.store, checkpoints, self.say)
         if self.run.state != state:
-            told = f"job {entry.thing.key} is {status}" + (f": {reason}" if reason else "")
-            self.run.event(told, level="info" if state == "succeeded" else "warning", kind="job", status=status)
+            words = f"job {entry.thing.key} is {status}" + (f": {reason}" if reason else "")
+            self.run.event(words, level="info" if state == "succeeded" else "warning", kind="job", status=status)
         self.run.set_status(state, **self._of_the_node(), job_status=status, error=reason or None)
+
+    def _note_start(self, entry: Entry, status: str, details: JobDetails) -> None:
+        """From its start on a job costs; where the history does not say when, from the first look at it running."""
+        seen = now() if state_of(status, "queued") == "running" else None
+        if entry.facts.get("started_at") is None and (started := _as_text(details.started) or seen) is not None:
+            Ledger(self.run.path).write(entry.thing, "exists", started_at=started)
 
     def _of_the_node(self) -> dict[str, Any]:
         return {name: value for name, value in self.mirror.node.items() if name not in OWN}
 
     def _details(self, job: str) -> JobDetails:
-        """Log and reason; a run goes on without them where the history cannot be read."""
+        """Log and reason; a run continues without them where the history cannot be read."""
         try:
             return self.history.details(job)
         except BackendError as error:
-            if not self._told:
+            if not self._shown:
                 self.say(f"{error}\nthe run is followed without its log")
-                self._told = True
+                self._shown = True
             return JobDetails()
 
-    def _take_log(self, details: JobDetails, tell: bool) -> None:
-        """Add to output.log what the command has printed since. A second attempt has a log of its own."""
-        entry = newest_job(self.run)
-        if details.log is None or entry is None:
+    def _take_log(self, details: JobDetails, job: str, tell: bool, ended: bool) -> None:
+        """Add to output.log what the job has printed since. A second job has a log of its own."""
+        name, status = details.log, self.run.status()
+        if name is None:
             return
-        status = self.run.status()
-        start = int(status.get("log_bytes", 0)) if status.get("log_of") == entry.thing.key else 0
-        new = self.history.read_log(details.log, start)
-        whole = new[: new.rfind(b"\n") + 1]
-        if not whole:
+        is_known = (status.get("log_of"), status.get("log_name", LOGS[0])) == (job, name)
+        start = int(status.get("log_bytes", 0)) if is_known else 0
+        new = self.history.read_log(details.logs[name], start)
+        taken = new if ended else new[: new.rfind(b"\n") + 1]
+        if not taken:
             return
-        with (self.run.path / "output.log").open("ab") as file:
-            file.write(whole)
-        self.run.set_status(self.run.state, log_of=entry.thing.key, log_bytes=start + len(whole))
+        with (self.run.path / OUTPUT).open("ab") as file:
+            file.write(taken if taken.endswith(b"\n") else taken + b"\n")
+        self.run.set_status(self.run.state, log_of=job, log_name=name, log_bytes=start + len(taken))
         if tell:
-            for line in whole.decode(errors="replace").splitlines():
+            self.shown_job = job
+            for line in taken.decode(errors="replace").splitlines():
                 self.say(line.rpartition("\r")[2])
+
+
+def advance(watch: Watch, resubmit: Callable[[], bool], tell: bool) -> bool:
+    """Bring the run up to date once, and give it another job where it lost its machine; whether it has ended."""
+    return watch.step(tell) and not (watch.run.state == "paused" and resubmit())
 
 
 def watch_to_the_end(watch: Watch, resubmit: Callable[[], bool]) -> Outcome:
@@ -150,27 +186,27 @@ def watch_to_the_end(watch: Watch, resubmit: Callable[[], bool]) -> Outcome:
     heard = time.monotonic()
     while True:
         try:
-            ended = watch.step(tell=True)
+            ended = advance(watch, resubmit, tell=True)
             heard = time.monotonic()
         except BackendError as error:
             if not _may_come_back(error) or time.monotonic() - heard > SILENCE * patience_seconds():
                 raise
-            watch.say(f"{error}\nthe job goes on; still trying")
+            watch.say(f"{error}\nthe job continues; still trying")
             ended = False
-        if ended and not (watch.run.state == "paused" and resubmit()):
-            return outcome(watch.run)
+        if ended:
+            return outcome(watch.run, watch.shown_job)
         time.sleep(polling_seconds())
 
 
 def wait_for_end(watch: Watch) -> None:
-    """Give a job that was told to end a little time to do so; later looks at the run find it ended."""
+    """Give a job with a signal to end a little time for it; later looks at the run find it ended."""
     until = time.monotonic() + END_SECONDS
     while not watch.step(tell=False) and time.monotonic() < until:
         time.sleep(polling_seconds())
 
 
-def outcome(run: Run) -> Outcome:
-    """What a run's last state means to a shell and to a person."""
+def outcome(run: Run, shown_job: str) -> Outcome:
+    """Exit code and message for a run's last state. `shown_job`: the job whose output was shown line by line."""
     status = run.status()
     reason, again = status.get("error") or "", f"resume with: trainer resume {run.path}"
     match run.state:
@@ -180,11 +216,13 @@ def outcome(run: Run) -> Outcome:
             return Outcome(ExitCode.RESUMABLE, f"run {run.name!r} was stopped: {reason}; {again}")
         case "cancelled":
             return Outcome(ExitCode.RUN_FAILED, f"run {run.name!r} was cancelled; its checkpoints are kept, {again}")
-    return Outcome(ExitCode.RUN_FAILED, f"run {run.name!r} has failed: {reason}; see {run.path / 'output.log'}")
+    lines = [] if shown_job == status.get("job") else last_output(run)
+    end = "\n  ".join(["\nits output ended with:", *lines]) if lines else ""
+    return Outcome(ExitCode.RUN_FAILED, f"run {run.name!r} has failed: {reason}; see {run.path / OUTPUT}{end}")
 
 
 def _may_come_back(error: BackendError) -> bool:
-    """Whether waiting can help: the network, the service's bad moments, and a login that has to be renewed."""
+    """True if waiting can help: the network, the service's bad moments, and a login that has to be renewed."""
     cause = error.__cause__
     if not isinstance(cause, Exception) or not is_failure(cause):
         return False
@@ -225,18 +263,18 @@ def end_of(status: str, node: dict[str, Any], reason: str) -> tuple[State, str]:
 
 
 def was_preempted(reason: str) -> bool:
-    """Whether the words of a failed job say that its machine was taken away."""
+    """True if the words of a failed job say that its machine was taken away."""
     return any(word in reason.lower() for word in PREEMPTED)
 
 
 class History:
     """The run history of a workspace."""
 
-    def __init__(self, client: "MLClient", place: Place, say: Say) -> None:
+    def __init__(self, place: Place, say: Say) -> None:
         from azure.core import PipelineClient
         from azure.core.pipeline.policies import BearerTokenCredentialPolicy, RedirectPolicy
 
-        self.place, self.say, self._ml = place, say, client
+        self.place, self.say = place, say
         self._client = PipelineClient(
             ARM,
             policies=[RedirectPolicy(), BearerTokenCredentialPolicy(credential(), f"{ARM}/.default")],
@@ -246,20 +284,35 @@ class History:
         self._api: str | None = None
 
     def details(self, job: str) -> JobDetails:
-        """What is known of a job now. Raises: BackendError."""
+        """Read the job's present state from the service. Raises: BackendError."""
         found = patiently(lambda: self._details(job), f"reading the history of job {job!r}", self.say)
-        return JobDetails(_reason(found), _seconds(found), dict(found.get("logFiles") or {}))
+        times = (_time(found, "startTimeUtc"), _time(found, "endTimeUtc"))
+        return JobDetails(_reason(found), *times, dict(found.get("logFiles") or {}))
 
     def read_log(self, address: str, start: int) -> bytes:
         """A log from the byte `start` on. Raises: BackendError."""
         return patiently(lambda: _read(address, start), "reading the job's log", self.say)
 
     def _details(self, job: str) -> dict[str, Any]:
+        return self._get(f"{self._find_api().rstrip('/')}/history/v1.0{self.place.arm_id}/runs/{job}/details")
+
+    def address(self) -> str:
+        """Return the address at which it answers this machine. Raises: BackendError, if it does not."""
+        return patiently(self._find_api, "looking for the run history", self.say)
+
+    def _find_api(self) -> str:
+        """From the discovery service, whose address azure-ai-ml leaves out for hubs and projects."""
         if self._api is None:
-            discovery = str(self._ml.workspaces.get(self.place.workspace).discovery_url)
+            workspace = read_workspace(self.place, self.say) or {}
+            discovery = str((workspace.get("properties") or {}).get("discoveryUrl") or "")
+            if not discovery.startswith("https://"):
+                raise BackendError(
+                    f"the workspace {self.place.workspace!r}: names no discovery service, expected an address; "
+                    "is it a workspace of Azure Machine Learning?"
+                )
             services = self._get(discovery)
             self._api = str(services.get("history") or services.get("api") or f"https://{urlsplit(discovery).netloc}")
-        return self._get(f"{self._api.rstrip('/')}/history/v1.0{self.place.arm_id}/runs/{job}/details")
+        return self._api
 
     def _get(self, address: str) -> dict[str, Any]:
         from azure.core.rest import HttpRequest
@@ -300,9 +353,14 @@ def _reason(found: dict[str, Any]) -> str:
     return ": ".join(filter(None, ["/".join(codes), message]))
 
 
-def _seconds(found: dict[str, Any]) -> float | None:
+def _time(found: dict[str, Any], name: str) -> datetime | None:
+    """A time of the history, which is UTC also where it does not say so; None where it holds none."""
     try:
-        start, end = (datetime.fromisoformat(found[name]) for name in ("startTimeUtc", "endTimeUtc"))
+        told = datetime.fromisoformat(found[name])
     except (KeyError, TypeError, ValueError):
         return None
-    return max(0.0, (end - start).total_seconds())
+    return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
+
+
+def _as_text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()

@@ -28,26 +28,33 @@ COMMAND = (
 
 @dataclass(frozen=True, slots=True)
 class JobPlan:
-    """What a run's job is made of beside its config."""
+    """Parts of a run's job beside its config."""
 
     stem: str  # names the job and the run's place in the datastore
     instance_type: str | None  # None where the size of a cluster is not known
-    num_gpus: int  # of one machine
+    num_processes: int  # of one machine: one for each GPU, or one
     timeout_seconds: int
+    num_gpus: int | None = None  # of one machine; None where nobody says it
+    hourly: float | None = None  # of all machines, as quoted; None where no price is known
+    currency: str = "USD"
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """Where the job of a checked run goes, on what, and for how long at most; the run that names it comes later."""
+    """Target, machines and longest hours of a checked run's job; the run that names it comes later."""
 
     place: Place
     instance_type: str | None
-    num_gpus: int
+    num_gpus: int | None
     timeout_seconds: int
+    hourly: float | None = None  # of all machines, as quoted; None where no price is known
+    currency: str = "USD"
 
     def plan(self, stem: str) -> JobPlan:
         """The same for a run."""
-        return JobPlan(stem, self.instance_type, self.num_gpus, self.timeout_seconds)
+        num_processes = max(1, self.num_gpus or 0)
+        limits = (self.timeout_seconds, self.num_gpus)
+        return JobPlan(stem, self.instance_type, num_processes, *limits, self.hourly, self.currency)
 
 
 def stem_of(name: str, salt: str) -> str:
@@ -62,7 +69,7 @@ def job_name(stem: str, attempt: int) -> str:
 
 
 def output_path(config: RunConfig, stem: str) -> str:
-    """Where the run lives in the datastore, whichever job writes it."""
+    """Folder of the run in the datastore, the same for each of its jobs."""
     return f"azureml://datastores/{config.azureml.datastore}/paths/{prefix_of(stem)}"
 
 
@@ -79,11 +86,12 @@ def job_yaml(
     job: dict[str, Any] = yaml.safe_load((own_files() / "job.yml").read_text(encoding="utf-8"))
     job["name"], job["display_name"] = job_name(plan.stem, attempt), config.run.name
     job["experiment_name"], job["code"], job["environment"] = settings.experiment, code, environment
-    job["command"] = COMMAND + (" --base ${{inputs.base}}" if "base" in inputs else "")
+    base = " --base ${{inputs.base}}" if "base" in inputs else ""
+    job["command"] = COMMAND + base + ("" if plan.num_gpus is None else f" --gpus {plan.num_gpus}")
     job["inputs"] = {name: _input(name, path) for name, path in inputs.items()}
     job["outputs"]["run"]["path"] = output_path(config, plan.stem)
     job["resources"] = {"instance_count": settings.instance_count, "shm_size": settings.shm_size}
-    job["distribution"]["process_count_per_instance"] = plan.num_gpus
+    job["distribution"]["process_count_per_instance"] = plan.num_processes
     job["limits"]["timeout"] = plan.timeout_seconds
     job["tags"] = {"made_by": "azure-llm-trainer", "run": str(config.run.name), "attempt": str(attempt)}
     # The SDK adds branch, commit and address of whatever repository the command is called in, unless one is given.
@@ -112,7 +120,12 @@ def remember(run: Run, place: Place, plan: JobPlan) -> None:
 def recall(run: Run) -> tuple[Place, JobPlan] | None:
     """None for a run whose launch was interrupted before it had begun."""
     found: dict[str, Any] = files.read_record(run.path / RECORD)
-    return (Place(**found["place"]), JobPlan(**found["plan"])) if found else None
+    if not found:
+        return None
+    plan = found["plan"]
+    if "num_processes" not in plan:  # a record of version 0.1.0, where num_gpus is 1 for a machine without a GPU too
+        plan = plan | {"num_processes": plan["num_gpus"], "num_gpus": None}
+    return Place(**found["place"]), JobPlan(**plan)
 
 
 def run_stem(run: Run) -> str:
@@ -120,9 +133,11 @@ def run_stem(run: Run) -> str:
     return stem_of(run.name, str(run.status().get("created_at", "")))
 
 
-def job_thing(run: Run, place: Place, plan: JobPlan, attempt: int, bills: str) -> Thing:
-    """The job of an attempt, as the ledger knows it."""
+def job_thing(run: Run, place: Place, plan: JobPlan, attempt: int, machines: str) -> Thing:
+    """The job of an attempt on its machines, as the ledger knows it."""
     name = job_name(plan.stem, attempt)
+    price = "" if plan.hourly is None else f"{plan.hourly:,.2f} {plan.currency} an hour for "
+    bills = f"{price}{machines} until it ends"
     return Thing(BACKEND, "job", name, place.arm_id, bills, f"trainer cancel {run.path}")
 
 
@@ -153,7 +168,7 @@ def with_remaining_time(run: Run, plan: JobPlan) -> JobPlan:
 
 
 def _used_seconds(entry: Entry) -> float:
-    """How long a job ran; where the service does not say, from its creation until its end was seen, with the wait."""
+    """Seconds that a job ran; where the service gives none, from its creation until its end was seen, with the wait."""
     known = entry.facts.get("seconds")
     if known is not None:
         return float(known)

@@ -1,4 +1,4 @@
-"""What a job gets of this machine: a new folder with what it needs, chosen file by file.
+"""Snapshot of this machine for a job: a new folder with what it needs, chosen file by file.
 
 Azure ML's client uploads a folder whole, `.env`, `.git` and keys with it. So the user's folder is never given to it:
 `code/` holds this package's own files and the config, `data/` the files that the config names, `base/` a local model or
@@ -10,12 +10,12 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import trainer
 from trainer.config.load import dump_config
 from trainer.config.schema import DataSource, RunConfig
+from trainer.data.read.origins import record_of
 from trainer.data.read.sources import apart, listed_files
 from trainer.errors import ConfigError
 from trainer.model.lineage import Parent, find_parent
@@ -25,7 +25,6 @@ from trainer.runs import files
 from trainer.runs.checkpoint import MANIFEST, folder_of
 
 OWN_SUFFIXES = frozenset({".py", ".jinja", ".txt"})
-PACKAGE = "azure-llm-trainer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,6 @@ def stage(config: RunConfig, folder: Path) -> StagedJob:
     try:
         code = folder / "code"
         copy_package(code / "trainer")
-        _write_metadata(code)
         names = _copy_data(config, folder / "data")
         base = _copy_base(config, folder / "base")
         if config.model.chat_template is not None:
@@ -106,19 +104,12 @@ def _is_own(path: Path) -> bool:
     return path.suffix in OWN_SUFFIXES or path.parent == TINY_FOLDER
 
 
-def _write_metadata(code: Path) -> None:
-    """The version, where importlib.metadata looks for it on the node."""
-    version = metadata.version(PACKAGE)
-    folder = code / f"azure_llm_trainer-{version}.dist-info"
-    folder.mkdir(parents=True)
-    text = f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {version}\n"
-    (folder / "METADATA").write_text(text, encoding="utf-8")
-
-
 def _copy_data(config: RunConfig, folder: Path) -> dict[str, str]:
     names = data_names(config)
     for path, name in names.items():
         _copy(Path(path), folder.parent / name)
+        if (record := record_of(Path(path))).is_file():  # the origin of a fetched file, for the job's manifest
+            _copy(record, record_of(folder.parent / name))
     return names
 
 

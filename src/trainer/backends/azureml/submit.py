@@ -4,16 +4,18 @@
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.backends.azureml.job import BACKEND, JobPlan, JobRequest, job_thing, job_yaml, stem_of
 from trainer.backends.azureml.snapshot import StagedJob, content_hash, list_files, own_files, stage
-from trainer.backends.azureml.workspace import Place, found_or_none, quietly
-from trainer.backends.http import Say
+from trainer.backends.azureml.workspace import Place, quietly
+from trainer.backends.contract import UploadFile
+from trainer.backends.http import Say, found_or_none
 from trainer.backends.idempotent import create_once
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
@@ -46,19 +48,17 @@ def submit(run: Run, client: "MLClient", place: Place, plan: JobPlan, attempt: i
         _create_job(run, client, place, plan, attempt, path, staged, say)
 
 
-def preview(config: RunConfig, request: JobRequest) -> tuple[str, str]:
+def preview(config: RunConfig, request: JobRequest) -> tuple[str, list[UploadFile]]:
     """The job as it would be submitted now, with the files that would be uploaded; and their number and size."""
-    name = config.run.name or f"{datetime.now():%Y%m%d-%H%M%S}-NAME"  # noqa: DTZ005  # the user's own clock
+    name = config.run.name or f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-NAME"
     plan = request.plan(stem_of(name, ""))
     with tempfile.TemporaryDirectory(prefix="azure-llm-trainer-") as folder:
         named = _named(config, name)
         staged = stage(named, Path(folder))
         environment = config.azureml.environment or f"azureml:{ENVIRONMENT}:{_environment_version()}"
         listed = list_files(Path(folder))
-        listing = "\n".join(f"{size:>14,}  {name}" for name, size in listed)
-        size = f"{len(listed)} files, {sum(size for _, size in listed) / 1e6:,.1f} MB"
         text = job_yaml(named, plan, 1, environment, "code", _inputs(config, _assets(staged)))
-        return f"{text}\n# uploaded: {size}\n{listing}", size
+        return text, [UploadFile(name, size) for name, size in listed]
 
 
 def _named(config: RunConfig, name: str) -> RunConfig:
@@ -75,7 +75,7 @@ class _DataAsset:
 
 
 def _assets(staged: StagedJob) -> dict[str, _DataAsset]:
-    """What is uploaded beside the code, by the job's names for it."""
+    """Uploads beside the code, by the job's names for them."""
     folders = {"data": staged.data} | ({"base": staged.base} if staged.base is not None else {})
     return {
         role: _DataAsset(f"trainer-{role}-{content_hash(folder)[:HASH_LENGTH]}", folder)
@@ -105,7 +105,7 @@ def _create_job(
     if (known := ledger.find(code.kind, code.key)) is None or not known.is_open:
         ledger.write(code, "intended")
     machine = plan.instance_type or config.azureml.compute
-    thing = job_thing(run, place, plan, attempt, f"{config.azureml.instance_count} x {machine} until it ends")
+    thing = job_thing(run, place, plan, attempt, f"{config.azureml.instance_count} x {machine}")
     job = _made(
         ledger,
         thing,
@@ -113,6 +113,7 @@ def _create_job(
         create=lambda: client.jobs.create_or_update(load_job(path)),
         facts=lambda made: {"id": made.id, "attempt": attempt, "studio": made.studio_url or "", "code": made.code},
         say=say,
+        known={"hourly": plan.hourly, "currency": plan.currency, "started_at": None},  # while it waits nothing bills
     )
     ledger.write(code, "exists", id=str(job.code))
     run.set_status("queued", backend=BACKEND, job=thing.key, attempt=attempt, studio=job.studio_url, error=None)
@@ -161,11 +162,13 @@ def _made(
     create: Callable[[], T],
     facts: Callable[[T], dict[str, Any]],
     say: Say,
+    known: Mapping[str, Any] = MappingProxyType({}),
 ) -> T:
     """The thing, made once. Raises: BackendError; ConfigError, after which there is no such thing."""
     what = f"the {thing.kind} {thing.key!r}"
     try:
-        return create_once(ledger, thing, lambda: found_or_none(get), lambda: _checked(create, what), facts, say)
+        look_up, make = lambda: found_or_none(get), lambda: _checked(create, what)
+        return create_once(ledger, thing, look_up, make, facts, say, known=known)
     except ConfigError as error:
         ledger.write(thing, "refused", reason=str(error))
         raise

@@ -12,12 +12,13 @@ import io
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.backends.http import Say, failure_of, is_failure, patiently, seconds_of, timeout_seconds
+from trainer.backends.arm import read_one
+from trainer.backends.http import Say, seconds_of, timeout_seconds
 from trainer.config.azureml import AzureMLConfig
 from trainer.errors import ConfigError
 from trainer.extras import need
@@ -38,6 +39,7 @@ ENVIRONMENT = {
 CONFIG_JSON = {"subscription": "subscription_id", "resource_group": "resource_group", "workspace": "workspace_name"}
 PACKAGES = ("azure.ai.ml", "azure.identity", "azure.storage.blob")
 POLLING_SECONDS = 5.0
+WORKSPACES = "2024-10-01"  # the version of workspaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Place:
 
     @property
     def options(self) -> str:
-        """What `az` needs to be told to act on it."""
+        """Options by which `az` acts on it."""
         return f"--subscription {self.subscription} -g {self.resource_group} -w {self.workspace}"
 
     def __str__(self) -> str:
@@ -120,26 +122,16 @@ def connect(place: Place) -> "MLClient":
     )
 
 
+def read_workspace(place: Place, say: Say) -> dict[str, Any] | None:
+    """The workspace as the resource manager describes it, None where there is none. Raises: BackendError."""
+    return read_one(place.arm_id, WORKSPACES, "reading the workspace", credential(), say)
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Keep the SDK's progress bars, dots, color codes and advice for its own developers from the terminal."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
-
-
-def found(get: Callable[[], T], doing: str, say: Say) -> T | None:
-    """What the service has, None where it knows no such thing; asked patiently. Raises: BackendError."""
-    return patiently(lambda: found_or_none(get), doing, say)
-
-
-def found_or_none(get: Callable[[], T]) -> T | None:
-    """The same in one call, whose failure is the SDK's."""
-    try:
-        return get()
-    except Exception as error:
-        if is_failure(error) and failure_of(error).status == 404:
-            return None
-        raise
 
 
 def word_of(status: object) -> str:
@@ -166,7 +158,7 @@ def _environment() -> dict[str, str]:
 
 
 def _config_json(start: Path) -> dict[str, str]:
-    """What the nearest workspace file says, in `start` or a folder above it."""
+    """Values of the nearest workspace file, in `start` or a folder above it."""
     for folder in (start, *start.parents):
         for path in (folder / "config.json", folder / ".azureml" / "config.json"):
             found = _object(path)
@@ -176,7 +168,7 @@ def _config_json(start: Path) -> dict[str, str]:
 
 
 def _az_defaults() -> dict[str, str]:
-    """What `az configure --defaults` and `az account set` have stored."""
+    """Values that `az configure --defaults` and `az account set` have stored."""
     folder = Path(os.environ.get("AZURE_CONFIG_DIR") or Path.home() / ".azure")
     parser = configparser.ConfigParser(interpolation=None)
     try:

@@ -6,7 +6,9 @@ import pytest
 
 from trainer.backends.azureml import machines
 from trainer.backends.azureml.estimate import START_HOURS, Workload, cost_of, parameters_in
-from trainer.backends.azureml.machines import Price, find_machine, price_of
+from trainer.backends.azureml.machines import Price, price_of
+from trainer.backends.azureml.sizes import find_machine
+from trainer.backends.retail import UnreadablePrices, read_meter
 from trainer.config import RunConfig
 
 
@@ -37,7 +39,7 @@ LIST = [
 
 
 def listed(items: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, **azureml: Any) -> Price:
-    monkeypatch.setattr(machines, "_items", lambda *words: iter(items))
+    monkeypatch.setattr(machines, "list_meters", lambda *words: [read_meter(item) for item in items])
     return price_of(config(**azureml).azureml, "Standard_NC24ads_A100_v4", "eastus")
 
 
@@ -52,12 +54,12 @@ def test_a_price_is_never_invented(monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed([meter(9.0, product="Virtual Machines Windows")], monkeypatch).per_hour is None
 
     def unreachable(*words: str) -> None:
-        raise OSError
+        raise UnreadablePrices("timed out")
 
-    monkeypatch.setattr(machines, "_items", unreachable)
+    monkeypatch.setattr(machines, "list_meters", unreachable)
     offline = price_of(config().azureml, "Standard_NC24ads_A100_v4", "eastus")
     assert offline.per_hour is None
-    assert "azureml.price_per_hour" in offline.source
+    assert offline.source == "prices.azure.com gave none (timed out); give azureml.price_per_hour"
     assert price_of(config(price_per_hour=3.5).azureml, None, None).per_hour == 3.5
 
 
@@ -71,6 +73,14 @@ def test_hours_are_operations_over_speed_and_are_called_an_estimate() -> None:
     assert cost.hours == pytest.approx(START_HOURS + 2e6 * 4 * 8e9 / (0.2 * 312e12) / 3600)
     assert cost.quote.total == pytest.approx(cost.hours * 4.0)
     assert "estimate" in " ".join(cost.quote.lines())
+
+
+def test_pairs_are_read_once_more_for_the_reference() -> None:
+    settings = config()
+    dpo = settings.model_copy(update={"training": settings.training.model_copy(update={"method": "dpo"})})
+    cost = cost_of(dpo, WORKLOAD, MACHINE, Price(4.0, "list"), "machine")
+    # as above, and half of the operations for one pass forward
+    assert cost.hours == pytest.approx(START_HOURS + 2.5e6 * 4 * 8e9 / (0.2 * 312e12) / 3600)
 
 
 def test_instances_multiply_the_price() -> None:

@@ -1,5 +1,6 @@
 """The job: what is shown is what is sent, and the same run is the same job."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import yaml
 from azure.ai.ml import load_job
 from azure.ai.ml.entities._job.to_rest_functions import to_rest_job_object
 
-from trainer.backends.azureml.job import JobPlan, job_name, job_yaml, stem_of
+from trainer.backends.azureml.job import RECORD, JobPlan, JobRequest, job_name, job_yaml, recall, stem_of
 from trainer.backends.azureml.snapshot import own_files
+from trainer.backends.azureml.workspace import Place
 from trainer.config import RunConfig
+from trainer.runs import Run
 
 PLAN = JobPlan("one-1234", "Standard_NC24ads_A100_v4", 2, 7200)
 INPUTS = {"data": "azureml:trainer-data-abc:1"}
@@ -89,6 +92,26 @@ def test_a_base_is_copied_to_the_nodes_disk_and_data_is_read_where_it_lies() -> 
         assert job["inputs"]["base"] == {"type": kind, "path": base, "mode": "download"}
         assert job["inputs"]["data"]["mode"] == "ro_mount"
         assert job["command"].endswith("--base ${{inputs.base}}")
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "processes", "end"), [(2, 2, " --gpus 2"), (0, 1, " --gpus 0"), (None, 1, "${{outputs.run}}")]
+)
+def test_the_node_is_told_how_many_gpus_the_plan_counts_on(num_gpus: int | None, processes: int, end: str) -> None:
+    request = JobRequest(Place("s", "group", "space"), "Standard_NC24ads_A100_v4", num_gpus, 7200)
+    job = yaml.safe_load(job_yaml(config(), request.plan("one-1234"), 1, "e", "code", INPUTS))
+    assert job["command"].endswith(end)
+    assert job["distribution"]["process_count_per_instance"] == processes
+
+
+def test_a_plan_of_version_0_1_0_is_read(tmp_path: Path) -> None:
+    """Its num_gpus was the number of processes: the node then goes by what the driver lists."""
+    place, plan = {"subscription": "s", "resource_group": "group", "workspace": "space"}, {
+        "stem": "one-1234", "instance_type": "Standard_NC24ads_A100_v4", "num_gpus": 2, "timeout_seconds": 7200
+    }  # fmt: skip
+    (tmp_path / RECORD).write_text(json.dumps({"place": place, "plan": plan}))
+    found = recall(Run(tmp_path))
+    assert found == (Place("s", "group", "space"), JobPlan("one-1234", "Standard_NC24ads_A100_v4", 2, 7200, None))
 
 
 def test_names_are_safe_and_belong_to_one_run() -> None:

@@ -1,11 +1,10 @@
-"""What roles allow: each takes away only from what it gives itself."""
+"""Answers of the resource manager: what roles allow, each takes away only from what it gives; names of regions."""
 
 from typing import Any
 
 import pytest
 
-from trainer.backends.arm import allows
-from trainer.backends.azureml.machines import MACHINES, find_machine
+from trainer.backends.arm import allows, region_name
 from trainer.backends.azureml.survey import NEEDED_RIGHTS
 
 WRITE = "Microsoft.MachineLearningServices/workspaces/jobs/write"
@@ -27,18 +26,14 @@ def test_an_action_is_allowed_by_one_role(roles: list[dict[str, Any]], expected:
     assert allows(roles, WRITE) is expected
 
 
+@pytest.mark.parametrize("location", ["eastus2", "East US 2", "EastUS2"])
+def test_a_region_has_one_spelling(location: str) -> None:
+    assert region_name(location) == "eastus2"
+
+
 def test_a_contributor_may_do_everything_that_a_run_needs() -> None:
     contributor = {
         "actions": ["*"],
         "notActions": ["Microsoft.Authorization/*/Delete", "Microsoft.Authorization/*/Write"],
     }
     assert [action for action in NEEDED_RIGHTS if not allows([contributor], action)] == []
-
-
-def test_machines_are_found_however_their_name_is_written() -> None:
-    assert [find_machine(machine.name.upper()) for machine in MACHINES] == list(MACHINES)
-    assert find_machine("Standard_D2") is None
-    assert {machine.gpu.name for machine in MACHINES if not machine.gpu.has_bfloat16} == {"T4", "V100"}
-    assert {machine.name for machine in MACHINES if machine.retired} == {
-        machine.name for machine in MACHINES if machine.gpu.name == "V100"
-    }

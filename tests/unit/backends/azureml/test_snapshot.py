@@ -8,6 +8,7 @@ import pytest
 import trainer
 from trainer.backends.azureml.snapshot import content_hash, data_names, list_files, stage
 from trainer.config import RunConfig, load_config
+from trainer.data.read.origins import record_of
 from trainer.errors import ConfigError
 from trainer.model.tiny import digest, tiny_base
 
@@ -51,9 +52,16 @@ def test_nothing_that_lies_beside_the_named_files_is_taken_along(project: Path, 
     names = [name for name, _ in list_files(tmp_path / "staged")]
     assert [name for name in names if CANARY.encode() in (tmp_path / "staged" / name).read_bytes()] == []
     others = {name for name in names if not name.startswith("code/trainer/")}
-    assert {name for name in others if not name.endswith(".dist-info/METADATA")} == {
+    assert others == {
         "base/config.json", "base/model.safetensors", "code/config.yaml", "data/1-train.jsonl", "data/train.jsonl",
     }  # fmt: skip
+
+
+def test_the_origin_of_a_fetched_file_goes_with_it(project: Path, tmp_path: Path) -> None:
+    record = record_of(Path(config().data.train_sources[0].path))
+    record.write_text("{}")
+    job = stage(config(), tmp_path / "job")
+    assert (job.data / record.name).read_text() == "{}"
 
 
 def test_every_source_of_the_package_is_taken_along(project: Path, tmp_path: Path) -> None:

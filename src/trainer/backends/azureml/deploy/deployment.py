@@ -44,7 +44,7 @@ class DeploymentTarget:
     endpoint: str
     deployment: str
     settings: DeploymentConfig  # with mode, machine and their number as they were decided on
-    num_gpus: int
+    num_gpus: int | None  # of one machine; None where nobody says it
     price: float | None  # of one machine and hour
     currency: str
     price_source: str
@@ -71,15 +71,16 @@ class DeploymentTarget:
         remove = f"az ml online-endpoint delete -n {self.endpoint} {self.place.options} --yes"
         return Thing(BACKEND, "endpoint", self.endpoint, self.place.arm_id, "", remove)
 
-    def deployment_thing(self) -> Thing:
+    def deployment_thing(self, run: Run) -> Thing:
+        """It is deleted by a command that takes its traffic away first: Azure refuses to delete what has some."""
         price = "a price that is not known" if self.hourly is None else f"{self.hourly:,.2f} {self.currency}"
         bills = f"{price} an hour for {self.machines}, with or without traffic, until it is deleted"
         key = f"{self.endpoint}/{self.deployment}"
-        return Thing(BACKEND, "deployment", key, self.place.arm_id, bills, self.delete_deployment())
+        return Thing(BACKEND, "deployment", key, self.place.arm_id, bills, f"trainer teardown {run.path}")
 
 
 def delete_deployment(place: Place, endpoint: str, deployment: str) -> str:
-    """The command that deletes a deployment."""
+    """The command that deletes a deployment without traffic."""
     return f"az ml online-deployment delete -e {endpoint} -n {deployment} {place.options} --yes"
 
 
@@ -157,17 +158,22 @@ def _score_variables(target: DeploymentTarget) -> dict[str, str]:
         "TRAINER_MAX_SECONDS": str(ANSWER_SECONDS),
         "WORKER_COUNT": "1",  # each would load the model once more
         "HF_HOME": HUB_CACHE,
-    }
+    } | _expected_gpus(target)
+
+
+def _expected_gpus(target: DeploymentTarget) -> dict[str, str]:
+    """The number that the container compares its machine with before it loads a model."""
+    return {} if target.num_gpus is None else {"TRAINER_EXPECTED_GPUS": str(target.num_gpus)}
 
 
 def _vllm_variables(target: DeploymentTarget) -> dict[str, str]:
     settings = target.settings
     given = {
         "TRAINER_MAX_REQUESTS": str(settings.max_requests),
-        "TRAINER_GPUS": str(target.num_gpus),
+        "TRAINER_GPUS": str(target.num_gpus or 1),
         "HF_HOME": HUB_CACHE,
         "VLLM_NO_USAGE_STATS": "1",
-    }
+    } | _expected_gpus(target)
     if settings.max_length is not None:
         given["TRAINER_MAX_LENGTH"] = str(settings.max_length)
     if settings.tool_parser is not None:
@@ -177,14 +183,14 @@ def _vllm_variables(target: DeploymentTarget) -> dict[str, str]:
 
 def wait_until_ended(read: Callable[[], Any], what: str, say: Say) -> str:
     """The state in which a long operation has ended. Raises: BackendError, when it does not end."""
-    until, told = time.monotonic() + LONGEST_HOURS * 3600, ""
+    until, shown = time.monotonic() + LONGEST_HOURS * 3600, ""
     while True:
         state = progress_of(patiently(read, f"reading {what}", say))
         if state in ENDED:
             return state
-        if state != told:
+        if state != shown:
             say(f"{what} is {state}")
-            told = state
+            shown = state
         if time.monotonic() > until:
             raise BackendError(
                 f"{what}: is {state} after {LONGEST_HOURS:.0f} hours, expected it to end; look in the studio"
@@ -193,24 +199,24 @@ def wait_until_ended(read: Callable[[], Any], what: str, say: Say) -> str:
 
 
 def progress_of(thing: Any) -> str:
-    """Of an endpoint or a deployment; one that is not told yet is about to change."""
+    """State of an endpoint or a deployment; one without a state yet is about to change."""
     return word_of(thing.provisioning_state or "Updating")
 
 
 def container_logs(ml: "MLClient", endpoint: str, deployment: str) -> list[str]:
     """The last lines of each container, under its name; why they cannot be read, where they cannot."""
-    told = []
+    shown = []
     for container in CONTAINERS:
         try:
             text = ml.online_deployments.get_logs(deployment, endpoint, LOG_LINES, container_type=container)
         except Exception as error:
             if not is_failure(error):
                 raise
-            told.append(f"log of {container}: cannot be read: {failure_of(error)}")
+            shown.append(f"log of {container}: cannot be read: {failure_of(error)}")
             continue
         lines = [line for line in text.splitlines() if line.strip()][-LOG_LINES:]
-        told += [f"log of {container}:", *(f"  {line}" for line in lines)] if lines else []
-    return told
+        shown += [f"log of {container}:", *(f"  {line}" for line in lines)] if lines else []
+    return shown
 
 
 def last_lines(logs: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.backends.arm import allows, read_permissions, region_name
+from trainer.backends.azureml.deploy.base import BaseFacts, check_base, facts_of, takes_base, with_endpoint
 from trainer.backends.azureml.deploy.deployment import DeploymentTarget, deployment_name, endpoint_name
 from trainer.backends.azureml.deploy.register import (
     FOLDER,
@@ -15,18 +17,21 @@ from trainer.backends.azureml.deploy.register import (
     model_name,
     model_version,
 )
-from trainer.backends.azureml.machines import GIB, Machine, Price, find_machine, price_of
-from trainer.backends.azureml.survey import Region, lacking_cores, region_of, retirement
-from trainer.backends.azureml.workspace import Place, connect, find_place, found, word_of
-from trainer.backends.contract import DeploymentOptions, DeploymentPlan
-from trainer.backends.http import Say, patiently
+from trainer.backends.azureml.image import lacking_kernels
+from trainer.backends.azureml.machines import GIB, Machine, Price, price_of
+from trainer.backends.azureml.sizes import find_machine
+from trainer.backends.azureml.survey import LATER_RIGHTS, Region, lacking_cores, retirement
+from trainer.backends.azureml.workspace import Place, connect, credential, find_place, word_of
+from trainer.backends.contract import Check, DeploymentOptions, DeploymentPlan
+from trainer.backends.http import Say, found, patiently
 from trainer.backends.quote import Item, Quote
 from trainer.config.azureml import DeploymentConfig
 from trainer.config.schema import RunConfig
-from trainer.errors import BackendError, ConfigError
+from trainer.errors import Attempts, BackendError, ConfigError
 from trainer.extras import TO_LOAD_A_MODEL, lack
 from trainer.inference.bundle import Bundle, write_bundle
 from trainer.runs import Run
+from trainer.runs.lifecycle import refuse_failed_gate
 
 HOURS_A_DAY = 24
 MODES = ("score", "vllm")
@@ -43,19 +48,20 @@ LEAST_BEYOND = 1.5 * GIB  # CUDA itself, and a conversation's keys and values
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRequest:
-    """What `deploy` needs of a plan."""
+    """Request that `deploy` executes as planned."""
 
     target: DeploymentTarget
     model: str  # name and version
     checkpoint: str | None
     vault: dict[str, str]  # environment variables that say where a hub token is
+    with_base: bool  # the base is uploaded with the adapter
 
 
 @dataclass(frozen=True, slots=True)
 class MachineFit:
     """Capacity, price and problems of a machine. `unverified` lists the checks that could not run, and why."""
 
-    num_gpus: int
+    num_gpus: int | None
     price: Price
     problems: tuple[str, ...]
     unverified: tuple[str, ...]
@@ -65,31 +71,65 @@ def plan_deployment(
     run: Run, settings: RunConfig, options: DeploymentOptions, say: Say
 ) -> DeploymentPlan[DeploymentRequest]:
     """Raises: ConfigError, with everything that is wrong; BackendError."""
+    refuse_failed_gate(run, options.ignore_gate)
     place, chosen = find_place(settings.azureml), _chosen(settings, options)
     name = endpoint_name(run, place.arm_id, options.name)
+    facts = facts_of(run, settings, chosen)
+    chosen = chosen.model_copy(update={"include_base": takes_base(facts, chosen.include_base)})
     with tempfile.TemporaryDirectory(prefix="trainer-model-") as folder:
         say("putting the adapter together with what serving needs")
-        bundle = write_bundle(run, Path(folder) / FOLDER, options.checkpoint, chosen.include_base)
+        bundle = write_bundle(run, Path(folder) / FOLDER, options.checkpoint, chosen.include_base is True)
     ml = connect(place)
     workspace = patiently(lambda: ml.workspaces.get(place.workspace), "reading the workspace", say)
-    region = Region(place, region_of(workspace), say)
+    region = Region(place, region_name(workspace.location), say)
     fitting = _fit(run, settings, chosen, region)
     existing: Any = found(lambda: ml.online_endpoints.get(name), f"looking for the endpoint {name}", say)
+    facts = with_endpoint(facts, existing, place, say)
+    attempts, checks = Attempts(), [Check("machine", "not looked at", why) for why in fitting.unverified]
     problems = [*_mode_problems(run, chosen), *_auth_problems(existing, name, chosen), *fitting.problems]
+    for step in (
+        lambda: check_base(facts, chosen.include_base is True),
+        lambda: _check_rights(place, say),
+    ):
+        if (check := attempts.make(step)) is not None:
+            checks.append(check)
     if problems:
-        raise ConfigError(*problems)
+        attempts.errors.append(ConfigError(*problems))
+    attempts.end()
     target = _target(settings, place, chosen, name, bundle, fitting)
     model = f"{model_name(run, None)}:{model_version(bundle.sha256)}"
-    request = DeploymentRequest(target, model, options.checkpoint, _vault(settings, chosen))
-    rows = [*_rows(run, target, model, region.name, existing), *(("not verified", what) for what in fitting.unverified)]
-    return DeploymentPlan(f"{name}/{target.deployment}", _quote(target, settings.backend.spend_cap), rows, request)
+    with_base = chosen.include_base is True
+    request = DeploymentRequest(target, model, options.checkpoint, _vault(settings, chosen, facts), with_base)
+    rows = list(_rows(run, target, model, region.name, existing))
+    quote = _quote(target, settings.backend.spend_cap)
+    return DeploymentPlan(f"{name}/{target.deployment}", quote, rows, request, checks=checks)
+
+
+def _check_rights(place: Place, say: Say) -> Check:
+    """Check the caller's rights to register and deploy. Raises: ConfigError, where one is lacking."""
+    try:
+        granted = read_permissions(place.arm_id, "reading your rights in the workspace", credential(), say)
+    except BackendError as error:
+        return Check("rights", "not looked at", str(error))
+    lacking = [right for rights in LATER_RIGHTS.values() for right in rights if not allows(granted, right)]
+    if lacking:
+        raise ConfigError(
+            f"azureml.workspace: you may not {', '.join(lacking)}, expected the role AzureML Data Scientist; "
+            "ask the workspace's owner"
+        )
+    return Check("rights", "ok", "to register, deploy and delete")
 
 
 def _chosen(settings: RunConfig, options: DeploymentOptions) -> DeploymentConfig:
-    """The config's section with what the command was told. Raises: ConfigError."""
+    """The config's section with the command's options. Raises: ConfigError."""
     problems = [
         f"--{name}: is Azure OpenAI's, expected --instance-type and --instance-count for azureml; leave it out"
-        for name, value in (("sku", options.sku), ("capacity", options.capacity))
+        for name, value in (
+            ("sku", options.sku),
+            ("capacity", options.capacity),
+            ("resource", options.resource),
+            ("copy", options.copies or None),
+        )
         if value is not None
     ]
     if options.mode is not None and options.mode not in MODES:
@@ -112,11 +152,11 @@ def _chosen(settings: RunConfig, options: DeploymentOptions) -> DeploymentConfig
 
 
 def _mode_problems(run: Run, chosen: DeploymentConfig) -> Iterator[str]:
-    """What vLLM cannot serve, and what the scoring script ignores."""
+    """Settings that vLLM cannot serve, or the scoring script ignores."""
     config = run.config()
     if chosen.mode == "score":
-        if chosen.tool_parser is not None or chosen.max_length is not None:
-            yield "azureml.deployment: tool_parser and max_length are vLLM's, expected them with mode vllm only"
+        if any(own is not None for own in (chosen.tool_parser, chosen.max_length, chosen.vllm_image)):
+            yield "azureml.deployment: tool_parser, max_length and vllm_image are vLLM's, expected only with mode vllm"
         return
     merge = f"merge it with: trainer export {run.path} --output DIR --merge; or deploy with --mode score"
     if config.lora.use_dora:
@@ -142,13 +182,13 @@ def _target(
     settings: RunConfig, place: Place, chosen: DeploymentConfig, endpoint: str, bundle: Bundle, fitting: MachineFit
 ) -> DeploymentTarget:
     code = code_version() if chosen.mode == "score" else ""
-    parts = (bundle.sha256, environment_version(chosen.mode), code, sorted(chosen.model_dump().items()))
+    parts = (bundle.sha256, environment_version(chosen), code, sorted(chosen.model_dump().items()))
     return DeploymentTarget(
         place,
         endpoint,
         deployment_name(chosen.mode, *parts),
         chosen,
-        num_gpus=max(fitting.num_gpus, 1),
+        num_gpus=fitting.num_gpus,
         price=fitting.price.per_hour,
         currency=settings.azureml.currency,
         price_source=fitting.price.source,
@@ -159,8 +199,10 @@ def _fit(run: Run, settings: RunConfig, chosen: DeploymentConfig, region: Region
     """Everything about the machine that can be known before it bills."""
     name = str(chosen.instance_type)
     machine, unverified = find_machine(name), list[str]()
-    num_gpus = machine.num_gpus if machine else 0
+    num_gpus = machine.num_gpus if machine else None
     problems = [*retirement(MACHINE_SETTING, name, machine), *_exclusion(name)]
+    if machine is not None and chosen.mode == "score":
+        problems += lacking_kernels(MACHINE_SETTING, machine, "deploy with --mode vllm")
     try:
         size = region.size(name, MACHINE_SETTING)
         if isinstance(size, str):
@@ -205,12 +247,12 @@ def _quota_problems(
 
 
 def _memory_problems(
-    run: Run, chosen: DeploymentConfig, machine: Machine | None, num_gpus: int, unverified: list[str]
+    run: Run, chosen: DeploymentConfig, machine: Machine | None, num_gpus: int | None, unverified: list[str]
 ) -> Iterator[str]:
     """Check that the weights fit: on one GPU with the scoring script, on all of them with vLLM."""
     from trainer.inference.trained import trained_base
 
-    if chosen.mode == "vllm" and not num_gpus:
+    if chosen.mode == "vllm" and num_gpus == 0:
         yield f"azureml.deployment.mode: vllm needs a GPU, and {chosen.instance_type} has none; take another machine"
         return
     if machine is None:
@@ -236,20 +278,20 @@ def _memory_problems(
         )
 
 
-def _vault(settings: RunConfig, chosen: DeploymentConfig) -> dict[str, str]:
-    """Where the container finds a hub token; the token itself is in no resource."""
-    if settings.azureml.key_vault is None or chosen.include_base or chosen.mode != "score":
+def _vault(settings: RunConfig, chosen: DeploymentConfig, facts: BaseFacts | None) -> dict[str, str]:
+    """Address of the key vault with the container's hub token; the token itself is in no resource."""
+    if settings.azureml.key_vault is None or chosen.include_base is True or chosen.mode != "score":
         return {}
     return {
         "TRAINER_KEY_VAULT": settings.azureml.key_vault.rstrip("/"),
         "TRAINER_HUB_TOKEN_SECRET": settings.azureml.hub_token_secret,
-    }
+    } | ({"AZURE_CLIENT_ID": facts.client_id} if facts is not None and facts.client_id else {})
 
 
 def _rows(run: Run, target: DeploymentTarget, model: str, region: str, existing: Any) -> Iterator[tuple[str, str]]:
     settings = target.settings
     yield "workspace", f"{target.place}, {region}"
-    yield "model", f"{model}, base {run.manifest().base.name}" + (" included" if settings.include_base else "")
+    yield "model", f"{model}, base {run.manifest().base.name}" + (" included" if settings.include_base is True else "")
     serving = {
         "score": "the scoring script: one request at a time on a machine, whole answers",
         "vllm": f"vLLM: {settings.max_requests} requests at a time on a machine, streaming",

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.backends.azureml.deploy.base import facts_of, takes_base
 from trainer.backends.azureml.deploy.deployment import DIGEST_CHARS, MADE_BY, SCRIPT
+from trainer.backends.azureml.image import stage_context
 from trainer.backends.azureml.job import BACKEND
 from trainer.backends.azureml.snapshot import content_hash, copy_package, own_files
-from trainer.backends.azureml.workspace import Place, connect, find_place, found, quietly
-from trainer.backends.http import Say, patiently
+from trainer.backends.azureml.workspace import Place, connect, find_place, quietly
+from trainer.backends.http import Say, found, patiently
 from trainer.backends.idempotent import create_once
+from trainer.config.azureml import DeploymentConfig
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
 from trainer.inference.bundle import Bundle, write_bundle
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 FOLDER = "adapter"  # the name of the folder that Azure ML mounts below AZUREML_MODEL_DIR
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 LONGEST_VALUE = 250  # characters of a tag or property
-CONTEXTS = {"score": ("Dockerfile", "requirements.txt"), "vllm": ("vllm/Dockerfile", "vllm/start.py")}
 PORT = {"score": 5001, "vllm": 8000}
 ALIVE = {"score": "/", "vllm": "/health"}
 SCORING = {"score": "/score", "vllm": "/"}  # vLLM has many routes: all that stands below is passed on to it
@@ -56,9 +58,11 @@ class RegisteredModel:
 def register(run: Run, settings: RunConfig, name: str | None, say: Say) -> str:
     """Name and version of the run's model. Raises: ConfigError, BackendError."""
     place, chosen = find_place(settings.azureml), model_name(run, name)
+    deployment = settings.azureml.deployment
+    with_base = takes_base(facts_of(run, settings, deployment), deployment.include_base)
     with tempfile.TemporaryDirectory(prefix="trainer-model-") as folder, locked(run.path, say):
         say("putting the adapter together with what serving needs")
-        bundle = write_bundle(run, Path(folder) / FOLDER, with_base=settings.azureml.deployment.include_base)
+        bundle = write_bundle(run, Path(folder) / FOLDER, with_base=with_base)
         return str(register_bundle(connect(place), place, run, bundle, chosen, say))
 
 
@@ -100,7 +104,7 @@ def _entity(run: Run, bundle: Bundle, made: RegisteredModel) -> "Model":
 
 
 def _properties(run: Run, bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """What the model is made of, how it was measured; all of it text, as the service takes nothing else."""
+    """Origin and measures of the model; all of it text, as the service takes nothing else."""
     manifest, settings = run.manifest(), run.config()
     yield "run", run.name
     yield "base", str(bundle.base.name)
@@ -139,13 +143,6 @@ def model_version(sha256: str) -> str:
     return sha256[:DIGEST_CHARS]
 
 
-def stage_context(mode: str, folder: Path) -> None:
-    """The Docker context of a mode: the files that its Dockerfile copies, and nothing else."""
-    folder.mkdir(parents=True)
-    for name in CONTEXTS[mode]:
-        shutil.copyfile(own_files() / "serving" / name, folder / Path(name).name)
-
-
 def stage_code(folder: Path) -> None:
     """The scoring script and the package that it imports."""
     folder.mkdir(parents=True)
@@ -153,11 +150,11 @@ def stage_code(folder: Path) -> None:
     copy_package(folder / "trainer")
 
 
-def environment_version(mode: str) -> str:
+def environment_version(settings: DeploymentConfig) -> str:
     """The content's address, so that an image is built once."""
     with tempfile.TemporaryDirectory() as folder:
-        stage_context(mode, Path(folder) / mode)
-        return content_hash(Path(folder) / mode)[:DIGEST_CHARS]
+        stage_context(settings.mode, Path(folder) / settings.mode, settings.vllm_image)
+        return content_hash(Path(folder) / settings.mode)[:DIGEST_CHARS]
 
 
 def code_version() -> str:
@@ -167,11 +164,12 @@ def code_version() -> str:
         return content_hash(Path(folder) / "code")[:DIGEST_CHARS]
 
 
-def register_environment(ml: "MLClient", place: Place, mode: str, ledger: Ledger, say: Say) -> str:
+def register_environment(ml: "MLClient", place: Place, settings: DeploymentConfig, ledger: Ledger, say: Say) -> str:
     """The environment's reference; Azure ML builds its image when it is first used. Raises: BackendError."""
     from azure.ai.ml.entities import BuildContext, Environment
 
-    name, version = f"azure-llm-trainer-{mode}", environment_version(mode)
+    mode = settings.mode
+    name, version = f"azure-llm-trainer-{mode}", environment_version(settings)
     remove = f"az ml environment archive -n {name} -v {version} {place.options}"
     thing = Thing(BACKEND, "environment", f"{name}:{version}", place.arm_id, "", remove)
 
@@ -181,7 +179,7 @@ def register_environment(ml: "MLClient", place: Place, mode: str, ledger: Ledger
 
     def create() -> str:
         with tempfile.TemporaryDirectory(prefix="trainer-image-") as folder:
-            stage_context(mode, Path(folder) / mode)
+            stage_context(mode, Path(folder) / mode, settings.vllm_image)
             context = BuildContext(path=str(Path(folder) / mode), dockerfile_path="Dockerfile")
             made = Environment(name=name, version=version, build=context, inference_config=routes(mode))
             with quietly():
@@ -217,7 +215,7 @@ def ensure(
     def known(identity: str) -> dict[str, Any]:
         return {"id": identity, **facts}
 
-    entry = ledger.find(thing.kind, thing.key)
+    entry = ledger.find(*thing.identity)
     existing = patiently(look_up, f"looking for the {thing.kind} {thing.key!r}", say)
     if existing is None:
         return create_once(ledger, thing, look_up, create, known, say)

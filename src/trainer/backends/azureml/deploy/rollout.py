@@ -32,10 +32,11 @@ from trainer.backends.azureml.deploy.register import (
     stage_code,
 )
 from trainer.backends.azureml.deploy.smoke import smoke_test
+from trainer.backends.azureml.image import with_advice
 from trainer.backends.azureml.job import BACKEND
-from trainer.backends.azureml.workspace import connect, found, found_or_none, quietly
+from trainer.backends.azureml.workspace import connect, quietly
 from trainer.backends.contract import DeploymentPlan, Endpoint
-from trainer.backends.http import Say, failure_of, patiently
+from trainer.backends.http import Say, failure_of, found, found_or_none, patiently
 from trainer.backends.idempotent import delete_once
 from trainer.errors import BackendError, ParityError
 from trainer.inference.bundle import write_bundle
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from azure.core.polling import LROPoller
 
 ALL = 100  # percent
-SDK_POLLING_SECONDS = 5  # of azure-ai-ml's own thread, whatever it is told
+SDK_POLLING_SECONDS = 5  # of azure-ai-ml's own thread, which takes no other
 
 
 def deploy(plan: DeploymentPlan[DeploymentRequest], run: Run, say: Say) -> Endpoint:
@@ -85,18 +86,18 @@ class _Rollout:
         """References of the model and of the environment; both are there already where their content is known."""
         settings, place = self.target.settings, self.target.place
         with tempfile.TemporaryDirectory(prefix="trainer-model-") as folder:
-            bundle = write_bundle(self.run, Path(folder) / FOLDER, self.request.checkpoint, settings.include_base)
+            bundle = write_bundle(self.run, Path(folder) / FOLDER, self.request.checkpoint, self.request.with_base)
             model = register_bundle(self.ml, place, self.run, bundle, model_name(self.run, None), self.say)
-        return model.reference, register_environment(self.ml, place, settings.mode, self.ledger, self.say)
+        return model.reference, register_environment(self.ml, place, settings, self.ledger, self.say)
 
     def make_endpoint(self) -> None:
-        name = self.target.endpoint
-        if self._endpoint() is not None and self.ledger.find("endpoint", name) is None:
-            self.say(f"the endpoint {name} exists; this deployment is added to it")
+        thing = self.target.endpoint_thing()
+        if self._endpoint() is not None and self.ledger.find(*thing.identity) is None:
+            self.say(f"the endpoint {thing.key} exists; this deployment is added to it")
             return
         ensure(
             self.ledger,
-            self.target.endpoint_thing(),
+            thing,
             lambda: None if (known := self._endpoint()) is None else str(known.id),
             lambda: self._begin_endpoint(endpoint_entity(self.target, self.run)),
             {"auth": self.target.settings.auth},
@@ -115,7 +116,7 @@ class _Rollout:
         code = self._code()
         ensure(
             self.ledger,
-            self.target.deployment_thing(),
+            self.target.deployment_thing(self.run),
             lambda: None if (known := self._deployment()) is None else str(known.id),
             lambda: self._create_deployment(model, environment),
             {
@@ -147,14 +148,15 @@ class _Rollout:
         try:
             state = wait_until_ended(self._read_deployment, what, self.say)
         except (BackendError, KeyboardInterrupt) as error:
-            self.say(f"{what} goes on by itself and bills; go on with it: the same command again")
+            self.say(f"{what} continues by itself and bills; follow it: the same command again")
             self.say(f"or remove it: {self.target.delete_deployment()}")
             raise error
         if state != "Succeeded":
             reason = self._reason()
             logs = container_logs(self.ml, self.target.endpoint, self.target.deployment)
             self.run.event(f"{what} has failed: {reason}", level="error", kind="deploy", log=logs)
-            raise BackendError(f"{what}: has failed: {reason}; {self._clean_up()}", *last_lines(logs))
+            words = with_advice(reason.rstrip("."))
+            raise BackendError(f"{what}: has failed: {words}; {self._clean_up()}", *last_lines(logs))
 
     def try_it(self) -> None:
         """Raises: BackendError, ParityError; a deployment that is certainly another model is deleted."""
@@ -175,19 +177,20 @@ class _Rollout:
             self.say(line)
 
     def switch(self) -> Endpoint:
-        """All traffic to the new deployment; how to go back, and what the old ones go on costing, is said."""
+        """All traffic to the new deployment; says how to go back, and what the old ones still cost."""
         endpoint = self._known_endpoint()
         old = {name: share for name, share in endpoint.traffic.items() if name != self.target.deployment}
         if endpoint.traffic.get(self.target.deployment) != ALL:
             endpoint.traffic = {**dict.fromkeys(old, 0), self.target.deployment: ALL}
             patiently(lambda: self._begin_endpoint(endpoint), f"giving {self.target.deployment} the traffic", self.say)
             endpoint = self._settle_endpoint()
-        self._note_traffic()
+        self._note_traffic(str(endpoint.scoring_uri))
         self.run.event(f"deployed as {self.address}", kind="deploy", url=str(endpoint.scoring_uri))
         for name in sorted(old):
             self._tell_old(name, old[name])
         return Endpoint(
             self.target.endpoint,
+            self.target.deployment_thing(self.run),
             self.run.name,
             "Succeeded",
             self.request.model,
@@ -196,13 +199,18 @@ class _Rollout:
             str(endpoint.scoring_uri),
         )
 
-    def _note_traffic(self) -> None:
+    def _note_traffic(self, url: str) -> None:
         """In the ledger, so that a chat finds the deployment that answers; the run may have had another there."""
-        self.ledger.write(self.target.deployment_thing(), "exists", traffic=ALL)
+        self.ledger.write(self.target.deployment_thing(self.run), "exists", traffic=ALL, url=url)
         for entry in self.ledger.open():
             thing = entry.thing
             of_endpoint = thing.kind == "deployment" and thing.key.startswith(f"{self.target.endpoint}/")
-            if of_endpoint and thing.key != self.address and entry.facts.get("traffic"):
+            if (
+                of_endpoint
+                and thing.place == self.target.place.arm_id
+                and thing.key != self.address
+                and entry.facts.get("traffic")
+            ):
                 self.ledger.write(thing, "exists", traffic=0)
 
     def let_the_sdk_end(self) -> None:
@@ -213,7 +221,7 @@ class _Rollout:
 
     def _tell_old(self, name: str, share: int) -> None:
         place, endpoint = self.target.place, self.target.endpoint
-        self.say(f"the deployment {name}, which had {share} % of the traffic, has none now and goes on billing")
+        self.say(f"the deployment {name}, which had {share} % of the traffic, has none now and still bills")
         self.say(f"go back to it: {shift_traffic(place, endpoint, name)}")
         self.say(f"delete it:     {delete_deployment(place, endpoint, name)}")
 
@@ -248,7 +256,7 @@ class _Rollout:
         return self._known_endpoint()
 
     def _reason(self) -> str:
-        """Why the deployment has failed, which only the long operation's own answer says."""
+        """Cause of the deployment's failure, which only the long operation's own answer says."""
         if self.poller is None:
             return "the studio says why"
         try:
@@ -263,14 +271,14 @@ class _Rollout:
             self._delete()
         except BackendError as error:
             remove = self.target.delete_deployment()
-            return f"it goes on billing, as it could not be deleted ({error}); delete it: {remove}"
+            return f"it still bills, as it could not be deleted ({error}); delete it: {remove}"
         return "it was deleted and bills no more"
 
     def _delete(self) -> None:
         """Delete the deployment, which has no traffic, and wait until it is gone. Raises: BackendError."""
         delete_once(
             self.ledger,
-            self.target.deployment_thing(),
+            self.target.deployment_thing(self.run),
             lambda: self.ml.online_deployments.begin_delete(self.target.deployment, self.target.endpoint).wait(),
             self.say,
             lambda: found_or_none(self._read_deployment) is not None,

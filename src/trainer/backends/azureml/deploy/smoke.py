@@ -1,7 +1,7 @@
 """Before a deployment gets traffic: it answers, it reads prompts as they were trained, and it says what the run says.
 
-The prompts are the run's own rows. How many tokens the endpoint counts in each is held against the run's own rendering.
-Its greedy answers are held against those of the model on this machine where that can run here, else against those that
+The prompts are the run's own rows. The endpoint's count of their tokens is compared with the run's rendering.
+Its greedy answers are compared with those of the model on this machine where that can run here, else against those that
 the run's report holds.
 """
 
@@ -46,7 +46,7 @@ class SmokeQuestion:
 
 @dataclass(frozen=True, slots=True)
 class SmokeResult:
-    """What was compared with what, and came out."""
+    """Endpoint and trained model on the same rows."""
 
     num_prompts: int
     rows: str
@@ -165,7 +165,7 @@ class _Record:
     names: Mapping[str, str]  # of the files on a node
 
     def answer(self, row: Conversation, message: int) -> str | None:
-        """What the model said in place of a message of the row."""
+        """Text that the trained model wrote in place of a message of the row; None without one, or with a call."""
         places = (row.place, f"{self.names.get(row.file)}:{row.line}")
         return next((self.answers[place, message] for place in places if (place, message) in self.answers), None)
 

@@ -12,12 +12,12 @@ from trainer.backends.azureml.datastore import open_datastore
 from trainer.backends.azureml.deploy.deployment import wait_until_ended
 from trainer.backends.azureml.follow import is_final
 from trainer.backends.azureml.job import BACKEND
-from trainer.backends.azureml.workspace import Place, connect, credential, found, found_or_none, word_of
-from trainer.backends.http import Say, patiently
+from trainer.backends.azureml.workspace import Place, connect, credential, word_of
+from trainer.backends.http import Say, found, found_or_none, patiently
 from trainer.backends.idempotent import delete_once
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, list_runs
-from trainer.runs.ledger import Entry, Ledger
+from trainer.runs.ledger import Entry, Ledger, Thing
 from trainer.runs.lock import locked
 
 if TYPE_CHECKING:
@@ -55,8 +55,18 @@ def teardown(run: Run, everything: bool, say: Say) -> None:
         raise BackendError(*left)
 
 
+def remove_deployment(run: Run, deployment: Thing, say: Say) -> None:
+    """Delete one deployment of the run. Raises: BackendError, with the command that deletes it."""
+    ledger = Ledger(run.path)
+    with locked(run.path, say), contextlib.redirect_stdout(io.StringIO()):
+        entry = ledger.find(*deployment.identity)
+        left = _removed(_Remover(run, ledger, entry, say)) if entry is not None and entry.is_open else []
+    if left:
+        raise BackendError(*left)
+
+
 def _removed(remover: "_Remover") -> list[str]:
-    """What is left of it, in words."""
+    """Remains in words, empty where everything is gone."""
     thing = remover.entry.thing
     try:
         remover.remove()
@@ -172,11 +182,10 @@ def _uploaded_files(ml: "MLClient", entry: Entry, say: Say) -> tuple[str, str] |
 
 def _other_user(run: Run, entry: Entry) -> str | None:
     """Another run beside this one whose ledger holds the same thing: what is named by its content is shared."""
-    mine = (entry.thing.kind, entry.thing.key, entry.thing.place)
     for other in list_runs(run.path.parent):
         if other.path.resolve() != run.path.resolve():
             for theirs in Ledger(other.path).open():
-                if (theirs.thing.kind, theirs.thing.key, theirs.thing.place) == mine:
+                if theirs.thing.identity == entry.thing.identity:
                     return other.name
     return None
 
