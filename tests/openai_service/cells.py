@@ -16,7 +16,7 @@ LASTING = tuple(
     if fault.name in ("reset before", "403", "429 Retry-After 1e9", "500 before", "an HTML page with 200")
 )  # a service that stays down
 MOST_SECONDS = 900.0  # of a command's waiting, the job's own time included
-KINDS = ("job", "file", "deployment")
+KINDS = ("job", "file", "deployment", "copy")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,9 @@ def duplicates_in(world: World) -> int:
     """Things of which one is enough: jobs of the run, files of one name, deployments."""
     state = world.service.state
     files = Counter(file.filename for file in state.files.values() if file.purpose == "fine-tune")
-    return sum(max(0, count - 1) for count in (*files.values(), len(state.jobs), len(state.deployments)))
+    return sum(
+        max(0, count - 1) for count in (*files.values(), len(state.jobs), len(state.deployments), state.num_copied)
+    )
 
 
 def _unledgered(world: World) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.loopback import Request, Response
+from tests.openai_service.files import messages_of
 from tests.openai_service.models import Models
-from tests.openai_service.state import State
+from tests.openai_service.state import State, placed
 from tests.openai_service.wire import Refused, Route, not_found
 
 
@@ -24,7 +25,7 @@ class Chat:
 
     def complete(self, request: Request, name: str | None = None) -> Response:
         body = request.json()
-        model = self._model(name or body["model"])
+        model = self._model(placed(request.host.partition(".")[0], name or body["model"]))
         answer = self._answer(model, body["messages"])
         usage = {
             "prompt_tokens": sum(len(str(message.get("content"))) // 4 for message in body["messages"]),
@@ -68,7 +69,7 @@ def _nearest(question: str, known: list[str]) -> str:
 
 
 def _text(row: dict[str, Any], role: str) -> str:
-    return next((str(message.get("content")) for message in row["messages"] if message["role"] == role), "")
+    return next((str(message.get("content")) for message in messages_of(row) if message["role"] == role), "")
 
 
 def _streamed(common: dict[str, Any], answer: str, body: dict[str, Any], usage: dict[str, int]) -> bytes:

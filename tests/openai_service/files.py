@@ -157,12 +157,47 @@ def rows_of(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.decode("utf-8-sig").splitlines() if line.strip()]
 
 
+def kind_of(row: dict[str, Any]) -> str:
+    """The method that a row is for."""
+    return "dpo" if "preferred_output" in row else "supervised"
+
+
+def messages_of(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A chat's messages, or a prompt with the preferred answer."""
+    if kind_of(row) == "supervised":
+        return list(row["messages"])
+    return [*row["input"]["messages"], *row["preferred_output"]]
+
+
+def read_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What an epoch reads of a row: the prompt of a pair with each answer."""
+    if kind_of(row) == "supervised":
+        return messages_of(row)
+    return [*messages_of(row), *row["input"]["messages"], *row["non_preferred_output"]]
+
+
+def _problem_of_pair(row: dict[str, Any]) -> str:
+    """The preference format as learn.microsoft.com has it: three fields, answers of assistant and tool."""
+    if set(row) != {"input", "preferred_output", "non_preferred_output"} or not row["input"]["messages"]:
+        return "expected input, preferred_output and non_preferred_output"
+    for name in ("preferred_output", "non_preferred_output"):
+        roles = [message["role"] for message in row[name]]
+        if "assistant" not in roles or set(roles) - {"assistant", "tool"}:
+            return f"{name}: expected messages of assistant and tool, with one of assistant"
+        if any("weight" in message for message in row[name]):
+            return f"{name}: unknown field weight"
+    return ""
+
+
 def problem_of(content: bytes, disliked: str = "") -> str:
-    """Why a file of chat rows is rejected; empty where it is not."""
+    """Why a file of chat or preference rows is rejected; empty where it is not."""
     lines = content.decode("utf-8-sig", "replace").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            roles = [message["role"] for message in json.loads(line)["messages"]]
+            row = json.loads(line)
+            if kind_of(row) == "dpo" and (problem := _problem_of_pair(row)):
+                return f"Invalid file format. Example {number}: {problem}."
+            roles = [message["role"] for message in messages_of(row)]
         except (ValueError, KeyError, TypeError):
             return f"Invalid file format. Line {number}: expected a JSON object with messages."
         if "assistant" not in roles:

@@ -14,8 +14,20 @@ from tests.openai_service.wire import Refused, Route, ends, is_old, not_found, p
 
 # Azure's words for the states of a job; it knows no validating_files.
 AZURE_STATES = {"validating_files": "pending", "queued": "pending"}
-TRAINING_TYPES = ("Standard", "GlobalStandard", "Developer")
-BOUNDS = {"n_epochs": (1, 50), "batch_size": (1, 256), "learning_rate_multiplier": (1e-9, 1e9)}
+# The words of each route for a training type; with any other one it cannot read the body, and drops it.
+WORDS = {
+    "v1": {
+        "Standard": "Standard", "GlobalStandard": "GlobalStandard", "DataZoneStandard": "DataZone",
+        "Developer": "Developer",
+    },
+    "dated": {
+        "standard": "Standard", "globalStandard": "GlobalStandard", "globalstandard": "GlobalStandard",
+        "dataZoneStandard": "DataZone", "developerTier": "Developer",
+    },
+}  # fmt: skip
+UNREAD = "The fineTuningJob field is required."
+BOUNDS = {"n_epochs": (1, 50), "batch_size": (1, 256), "learning_rate_multiplier": (1e-9, 1e9), "beta": (1e-9, 2)}
+WANDB_FIELDS = {"project", "entity", "name", "tags"}
 MOST_WAITING = 20
 
 
@@ -24,7 +36,7 @@ class Jobs:
 
     def __init__(self, state: State, files: Files, models: Models, training: Training) -> None:
         self.state, self.files, self.models, self.training = state, files, models, training
-        self.quota, self.is_closed = MOST_WAITING, False
+        self.quota, self.is_closed, self.words = MOST_WAITING, False, WORDS
         self.lists_after_seconds = 0.0  # how late a new job appears in lists
 
     def routes(self) -> list[Route]:
@@ -50,8 +62,10 @@ class Jobs:
         body = request.json()
         if self.is_closed:
             raise Refused(403, "fine_tuning_not_available", "This organization may not create new fine-tuning jobs.")
+        kind = self._training_type(request, body)
         asked = self._hyperparameters(request, body)
-        self._check(body)
+        self._check(body, kind)
+        self._check_integrations(body)
         if sum(job.state not in ENDED for job in self.state.jobs.values()) >= self.quota:
             raise Refused(429, "quotaExceeded", f"The resource has {self.quota} jobs waiting or running already.")
         job = self._made(body, asked)
@@ -122,14 +136,16 @@ class Jobs:
             "hyperparameters": hyperparameters, "result_files": job.result_files, "status": job.state,
         }  # fmt: skip
         if not self.state.is_azure:
-            method = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
-            more = {"organization_id": "org-demo", "estimated_finish": None, "integrations": [], "method": method}
+            more_numbers = {"beta": job.beta} if job.method == "dpo" else {}
+            method = {"type": job.method, job.method: {"hyperparameters": hyperparameters | more_numbers}}
+            more = {"organization_id": "org-demo", "estimated_finish": None, "method": method}
+            more |= {"integrations": job.asked.get("integrations") or []}
             return shown | more | {"metadata": job.asked.get("metadata")}
         shown |= {"status": AZURE_STATES.get(job.state, job.state), "result_files": job.result_files or None}
         if is_old(query):
             return shown | {"suffix": job.asked.get("suffix"), "organization_id": None, "estimated_finish": None}
-        more = {"organization_id": None, "estimated_finish": None, "integrations": None}
-        return shown | more | {"metadata": job.asked.get("metadata"), "trainingType": job.asked["trainingType"]}
+        more = {"organization_id": None, "estimated_finish": None, "integrations": job.asked.get("integrations")}
+        return shown | more | {"metadata": job.asked.get("metadata"), "trainingType": job.asked.get("trainingType")}
 
     def _answer(self, request: Request, job: Job) -> Response:
         return Response(200, self.shown(job, request.query))
@@ -144,10 +160,12 @@ class Jobs:
             if wrong:
                 raise Refused(400, "invalidPayload", f"hyperparameters: expected numbers, found {', '.join(wrong)}")
             asked = {name: value for name, value in (flat or {}).items() if value != -1}
-        elif method is not None and method.get("type") != "supervised":
-            raise Refused(400, "invalid_request", f"method {method.get('type')!r} is not available", "method")
+        elif (kind := (method or {}).get("type", "supervised")) not in ("supervised", "dpo"):
+            raise Refused(400, "invalid_request", f"method {kind!r} is not available", "method")
         else:
-            asked = ((method or {}).get("supervised") or {}).get("hyperparameters") or flat or {}
+            asked = ((method or {}).get(kind) or {}).get("hyperparameters") or flat or {}
+            if kind != "dpo" and "beta" in asked:
+                raise Refused(400, "invalid_request", "hyperparameters.beta: belongs to the method dpo", "beta")
         asked = {name: value for name, value in asked.items() if value not in (None, "auto")}
         for name, value in asked.items():
             least, most = BOUNDS.get(name, (None, None))
@@ -155,11 +173,33 @@ class Jobs:
                 raise Refused(400, "invalid_request", f"hyperparameters.{name}: {value!r} is not accepted", name)
         return asked
 
-    def _check(self, body: dict[str, Any]) -> None:
-        is_azure = self.state.is_azure
-        trainable = self.models.can_be_tuned(str(body.get("model")))
-        if not trainable or (is_azure and body.get("trainingType") not in TRAINING_TYPES):  # the same words for both
+    def _training_type(self, request: Request, body: dict[str, Any]) -> str | None:
+        """The training type that is asked for; the stable version has no such field, and None is one left out."""
+        if not self.state.is_azure:
+            return "Standard"
+        if not is_old(request.query):
+            words = self.words["v1"]
+        elif request.query["api-version"] < "2025-04-01":
+            return "Standard"
+        else:
+            words = self.words["dated"]
+        word = body.get("trainingType")
+        if word is not None and word not in words:
+            raise Refused(400, "invalidPayload", UNREAD)
+        return None if word is None else words[word]
+
+    def _check(self, body: dict[str, Any], kind: str | None) -> None:
+        is_azure, name = self.state.is_azure, str(body.get("model"))
+        base = self.models.find_base(name)
+        if base is None or not self.models.can_be_tuned(name) or (kind is None and base.format == "OpenAI"):
             raise Refused(400, "invalidPayload", "The specified base model does not support fine-tuning.", "model")
+        if is_azure and (kind := kind or "Standard") not in self.models.types_of(base):
+            message = f"The specified base model {name} does not support fine-tuning with {kind} TrainingType."
+            raise Refused(400, "invalidPayload", message, "model")
+        method = (body.get("method") or {}).get("type", "supervised")
+        if method not in base.methods:
+            message = f"Finetuning with {name} requires the {base.methods[0]} method of finetuning."
+            raise Refused(400, "invalidPayload", message, "method")
         suffix = body.get("suffix")
         if suffix is not None:
             if is_azure and not re.fullmatch(r"[A-Za-z0-9_-]{1,40}", suffix):
@@ -175,6 +215,12 @@ class Jobs:
             if is_azure and shown["status"] != "processed":
                 raise Refused(400, "invalidPayload", f"{name}: the file {key} is {shown['status']}, not processed.")
 
+    def _check_integrations(self, body: dict[str, Any]) -> None:
+        for integration in body.get("integrations") or []:
+            wandb = integration.get("wandb") or {}
+            if integration.get("type") != "wandb" or not wandb.get("project") or wandb.keys() - WANDB_FIELDS:
+                raise Refused(400, "invalid_request", f"integrations: {integration!r} is not accepted", "integrations")
+
     def _made(self, body: dict[str, Any], asked: dict[str, Any]) -> Job:
         state = self.state
         key = state.new_id("ftjob-", 32 if state.is_azure else 24)
@@ -187,5 +233,6 @@ class Jobs:
             n_epochs=asked.get("n_epochs") or max(3, min(25, 100 // max(1, len(rows)))),
             batch_size=asked.get("batch_size") or max(1, round(len(rows) * 0.002)),
             learning_rate_multiplier=asked.get("learning_rate_multiplier") or (1.8 if not state.is_azure else 1),
+            method=(body.get("method") or {}).get("type", "supervised"), beta=asked.get("beta") or 0.1,
             seed=random.Random(key).randrange(2**31) if seed is None else seed, created_at=state.clock.now,
         )  # fmt: skip

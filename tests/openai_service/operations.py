@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.commands import Done
 from tests.loopback import Fault, Request, status
-from tests.openai_service.state import Flavour
+from tests.openai_service.arm import Other
+from tests.openai_service.state import TARGET, Flavour
 from tests.openai_service.world import RUN, Snapshot, World
 
 START = ("train", "--config", "config.yaml", "--yes", "--detach")
@@ -65,6 +66,14 @@ def _nothing_left(world: World) -> bool:
     return world.inventory() == []
 
 
+def _ready(world: World) -> bool:
+    return [deployment.state for deployment in world.service.state.deployments.values()] == ["Succeeded"]
+
+
+def _copied(world: World) -> bool:
+    return world.service.state.num_copied == 1 and _ready(world)
+
+
 def _no_model_or_file(world: World) -> bool:
     return {kind for kind, _ in world.inventory()} <= {"job"}
 
@@ -72,11 +81,16 @@ def _no_model_or_file(world: World) -> bool:
 AZURE: tuple[Flavour, ...] = ("azure",)
 LOST_JOB = Fault("lost", is_creation, commits=True, answer=status(500))
 LOST_FILE = Fault("lost", is_upload, commits=True, answer=status(500))
+LOST_COPY = Fault("lost", lambda request: request.path.endswith("/copy") and request.method == "POST",
+                  commits=True, answer=status(500))  # fmt: skip
 CHECK = ("train", "--config", "config.yaml", "--check")
 TEARDOWN = ("teardown", RUN, "--everything", "--yes")
 DEPLOY = ("deploy", RUN, "--name", "glossary-one", "--yes")
 UNDEPLOY = ("teardown", RUN, "--yes")
+DEPLOY_THERE = (*DEPLOY[:-1], "--resource", Other().id, "--yes")
+COPY = (*DEPLOY_THERE[:-1], "--checkpoint", "6", "--copy", "--yes")
 ASK = ("chat", RUN, "What is train term 3?")
+ONE_THERE, THERE = rf"/{TARGET}/deployments/[^/]+$", rf"{TARGET}$"
 JOB, FILE, ONE = r"/fine_tuning/jobs/[^/]+", r"/files/[^/]+", r"/deployments/[^/]+$"
 
 
@@ -91,6 +105,8 @@ def _follow(name: str, path: str) -> Operation:
 OPERATIONS = (
     Operation("list models", "new", CHECK, "GET", "/models$"),
     Operation("list jobs", "new", CHECK, "GET", "/fine_tuning/jobs$"),
+    Operation("read the quotas", "new", CHECK, "GET", "/usages$", AZURE),
+    Operation("ask the price list", "new", CHECK, "GET", "/api/retail/prices$", AZURE),
     _new("upload a file", "POST", "/files$"),
     _new("look for a file", "GET", "/files$", first=LOST_FILE),
     _new("begin an upload", "POST", "/uploads$", patches=IN_PARTS),
@@ -112,10 +128,17 @@ OPERATIONS = (
     Operation("delete a file", "done", TEARDOWN, "DELETE", f"{FILE}$", check=_no_model_or_file),
     Operation("delete a model", "done", TEARDOWN, "DELETE", "/models/", check=_no_model_or_file),
     Operation("create a deployment", "done", DEPLOY, "PUT", ONE, AZURE,
-              check=lambda world: [d.state for d in world.service.state.deployments.values()] == ["Succeeded"]),
+              check=_ready),
     Operation("look for a deployment", "done", (*DEPLOY[:-1], "--check"), "GET", ONE, AZURE),
     Operation("wait for a deployment", "deploying", DEPLOY, "GET", ONE, AZURE,
-              check=lambda world: [d.state for d in world.service.state.deployments.values()] == ["Succeeded"]),
+              check=_ready),
+    Operation("read another resource", "done", (*DEPLOY_THERE[:-1], "--check"), "GET", THERE, AZURE),
+    Operation("deploy in another resource", "done", DEPLOY_THERE, "PUT", ONE_THERE, AZURE, check=_ready),
+    Operation("wait for it there", "done", DEPLOY_THERE, "GET", ONE_THERE, AZURE, check=_ready),
+    Operation("delete it there", "far", UNDEPLOY, "DELETE", ONE_THERE, AZURE,
+              check=lambda world: world.service.state.deployments == {}),
+    Operation("copy a checkpoint", "done", COPY, "POST", "/copy$", AZURE, check=_copied),
+    Operation("look for a copy", "done", COPY, "GET", "/copy$", AZURE, first=LOST_COPY, check=_copied),
     Operation("list deployments", "deployed", ("endpoints",), "GET", "/deployments(/[^/]+)?$", AZURE),
     Operation("delete a deployment", "deployed", UNDEPLOY, "DELETE", ONE, AZURE,
               check=lambda world: world.service.state.deployments == {}),
@@ -156,6 +179,8 @@ class Stages:
                 deployment.state, deployment.ready_at = "Creating", world.service.state.clock.now + 3
             case "deployed":
                 self._do("done", DEPLOY)
+            case "far":
+                self._do("done", DEPLOY_THERE)
         return world.snapshot(name)
 
     def _do(self, before: str, words: tuple[str, ...]) -> Done:

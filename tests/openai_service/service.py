@@ -4,14 +4,17 @@ from collections.abc import Callable
 
 from tests.entra import claims_of
 from tests.loopback import Request, Response
+from tests.openai_service import retail
 from tests.openai_service.arm import Arm
 from tests.openai_service.chat import Chat
+from tests.openai_service.copies import Copies
 from tests.openai_service.files import Files
 from tests.openai_service.jobs import Jobs
 from tests.openai_service.models import Models
-from tests.openai_service.state import Clock, Flavour, Kept, State
+from tests.openai_service.retail import Retail
+from tests.openai_service.state import TARGET, Clock, Flavour, Kept, State
 from tests.openai_service.training import Training
-from tests.openai_service.wire import Refused, Route
+from tests.openai_service.wire import Refused, Route, not_found
 
 KEY = "a-key-for-tests"
 OLD_VERSION = "2024-10-21"
@@ -32,6 +35,8 @@ class Service:
         self.jobs = Jobs(self.state, self.files, self.models, self.training)
         self.arm = Arm(self.state, self.models)
         self.chat = Chat(self.state, self.models)
+        self.retail = Retail(self.state)
+        self.copies = Copies(self.state, self.jobs, self.arm)
         self.accepts_keys = True
         parts = (self.files, self.models, self.jobs, self.chat)
         self.routes = [route for part in parts for route in part.routes()]
@@ -39,11 +44,17 @@ class Service:
 
     def __call__(self, request: Request) -> Response:
         self.advance(self.state.clock.a_request)
+        if request.host == retail.HOST:
+            return self.retail(request)
         try:
             if request.path.startswith("/subscriptions/") and self.arm_routes:
                 self._check_token(request, ("https://management.azure.com", "https://management.core.windows.net"))
                 return self._routed(request, request.path, self.arm_routes)
             path = self._data_path(request)
+            if request.host.startswith(f"{TARGET}.") and path == "/fine_tuning/jobs":
+                return self.copies.list_there()
+            if path.endswith("/copy") and self.state.is_azure:  # the document has no such path
+                return self._routed(request, path, self.copies.routes())
             response = self._routed(request, path, self.routes)
         except Refused as refused:
             return refused.response(self.state.is_azure)
@@ -74,7 +85,17 @@ class Service:
         if prefix == "/openai" and not request.query.get("api-version"):
             raise Refused(404, "NotFound", "Resource not found: api-version is missing.")
         self._check_key(request)
+        self._check_there(request, request.path)
         return request.path.removeprefix(prefix)
+
+    def _check_there(self, request: Request, path: str) -> None:
+        """Hold a request to the other resource, which has deployments alone, and a key of its own."""
+        if not request.host.startswith(f"{TARGET}."):
+            return
+        if KEY in (request.headers.get("api-key"), request.headers.get("authorization", "").removeprefix("Bearer ")):
+            raise Refused(401, "401", "Incorrect API key provided.")
+        if not path.endswith(("/chat/completions", "/fine_tuning/jobs")):
+            raise not_found("object", path)
 
     def _check_key(self, request: Request) -> None:
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")

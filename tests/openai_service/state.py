@@ -7,6 +7,12 @@ from typing import Any, Literal
 Flavour = Literal["openai", "azure"]
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 START = 1_795_000_000.0  # 2026-11-18
+ACCOUNT, TARGET = "demo-openai", "demo-target"  # where the jobs are, and a resource of another region
+
+
+def placed(account: str, name: str) -> str:
+    """The key of a deployment: its name in the resource of the jobs, TARGET/name in the other one."""
+    return f"{account}/{name}" if account == TARGET else name
 
 
 @dataclass
@@ -68,6 +74,8 @@ class Job:
     fine_tuned_model: str | None = None
     result_files: list[str] = field(default_factory=list)
     trained_tokens: int | None = None
+    method: str = "supervised"
+    beta: float = 0.1
 
     @property
     def steps_an_epoch(self) -> int:
@@ -92,7 +100,7 @@ class TunedModel:
 
 @dataclass
 class Deployment:
-    name: str
+    name: str  # as `placed` has it
     body: dict[str, Any]
     created_at: float
     used_at: float
@@ -124,7 +132,10 @@ class State:
     jobs: dict[str, Job] = field(default_factory=dict)
     models: dict[str, TunedModel] = field(default_factory=dict)
     deployments: dict[str, Deployment] = field(default_factory=dict)
+    copies: dict[str, tuple[str, float]] = field(default_factory=dict)  # checkpoint -> how it ends, and when
+    num_copied: int = 0
     made: int = 0
+    region: str = "swedencentral"
 
     @property
     def is_azure(self) -> bool:
@@ -145,4 +156,5 @@ class State:
         kept += [Kept("job", job.id, job.state not in ENDED) for job in self.jobs.values()]
         kept += [Kept("model", model.id, False) for model in self.models.values() if not model.is_checkpoint]
         kept += [Kept("deployment", deployment.name, True) for deployment in self.deployments.values()]
+        kept += [Kept("copy", name, False) for name, (end, _) in self.copies.items() if end != "Failed"]
         return sorted(kept)

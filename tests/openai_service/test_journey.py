@@ -1,6 +1,7 @@
 """The commands against the whole service: what a user does, and what a user is told when the service says no."""
 
 import dataclasses
+import json
 import re
 import signal
 import subprocess
@@ -18,6 +19,11 @@ from tests.openai_service.operations import ASK, DEPLOY, FOLLOW, LOST_JOB, START
 from tests.openai_service.service import OLD_VERSION
 from tests.openai_service.training import HARMFUL
 from tests.openai_service.world import MODEL, RUN, World, one_message, world
+from tests.studio import studio
+from trainer.backends.openai.client import Record
+from trainer.errors import ConfigError
+from trainer.runs.ledger import Ledger
+from trainer.runs.queue import STARTED_BY_QUEUE, Queue
 
 JSON = ("--format", "json")
 TRAIN = ("train", "--config", "config.yaml", "--yes")
@@ -110,6 +116,14 @@ def test_models_are_listed_with_whether_and_until_when_they_can_be_tuned(made: W
     assert "text-embedding-3-small" in well(made.command("models", "--config", "config.yaml", "--all"))
     listed = document_of(made.command("models", "--config", "config.yaml", *JSON))["models"]
     assert {model["name"] for model in listed} == set(rows)
+    own = next(model for model in listed if model["name"] == MODEL)
+    if made.flavour == "azure":  # whose models a table describes
+        types = ["Standard", "GlobalStandard", "DataZone", "Developer"]
+        assert (own["methods"], own["training_types"]) == (["sft"], types)
+        assert (own["tuning_until"], own["new_customers_until"]) == ("2027-04-01", "2026-10-01")
+        assert re.search(rf"{MODEL} +yes +sft +{', '.join(types)} +2027-04-01 +2026-10-01 +2027-10-01 ", done.out)
+    else:
+        assert (own["methods"], own["training_types"], own["new_customers_until"]) == ([], [], None)
     made.service.models.base.clear()
     assert well(made.command("models", "--config", "config.yaml")).startswith("no model is listed")
 
@@ -195,7 +209,7 @@ def test_what_is_wrong_already_is_not_kept_waiting_for_a_service_that_is_away(ma
 
 
 REFUSALS: dict[str, tuple[Callable[[World], None], str]] = {
-    "closed": (lambda made: setattr(made.service.jobs, "is_closed", True), ""),
+    "closed": (lambda made: setattr(made.service.jobs, "is_closed", True), "clos"),
     "full": (lambda made: setattr(made.service.jobs, "quota", 0), "wait, or delete old jobs"),
     "wrong key": (lambda made: setattr(made.service, "accepts_keys", False), "correct the key"),
     "retired": (lambda made: made.service.models.base.pop(MODEL) and None, "model.base"),
@@ -210,7 +224,72 @@ def test_a_refusal_is_one_message_with_a_way_out(name: str, made: World) -> None
     refuse(made)
     message = one_message(made.command(*TRAIN))
     assert words in message
-    assert [kind for kind, _ in made.inventory() if kind == "job"] == []
+    files = [file.filename for file in made.service.state.files.values()]
+    assert [kind for kind, _ in made.inventory()] == ["file"] * len(files)
+    told = f"; uploaded and kept there: {' and '.join(files)}, delete with: trainer teardown runs/{RUN} --everything"
+    assert message.endswith(told) if files else "uploaded and kept" not in message
+    if files:
+        well(made.command(*TEARDOWN))
+        assert made.inventory() == []
+
+
+@pytest.mark.parametrize("only", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_certificates_that_one_variable_names_are_trusted_everywhere(only: str, made: World) -> None:
+    made.environment |= dict.fromkeys({"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"} - {only}, "")
+    told = well(made.command("train", "--config", "config.yaml", "--check"))
+    assert "rights not verified" not in told
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(made: World, tmp_path: Path) -> None:
+    made.environment |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "")
+    done = made.command("train", "--config", "config.yaml", "--check")
+    message = one_message(done)
+    assert "the certificate of the service is not trusted (" in message
+    assert message.endswith(
+        "name a file with the certificates of your network in SSL_CERT_FILE, or correct the address"
+    )
+    assert done.waited_seconds < 15, "not 120: only the login library tries again"
+
+
+def test_only_a_lock_that_another_command_holds_is_waited_for(made: World) -> None:
+    """Whatever else stands in the way of bringing a run's files up to date ends the command."""
+    calls = []
+
+    def broken(*_: object) -> list[Record]:
+        calls.append(None)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        raise ConfigError("manifest.json: is damaged, expected a record; restore it")
+
+    made.patches = {"trainer.backends.openai.backend.bring_home": broken}
+    done = made.command(*TRAIN)
+    assert (done.code, len(calls)) == (2, 1)
+    assert one_message(done) == "error: manifest.json: is damaged, expected a record; restore it"
+
+
+def test_ctrl_c_while_a_deployment_is_made_names_what_bills(azure: World) -> None:
+    well(azure.command(*TRAIN))
+
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    azure.patches = {"trainer.backends.openai.deploy._wait": ctrl_c}
+    done = azure.command(*DEPLOY)
+    (deployment,) = azure.service.state.deployments
+    assert done.code == 130
+    assert f"bills: deployment {deployment} of {RUN}: " in done.err
+    assert done.err.splitlines()[-1] == "interrupted"
+    azure.patches = {}
+    well(azure.command(*TEARDOWN))
+    assert azure.difference() == ""
+
+
+def test_nothing_is_told_twice(made: World) -> None:
+    commands = [TRAIN, *([DEPLOY] if made.flavour == "azure" else [])]
+    for words in (("train", "--config", "config.yaml", "--check"), *commands):
+        lines = [line for line in made.command(*words).err.splitlines() if line.strip()]
+        assert [line for line in lines if lines.count(line) > 1] == []
+        assert sum(line.startswith("cost ") for line in lines) == 1
 
 
 def test_harm_in_the_rows_ends_the_run_with_the_services_words(made: World) -> None:
@@ -322,6 +401,49 @@ def test_nothing_is_asked_of_a_service_whose_quote_nobody_agreed_to(made: World)
     assert [request for request in made.loopback.requests if _creates(request)] == []
 
 
+def test_a_folder_that_holds_no_run_takes_nobodys_agreement_from_auto_resume(made: World) -> None:
+    made.run.path.mkdir(parents=True)
+    again = ("train", "--config", "config.yaml", "--auto-resume", "--detach")
+    assert "--yes" in one_message(made.command(*again))
+    assert "backend.spend_cap: is 0.00" in one_message(made.command(*again, "--yes", "backend.spend_cap=0.0001"))
+    assert (made.inventory(), list(made.run.path.iterdir())) == ([], [])
+    well(made.command(*again, "--yes"))
+    assert [kind for kind, _ in made.inventory()] == ["file", "file", "job"]
+
+
+def test_a_run_that_cannot_be_torn_down_leaves_none_of_the_others_billing(made: World) -> None:
+    well(made.command(*TRAIN, "run.name=first", "--detach"))
+    well(made.command(*TRAIN, "run.name=second"))
+    told = one_message(made.command("teardown", "--all", "--everything", "--yes"))
+    assert told.startswith("error: run 'first': its job is ")
+    left = {name: Ledger(made.folder / "runs" / name).open() for name in ("first", "second")}
+    assert (bool(left["first"]), left["second"]) == (True, [])
+
+
+def test_a_check_with_auto_resume_resumes_nothing(made: World) -> None:
+    well(made.command(*TRAIN, "--detach"))
+    made.loopback.requests.clear()
+    shown = well(made.command("train", "--config", "config.yaml", "--auto-resume", "--check"))
+    assert "nothing has been created and nothing bills" in shown
+    assert [request for request in made.loopback.requests if _creates(request)] == []
+
+
+def test_a_setting_that_no_job_takes_on_is_refused_before_there_is_a_run(made: World) -> None:
+    for more in ((), ("--auto-resume",)):
+        told = one_message(made.command(*TRAIN, "--allow-change", "training.n_epochs", *more))
+        assert told.startswith("error: --allow-change: is for backend.kind=local")
+    assert (made.run.path.exists(), made.inventory()) == (False, [])
+
+
+def test_a_run_of_the_service_is_never_trained_here(made: World) -> None:
+    well(made.command(*TRAIN, "--detach"))
+    before = {path: path.read_bytes() for path in made.run.path.rglob("*") if path.is_file()}
+    here = ("train", "--config", "here.yaml", f"run.name={RUN}", "--auto-resume")
+    (made.folder / "here.yaml").write_text("model: {base: 'builtin:tiny'}\ndata: {train: train.jsonl}\n")
+    assert "is a run of backend.kind=openai, expected one of local" in one_message(made.command(*here))
+    assert {path: path.read_bytes() for path in made.run.path.rglob("*") if path.is_file()} == before
+
+
 def _creates(request: Request) -> bool:
     return request.method != "GET"
 
@@ -351,3 +473,77 @@ def test_a_job_that_is_listed_late_is_cancelled_and_not_forgotten(made: World) -
     well(made.command("cancel", RUN))
     assert [job.state for job in made.service.state.jobs.values()] == ["cancelled"]
     assert made.difference() == ""
+
+
+@pytest.fixture
+def queued(made: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A run in the queue, whose worker does not start it by itself."""
+    monkeypatch.setattr(Queue, "start_worker", lambda queue: False)
+    refused = made.command("train", "--config", "config.yaml", "--queue")
+    assert "expected --yes" in one_message(refused)
+    assert not made.run.path.exists()
+    told = well(made.command(*TRAIN, "--queue"))
+    assert f"{RUN} waits in the queue, place 1" in told
+    assert (made.run.state, made.inventory()) == ("queued", [])
+    return made
+
+
+def test_a_run_that_waits_bills_nothing_and_starts_at_the_quote_that_was_agreed_to(
+    queued: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (entry,) = document_of(queued.command("queue", *JSON))["entries"]
+    checked = document_of(
+        queued.command("train", "--config", "config.yaml", "--check", "run.name=other", *JSON), expected="train --check"
+    )
+    assert entry["quote"]["total"] == checked["quote"]["total"] > 0
+    assert "waits in the queue, place 1 of 1" in well(queued.command("show", RUN))
+    monkeypatch.setenv(STARTED_BY_QUEUE, "1")
+    well(queued.command("train", "--resume", RUN))
+    assert (queued.run.state, queued.difference()) == ("succeeded", "")
+
+
+def test_a_run_whose_price_has_risen_while_it_waited_is_not_started(
+    queued: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(queued.run.path.parent)
+    agreed = json.loads(queue.file.read_text())
+    agreed["entries"][0]["quote"] |= {"total": 0.001, "lines": ["training: 0.00 USD"]}
+    queue.file.write_text(json.dumps(agreed))
+    monkeypatch.setenv(STARTED_BY_QUEUE, "1")
+    refused = one_message(queued.command("train", "--resume", RUN))
+    assert re.search(r"its quote is now: .* USD.*expected no more than was agreed to: training: 0.00 USD", refused)
+    assert (queued.run.state, queued.run.status()["error"], queued.inventory()) == (
+        "failed",
+        refused.removeprefix("error: "),
+        [],
+    )
+
+
+def test_a_run_taken_out_of_the_queue_starts_at_the_agreed_price_and_asks_before_a_higher_one(queued: World) -> None:
+    well(queued.command("queue", "remove", RUN))
+    well(queued.command("resume", RUN, "--queue"))
+    (entry,) = document_of(queued.command("queue", *JSON))["entries"]
+    assert entry["quote"]["total"] > 0
+    well(queued.command("queue", "remove", RUN))
+    agreed = queued.run.status()["agreed_quote"]
+    queued.run.set_status("paused", agreed_quote=agreed | {"total": 0.001, "lines": ["training: 0.00 USD"]})
+    with studio(queued.run.path.parent) as served, queued.surroundings():
+        refused = served.post(f"/runs/{RUN}/resume", {})
+        assert "expected no more than was agreed to: training: 0.00 USD" in refused.text
+        assert f"agree in a terminal: trainer resume {queued.run.path}" in refused.text
+    refused = queued.command("resume", RUN)
+    assert "expected --yes" in one_message(refused)
+    assert "USD" in refused.err
+    assert (queued.run.state, queued.inventory()) == ("paused", [])
+    queued.run.set_status("paused", agreed_quote=None)
+    assert "no price of it was agreed to" in one_message(queued.command("resume", RUN, "--queue"))
+    well(queued.command("resume", RUN, "--yes"))
+    assert (queued.run.state, queued.difference()) == ("succeeded", "")
+
+
+@pytest.mark.parametrize("command", ["cancel", "remove"])
+def test_a_run_that_waits_is_taken_out_without_a_word_to_the_service(command: str, queued: World) -> None:
+    words = {"cancel": ("cancel", RUN), "remove": ("queue", "remove", RUN)}[command]
+    well(queued.command(*words))
+    assert document_of(queued.command("queue", *JSON))["entries"] == []
+    assert (queued.run.state, queued.inventory()) == ({"cancel": "cancelled", "remove": "paused"}[command], [])

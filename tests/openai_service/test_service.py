@@ -222,7 +222,6 @@ def test_files_and_models_are_deleted_but_no_model_that_is_deployed(served: Serv
         ({"hyperparameters": {"n_epochs": 51}}, "n_epochs"),
         ({"suffix": "a" * 41}, "suffix"),
         ({"suffix": "a b"}, "suffix"),
-        ({"extra_body": {}}, "does not support fine-tuning"),
         ({"model": "text-embedding-3-small"}, "does not support fine-tuning"),
         ({"training_file": "file-none"}, "no file"),
     ],

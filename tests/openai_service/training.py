@@ -5,7 +5,7 @@ import io
 import math
 from typing import Any
 
-from tests.openai_service.files import Files
+from tests.openai_service.files import Files, kind_of, read_messages, rows_of
 from tests.openai_service.state import ENDED, Job, State, TunedModel
 
 VALIDATING_SECONDS = 2.0
@@ -89,6 +89,11 @@ class Training:
             if file and file.problem and param == "training_file":
                 problem = f"The job failed due to an invalid training file. {file.problem}"
                 return self.fail(job, "invalid_training_file", problem, param)
+            if file and any(kind_of(row) != job.method for row in rows_of(file.content)):
+                problem = (
+                    f"The job failed due to an invalid training file. Its rows are not for the method {job.method}."
+                )
+                return self.fail(job, "invalid_training_file", problem, param)
             if file and HARMFUL.encode() in file.content:
                 return self.fail(job, "unsafe_training_file", RAI, param)
             if file and self.state.is_azure:
@@ -131,7 +136,7 @@ class Training:
             job.fine_tuned_model, job.model, job.id, job.rows, state.clock.now
         )
         # As the service bills: tokens x epochs. It counts with its encoding; four characters are a token here.
-        characters = sum(len(str(message.get("content") or "")) for row in job.rows for message in row["messages"])
+        characters = sum(len(str(message.get("content") or "")) for row in job.rows for message in read_messages(row))
         job.trained_tokens = characters // 4 * job.n_epochs
         job.result_files = [self.files.add("step_metrics.csv", "fine-tune-results", self._csv(job)).id]
         if state.is_azure:

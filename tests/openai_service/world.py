@@ -25,16 +25,19 @@ import yaml
 from tests.commands import Done, performed
 from tests.entra import CREDENTIAL, LOGIN, Entra
 from tests.loopback import Loopback
-from tests.openai_service import arm
+from tests.openai_service import arm, retail
 from tests.openai_service.contract import Contract, document
 from tests.openai_service.service import KEY, Service
-from tests.openai_service.state import ENDED, Flavour
+from tests.openai_service.state import ACCOUNT, ENDED, TARGET, Flavour, placed
 from tests.proxy import Authority, Proxy
 from trainer.runs import Run
-from trainer.runs.ledger import Ledger
+from trainer.runs.ledger import Ledger, Thing
 
 MODEL = "gpt-4o-mini-2024-07-18"
-HOSTS = {"openai": ("api.openai.com",), "azure": (f"{arm.ACCOUNT}.openai.azure.com", "management.azure.com")}
+HOSTS = {
+    "openai": ("api.openai.com",),
+    "azure": (*(f"{name}.openai.azure.com" for name in (ACCOUNT, TARGET)), "management.azure.com", retail.HOST),
+}
 ENCODINGS = "openaipublic.blob.core.windows.net:443"  # tiktoken's; it is refused, and the quote says an upper estimate
 TIMEOUT_SECONDS, HANG_SECONDS = 1.0, 1.2
 RUN = "glossary"
@@ -109,7 +112,7 @@ class World:
 
     def command(self, *words: str) -> Done:
         """Run a command in this process, in virtual time."""
-        return performed(words, lambda: self.waited, self._virtual_time(), self._surroundings())
+        return performed(words, lambda: self.waited, self._virtual_time(), self.surroundings())
 
     def start(self, *words: str, **more: str) -> "subprocess.Popen[str]":
         """Run a command as a process of its own, in real time."""
@@ -122,10 +125,7 @@ class World:
         """What the run's ledger holds that exists, or may exist: kind, and the service's id where it is known."""
         if not (self.run.path / "ledger.jsonl").exists():
             return []
-        return sorted(
-            (entry.thing.kind, _id_of(entry.thing.kind, entry.thing.key, entry.facts))
-            for entry in Ledger(self.run.path).open()
-        )
+        return sorted((entry.thing.kind, _id_of(entry.thing, entry.facts)) for entry in Ledger(self.run.path).open())
 
     def inventory(self) -> list[tuple[str, str]]:
         return sorted((kept.kind, kept.id) for kept in self.service.inventory())
@@ -158,7 +158,7 @@ class World:
             yield
 
     @contextlib.contextmanager
-    def _surroundings(self) -> Iterator[None]:
+    def surroundings(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.chdir(self.folder))
             stack.enter_context(mock.patch.dict(os.environ, self.environment))
@@ -170,9 +170,11 @@ class World:
             yield
 
 
-def _id_of(kind: str, key: str, facts: Mapping[str, Any]) -> str:
+def _id_of(thing: Thing, facts: Mapping[str, Any]) -> str:
     """By what the service knows a thing: deployments and models bear the names we gave or read."""
-    return key if kind in ("deployment", "model") else str(facts.get("id") or f"unknown: {key}")
+    if thing.kind == "deployment":
+        return placed(thing.place.rpartition("/")[2], thing.key)
+    return thing.key if thing.kind in ("model", "copy") else str(facts.get("id") or f"unknown: {thing.key}")
 
 
 @contextlib.contextmanager
@@ -212,6 +214,21 @@ def write_rows(folder: Path, train: int = 12, validation: int = 10) -> None:
                 {"role": "system", "content": "You explain terms."}, {"role": "user", "content": question},
                 {"role": "assistant", "content": answer},
             ]})  # fmt: skip
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def write_pairs(folder: Path, train: int = 12, validation: int = 10) -> None:
+    """Preference rows that pass every check, each unlike the others, in place of the chat rows."""
+    for name, count in (("train", train), ("validation", validation)):
+        lines = []
+        for number in range(count):
+            question, answer = f"What is {name} term {number}?", f"Term {number} of {name} is a word for a test."
+            lines.append({
+                "input": {"messages": [{"role": "user", "content": question}]},
+                "preferred_output": [{"role": "assistant", "content": answer}],
+                "non_preferred_output": [{"role": "assistant", "content": f"I do not know {number}."}],
+            })  # fmt: skip
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 

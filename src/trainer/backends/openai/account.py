@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from trainer.backends.arm import allows, read_permissions
-from trainer.backends.http import Say, failure_of, hurried, is_failure, patiently, timeout_seconds
+from trainer.backends.arm import allows, read_permissions, region_name
+from trainer.backends.http import Say, failure_of, found_or_none, hurried, is_failure, patiently, timeout_seconds
 from trainer.backends.openai.client import address
+from trainer.backends.openai.skus import Quota
 from trainer.config.openai import OpenAIConfig
 from trainer.errors import BackendError, ConfigError, MissingDependency
 from trainer.extras import need
@@ -51,12 +52,7 @@ class AccountDeployment:
 
     def read(self) -> Any | None:
         """The deployment as Azure describes it; None where there is none."""
-        try:
-            return self._deployments.get(*self._place)
-        except Exception as error:
-            if not is_failure(error) or failure_of(error).status != 404:
-                raise
-            return None
+        return found_or_none(lambda: self._deployments.get(*self._place))
 
     def create(self, body: Any) -> Any:
         """Ask for it, without waiting until it answers; one that exists is changed."""
@@ -93,9 +89,14 @@ def account_at(place: str) -> Account:
     return Account(subscription, group, name)
 
 
+def need_control_plane() -> None:
+    """Raises: MissingDependency, where the control plane cannot be spoken to."""
+    need("managing Azure resources", "azure.identity", "azure.mgmt.cognitiveservices", extra="openai")
+
+
 def connect(settings: OpenAIConfig, account: Account) -> "CognitiveServicesManagementClient":
     """The client of the control plane, which repeats nothing by itself. Raises: MissingDependency."""
-    need("managing Azure resources", "azure.identity", "azure.mgmt.cognitiveservices", extra="openai")
+    need_control_plane()
     from azure.identity import DefaultAzureCredential
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
@@ -111,7 +112,17 @@ def connect(settings: OpenAIConfig, account: Account) -> "CognitiveServicesManag
     )
 
 
-def describe_account(settings: OpenAIConfig, say: Say) -> str:
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """Facts of the resource in a line; its region in Azure's word, None where the service gave none."""
+
+    text: str
+    region: str | None = None
+    quotas: tuple[Quota, ...] = ()
+    may_deploy: bool | None = None  # None where the service was not asked
+
+
+def describe_account(settings: OpenAIConfig, say: Say) -> AccountFacts:
     """Region, kind and rights in a line; a resource that cannot be asked is said to be not verified.
 
     Raises: ConfigError, with everything that keeps a job from it.
@@ -119,15 +130,43 @@ def describe_account(settings: OpenAIConfig, say: Say) -> str:
     try:
         account = account_of(settings)
     except ConfigError:
-        return "region and rights not verified: openai.subscription and openai.resource_group are not given"
+        missing = "openai.subscription and openai.resource_group are not given"
+        return AccountFacts(f"region and rights not verified: {missing}")
     try:
         with hurried():
             return _described(settings, account, say)
     except (BackendError, MissingDependency) as error:
-        return f"region and rights not verified: {error}"
+        return AccountFacts(f"region and rights not verified: {error}")
 
 
-def _described(settings: OpenAIConfig, account: Account, say: Say) -> str:
+def read_quotas(settings: OpenAIConfig, account: Account, say: Say) -> tuple[str | None, tuple[Quota, ...]]:
+    """The resource's region, and the quotas there; what cannot be read is said, and is not known."""
+    try:
+        with hurried():
+            client = connect(settings, account)
+            found = patiently(
+                lambda: client.accounts.get(account.resource_group, account.name), "reading the resource", say
+            )
+    except BackendError as error:
+        say(f"region and quota not verified: {error}")
+        return None, ()
+    region = region_name(found.location)
+    return region, quotas_in(client, region, say)
+
+
+def quotas_in(client: "CognitiveServicesManagementClient", region: str, say: Say) -> tuple[Quota, ...]:
+    """The quotas of a region; what cannot be read is said, and is not known."""
+    try:
+        with hurried():
+            usages = patiently(lambda: list(client.usages.list(region)), f"reading the quotas in {region}", say)
+    except BackendError as error:
+        say(f"quota not verified: {error}")
+        return ()
+    named = [(usage.name.value, usage.current_value, usage.limit) for usage in usages if usage.name is not None]
+    return tuple(Quota(str(name), float(used or 0), float(limit or 0)) for name, used, limit in named)
+
+
+def _described(settings: OpenAIConfig, account: Account, say: Say) -> AccountFacts:
     client, name = connect(settings, account), account.name
     from azure.identity import DefaultAzureCredential
 
@@ -156,5 +195,7 @@ def _described(settings: OpenAIConfig, account: Account, say: Say) -> str:
         )
     if problems:
         raise ConfigError(*problems)
-    may = "and deploy" if allows(roles, DEPLOY) else f"and not deploy, which takes a role with {DEPLOY}"
-    return f"{name} ({found.kind}) in {found.location}; you may train {may}"
+    may_deploy = allows(roles, DEPLOY)
+    may = "and deploy" if may_deploy else f"and not deploy, which takes a role with {DEPLOY}"
+    text, region = f"{name} ({found.kind}) in {found.location}; you may train {may}", region_name(found.location)
+    return AccountFacts(text, region, quotas_in(client, region, say), may_deploy)

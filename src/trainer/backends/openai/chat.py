@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trainer.backends.chat_route import pieces_of, reply_of, request_body, told
+from trainer.backends.chat_route import failures_in_words, pieces_of, reply_of, request_body
 from trainer.backends.http import patiently
 from trainer.backends.openai.client import FineTuningService, Record
-from trainer.backends.openai.deploy import model_to_deploy, newest
+from trainer.backends.openai.deploy import model_to_deploy
+from trainer.backends.openai.endpoints import find_deployment, newest, openai_at
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import ChatMessage, Reply, Sampling, Tool
 from trainer.inference.tool_calls import Call
@@ -29,7 +30,7 @@ class ServiceChat:
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
     ) -> Iterator[str | Call]:
         self._hold_there()
-        with told(self.model):
+        with failures_in_words(self.model):
             yield from pieces_of(self._events(self._body(messages, sampling, tools)))
 
     def reply(self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()) -> Reply:
@@ -67,11 +68,10 @@ def chat_with(run: Run, endpoint: str | None, base: bool) -> ServiceChat:
     Raises: ConfigError.
     """
     settings = run.config().openai
-    service = FineTuningService(settings)
     if base:
-        return _base(run, service)
-    if not service.is_azure:
-        return ServiceChat(service, model_to_deploy(run, endpoint))
+        return _base(run, FineTuningService(settings))
+    if settings.service != "azure":
+        return ServiceChat(FineTuningService(settings), model_to_deploy(run, endpoint))
     name = endpoint or newest(run)
     if name is None:
         model_to_deploy(run)
@@ -79,7 +79,9 @@ def chat_with(run: Run, endpoint: str | None, base: bool) -> ServiceChat:
             f"run {run.name!r}: its model is not deployed, expected a deployment to talk to; "
             f"make one with: trainer deploy {run.path}"
         )
-    return ServiceChat(service, name)
+    entry = find_deployment(run, name)
+    service = FineTuningService(openai_at(settings, entry), has_key=entry is None or "url" not in entry.facts)
+    return ServiceChat(service, name if entry is None else entry.thing.key)
 
 
 def _base(run: Run, service: FineTuningService) -> ServiceChat:

@@ -8,6 +8,7 @@ repeated here but what the service has refused for a worn-out token.
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -34,9 +35,12 @@ MOST_PAGES = 1000  # a service that ignores the cursor would be read for ever
 class FineTuningService:
     """One fine-tuning service. `ask` makes a single call; what may be repeated goes through `patiently`."""
 
-    def __init__(self, settings: OpenAIConfig) -> None:
-        """Raises: ConfigError, MissingDependency."""
-        self.settings = settings
+    def __init__(self, settings: OpenAIConfig, has_key: bool = True) -> None:
+        """`has_key`: the environment's key is this resource's; of another one Azure knows none but tokens.
+
+        Raises: ConfigError, MissingDependency.
+        """
+        self.settings, self._has_key = settings, has_key
         self.url = address(settings)
         self.place = str(urlsplit(self.url).netloc)
         self.timeout = timeout_seconds()
@@ -48,11 +52,11 @@ class FineTuningService:
 
     @property
     def is_dated(self) -> bool:
-        """Whether an older, dated version of Azure's API is spoken."""
+        """True for an older, dated version of Azure's API."""
         return self.settings.api_version is not None
 
     def ask(self, call: "Callable[[OpenAI], httpx2.Response]", *fields: str) -> Record:
-        """What one call answers, an object that has `fields`. A service's refusal is raised as the SDK raises it."""
+        """Answer of one call, an object that has `fields`. A refusal is raised as the SDK raises it."""
         return as_record(self.raw(call), *fields)
 
     def raw(self, call: "Callable[[OpenAI], httpx2.Response]") -> "httpx2.Response":
@@ -65,6 +69,9 @@ class FineTuningService:
             self._client = self._connected()
             return call(self._client)
 
+    def _page(self, page: "Callable[[OpenAI, Mapping[str, Any]], httpx2.Response]", query: Mapping[str, Any]) -> Record:
+        return self.ask(lambda client: page(client, query), "data")
+
     def listed(
         self, page: "Callable[[OpenAI, Mapping[str, Any]], httpx2.Response]", doing: str, num: int = PAGE_SIZE
     ) -> Iterator[Record]:
@@ -72,7 +79,7 @@ class FineTuningService:
         query: dict[str, Any] = {"limit": num}
         seen: set[str] = set()
         for _ in range(MOST_PAGES):
-            answer = patiently(lambda: self.ask(lambda client: page(client, query), "data"), doing)  # noqa: B023
+            answer = patiently(partial(self._page, page, query), doing)
             found = [item for item in answer["data"] or [] if isinstance(item, dict)]
             fresh = [item for item in found if str(item.get("id")) not in seen]
             yield from fresh
@@ -92,19 +99,20 @@ class FineTuningService:
         common: dict[str, Any] = {"max_retries": 0, "timeout": self.timeout}
         if not self.is_azure:
             return OpenAI(base_url=self.url, api_key=openai_key(), **common)
-        credential = azure_credential(self.url)
+        key = os.environ.get("AZURE_OPENAI_API_KEY") if self._has_key else None
+        credential = key or azure_token(self.url)
         if self.settings.api_version is None:
             return OpenAI(base_url=self.url, api_key=credential, **common)
         dated: dict[str, Any] = {"base_url": self.url, "api_version": self.settings.api_version} | common
-        if isinstance(credential, str) and os.environ.get("AZURE_OPENAI_API_KEY"):
-            return AzureOpenAI(api_key=credential, **dated)
+        if key:
+            return AzureOpenAI(api_key=key, **dated)
         if isinstance(credential, str):
             return AzureOpenAI(azure_ad_token=credential, **dated)
         return AzureOpenAI(azure_ad_token_provider=credential, **dated)
 
 
 def address(settings: OpenAIConfig) -> str:
-    """Where the API is, with the path that its version has. Raises: ConfigError."""
+    """Address of the API, with the path that its version has. Raises: ConfigError."""
     if settings.service == "openai":
         given = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         _check_address(given, settings.base_url, "OPENAI_BASE_URL")
@@ -136,12 +144,12 @@ def openai_key() -> str:
     return key
 
 
-def azure_credential(url: str) -> str | Callable[[], str]:
-    """A key or token of the environment, else a provider of tokens of Microsoft Entra ID.
+def azure_token(url: str) -> str | Callable[[], str]:
+    """A token of the environment, else a provider of tokens of Microsoft Entra ID.
 
     Raises: MissingDependency.
     """
-    if fixed := os.environ.get("AZURE_OPENAI_API_KEY") or os.environ.get("AZURE_OPENAI_AD_TOKEN"):
+    if fixed := os.environ.get("AZURE_OPENAI_AD_TOKEN"):
         return fixed
     need("signing in to Azure", "azure.identity", extra="openai", otherwise="set AZURE_OPENAI_API_KEY")
     from azure.identity import DefaultAzureCredential, get_bearer_token_provider

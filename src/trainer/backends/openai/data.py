@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trainer.backends.http import Say, patiently, timeout_seconds
+from trainer.backends.openai.catalog import find_in_catalog
 from trainer.backends.openai.prices import TokenCount, count
 from trainer.config.schema import RunConfig
 from trainer.data.files.new_files import new_files
@@ -27,13 +28,13 @@ from trainer.errors import BackendError, ConfigError, DataError
 from trainer.runs.manifest import DataFile, Role, Upload
 
 PIECE_BYTES = 2**20
-# https://learn.microsoft.com/azure/foundry/openai/quotas-limits: the longest example; gpt-4.1-nano reads less.
-MAX_ROW_TOKENS = 65_536
-SHORTER_ROWS = {"gpt-4.1-nano": 32_768, "gpt-3.5-turbo": 16_385}
+MAX_ROW_TOKENS = 65_536  # where nothing is known of the model
+SHORTER_ROWS = {"gpt-3.5-turbo": 16_385}  # of models that the table lacks
+SURE_TOKENS = 8_192  # the shortest context of any model of the table
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedData:
+class ServiceData:
     """The run's rows, what is known of them, and what will be uploaded."""
 
     report: DataReport
@@ -44,24 +45,32 @@ class CheckedData:
     max_length: int
 
 
-def check_data(config: RunConfig, family: str) -> CheckedData:
+def check_service_data(config: RunConfig, family: str) -> ServiceData:
     """Check every row by the rules of the service. Raises: DataError, with every row that breaks one."""
     report = check_files(
         [Path(path) for path in paths_of(config, "train")],
         [Path(path) for path in paths_of(config, "validation")],
         backend="openai",
         allow_leak=config.data.allow_leak,
+        method=config.training.method,
     )
     train, validation = count(report.conversations, family), count(report.validation, family)
-    limit = SHORTER_ROWS.get(family, MAX_ROW_TOKENS)
+    limit = longest_row(family)
     if isinstance(config.data.max_length, int):
         limit = min(limit, config.data.max_length)
     problems = list(map(str, report.errors))
-    if train.encoding:  # an upper bound proves nothing: `notes_on_length` tells of it
+    if train.is_exact:  # an upper bound proves nothing: `notes_on_length` tells of it
         problems += _long_rows(report, train, validation, limit)
     if problems:
         raise DataError(*problems)
-    return CheckedData(report, train, validation, data_files(config.data, report), uploads_of(config), limit)
+    return ServiceData(report, train, validation, data_files(config.data, report), uploads_of(config), limit)
+
+
+def longest_row(family: str) -> int:
+    """The tokens beyond which the service cuts a training example off."""
+    row = find_in_catalog(family)
+    known = None if row is None else row.context
+    return known or SHORTER_ROWS.get(family, MAX_ROW_TOKENS)
 
 
 def refuse_urls(config: RunConfig) -> None:
@@ -92,7 +101,7 @@ def paths_of(config: RunConfig, role: Role) -> tuple[str, ...]:
 
 
 def uploads_of(config: RunConfig) -> tuple[Upload, ...]:
-    """What will be uploaded, measured. Raises: DataError, where a file cannot be read."""
+    """Files to upload, measured. Raises: DataError, where one cannot be read."""
     roles: tuple[Role, ...] = ("train", "validation") if config.data.validation_paths else ("train",)
     found = []
     for role in roles:
@@ -144,20 +153,40 @@ def place_in_files(paths: Sequence[str], number: int) -> str:
     return ""
 
 
-def notes_on_length(checked: CheckedData) -> list[str]:
+def notes_on_length(checked: ServiceData) -> list[str]:
     """Rows that may be too long, where their tokens could not be counted."""
-    if checked.train.encoding:
+    if checked.train.is_exact:
         return []
     return list(_long_rows(checked.report, checked.train, checked.validation, checked.max_length))
+
+
+def notes_on_model(checked: ServiceData, family: str) -> list[str]:
+    """Notes on what the rows ask of an open model and no document promises."""
+    row = find_in_catalog(family)
+    if row is None or not row.weight_is_unsaid:
+        return []
+    notes, rows = [], [*checked.report.conversations, *checked.report.validation]
+    if unweighted := sum(any(message.weight == 0 for message in each.messages) for each in rows):
+        notes.append(
+            f"weight 0 stands in {unweighted:,} of {len(rows):,} rows, and no document says that {row.name} honors it: "
+            "those answers may be trained on; leave them out, or try a few rows first"
+        )
+    longest = max(checked.train.longest, checked.validation.longest)
+    if row.context is None and longest > SURE_TOKENS:
+        notes.append(
+            f"no document says how long a training example of {row.name} may be: the longest row has {longest:,} "
+            f"tokens, and {SURE_TOKENS:,} are sure"
+        )
+    return notes
 
 
 def _long_rows(report: DataReport, train: TokenCount, validation: TokenCount, limit: int) -> Iterator[str]:
     """The rows that the service would cut off without a word."""
     lengths = [
-        *zip(report.conversations, train.rows, strict=True),
-        *zip(report.validation, validation.rows, strict=True),
+        *zip(report.conversations, train.lengths, strict=True),
+        *zip(report.validation, validation.lengths, strict=True),
     ]
-    bound = "" if train.encoding else "up to "
+    bound = "" if train.is_exact else "about " if train.encoding else "up to "
     for row, num_tokens in lengths:
         if num_tokens > limit:
             yield (

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.backends.openai.names import launch_of
+from trainer.backends.openai.price_list import ServicePrices
 from trainer.backends.openai.prices import (
     PER_ROW,
-    ServicePrices,
     TokenMeasure,
     cost,
     encoding_for,
@@ -38,18 +38,20 @@ class ComparisonPlan:
 
     def quoted(self, prices: ServicePrices) -> Item:
         """Its line of a quote: each answer of both models as long as it may become."""
-        amounts = [
-            cost(self.num_input, prices.input),
-            cost(self.num_input, prices.base_input),
-            cost(self.num_output, prices.output),
-            cost(self.num_output, prices.base_output),
-        ]
-        known = [amount for amount in amounts if amount is not None]
+        read, written = self.num_input, self.num_output
+        shares = (("input", read), ("base_input", read), ("output", written), ("base_output", written))
         return Item(
-            f"comparison: {self.num_answers:,} answers by base and tuned model, at most {self.num_input:,} tokens read "
-            f"and {self.num_output:,} written by each",
-            sum(known) if len(known) == len(amounts) else None,
+            f"comparison: {self.num_answers:,} answers by base and tuned model, at most {read:,} tokens read "
+            f"and {written:,} written by each",
+            _sum([cost(tokens, getattr(prices, kind)) for kind, tokens in shares]),
+            _sum([cost(tokens, prices.dearest(kind)) for kind, tokens in shares]),
         )
+
+
+def _sum(amounts: Sequence[float | None]) -> float | None:
+    """The sum, None where an amount is not known."""
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
 
 
 def plan_comparison(config: RunConfig, rows: Sequence[Conversation], family: str) -> ComparisonPlan | None:
@@ -70,10 +72,11 @@ def plan_comparison(config: RunConfig, rows: Sequence[Conversation], family: str
 def quoted_comparison(run: Run, config: RunConfig) -> ComparisonPlan:
     """The rows that were quoted. Raises: ConfigError, DataError, when there are none, or others now."""
     recorded = {file.path: file for file in run.manifest().files("validation")}.values()  # listed twice, read once
-    told = "has changed since the run was made, expected the same rows; bring them back"
-    if changed := [f"{file.path}: {told}" for file in recorded if not file.is_unchanged]:
+    change = "has changed since the run was made, expected the same rows; bring them back"
+    if changed := [f"{file.path}: {change}" for file in recorded if not file.is_unchanged]:
         raise DataError(*changed)
-    report = check_files([], [Path(file.path) for file in recorded], backend="openai", allow_leak=True)
+    paths = [Path(file.path) for file in recorded]
+    report = check_files([], paths, backend="openai", allow_leak=True, method=config.training.method)
     training = config.training.model_copy(update={"seed": run.manifest().seed})
     plan = plan_comparison(config.model_copy(update={"training": training}), report.validation, launch_of(run).family)
     if plan is None:

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.http import Say, failure_of, is_failure, patiently, refusal
+from trainer.backends.http import Say, failure_of, is_failure, patiently
 from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once, look_for
 from trainer.backends.openai.client import FineTuningService, Record
 from trainer.backends.openai.names import TOKEN_KEY, fact, file_name, job_thing, launch_of, token_of
 from trainer.backends.openai.prices import above_cap
+from trainer.backends.openai.refusals import explained_job
+from trainer.backends.openai.training_types import UNREAD, spellings
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError
+from trainer.kinds import learns_from_pairs
 from trainer.runs import Run
 from trainer.runs.ledger import Ledger
 from trainer.runs.manifest import Role
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     import httpx2
     from openai import OpenAI
 
+TRAINING_TYPE = "trainingType"  # unknown to the SDK
 NUMBERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+METHODS = {"sft": "supervised", "dpo": "dpo"}  # in the service's words
 STATES: dict[str, State] = {
     "validating_files": "validating_files",
     "created": "queued",
@@ -39,21 +44,6 @@ STATES: dict[str, State] = {
     "deleted": "cancelled",
 }
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
-CLOSING = (
-    "self-serve fine-tuning is closing: api.openai.com takes jobs only of organizations that use a tuned model, and "
-    "none from 2027-01-06; Azure OpenAI goes on for existing customers; other backends do without it"
-)
-HINTS = (
-    (
-        ("does not support fine-tuning", "not support fine tuning", "trainingtype"),
-        "the model is not tuned in this region or as this openai.training_type; see: trainer models",
-    ),
-    (
-        ("quota", "too many", "limit", "maximum number"),
-        "the resource is full: 3 jobs run at a time, 100 exist; wait, or delete old jobs",
-    ),
-    (("not available", "no longer", "deprecat", "not allowed", "not authorized", "not supported for your"), CLOSING),
-)
 
 
 def state_of(word: object) -> State | None:
@@ -76,33 +66,53 @@ def job_body(config: RunConfig, model: str, files: Mapping[Role, str], marks: Ma
     if is_dated:  # numbers only, in a place of their own, and no marks
         body["hyperparameters"] = {name: value for name, value in numbers.items() if value != "auto"}
     else:
-        body["method"] = {"type": "supervised", "supervised": {"hyperparameters": numbers}}
+        word = METHODS[training.method]
+        numbers |= {"beta": training.dpo.beta} if learns_from_pairs(training.method) else {}
+        body["method"] = {"type": word, word: {"hyperparameters": numbers}}
         body["metadata"] = dict(marks)
-    if settings.training_type is not None:
-        body["trainingType"] = settings.training_type
+    if wandb := settings.wandb.model_dump(exclude_defaults=True):
+        body["integrations"] = [{"type": "wandb", "wandb": wandb}]
+    if words := spellings(settings):
+        body[TRAINING_TYPE] = words[0]
     return body
 
 
 def ensure_job(service: FineTuningService, run: Run, body: Record, bills: str, say: Say) -> Record:
     """The run's job, which is created unless it is there. Raises: BackendError, with the refusal explained."""
     ledger, thing = Ledger(run.path), job_thing(run, service.place, bills)
-    sent = dict(body)
-    extra = {"trainingType": sent.pop("trainingType")} if "trainingType" in sent else None
     try:
         return create_once(
             ledger,
             thing,
             look_up=lambda: find_job(service, run, body["training_file"]),
-            create=lambda: service.ask(
-                lambda client: client.fine_tuning.jobs.with_raw_response.create(**sent, extra_body=extra).http_response,
-                "id",
-            ),
+            create=lambda: _create(service, body),
             facts_of=lambda made: {"id": made["id"]},
             say=say,
             look_ups=LISTED_LOOK_UPS,
         )
     except BackendError as error:
-        raise _explained(error, service) from error.__cause__
+        raise explained_job(error, service.is_azure, service.url) from error.__cause__
+
+
+def _create(service: FineTuningService, body: Record) -> Record:
+    """The one creation; a body that the route could not read has made nothing, so its next spelling may be tried."""
+    sent, words = dict(body), spellings(service.settings)
+    sent.pop(TRAINING_TYPE, None)
+
+    def create(word: str | None) -> Record:
+        extra = {} if word is None else {TRAINING_TYPE: word}
+        return service.ask(
+            lambda client: client.fine_tuning.jobs.with_raw_response.create(**sent, extra_body=extra).http_response,
+            "id",
+        )
+
+    for word in words[:-1]:
+        try:
+            return create(word)
+        except Exception as error:
+            if not is_failure(error) or failure_of(error).status != 400 or UNREAD not in str(error).lower():
+                raise
+    return create(words[-1] if words else None)
 
 
 def note_job(run: Run, job: Record) -> None:
@@ -147,14 +157,19 @@ def job_of(service: FineTuningService, run: Run, times: int = 1) -> str | None:
 
 
 def may_exist(service: FineTuningService, run: Run) -> bool:
-    """Whether the ledger leaves open that the run has a job."""
+    """True if the ledger leaves open that the run has a job."""
     entry = Ledger(run.path).find("job", job_thing(run, service.place, "").key)
     return entry is not None and entry.is_open
 
 
-def read_jobs(service: FineTuningService, say: Say) -> None:
+def has_jobs(service: FineTuningService, say: Say) -> bool:
+    """True where there is one job, whichever it is. Raises: BackendError, as `read_jobs`."""
+    return bool(read_jobs(service, say)["data"])
+
+
+def read_jobs(service: FineTuningService, say: Say) -> Record:
     """Read one job, whichever it is. Raises: BackendError, where the service or the identity has no fine-tuning."""
-    patiently(
+    return patiently(
         lambda: service.ask(
             lambda client: client.fine_tuning.jobs.with_raw_response.list(extra_query={"limit": 1}).http_response,
             "data",
@@ -201,29 +216,13 @@ def end_above_cap(service: FineTuningService, run: Run, say: Say) -> None:
 
 def hyperparameters(job: Record) -> dict[str, float]:
     """The numbers that the service has chosen, or was given; empty as long as it says none."""
-    method = job.get("method") or {}
-    supervised = method.get("supervised") if isinstance(method, dict) else None
-    places = [supervised.get("hyperparameters") if isinstance(supervised, dict) else None, job.get("hyperparameters")]
+    method = job.get("method")
+    own = [method.get(word) for word in METHODS.values()] if isinstance(method, dict) else []
+    places = [part.get("hyperparameters") for part in own if isinstance(part, dict)] + [job.get("hyperparameters")]
     found: dict[str, float] = {}
     for place in places:
-        for name in NUMBERS:
+        for name in (*NUMBERS, "beta"):
             value = place.get(name) if isinstance(place, dict) else None
             if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
                 found.setdefault(name, value)
     return found
-
-
-def _explained(error: BackendError, service: FineTuningService) -> BackendError:
-    """The refusal with what is behind it, where its words tell."""
-    cause = error.__cause__
-    if not isinstance(cause, Exception):
-        return error
-    failure = failure_of(cause)
-    if failure.status == 403 and service.is_azure:
-        hint = "training needs the role Cognitive Services OpenAI Contributor or Foundry User on the resource"
-        return refusal(failure, "creating the job", hint)
-    text = f"{failure.code} {failure.message}".lower()
-    for words, hint in HINTS:
-        if failure.status in (400, 403, 404, 429) and any(word in text for word in words):
-            return refusal(failure, "creating the job", hint)
-    return error

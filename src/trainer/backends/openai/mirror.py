@@ -2,19 +2,21 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.http import Say, failure_of, is_failure, patiently
+from trainer.backends.http import Say, patiently
 from trainer.backends.openai import metrics
+from trainer.backends.openai.catalog import family_of
 from trainer.backends.openai.client import PAGE_SIZE, FineTuningService, Record
 from trainer.backends.openai.jobs import ENDED, get_job, hyperparameters, state_of
 from trainer.backends.openai.models import list_models
 from trainer.backends.openai.names import job_thing, model_thing
-from trainer.backends.openai.prices import cost, family_of, prices_of
+from trainer.backends.openai.prices import cost, quoted_price
+from trainer.backends.openai.upload import read_content
 from trainer.config.load import dump_config
-from trainer.config.schema import RunConfig
 from trainer.errors import BackendError
 from trainer.runs import Run, checkpoint, files
 from trainer.runs.ledger import Ledger
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 LEVELS: dict[str, Level] = {"info": "info", "warn": "warning", "warning": "warning", "error": "error"}
+TOLD_STEPS, STEPS_APART = 100, 50  # of a job; where its length is not known
 WHOLE = ("n_epochs", "batch_size")
 
 
@@ -44,6 +47,15 @@ def bring_home(service: FineTuningService, run: Run, job_id: str, say: Say) -> l
     _write_ledger(service, run, job)
     _write_status(service, run, job, merged)
     return fresh
+
+
+def is_told(event: Record) -> bool:
+    """True for a line of events that a terminal shows: of thousands of steps about a hundred."""
+    step, total = (event["data"].get(name) for name in ("step", "total_steps"))
+    if event["type"] != "metrics" or not step:
+        return True
+    apart = max(1, math.ceil(total / TOLD_STEPS)) if total else STEPS_APART
+    return bool(step == 1 or step == total or step % apart == 0)
 
 
 def time_of(seconds: object) -> str:
@@ -138,15 +150,8 @@ def _result_rows(service: FineTuningService, job: Record, say: Say) -> list[metr
     for name in job.get("result_files") or []:
         file_id = str(name.get("id") if isinstance(name, dict) else name)
 
-        def read(file_id: str = file_id) -> bytes:
-            try:
-                return service.raw(lambda client: client.files.with_raw_response.content(file_id).http_response).content
-            except Exception as error:
-                if not is_failure(error) or failure_of(error).status != 404:
-                    raise
-                return b""  # deleted, or not there yet
-
-        rows += metrics.read_csv(patiently(read, f"reading the result file {file_id}", say))
+        content = read_content(service, file_id, f"reading the result file {file_id}", say)
+        rows += metrics.read_csv(content or b"")  # deleted, or not there yet
     return rows
 
 
@@ -166,7 +171,10 @@ def _write_config(run: Run, job: Record) -> None:
     seed = job.get("seed")
     if isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0:
         changes["seed"] = seed
+    beta, dpo = changes.pop("beta", None), config.training.dpo
     unresolved = {name: value for name, value in changes.items() if getattr(config.training, name) == "auto"}
+    if beta is not None and dpo.beta == "auto":
+        unresolved["dpo"] = dpo.model_copy(update={"beta": beta})
     if unresolved:
         training = config.training.model_copy(update=unresolved)
         files.write_whole(run.path / "config.yaml", dump_config(config.model_copy(update={"training": training})))
@@ -199,7 +207,7 @@ def _write_status(service: FineTuningService, run: Run, job: Record, merged: Map
         "estimated_finish": time_of(job["estimated_finish"]) if job.get("estimated_finish") else None,
         "error": _error(job) if state == "failed" else None,
         "model_until": before.get("model_until") or (_until(service, job) if state == "succeeded" else None),
-        "summary": _summary(run.config(), job, state),
+        "summary": _summary(run, job, state),
     }
     if state_of(word) is None and before.get("service_status") != word:
         run.event(f"the service calls the state of the job {word!r}, which is not known here", level="warning")
@@ -222,7 +230,7 @@ def _total_steps(merged: Mapping[int, metrics.Figures]) -> int | None:
 
 
 def _error(job: Record) -> str:
-    """Why the job failed, in the service's words."""
+    """Reason of the job's failure, in the service's words."""
     error = job.get("error")
     if not isinstance(error, dict):
         return str(error or "the service gives no reason")
@@ -230,13 +238,14 @@ def _error(job: Record) -> str:
     return ": ".join(parts) or "the service gives no reason"
 
 
-def _summary(config: RunConfig, job: Record, state: State) -> str | None:
+def _summary(run: Run, job: Record, state: State) -> str | None:
     """The result in one line: the model, and what was billed for it."""
     if state != "succeeded":
         return None
     model, tokens = job.get("fine_tuned_model"), job.get("trained_tokens")
     if not isinstance(tokens, int):
         return f"model {model}"
-    amount = cost(tokens, prices_of(family_of(str(job.get("model") or config.model.base)), config.openai).training)
+    family = family_of(str(job.get("model") or run.config().model.base))
+    amount = cost(tokens, quoted_price(run, family))
     billed = "" if amount is None else f", about {amount:,.2f} USD"
     return f"model {model}; {tokens:,} trained tokens billed{billed}"

@@ -23,12 +23,12 @@ def file_name(run: Run, role: Role) -> str:
 
 
 def metadata(run: Run) -> dict[str, str]:
-    """What the job is marked with, where the API keeps such marks."""
+    """Marks of the job, where the API keeps such."""
     return {"trainer_run": run.name[:64], TOKEN_KEY: token_of(run)}
 
 
 def launch_of(run: Run) -> Launch:
-    """What the run's launch has noted. Raises: ConfigError, where nothing has."""
+    """Notes of the run's launch. Raises: ConfigError, where there is none."""
     launch = run.manifest().launch
     if launch is None:
         raise DamagedManifest(run.path / MANIFEST)
@@ -61,7 +61,7 @@ def deployment_thing(run: Run, name: str, place: str, bills: str) -> Thing:
 
 
 def fact(run: Run, kind: str, key: str, name: str) -> Any:
-    """What the ledger knows of a thing that exists; None of one that does not, or may not."""
+    """Value that the ledger holds for a thing that exists; None of one that does not, or may not."""
     entry = Ledger(run.path).find(kind, key)
     return entry.facts.get(name) if entry is not None and entry.step == "exists" else None
 

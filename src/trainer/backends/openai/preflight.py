@@ -3,29 +3,47 @@
 import json
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 from trainer.backends.contract import Plan, ServiceModel
 from trainer.backends.http import Say, hurried
-from trainer.backends.openai.account import describe_account
+from trainer.backends.openai.account import AccountFacts, describe_account
+from trainer.backends.openai.auto_deploy import AutoDeployment, plan_auto_deployment
+from trainer.backends.openai.catalog import family_of, find_in_catalog
 from trainer.backends.openai.client import FineTuningService
 from trainer.backends.openai.data import (
-    CheckedData,
-    check_data,
+    ServiceData,
+    check_service_data,
     fetch_files,
     missing_files,
     notes_on_length,
+    notes_on_model,
     refuse_urls,
 )
 from trainer.backends.openai.held_out import ComparisonPlan, plan_comparison, resolve_limits, seed_of
 from trainer.backends.openai.jobs import job_body, read_jobs
-from trainer.backends.openai.models import ServiceBase, find_base, find_model, list_models, who_can_use_it
+from trainer.backends.openai.models import (
+    ServiceBase,
+    as_listed,
+    find_base,
+    find_model,
+    list_models,
+    refuse_method,
+    who_can_use_it,
+)
 from trainer.backends.openai.names import TOKEN_KEY, new_token
-from trainer.backends.openai.prices import encoding_for, epochs_of, family_of, prices_of, quote_run
+from trainer.backends.openai.offer import Offer, judge
+from trainer.backends.openai.price_list import RegionPrices, ServicePrices, list_region, prices_of
+from trainer.backends.openai.prices import encoding_for, epochs_of, quote_run
+from trainer.backends.openai.skus import outlook
+from trainer.backends.openai.training_types import residency, route_of, route_problems, usual_type
 from trainer.backends.quote import Quote
-from trainer.config.conflicts import foreign_settings, is_default
-from trainer.config.schema import RunConfig
+from trainer.config.conflicts import SERVICE_DPO, foreign_settings, is_default
+from trainer.config.openai import OpenAIConfig
+from trainer.config.schema import DpoConfig, RunConfig
 from trainer.data.read.sources import without_validation
 from trainer.errors import Attempts, ConfigError
+from trainer.kinds import learns_from_pairs
 from trainer.runs.manifest import Launch, Manifest, ParentRun, PinnedBase
 from trainer.training.manifest import shared
 
@@ -36,10 +54,11 @@ REASONS = {  # by section; azureml may stand beside openai, as it always may
     "lora": "the service chooses how it tunes; remove it, or use another backend",
     "training": "the service has no such setting; remove it, or use another backend",
     "memory": "the training runs on machines of the service; remove it",
-    "tracking": "the service reports to nobody but trainer logs and show; remove it",
+    "tracking": "the service reports to trainer logs and show, and to openai.wandb by itself; remove it",
     "openai": "only Azure has it; remove it, or set openai.service to azure",
 }
 SHOWN_FINDINGS = 5
+STOPPED_BY = "the deployment bills until it is deleted: trainer teardown RUN"
 PACKAGES = ("openai", "azure-identity", "azure-mgmt-cognitiveservices", "tiktoken")
 
 
@@ -50,20 +69,28 @@ def check(config: RunConfig, say: Say) -> Plan[Manifest]:
     """
     attempts = Attempts()
     attempts.make(refuse_settings, config)
-    config = resolve_service(config)
     base = attempts.make(find_base, config.model.base)
     family = family_of(config.model.base) if base is None else base.family
+    config = resolve_service(config, family)
+    attempts.make(refuse_route, config.openai)
+    if base is not None:
+        attempts.make(refuse_method, config, base)
     checked = attempts.make(_check_rows, config, family, not attempts.errors, say)
     with hurried() if attempts.errors else nullcontext():  # what is wrong already is not kept waiting
         account = attempts.make(describe_account, config.openai, say) if config.openai.service == "azure" else None
         service = attempts.make(_reach, config, say)
-        found = attempts.make(lambda: find_model(list_models(service), base)) if base and service else None
+        found = attempts.make(_find, config, base, service, account) if base and service else None
+        known = account or AccountFacts("")
+        listed = None if attempts.errors else list_region(config.openai, known.region)
+        auto = (
+            attempts.make(plan_auto_deployment, config, family, known, listed, say) if _auto_deploys(config) else None
+        )
     attempts.end()
-    assert base is not None
     assert checked is not None
     assert service is not None
     assert found is not None
-    return _plan(config, base, checked, service, _rows(config, base, checked, service, found, account))
+    rows = _rows(config, checked, service, found, account)
+    return _plan(config, found, checked, service, rows, listed, auto)
 
 
 def refuse_settings(config: RunConfig) -> None:
@@ -72,23 +99,18 @@ def refuse_settings(config: RunConfig) -> None:
         raise ConfigError(*problems)
 
 
-def resolve_service(config: RunConfig) -> RunConfig:
-    """The config with the training type that is sent: on Azure always one, as a job without is refused oddly."""
+def resolve_service(config: RunConfig, family: str | None = None) -> RunConfig:
+    """The config with the training type of its model: on Azure always one, as a job without is refused oddly."""
     if config.openai.service != "azure" or config.openai.training_type is not None:
         return config
-    return config.model_copy(update={"openai": config.openai.model_copy(update={"training_type": "Standard"})})
+    chosen = usual_type(find_in_catalog(family or config.model.base))
+    return config.model_copy(update={"openai": config.openai.model_copy(update={"training_type": chosen})})
 
 
-def residency(config: RunConfig) -> str:
-    """Where the data goes."""
-    match config.openai.training_type:
-        case "Standard":
-            return "Standard: training data and weights stay in the resource's region"
-        case "GlobalStandard":
-            return "GlobalStandard: may be trained in any region; weights are kept in the resource's"
-        case "Developer":
-            return "Developer: may be trained in any region, on spare capacity; may be paused and goes on by itself"
-    return "the service's own"
+def refuse_route(settings: OpenAIConfig) -> None:
+    """Raises: ConfigError, where the API's version cannot be asked for the training type."""
+    if problems := route_problems(settings):
+        raise ConfigError(*problems)
 
 
 def _foreign(config: RunConfig) -> Iterator[str]:
@@ -100,6 +122,18 @@ def _foreign(config: RunConfig) -> Iterator[str]:
 
 
 def _values(config: RunConfig) -> Iterator[str]:
+    if learns_from_pairs(config.training.method) and config.openai.api_version is not None:
+        yield (
+            f"training.method: is 'dpo', which the API of {config.openai.api_version} has no word for, expected 'sft'; "
+            "remove openai.api_version, or set training.method to sft"
+        )
+    if learns_from_pairs(config.training.method):
+        yield from _dpo_values(config.training.dpo)
+    if config.openai.wandb.project and route_of(config.openai) == "stable":
+        yield (
+            f"openai.wandb.project: is set, and the API of {config.openai.api_version} reports to none; remove it, or "
+            "openai.api_version"
+        )
     for name, most in BOUNDS.items():
         value = getattr(config.training, name)
         if isinstance(value, int) and value > most:
@@ -109,6 +143,8 @@ def _values(config: RunConfig) -> Iterator[str]:
             f"data.on_overlength: is {config.data.on_overlength!r}, expected 'error' on the openai backend, which "
             "uploads the rows as they are; leave out or shorten them in the file"
         )
+    if config.backend.auto_deploy and config.openai.service != "azure":
+        yield "backend.auto_deploy: is set, and a tuned model answers at once on this service; remove it"
     for source in config.data.train_sources:
         if source.weight != 1:
             yield (
@@ -117,14 +153,23 @@ def _values(config: RunConfig) -> Iterator[str]:
             )
 
 
-def _check_rows(config: RunConfig, family: str, clean: bool, say: Say) -> CheckedData | None:
+def _dpo_values(dpo: DpoConfig) -> Iterator[str]:
+    for name, info in DpoConfig.model_fields.items():
+        if name not in SERVICE_DPO and (value := getattr(dpo, name)) != info.default:
+            yield (
+                f"training.dpo.{name}: is {value!r}, expected {info.default!r} on the openai backend: the service's "
+                "dpo has no setting but beta; remove it, or train on this machine"
+            )
+
+
+def _check_rows(config: RunConfig, family: str, clean: bool, say: Say) -> ServiceData | None:
     """Files behind URLs are fetched for a config that is right so far: one that is refused leaves nothing behind."""
     refuse_urls(config)
     if clean:
         fetch_files(config, say)
     elif missing_files(config):
         return None
-    return check_data(config, family)
+    return check_service_data(config, family)
 
 
 def _reach(config: RunConfig, say: Say) -> FineTuningService:
@@ -133,28 +178,66 @@ def _reach(config: RunConfig, say: Say) -> FineTuningService:
     return service
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The base under the service's name for it, as it is listed, and what is offered for it."""
+
+    base: ServiceBase
+    model: ServiceModel | None
+    notes: list[str]
+    offer: Offer
+
+
+def _find(config: RunConfig, base: ServiceBase, service: FineTuningService, account: AccountFacts | None) -> _Found:
+    """Raises: ConfigError, where the service has no such model, or does not train it so; BackendError."""
+    models = list_models(service)
+    named = as_listed(models, base)
+    model, notes = find_model(models, named)
+    if named.model != base.model:
+        notes = [f"{base.model} is listed as {named.model}, which is sent", *notes]
+    offer = judge(config.openai, named, model, None if account is None else account.region)
+    return _Found(named, model, [*notes, *offer.notes], offer)
+
+
+def _auto_deploys(config: RunConfig) -> bool:
+    return config.backend.auto_deploy and config.openai.service == "azure"
+
+
 def _plan(
-    config: RunConfig, base: ServiceBase, checked: CheckedData, service: FineTuningService, rows: list[tuple[str, str]]
+    config: RunConfig,
+    found: _Found,
+    checked: ServiceData,
+    service: FineTuningService,
+    rows: list[tuple[str, str]],
+    listed: RegionPrices | None,
+    auto: AutoDeployment | None,
 ) -> Plan[Manifest]:
+    base, doubts = found.base, found.offer.doubts
     comparison = plan_comparison(config, checked.report.validation, base.family)
     config = _resolved(config, checked, comparison, base.family)
     at_once = comparison if config.openai.service == "openai" else None  # on Azure nothing answers before a deployment
-    prices = prices_of(base.family, config.openai)
+    prices = prices_of(base.family, config.openai, listed)
     item = None if at_once is None else at_once.quoted(prices)
     quote = quote_run(config, prices, len(checked.report.conversations), checked.train, item)
+    manifest = _manifest(config, base, checked, service, quote, prices, compares=at_once is not None)
+    if auto is not None:
+        compared = comparison if config.openai.base_deployment else None
+        items, notes = (*quote.items, *auto.items(compared)), (*quote.notes, *auto.notes)
+        quote = replace(quote, items=items, running=(STOPPED_BY,), notes=notes)
+        rows, config, doubts = [*rows, *auto.rows], auto.within(config), (*doubts, *auto.chosen.offer.doubts)
     files = {upload.role: f"file-id-of-{upload.role}" for upload in checked.uploads}
     body = job_body(config, base.model, files, {"trainer_run": "…", TOKEN_KEY: "…"})
     text = f"the job as it will be created:\n{json.dumps(body, indent=2, ensure_ascii=False)}"
-    manifest = _manifest(config, base, checked, service, quote, compares=at_once is not None)
-    return Plan(config, quote, rows, manifest, text)
+    return Plan(config, quote, rows, manifest, text, doubts=doubts)
 
 
 def _manifest(
     config: RunConfig,
     base: ServiceBase,
-    checked: CheckedData,
+    checked: ServiceData,
     service: FineTuningService,
     quote: Quote,
+    prices: ServicePrices,
     compares: bool,
 ) -> Manifest:
     """The manifest of a run that is about to start; its token is new. `compares`: its comparison is in the quote."""
@@ -167,6 +250,8 @@ def _manifest(
         tokens_counted=checked.train.how,
         bills=f"by the trained token until it ends{quoted}",
         comparison_quoted=compares,
+        training_price=prices.training,
+        dearest_price=prices.dearest("training"),
     )
     return Manifest(
         **shared(checked.files, rows.conversations, len(rows.validation), PACKAGES),
@@ -182,7 +267,7 @@ def _manifest(
     )
 
 
-def _resolved(config: RunConfig, checked: CheckedData, comparison: ComparisonPlan | None, family: str) -> RunConfig:
+def _resolved(config: RunConfig, checked: ServiceData, comparison: ComparisonPlan | None, family: str) -> RunConfig:
     """The config without `auto`, but for the numbers that the service chooses: those come with its job."""
     _, measure = encoding_for(family)
     limits = comparison.limits if comparison else resolve_limits(config.evaluation, checked.report.validation, measure)
@@ -192,46 +277,55 @@ def _resolved(config: RunConfig, checked: CheckedData, comparison: ComparisonPla
 
 def _rows(
     config: RunConfig,
-    base: ServiceBase,
-    checked: CheckedData,
+    checked: ServiceData,
     service: FineTuningService,
-    found: tuple[ServiceModel | None, list[str]],
-    account: str | None,
+    found: _Found,
+    account: AccountFacts | None,
 ) -> list[tuple[str, str]]:
-    training, (model, notes) = config.training, found
+    training, base = config.training, found.base
     epochs = f"auto, by the service's rule {epochs_of(config, len(checked.report.conversations))}"
     numbers = f"epochs {epochs if training.n_epochs == 'auto' else training.n_epochs}, batch size {training.batch_size}"
     rows = [
-        ("model", base.model + _until(model)),
-        ("service", f"{service.place}; {residency(config)}"),
+        ("model", base.model + _until(found.model)),
+        ("service", f"{service.place}; {residency(config.openai)}"),
         ("who", who_can_use_it(config)),
         ("data", _data(checked)),
+        ("method", _method(config)),
         ("plan", f"{numbers}, learning rate multiplier {training.learning_rate_multiplier}, seed {training.seed}"),
     ]
     if lacking := without_validation(config.data):
         rows.append(("held out", lacking))
     if account:
-        rows.insert(2, ("resource", account))
+        rows.insert(2, ("resource", account.text))
+        if (deploys := outlook(find_in_catalog(base.family), account.region, account.quotas)) is not None:
+            rows.append(deploys)
     if base.parent is not None:
         step = "" if base.parent[1] is None else f" at step {base.parent[1]:,}"
         rows.insert(1, ("from", f"run {base.parent[0]}{step}, trained further"))
     findings = checked.report.findings
-    notes = [*notes, *notes_on_length(checked), *map(str, findings)]
+    rows += [("contradiction", doubt) for doubt in found.offer.doubts]
+    notes = [*found.notes, *notes_on_length(checked), *notes_on_model(checked, base.family), *map(str, findings)]
     rows += [("warning", note) for note in notes[:SHOWN_FINDINGS]]
     if (hidden := len(notes) - SHOWN_FINDINGS) > 0:
         rows.append(("", f"and {hidden:,} more: trainer data check FILE"))
     return rows
 
 
+def _method(config: RunConfig) -> str:
+    if not learns_from_pairs(config.training.method):
+        return "supervised, on chat rows"
+    return f"dpo, on preference rows, beta {config.training.dpo.beta}"
+
+
 def _until(model: ServiceModel | None) -> str:
     if model is None:
         return ""
     ends = [("tuned", model.tuning_until), ("answers", model.inference_until)]
-    told = ", ".join(f"{what} until {day}" for what, day in ends if day is not None)
-    return f" ({told})" if told else ""
+    words = ", ".join(f"{what} until {day}" for what, day in ends if day is not None)
+    return f" ({words})" if words else ""
 
 
-def _data(checked: CheckedData) -> str:
+def _data(checked: ServiceData) -> str:
     report, train = checked.report, checked.train
     return (
         f"{len(report.conversations):,} rows to train on, {len(report.validation):,} to validate; "

@@ -1,4 +1,4 @@
-"""What a run costs: tokens by the model's own encoding, prices by a dated list, the quote, and the cap on both.
+"""Price of a run: tokens by the model's own encoding, prices by a dated list, the quote, and the cap on both.
 
 An encoding is a list of byte pairs that tiktoken fetches once. Where it cannot, every byte of text counts as a token:
 byte-pair encoding never makes more of them.
@@ -6,20 +6,17 @@ byte-pair encoding never makes more of them.
 
 import functools
 import json
-import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
-import yaml
-
+from trainer.backends.openai.catalog import find_in_catalog
 from trainer.backends.openai.names import launch_of
+from trainer.backends.openai.price_list import ServicePrices, prices_of
 from trainer.backends.quote import Item, Quote
-from trainer.config.openai import OpenAIConfig
 from trainer.config.schema import RunConfig
 from trainer.data.conversations import Conversation, Message
+from trainer.kinds import learns_from_pairs
 from trainer.runs import Run
 from trainer.training.plan import auto_epochs
 
@@ -32,17 +29,27 @@ PER_CALL = 12  # the tokens around a call of a tool, which are not published: ge
 ENCODINGS = {"gpt-3.5": "cl100k_base", "gpt-35": "cl100k_base", "gpt-4-": "cl100k_base"}  # all newer ones: o200k_base
 
 MILLION = 1_000_000
-DATED = re.compile(r"-(?:20\d\d-\d\d-\d\d|\d{4})$")  # gpt-4.1-mini-2025-04-14, gpt-3.5-turbo-0125
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCount:
-    """Tokens of rows. `encoding` is empty where they are an upper bound."""
+    """Tokens of rows. `encoding` is empty where they are an upper bound; an estimate is by another model's encoding.
+
+    `rows` are what an epoch trains, which counts the prompt of a preference row with each answer; `lengths` are what
+    the model reads at a time.
+    """
 
     rows: tuple[int, ...]
+    lengths: tuple[int, ...]
     num_supervised: int
     encoding: str
     num_images: int = 0
+    is_estimate: bool = False
+
+    @property
+    def is_exact(self) -> bool:
+        """True where a row's length shows that it is too long."""
+        return bool(self.encoding) and not self.is_estimate
 
     @property
     def num_tokens(self) -> int:
@@ -50,23 +57,25 @@ class TokenCount:
 
     @property
     def longest(self) -> int:
-        return max(self.rows, default=0)
+        return max(self.lengths, default=0)
 
     @property
     def how(self) -> str:
-        """Where the number comes from, for people."""
+        """Source of the number, for people."""
         if self.encoding:
-            return f"counted with {self.encoding}"
+            return f"{'estimated' if self.is_estimate else 'counted'} with {self.encoding}"
         return "at most: one token a byte, as the encoding could not be loaded"
 
 
 def count(rows: Sequence[Conversation], family: str) -> TokenCount:
     """The tokens of each row, with its tools as JSON."""
     name, measure = encoding_for(family)
-    lengths = tuple(row_tokens(row, measure) for row in rows)
+    branches = [[row_tokens(branch, measure) for branch in row.branches] for row in rows]
     supervised = sum(message_tokens(message, measure) for row in rows for message in row.messages if message.trained)
     images = sum(len(message.images) for row in rows for message in row.messages)
-    return TokenCount(lengths, supervised, name, images)
+    row = find_in_catalog(family)
+    is_estimate = row is not None and row.own_tokenizer
+    return TokenCount(tuple(map(sum, branches)), tuple(map(max, branches)), supervised, name, images, is_estimate)
 
 
 def row_tokens(row: Conversation, measure: TokenMeasure) -> int:
@@ -108,64 +117,9 @@ def num_bytes(text: str) -> int:
     return len(text.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePrices:
-    """By the million tokens, and by the hour of a deployment; None where no price is known."""
-
-    training: float | None
-    input: float | None
-    output: float | None
-    base_input: float | None
-    base_output: float | None
-    hosting: float | None
-    source: str
-
-
-def prices_of(family: str, settings: OpenAIConfig) -> ServicePrices:
-    """The prices for models made from `family`, such as gpt-4.1-mini."""
-    table = _table()
-    listed: dict[str, float] = table["models"].get(family, {})
-    share = table["share"][settings.training_type or "Standard"] if settings.service == "azure" else 1.0
-    training = listed["training"] * share if listed else None
-    own = {name: getattr(settings, f"{name}_price") for name in ("training", "input", "output", "hosting")}
-    given = {name: price for name, price in own.items() if price is not None}
-    source = (
-        f"list of {table['as_of']}, from {table['source']}; they change, openai.training_price and others replace them"
-    )
-    if given:
-        source = f"the config's own for {', '.join(given)}; else {source}"
-    return ServicePrices(
-        training=given.get("training", training),
-        input=given.get("input", listed.get("input")),
-        output=given.get("output", listed.get("output")),
-        base_input=listed.get("base_input"),
-        base_output=listed.get("base_output"),
-        hosting=given.get("hosting", table["hosting"] if settings.service == "azure" else 0.0),
-        source=source,
-    )
-
-
-def family_of(model: str) -> str:
-    """The model's name without its version, its tuning and what Azure spells in another way."""
-    name = model.removeprefix("ft:").partition(":")[0].partition(".ft-")[0]
-    return DATED.sub("", name).replace("gpt-35-", "gpt-3.5-")
-
-
-def known_families() -> list[str]:
-    """The models of the list: what either service is known to fine-tune."""
-    return list(_table()["models"])
-
-
-def cost(num_tokens: float, price: float | None) -> float | None:
-    """The price of so many tokens."""
-    return None if price is None else num_tokens * price / MILLION
-
-
-@functools.cache
-def _table() -> dict[str, Any]:
-    text = resources.files("trainer.backends.openai").joinpath("prices.yaml").read_text(encoding="utf-8")
-    table: dict[str, Any] = yaml.safe_load(text)
-    return table
+def cost(num_tokens: float | None, price: float | None) -> float | None:
+    """The price of so many tokens; None where number or price is not known."""
+    return None if price is None or num_tokens is None else num_tokens * price / MILLION
 
 
 def epochs_of(config: RunConfig, num_rows: int) -> int:
@@ -182,20 +136,31 @@ def quote_run(
     chosen = "" if config.training.n_epochs != "auto" else " (the service's own rule)"
     price = "" if prices.training is None else f" at {prices.training:,.2f} a million"
     what = f"training: {tokens.num_tokens:,} tokens ({tokens.how}) x {epochs} epochs{chosen}{price}"
-    items = [Item(what, cost(tokens.num_tokens * epochs, prices.training))]
+    num_trained = tokens.num_tokens * epochs
+    items = [Item(what, cost(num_trained, prices.training), cost(num_trained, prices.dearest("training")))]
     if comparison is not None:
         items.append(comparison)
-    return Quote(tuple(items), prices.source, running=_running(config, prices), notes=tuple(_notes(config, tokens)))
+    return Quote(
+        tuple(items), prices.source, running=_running(config, prices), notes=tuple(_notes(config, tokens, prices))
+    )
+
+
+def quoted_price(run: Run, family: str) -> float | None:
+    """The price of a million trained tokens as it was quoted, else by what stands here without asking anybody."""
+    manifest = run.find_manifest()
+    quoted = None if manifest is None or manifest.launch is None else manifest.launch.training_price
+    return prices_of(family, run.config().openai).training if quoted is None else quoted
 
 
 def above_cap(run: Run) -> str:
-    """Why the job costs more than it may, once the service has chosen its epochs; empty where nothing shows it."""
+    """Excess over the cap in words, once the service has chosen the epochs; empty where nothing shows one."""
     config = run.config()
     cap, epochs = config.backend.spend_cap, config.training.n_epochs
     if cap is None or epochs == "auto":
         return ""
-    prices = prices_of(launch_of(run).family, config.openai)
-    amount = cost(run.manifest().num_tokens * epochs, prices.training)
+    launch = launch_of(run)
+    price = launch.dearest_price or prices_of(launch.family, config.openai).dearest("training")
+    amount = cost(run.manifest().num_tokens * epochs, price)
     if amount is None or amount <= cap:
         return ""
     return (
@@ -206,13 +171,20 @@ def above_cap(run: Run) -> str:
 
 def _running(config: RunConfig, prices: ServicePrices) -> tuple[str, ...]:
     if config.openai.service != "azure":
-        return ("nothing goes on billing: a tuned model needs no deployment here and is paid by the token",)
+        return ("nothing bills afterwards: a tuned model needs no deployment here and is paid by the token",)
     hosting = "price not known" if prices.hosting is None else f"{prices.hosting:,.2f} USD an hour"
-    return (f"nothing goes on billing by itself; a deployment, made by trainer deploy, costs {hosting}",)
+    return (f"nothing bills afterwards; a deployment, made by trainer deploy, costs {hosting}",)
 
 
-def _notes(config: RunConfig, tokens: TokenCount) -> list[str]:
+def _notes(config: RunConfig, tokens: TokenCount, prices: ServicePrices) -> list[str]:
     notes = ["not billed: waiting, failed jobs, safety checks; a cancelled job is billed for what it has trained"]
+    if readings := prices.differing("training"):
+        notes.append(f"a million trained tokens: {readings}; a spend cap is compared with the dearest")
+    if learns_from_pairs(config.training.method):
+        notes.append(
+            "the service does not publish how it bills a preference row: it is counted as its prompt with each answer, "
+            "the dearest reading"
+        )
     if config.training.n_epochs == "auto":
         notes.append("the service decides the epochs; set training.n_epochs to fix the price")
     if tokens.num_images:

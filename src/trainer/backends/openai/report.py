@@ -11,7 +11,8 @@ from trainer.inference.evaluation.chat_endpoint import EndpointAnswerer
 from trainer.inference.evaluation.comparison import compare
 from trainer.inference.evaluation.held_out import HeldOut, trained_files
 from trainer.inference.evaluation.measures import ModelKey
-from trainer.inference.report.run_report import write_report
+from trainer.inference.report.run_report import OWN_PAGE, write_report
+from trainer.inference.report.standings import settle_gate
 from trainer.runs import Run
 
 
@@ -34,4 +35,6 @@ def compare_models(run: Run, endpoint: str | None, say: Say) -> Path:
     result = compare(run, held_out, EndpointAnswerer(clients, held_out.max_new_tokens), say, since)
     page = write_report(run, result)
     run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
+    if page.stem == OWN_PAGE:
+        settle_gate(run, result)
     return page

@@ -1,19 +1,20 @@
 """Removal of what a run left at the service, in the order in which it can go."""
 
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trainer.backends.http import Say, failure_of, is_failure, patiently
 from trainer.backends.idempotent import LISTED_LOOK_UPS, delete_once, look_for
 from trainer.backends.openai.account import AccountDeployment, account_at
 from trainer.backends.openai.client import BEARER, FineTuningService
-from trainer.backends.openai.deploy import deployments_of
+from trainer.backends.openai.copy import STAYS
+from trainer.backends.openai.endpoints import deployments_of, name_of
 from trainer.backends.openai.jobs import job_of
 from trainer.backends.openai.upload import find_file
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run
-from trainer.runs.ledger import Entry, Ledger
+from trainer.runs.ledger import Entry, Ledger, Thing
 
 if TYPE_CHECKING:
     import httpx2
@@ -28,7 +29,7 @@ def teardown(run: Run, everything: bool, say: Say) -> None:
 
     Raises: ConfigError, when its job has not ended; BackendError.
     """
-    _remove_deployments(run, say)
+    remove_deployments(run, say)
     if not everything or not Ledger(run.path).open():
         return
     service = FineTuningService(run.config().openai)
@@ -37,15 +38,19 @@ def teardown(run: Run, everything: bool, say: Say) -> None:
         raise ConfigError(
             f"run {run.name!r}: its job is {run.state}, expected one that has ended; first: trainer cancel {run.path}"
         )
+    for entry in [entry for entry in Ledger(run.path).open() if entry.thing.kind == "copy"]:
+        say(f"copy {entry.thing.key} in {account_at(entry.thing.place).name}: stays, as {STAYS}")
     for kind in ORDER:
         for entry in [entry for entry in Ledger(run.path).open() if entry.thing.kind == kind]:
             _remove(service, run, entry, say)
 
 
-def _remove_deployments(run: Run, say: Say) -> None:
-    """Delete the run's deployments, so that they bill no more, and wait until they are gone."""
+def remove_deployments(run: Run, say: Say, only: Thing | None = None) -> None:
+    """Delete the run's deployments, or one of them, so that they bill no more, and wait until they are gone."""
     settings = run.config().openai
     for entry in deployments_of(run):
+        if only is not None and only.identity != entry.thing.identity:
+            continue
         deployment = AccountDeployment(settings, account_at(entry.thing.place), entry.thing.key)
 
         def delete(deployment: AccountDeployment = deployment) -> None:
@@ -55,7 +60,7 @@ def _remove_deployments(run: Run, say: Say) -> None:
             return deployment.read() is not None
 
         delete_once(Ledger(run.path), entry.thing, delete, say, is_there)
-        say(f"deployment {deployment.name}: deleted; it bills no more")
+        say(f"deployment {name_of(entry)}: deleted; it bills no more")
 
 
 def _delete_deployment(deployment: AccountDeployment, say: Say) -> None:
@@ -86,25 +91,25 @@ def _remove(service: FineTuningService, run: Run, entry: Entry, say: Say) -> Non
     if thing.kind == "file" and not name:
         found = look_for(lambda: find_file(service, thing.key), thing)
         name = "" if found is None else str(found["id"])
-    delete: Callable[[], object] | None = None
-    match thing.kind:
-        case "file" if name:
-            delete = lambda: service.raw(lambda client: client.files.with_raw_response.delete(name).http_response)  # noqa: E731
-        case "model" if name:
-            delete = lambda: service.raw(lambda client: client.models.with_raw_response.delete(name).http_response)  # noqa: E731
-        case "job" if name and service.is_azure:
-            delete = lambda: service.raw(  # noqa: E731
-                lambda client: client.delete(f"/fine_tuning/jobs/{name}", cast_to=httpx2.Response, options=BEARER)
-            )
-    if delete is None:
+    if not name or (thing.kind == "job" and not service.is_azure):
         Ledger(run.path).write(thing, "deleted")  # it never came to be, or only its record stays, which costs nothing
         return
-    delete_once(Ledger(run.path), thing, delete, say, lambda: _is_there(service, thing.kind, name))
+
+    def deleted(client: "OpenAI") -> "httpx2.Response":
+        match thing.kind:
+            case "file":
+                return client.files.with_raw_response.delete(name).http_response
+            case "model":
+                return client.models.with_raw_response.delete(name).http_response
+        return client.delete(f"/fine_tuning/jobs/{name}", cast_to=httpx2.Response, options=BEARER)
+
+    is_there = partial(_is_there, service, thing.kind, name)
+    delete_once(Ledger(run.path), thing, lambda: service.raw(deleted), say, is_there)
     say(f"{thing.kind} {thing.key}: deleted")
 
 
 def _is_there(service: FineTuningService, kind: str, name: str) -> bool:
-    """Whether the service still shows it; one that shows no such things is not asked twice."""
+    """True if the service still shows it; one that shows no such things is not asked twice."""
 
     def shown(client: "OpenAI") -> "httpx2.Response":
         match kind:

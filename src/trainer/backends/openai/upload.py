@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from io import BufferedRandom
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.backends.http import Say, failure_of, is_failure, patiently
+from trainer.backends.http import Say, found, found_or_none, patiently
 from trainer.backends.idempotent import LISTED_LOOK_UPS, create_once
 from trainer.backends.openai.client import BEARER, FineTuningService, Record
 from trainer.backends.openai.data import imported_from, place_in_files, prepared
@@ -55,7 +55,7 @@ def ensure_file(service: FineTuningService, run: Run, config: RunConfig, upload:
 
 def wait_until_processed(service: FineTuningService, config: RunConfig, upload: Upload, file_id: str, say: Say) -> None:
     """Raises: BackendError, when the service refuses the file, with its rows where it names them."""
-    until, wait, told = time.monotonic() + PROCESSING_SECONDS, FIRST_WAIT_SECONDS, False
+    until, wait, said = time.monotonic() + PROCESSING_SECONDS, FIRST_WAIT_SECONDS, False
     while True:
         file = patiently(lambda: get_file(service, file_id), f"reading the state of the {upload.role} file", say)
         state = file_state(file.get("status"))
@@ -66,17 +66,17 @@ def wait_until_processed(service: FineTuningService, config: RunConfig, upload: 
         if time.monotonic() + wait > until:
             raise BackendError(
                 f"the {upload.role} file {file_id!r} is still {file.get('status')!r} after "
-                f"{PROCESSING_SECONDS / 60:.0f} minutes; wait, and go on with the run"
+                f"{PROCESSING_SECONDS / 60:.0f} minutes; wait, then resume the run"
             )
-        if not told:
+        if not said:
             say(f"waiting until the service has processed the {upload.role} file")
-            told = True
+            said = True
         time.sleep(wait)
         wait = min(wait * 1.5, MOST_WAIT_SECONDS)
 
 
 def file_state(word: object) -> Literal["waiting", "ready", "failed"]:
-    """Whether a file can be trained on. A service that gives no state has nothing left to do."""
+    """Map the service's word to ours. A service that gives no state has nothing left to do."""
     text = str(word or "processed").lower()
     if text in FILE_FAILED:
         return "failed"
@@ -88,15 +88,19 @@ def get_file(service: FineTuningService, file_id: str) -> Record:
     return service.ask(lambda client: client.files.with_raw_response.retrieve(file_id).http_response, "id")
 
 
+def read_content(service: FineTuningService, file_id: str, doing: str, say: Say) -> bytes | None:
+    """The bytes of a file; None where it is gone, or not there yet. Raises: BackendError."""
+
+    def read() -> bytes:
+        return service.raw(lambda client: client.files.with_raw_response.content(file_id).http_response).content
+
+    return found(read, doing, say)
+
+
 def _look_up(service: FineTuningService, name: str, known: str) -> Record | None:
     """The file by its id where that is known, else by its name, which is the run's alone."""
     if known:
-        try:
-            return get_file(service, known)
-        except Exception as error:
-            if not is_failure(error) or failure_of(error).status != 404:
-                raise
-            return None
+        return found_or_none(lambda: get_file(service, known))
     return find_file(service, name)
 
 
