@@ -1,1 +1,1 @@
-"""Where runs execute: one file a backend, chosen by `backend.kind`."""
+"""Backends: one folder for each place where runs execute, chosen by `backend.kind`."""

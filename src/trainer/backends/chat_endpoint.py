@@ -1,14 +1,12 @@
 """A deployed model with OpenAI's chat route, as a ChatClient: whole answers or a stream, and tool calls in either."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.backends.chat_route import pieces_of, reply_of, request_body, told
+from trainer.backends.chat_route import events_of, failures_in_words, object_of, pieces_of, reply_of, request_body
 from trainer.backends.http import patiently, timeout_seconds
-from trainer.errors import BackendError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.tool_calls import Call
 
@@ -24,7 +22,7 @@ AS_WRITTEN = {"tool_choice": "none", "skip_special_tokens": False}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a model answers, and under which name. `headers` are asked for at each call: keys are stored nowhere."""
+    """Address and name of a model that answers. Each call asks for `headers`: keys are stored nowhere."""
 
     url: str
     model: str
@@ -58,13 +56,13 @@ class ChatEndpoint:
 
     def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer to a request in OpenAI's form. Raises: BackendError."""
+        return patiently(lambda: self.ask_once(body)[0], f"asking {self.name}")
 
-        def call() -> dict[str, Any]:
-            with self._opened({"model": self.address.model, **body}, stream=False) as response:
-                _refuse(response)
-                return _object(response.text())
-
-        return patiently(call, f"asking {self.name}")
+    def ask_once(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, str]]:
+        """The whole answer and its headers; a failure is raised as the client raises it. Raises: BackendError too."""
+        with self._opened({"model": self.address.model, **body}, stream=False) as response:
+            _refuse(response)
+            return object_of(response.text()), dict(response.headers)
 
     def _pieces(self, body: dict[str, Any]) -> Iterator[str | Call]:
         if not self.address.streams:
@@ -72,9 +70,9 @@ class ChatEndpoint:
             yield from ([reply.text] if reply.text else [])
             yield from reply.calls
             return
-        with told(self.name), self._opened(body | {"stream": True}, stream=True) as response:
+        with failures_in_words(self.name), self._opened(body | {"stream": True}, stream=True) as response:
             _refuse(response)
-            yield from pieces_of(_events(response.iter_bytes()))
+            yield from pieces_of(events_of(response.iter_bytes()))
 
     @contextmanager
     def _opened(self, body: Mapping[str, Any], stream: bool) -> Iterator[Any]:
@@ -100,27 +98,3 @@ def _refuse(response: Any) -> None:
     if response.status_code >= 300:
         response.read()
         raise HttpResponseError(response=response)
-
-
-def _object(text: str) -> dict[str, Any]:
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise BackendError(f"the endpoint answered with {type(found).__name__}, expected an object of OpenAI's form")
-    return found
-
-
-def _events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Server-sent events, however the network cuts them. Raises: BackendError, for an error or an early end."""
-    held = b""
-    for chunk in chunks:
-        *lines, held = (held + chunk).split(b"\n")
-        for line in lines:
-            data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
-            if data == b"[DONE]":
-                return
-            if data:
-                event = _object(data.decode())
-                if "error" in event:
-                    raise BackendError(f"the endpoint stopped answering: {event['error']}")
-                yield event
-    raise BackendError("the endpoint stopped answering before its end; ask again")

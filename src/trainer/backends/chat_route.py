@@ -1,5 +1,6 @@
 """OpenAI's chat route, whoever speaks it and however it is reached: what is asked, and what an answer holds."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from trainer.inference.tool_calls import Call, as_call
 def request_body(
     model: str, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool], limit: str = "max_tokens"
 ) -> dict[str, Any]:
-    """What is asked; `limit` is the service's word for the longest answer."""
+    """Body of a chat request; `limit` is the service's word for the longest answer."""
     body: dict[str, Any] = {"model": model, "messages": [dict(message) for message in messages]}
     body |= {limit: sampling.max_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p}
     body["seed"] = sampling.seed
@@ -21,7 +22,7 @@ def request_body(
 
 
 def reply_of(answer: Mapping[str, Any], name: str) -> Reply:
-    """What a whole answer holds. Raises: BackendError, when it is none; `name` is whose it should be."""
+    """Reply within a whole answer of `name`. Raises: BackendError, when it holds none."""
     try:
         choice = answer["choices"][0]
         message = choice["message"]
@@ -49,8 +50,33 @@ def pieces_of(events: Iterable[Mapping[str, Any]]) -> Iterator[str | Call]:
         yield as_call(function)
 
 
+def events_of(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Server-sent events, however the network cuts them. Raises: BackendError, for an error or an early end."""
+    held = b""
+    for chunk in chunks:
+        *lines, held = (held + chunk).split(b"\n")
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+            if data == b"[DONE]":
+                return
+            if data:
+                event = object_of(data.decode())
+                if "error" in event:
+                    raise BackendError(f"the endpoint stopped answering: {event['error']}")
+                yield event
+    raise BackendError("the endpoint stopped answering before its end; ask again")
+
+
+def object_of(text: str) -> dict[str, Any]:
+    """The JSON object of an answer. Raises: ValueError; BackendError, when it is something else."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise BackendError(f"the endpoint answered with {type(found).__name__}, expected an object of OpenAI's form")
+    return found
+
+
 @contextmanager
-def told(name: str) -> Iterator[None]:
+def failures_in_words(name: str) -> Iterator[None]:
     """The failure of an answer that comes in pieces, in words. Raises: BackendError."""
     try:
         yield

@@ -5,14 +5,16 @@ from typing import Any
 from rich.console import Console
 
 from trainer.backends.contract import Backend, Deploys, Screen
-from trainer.certificates import check_certificates
+from trainer.certificates import use_certificates
 from trainer.errors import ConfigError
 
 SILENT = Screen(Console(stderr=True, quiet=True))
 
 
-def choose(kind: str, screen: Screen = SILENT) -> Backend[Any]:
+def choose(kind: str, screen: Screen = SILENT, asks: bool = True) -> Backend[Any]:
     """Make the backend of a kind; what works in this process shows its progress on `screen`.
+
+    Without `asks` it serves to read a run's files, whatever keeps the service from being asked.
 
     Raises: ConfigError, MissingDependency.
     """
@@ -22,12 +24,14 @@ def choose(kind: str, screen: Screen = SILENT) -> Backend[Any]:
 
             return Local(screen)
         case "azureml":
-            check_certificates()
+            if asks:
+                use_certificates()
             from trainer.backends.azureml.backend import AzureML
 
             return AzureML()
         case "openai":
-            check_certificates()
+            if asks:
+                use_certificates()
             from trainer.backends.openai.backend import OpenAIService
 
             return OpenAIService()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from trainer.backends.http import FIRST_WAIT_SECONDS, Say, failure_of, is_failure, patiently, refusal
@@ -23,17 +24,18 @@ def create_once(
     facts_of: Callable[[T], Mapping[str, Any]],
     say: Say = lambda message: None,
     look_ups: int = LOOK_UPS,
+    known: Mapping[str, Any] = MappingProxyType({}),
 ) -> T:
     """The thing, made now or by an earlier try.
 
     The ledger knows of it before the service does. `look_up` asks the service by the key of our choosing, before each
     try that follows another, in this process or an earlier one, `look_ups` times with a wait that doubles. `create`
-    makes one call, without the SDK's retries.
+    makes one call, without the SDK's retries. `known` are facts that stand in the ledger with the intent.
 
     Raises: BackendError; the ledger then says `refused`, or `intended` where it may exist.
     """
     doing = f"creating the {thing.kind} {thing.key!r}"
-    entry = ledger.find(thing.kind, thing.key)
+    entry = ledger.find(thing.kind, thing.key, thing.place) or ledger.find(thing.kind, thing.key)
     may_exist = entry is not None and entry.is_open
 
     def existing() -> T | None:
@@ -45,7 +47,7 @@ def create_once(
     for number in range(TRIES):
         if may_exist and (found := existing()) is not None:
             return found
-        ledger.write(thing, "intended")
+        ledger.write(thing, "intended", **known)
         try:
             made = create()
         except Exception as error:

@@ -19,7 +19,7 @@ from azure.core.exceptions import (
 from azure.core.pipeline.transport import HttpRequest, RequestsTransport
 
 from trainer.backends import http
-from trainer.backends.http import failure_of, is_failure, patiently, retry_after
+from trainer.backends.http import failure_of, is_failure, patiently, refusal, retry_after
 from trainer.errors import BackendError, ConfigError
 
 NOW = 1_780_000_000.0
@@ -103,6 +103,31 @@ def test_a_missing_credential_is_a_refusal_and_not_repeated() -> None:
     assert (failure.execution, failure.is_temporary) == ("refused", False)
 
 
+LISTED = (
+    "DefaultAzureCredential failed to retrieve a token from the included credentials.\nAttempted credentials:\n"
+    "\tEnvironmentCredential: %s\n\tAzureCliCredential: %s\nTo mitigate this issue, please refer to the "
+    "troubleshooting guidelines here at https://aka.ms/azsdk/python/identity/defaultazurecredential/troubleshoot."
+)
+UNSET = "EnvironmentCredential authentication unavailable. Variables are not configured.\nVisit https://aka.ms/x."
+
+
+@pytest.mark.parametrize(
+    ("attempts", "words"),
+    [
+        ((UNSET, "CLI not found"), "no sign-in was found; tried EnvironmentCredential, AzureCliCredential"),
+        ((UNSET, "ERROR: AADSTS700082: The refresh token has expired."), "AzureCliCredential: ERROR: AADSTS700082: The "
+         "refresh token has expired"),
+        (("Authentication failed: invalid secret", "Azure CLI not found on path"), "EnvironmentCredential: "
+         "Authentication failed: invalid secret"),
+    ],
+)  # fmt: skip
+def test_a_sign_in_that_is_refused_is_one_sentence(attempts: tuple[str, str], words: str) -> None:
+    failure = failure_of(ClientAuthenticationError(LISTED % attempts))
+    assert str(refusal(failure, "reading the workspace")) == (
+        f"reading the workspace: {words}; sign in, for example with: az login"
+    )
+
+
 def test_an_answer_that_is_no_json_is_a_failure_of_the_call() -> None:
     error = raised(lambda: json.loads("<html>"))
     assert is_failure(error)
@@ -151,7 +176,7 @@ def test_patience_ends_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(BackendError) as caught:
         patiently(call, "reading the job")
-    assert str(caught.value) == "reading the job: the service answered 503: busy; wait and run the same command again"
+    assert str(caught.value) == "reading the job: the service answered 503: busy; wait and try again"
 
 
 def test_who_only_looks_does_not_wait_long(monkeypatch: pytest.MonkeyPatch) -> None:

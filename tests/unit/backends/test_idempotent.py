@@ -133,7 +133,7 @@ def test_a_name_that_is_taken_by_another_is_a_refusal(tmp_path: Path) -> None:
 
 def test_a_service_that_stays_away_leaves_the_intent(tmp_path: Path) -> None:
     service = Service(*[("before", answered(500))] * idempotent.TRIES)
-    with pytest.raises(BackendError, match="wait and run the same command again"):
+    with pytest.raises(BackendError, match="wait and try again"):
         create(service, tmp_path)
     assert step(tmp_path) == ("intended", None)
 

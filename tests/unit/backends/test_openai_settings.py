@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from trainer.backends.openai.jobs import job_body
 from trainer.backends.openai.models import who_can_use_it
-from trainer.backends.openai.preflight import refuse_settings, resolve_service
+from trainer.backends.openai.preflight import refuse_route, refuse_settings, resolve_service
 from trainer.config.load import dump_config, load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError
@@ -65,7 +66,9 @@ def test_a_run_s_own_config_can_be_run_again(tmp_path: Path) -> None:
     [
         "api_version=2024-10-21",
         "training_type=Standard",
+        "trust=table",
         "base_deployment=x",
+        "deployment_sku=standard",
         "subscription=x",
         "account=x",
         "management_url=https://x",
@@ -91,4 +94,50 @@ def test_who_can_use_it_depends_on_the_day(tmp_path: Path) -> None:
     config = load(tmp_path, "openai.service=openai")
     assert "takes new jobs until 2027-01-06" in who_can_use_it(config, date(2026, 11, 24))
     assert "has taken no new jobs since 2027-01-06" in who_can_use_it(config, date(2027, 1, 6))
-    assert "until at least April 2027" in who_can_use_it(load(tmp_path), date(2026, 11, 24))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("gpt-4o-mini-2024-07-18", "existing customers until at least 2027-04-01, for others no more since 2026-10-01"),
+        ("gpt-5-2025-08-07", "existing customers until at least 2027-02-06, for others until 2027-02-06"),
+        ("gpt-oss-20b", "Azure tunes gpt-oss-20b for everyone, and has announced no end"),
+        ("m", "for existing customers only as they near their end, open ones for everyone"),
+    ],
+)
+def test_who_can_use_azure_depends_on_the_model(model: str, words: str, tmp_path: Path) -> None:
+    assert words in who_can_use_it(load(tmp_path, f"model.base={model}"), date(2026, 11, 24))
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [("gpt-oss-20b", "GlobalStandard"), ("gpt-4.1", "Standard"), ("gpt-9", "Standard")]
+)
+def test_the_training_type_follows_the_model(model: str, kind: str, tmp_path: Path) -> None:
+    assert resolve_service(load(tmp_path, f"model.base={model}")).openai.training_type == kind
+    chosen = resolve_service(load(tmp_path, f"model.base={model}", "openai.training_type=Developer"))
+    assert chosen.openai.training_type == "Developer"
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "words"),
+    [
+        (None, "Standard", "Standard"),
+        (None, "GlobalStandard", "GlobalStandard"),
+        (None, "Developer", "developerTier"),
+        ("2025-04-01-preview", "Standard", "standard"),
+        ("2025-04-01-preview", "GlobalStandard", "globalStandard"),
+        ("2025-04-01-preview", "Developer", "developerTier"),
+        ("2024-10-21", "Standard", None),
+    ],
+)
+def test_a_route_has_its_own_words(version: str | None, kind: str, words: str | None, tmp_path: Path) -> None:
+    given = [f"openai.training_type={kind}", *([] if version is None else [f"openai.api_version={version}"])]
+    config = load(tmp_path, *given)
+    assert job_body(config, "m", {"train": "file-1"}, {}).get("trainingType") == words
+    refuse_route(config.openai)
+
+
+def test_the_stable_version_trains_as_standard_only(tmp_path: Path) -> None:
+    config = load(tmp_path, "openai.api_version=2024-10-21", "openai.training_type=GlobalStandard")
+    with pytest.raises(ConfigError, match=r"openai\.api_version: 2024-10-21 trains as Standard only, expected Global"):
+        refuse_route(config.openai)

@@ -33,5 +33,5 @@ def test_a_quote_above_the_cap_is_refused_and_one_at_it_is_not() -> None:
 
 
 def test_a_cap_without_a_price_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no price is known to hold it against"):
+    with pytest.raises(ConfigError, match="no price is known to compare it with"):
         hold_cap(UNKNOWN, 5.0)

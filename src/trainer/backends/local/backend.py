@@ -7,10 +7,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainer.backends.contract import UNCHANGED, Backend, Changes, Plan, Preview, Screen, device_of
+from trainer.backends.contract import (
+    UNCHANGED,
+    Backend,
+    Changes,
+    Control,
+    Plan,
+    Preview,
+    Screen,
+    device_of,
+    refuse_folder,
+)
 from trainer.backends.http import Say
 from trainer.backends.local.resumable import refuse_to_resume
 from trainer.child_environment import training_environment
@@ -19,10 +31,11 @@ from trainer.data.read.sources import check_data, refuse_unreadable
 from trainer.errors import Attempts, ConfigError
 from trainer.extras import NEEDED_BY, need
 from trainer.model.lineage import refuse_model
-from trainer.runs import Run, create_run, find_or_adopt, lifecycle, refuse_existing
-from trainer.runs.run import Outcome
+from trainer.runs import Run, lifecycle
+from trainer.runs.lock import RunInUse
+from trainer.runs.run import OUTPUT, Outcome
 from trainer.training.garbage import all_stays
-from trainer.training.launch import in_processes
+from trainer.training.launch import first_gpus, in_processes
 
 if TYPE_CHECKING:
     from trainer.training.prepare import Prepared
@@ -32,6 +45,13 @@ class Local(Backend["Prepared"]):
     """The GPU or CPU of this machine. `launch` and `resume` say what to train, and `follow` or `detach` trains it."""
 
     where = "on this machine"
+    resumable = ("paused", "failed")
+    consequences: ClassVar[Mapping[Control, str]] = {
+        "pause": "Stops after the current step with a checkpoint. Resuming gives the result that it would have had.",
+        "resume": "Trains on from the newest complete checkpoint, on this machine, in the background. Nothing bills.",
+        "cancel": "Ends the run for good after the current step. Its checkpoints and files stay.",
+        "delete": "Deletes the folder with adapter, checkpoints, metrics, logs and report. It cannot be brought back.",
+    }
     has_preview = True
     poll_seconds = 0.5
 
@@ -39,7 +59,7 @@ class Local(Backend["Prepared"]):
         self._screen = screen
         self._train: Callable[[], Outcome] | None = None
 
-    def refuse_at_once(self, config: RunConfig, may_exist: bool, detach: bool) -> None:
+    def refuse_at_once(self, config: RunConfig, may_exist: bool, detach: bool, changes: Changes = UNCHANGED) -> None:
         extra, modules = NEEDED_BY["local"]
         attempts = Attempts()
         if may_exist and detach:
@@ -47,8 +67,8 @@ class Local(Backend["Prepared"]):
                 ConfigError("--auto-resume: is given with --detach, expected one of them; remove one")
             )
         attempts.make(need, "the local backend", *modules, extra=extra)
-        if not may_exist:
-            attempts.make(refuse_existing, config)
+        attempts.make(self.refuse_unfit, config)
+        attempts.make(refuse_folder, config, may_exist)
         attempts.make(refuse_model, config)
         attempts.make(refuse_unreadable, config.data)
         attempts.end()
@@ -62,11 +82,27 @@ class Local(Backend["Prepared"]):
 
     def check(self, config: RunConfig, say: Say, may_exist: bool = False) -> "Plan[Prepared]":
         with all_stays():
-            checked = check_data(config.data)
+            checked = check_data(config.data, config.training.method)
         with self._loading():
             from trainer.backends.local import execute
 
         return execute.check(config, say, may_exist, checked)
+
+    def check_waiting(
+        self, config: RunConfig, say: Say, num_gpus: int | None, may_exist: bool = False
+    ) -> "Plan[Prepared]":
+        """The plan as if nothing else used the GPUs; the run's own is made when it starts."""
+        with all_stays():
+            checked = check_data(config.data, config.training.method)
+        with self._loading():
+            from trainer.backends.local import execute
+
+        with first_gpus(num_gpus):
+            return execute.check_waiting(config, say, checked, may_exist)
+
+    def plan_to_keep(self, plan: "Plan[Prepared]") -> Plan[Any]:
+        kept: Plan[Any] = plan
+        return replace(kept, details=None)
 
     def preview(self, plan: "Plan[Prepared]") -> Preview:
         from trainer.data.render.rendering import Renderer
@@ -76,19 +112,19 @@ class Local(Backend["Prepared"]):
 
     def create(self, plan: "Plan[Prepared]", may_exist: bool) -> Run:
         """Several processes share the folder that the first one makes."""
-
-        def make() -> Run:
-            return (find_or_adopt(plan.config) if may_exist else None) or create_run(plan.config)
-
-        return plan.details.ranks.first(make)
+        if plan.details is None:  # `plan_to_keep`: no other process is at it
+            return super().create(plan, may_exist)
+        return plan.details.ranks.first(partial(super().create, plan, may_exist))
 
     def launch(self, plan: "Plan[Prepared]", run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
         from trainer.backends.local import execute
 
+        lifecycle.withdraw(run, "paused")
         self._train = partial(execute.train, plan.details, run, self._screen.console, changes.allowed)
 
     def resume(self, run: Run, say: Say, changes: Changes = UNCHANGED) -> None:
         refuse_to_resume(run)
+        lifecycle.withdraw(run, "paused")
 
         def resume() -> Outcome:
             with self._loading():
@@ -105,9 +141,12 @@ class Local(Backend["Prepared"]):
 
     def detach(self, run: Run, say: Say) -> None:
         """Train in a process of its own."""
-        pid = launch_detached(run)
+        pid = launch_detached(run).pid
         say(f"training in the background as process {pid}\nfollow it: trainer logs {run.path} --follow")
         say(f"stop it:   trainer pause {run.path}")
+
+    def refuse_waiting(self, run: Run) -> None:
+        refuse_to_resume(run)
 
     def refresh(self, run: Run, say: Say) -> None:
         """Nothing: the process that trains writes the run's files."""
@@ -127,10 +166,19 @@ class Local(Backend["Prepared"]):
     def delete(self, run: Run, say: Say) -> None:
         """Nothing: all that the run left is in its folder."""
 
+    def consequence(self, run: Run, control: Control) -> str | None:
+        if control == "resume" and lifecycle.lacks_comparison(run) and not lifecycle.is_worked_on(run):
+            return "Makes the missing comparison with the base, on this machine. Nothing bills."
+        return super().consequence(run, control)
+
     def facts(self, run: Run) -> Mapping[str, object]:
         return {"device": device_of(run), **super().facts(run)}
 
     def after_interrupt(self, run: Run) -> str:
+        if lifecycle.lacks_comparison(run):
+            return f"trained; its comparison with the base is missing; make it with: trainer resume {run.path}"
+        if run.state == "succeeded":
+            return f"trained; look at it: trainer show {run.path}"
         return f"stopped before training began; begin again: trainer resume {run.path}"
 
     @contextmanager
@@ -140,20 +188,31 @@ class Local(Backend["Prepared"]):
             yield
 
 
-def launch_detached(run: Run) -> int:
-    """Train a run that has been created, in a process that outlives this one; returns its pid."""
+def launch_detached(
+    run: Run, folder: Path | None = None, held: Sequence[int] = (), **environment: str
+) -> "subprocess.Popen[bytes]":
+    """Train a run that has been created, in a process that outlives this one.
+
+    It starts in `folder`, or in this process's, and inherits the handles `held`.
+
+    Raises: RunInUse, when another one is about to do that: it takes the lock only once its libraries are loaded.
+    """
+    if run.is_launched:
+        raise RunInUse(run.name, "is trained in the background", f"follow it: trainer logs {run.path} --follow")
     if run.state != "succeeded":
         run.answer()  # a request to a process that is gone
-        run.set_status("queued", error=None)
-    command = [sys.executable, "-m", "trainer", "train", "--resume", str(run.path)]
-    with (run.path / "output.log").open("ab") as log:
+        run.set_status("queued", error=None, stopped_by=None)
+    command = [sys.executable, "-m", "trainer", "train", "--resume", str(run.path.absolute())]
+    with (run.path / OUTPUT).open("ab") as log:
         process = subprocess.Popen(
             command,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=training_environment(),
+            pass_fds=held,
+            env=training_environment(**environment),
         )
     run.launched(process.pid)
-    return process.pid
+    return process

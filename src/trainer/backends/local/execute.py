@@ -18,9 +18,13 @@ from trainer.data.read.sources import CheckedData
 from trainer.errors import ConfigError, ExitCode, TrainerError
 from trainer.inference.evaluation import local_model
 from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
-from trainer.inference.report.run_report import write_report
+from trainer.inference.report.run_report import OWN_PAGE, write_report
+from trainer.inference.report.standings import settle_gate
+from trainer.inference.suite.items import BUNDLED, NO_SUITE, read_suite
 from trainer.runs import Run, refuse_existing
+from trainer.runs.lifecycle import note_gate
 from trainer.runs.lock import locked
+from trainer.runs.manifest import NAME as MANIFEST
 from trainer.runs.run import Outcome
 from trainer.training.fingerprint import fingerprint, refuse_changes
 from trainer.training.fit import fit
@@ -44,6 +48,17 @@ def check(config: RunConfig, say: Say, may_exist: bool = False, checked: Checked
     else:
         refuse_existing(config)
     return make_plan(_prepare(config, say, checked))
+
+
+def check_waiting(config: RunConfig, say: Say, checked: CheckedData, may_exist: bool = False) -> Plan[Prepared]:
+    """`check` for a run that starts when others have ended: its memory is planned anew then, by the config as it is.
+
+    Raises: MissingDependency, ConfigError, DataError.
+    """
+    if not may_exist:
+        refuse_existing(config)
+    plan = make_plan(_prepare(config, say, checked, waits=True))
+    return replace(plan, config=plan.config.model_copy(update={"memory": config.memory}))
 
 
 def _with_memory_plan(config: RunConfig) -> RunConfig:
@@ -79,7 +94,7 @@ def resume(
                 f"run {run.name!r}: lacks only its comparison, expected no overrides; resume it without them"
             )
         return _completed(run, console, join(), _trained(run))
-    if overrides and run.find_manifest() is None:
+    if overrides and not (run.path / MANIFEST).is_file():
         raise ConfigError(f"run {run.name!r}: has not begun, expected no overrides; start a new run with them")
     if run.state != "queued":
         run.answer()  # a request to a process that is gone
@@ -109,7 +124,7 @@ def train(prepared: Prepared, run: Run, console: Console, allowed: Collection[st
 
 
 def _is_complete(prepared: Prepared, run: Run, allowed: Collection[str]) -> bool:
-    """Whether the run has reached its end with these settings. Raises: ConfigError."""
+    """True if the run has reached its end with these settings. Raises: ConfigError."""
     refuse_running(run)
     if run.state != "succeeded":
         run.answer()  # a request to a process that is gone
@@ -136,26 +151,32 @@ def evaluate(
     max_new_tokens: int | None = None,
     ranks: Ranks | None = None,
     replace_report: bool = False,
+    suite: str | None = None,
 ) -> dict[str, Any]:
     """Compare a run's model with its base on held-out rows, and write its report; `page` in the result is its path.
 
+    `suite` names general items that both answer too: `builtin`, a file, or `none`; by default as the config says.
     Where `ranks` shard the base, each of them calls this, and the first one writes.
 
     Raises: ConfigError, DataError, MissingDependency, TrainingError.
     """
     check_packages(EVALUATION_PACKAGES, run.config())
     be_quiet()
-    result = local_model.evaluate(run, console, file, max_rows, max_new_tokens, ranks)
+    name = suite or (BUNDLED if run.config().evaluation.suite is True else NO_SUITE)
+    items = None if name == NO_SUITE else read_suite(name)
+    result = local_model.evaluate(run, console, file, max_rows, max_new_tokens, ranks, items)
     if ranks is not None and not ranks.is_first:
         return result
     page = write_report(run, result, replace_report)
     run.event(result["verdict"]["sentence"], kind="evaluation", report=str(page))
+    if page.stem == OWN_PAGE:
+        settle_gate(run, result)
     _log_report(run, console)
     return result | {"page": str(page)}
 
 
 def _trained(run: Run) -> Outcome:
-    """How training ended that was done by an earlier process."""
+    """Outcome of training by an earlier process."""
     return Outcome(ExitCode.DONE, str(run.status().get("summary", "finished")))
 
 
@@ -181,7 +202,7 @@ def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[
 
 
 def _completed(run: Run, console: Console, ranks: Ranks, outcome: Outcome) -> Outcome:
-    """What follows training: the comparison with the base, its report, and MLflow's copy of that."""
+    """Complete a trained run: compare it with the base, report it, copy that to MLflow."""
     if not ranks.is_first:
         _help_to_compare(run, console, ranks)
         return outcome
@@ -208,6 +229,8 @@ def _completed(run: Run, console: Console, ranks: Ranks, outcome: Outcome) -> Ou
             except Exception as error:
                 message = f"the run is complete; its comparison with the base failed: {error}; repeat it with: {again}"
     run.event(message, level="warning")
+    if config.evaluation.gate is not None and outcome.exit_code is ExitCode.DONE:
+        note_gate(run, False, f"gate {config.evaluation.gate} does not hold: the comparison could not be made")
     return replace(outcome, summary=message)
 
 
@@ -219,8 +242,8 @@ def _help_to_compare(run: Run, console: Console, ranks: Ranks) -> None:
             try:
                 evaluate(run, console, ranks=ranks)
             except Exception as error:  # the first one only sees that this one is gone
-                told = f"process {ranks.rank + 1}: {error}"
-                Console(stderr=True).print(told, highlight=False, markup=False, soft_wrap=True)
+                words = f"process {ranks.rank + 1}: {error}"
+                Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 def _warn(message: str, run: Run, console: Console) -> None:
@@ -228,7 +251,7 @@ def _warn(message: str, run: Run, console: Console) -> None:
     console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def _prepare(config: RunConfig, say: Say, checked: CheckedData | None = None) -> Prepared:
+def _prepare(config: RunConfig, say: Say, checked: CheckedData | None = None, waits: bool = False) -> Prepared:
     check_packages(EVALUATION_PACKAGES if config.evaluation.enabled else (), config)
     be_quiet()
-    return prepare(config, say, checked)
+    return prepare(config, say, checked, waits)

@@ -16,7 +16,7 @@ MOST_SHOWN = 5  # rows that are too long, and warnings
 
 
 def make_plan(prepared: "Prepared") -> "Plan[Prepared]":
-    """What is about to happen. It bills nothing."""
+    """Show what training will do. It bills nothing."""
     return Plan(
         prepared.config,
         Quote(items=(), source="this machine"),
@@ -85,7 +85,7 @@ def _rows(prepared: "Prepared") -> list[tuple[str, str]]:
 
 
 def _memory(prepared: "Prepared") -> str:
-    """What training needs; on a CPU also what the whole process takes, as a person sees it."""
+    """Memory for training; on a CPU also that of the whole process, as a person sees it."""
     plan, memory = prepared.plan, prepared.memory
     needed = f"about {gib(memory.peak_bytes)} of {gib(memory.free_bytes)} free"
     if prepared.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Which runs of this machine can be resumed: known before any library is loaded."""
+"""Runs of this machine that can be resumed: known before any library is loaded."""
 
 import os
 
@@ -27,5 +27,5 @@ def refuse_running(run: Run) -> None:
 
 
 def lacks_result(run: Run) -> bool:
-    """Whether the run has succeeded and its comparison, or MLflow's copy of that, is missing."""
+    """True if the run has succeeded and its comparison, or MLflow's copy of that, is missing."""
     return lacks_comparison(run) or (run.state == "succeeded" and report_is_unlogged(run))
