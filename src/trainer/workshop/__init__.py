@@ -1,0 +1,1 @@
+"""Work on data and models beyond what the format asks for: above the backends, below the commands."""

@@ -1,0 +1,1 @@
+"""Rows of a run's training data that deserve a look: `examine.py` is the story."""

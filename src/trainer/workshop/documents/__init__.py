@@ -1,0 +1,1 @@
+"""Documents of many formats, read and cut into chunks that data can be generated from."""
