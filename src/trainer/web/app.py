@@ -1,0 +1,277 @@
+"""The ASGI app: policy before every route and method, then the handler; refusals are pages of the same look."""
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import anyio.to_thread
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from trainer import __version__
+from trainer.errors import TrainerError, file_error
+from trainer.web.mistakes import SHOWN
+from trainer.web.policy import ALWAYS, CSRF_FIELD, CSRF_HEADER, SAFE_METHODS, Policy
+from trainer.web.problems import Problem, problem_of
+from trainer.web.routes import Access, Link, Route
+from trainer.web.streaming import Streams
+from trainer.web.templates import Templates
+from trainer.web.words import whole_number
+
+FOREVER = "public, max-age=31536000, immutable"
+MAX_FIELDS = 2000
+MAX_FIELD_BYTES = 1024 * 1024
+
+
+@dataclass
+class Studio:
+    """State of one server: the folder of runs and the way to show it. Everything else is in files."""
+
+    root: Path
+    policy: Policy
+    templates: Templates
+    routes: Sequence[Route]
+    navigation: Sequence[Link] = ()
+    report: Callable[[Exception], None] = lambda error: None  # of a mistake of ours, or an answer that broke off
+    streams: Streams = field(default_factory=Streams)
+    file_roots: Sequence[Path] = ()  # folders whose files pages may list and read, beside that of the runs
+
+    def __post_init__(self) -> None:
+        self.streams.report = self.report
+
+    @property
+    def home(self) -> str:
+        return self.navigation[0].path if self.navigation else "/"
+
+
+def make_app(studio: Studio) -> ASGIApp:
+    """The app of a studio's routes, its static files and its entrance."""
+    own = (Route("/", _home, Access.PAGE), Route("/static/{name:path}", _static, Access.STATIC))
+    return _App(studio, (*own, *studio.routes))
+
+
+def studio_of(request: Request) -> Studio:
+    """The studio that answers a request."""
+    studio: Studio = request.scope["studio"]
+    return studio
+
+
+def form_of(request: Request) -> FormData:
+    """The fields and files of an action."""
+    form: FormData = request.scope["form"]
+    return form
+
+
+def is_partial(request: Request) -> bool:
+    """True of a request by htmx, which swaps parts of a page."""
+    return request.headers.get("hx-request") == "true"
+
+
+def render(request: Request, template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
+    """A template as the answer, with what every page needs: navigation, the session's CSRF token, the place."""
+    return HTMLResponse(render_text(request, template, **values), status)
+
+
+def render_text(request: Request, template: str, /, **values: Any) -> str:
+    """A template's text; for a stream, which sends it in an event."""
+    studio, session = studio_of(request), request.scope.get("session")
+    everywhere = {
+        "csrf": "" if session is None else studio.policy.sessions.csrf(session),
+        "signed_in": session is not None,
+        "navigation": studio.navigation,
+        "home": studio.home,
+        "place": request.scope["path"],
+        "runs_folder": str(studio.root),
+        "version": __version__,
+    }
+    return studio.templates.render(template, **(everywhere | values))
+
+
+def redirect(request: Request, path: str) -> Response:
+    """Show another page after an action, whoever sent it."""
+    if is_partial(request):
+        return Response(status_code=200, headers={"hx-redirect": path})
+    return RedirectResponse(path, 303)
+
+
+def done(request: Request, path: str, lines: Sequence[str]) -> Response:
+    """The end of an action that changes the page it was sent from: what it said, or that page anew without a script."""
+    if is_partial(request):
+        return render(request, "done.html.jinja", lines=lines)
+    return RedirectResponse(path, 303)
+
+
+class _App:
+    def __init__(self, studio: Studio, routes: Sequence[Route]) -> None:
+        self.studio, self.routes = studio, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        scope["studio"] = self.studio
+        request, is_static = Request(scope, receive), False
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                cache = () if is_static else ((b"cache-control", b"no-store"),)
+                message["headers"] = [*message["headers"], *ALWAYS, *cache]
+            await send(message)
+
+        try:
+            route, answer = await self._answer(request)
+            is_static = route is not None and route.access is Access.STATIC
+        except Problem as problem:
+            answer = _refused(request, problem)
+        except TrainerError as error:
+            answer = _refused(request, problem_of(error))
+        except ClientDisconnect:
+            return
+        except OSError as error:
+            answer = _refused(request, problem_of(file_error(error)))
+        except Exception as error:
+            self.studio.report(error)
+            words = f"{type(error).__name__}: a mistake of this program; {SHOWN}"
+            answer = _refused(request, Problem(500, words))
+        try:
+            await answer(scope, request.receive, send_guarded)
+        except Exception as error:  # in the middle of an answer, which ends here
+            self.studio.report(error)
+
+    async def _answer(self, request: Request) -> tuple[Route | None, ASGIApp]:
+        policy, route = self.studio.policy, self._find(request)
+        policy.check_source(request, route)
+        if (entrance := self._enter(request)) is not None:
+            return route, entrance
+        if route is None or route.access is not Access.STATIC:
+            request.scope["session"] = session = policy.session_of(request)
+        if route is None:
+            raise Problem(404, f"{request.scope['path'][:200]}: there is no such page; see the navigation above")
+        if request.method not in route.access.methods:
+            raise Problem(
+                405, f"{request.method}: is not answered here; see the navigation above", route.access.methods
+            )
+        match route.access:
+            case Access.ACTION:
+                _limit_body(request, route)
+                request.scope["form"] = form = await _read_form(request, route)
+                given = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD)
+                policy.check_csrf(session, given if isinstance(given, str) else None)
+            case Access.UPLOAD:
+                policy.check_csrf(session, request.headers.get(CSRF_HEADER))
+                _limit_body(request, route)
+        if inspect.iscoroutinefunction(route.handler):
+            return route, await route.handler(request)
+        answer: Any = await anyio.to_thread.run_sync(route.handler, request)
+        return route, answer
+
+    def _find(self, request: Request) -> Route | None:
+        """The first route of the path that answers the method, else the first of the path."""
+        found = None
+        for route in self.routes:
+            if (parameters := route.match(request.scope["path"])) is None:
+                continue
+            if found is None or request.method in route.access.methods:
+                found = route
+                request.scope["path_params"] = dict(parameters)
+            if request.method in route.access.methods:
+                break
+        return found
+
+    def _enter(self, request: Request) -> Response | None:
+        """The exchange of the printed link's token for a cookie; None of any other request.
+
+        A browser withholds a Strict cookie from a redirect that another site began. There a page of ours goes on.
+        """
+        if request.scope["path"] != "/" or request.method not in SAFE_METHODS or "token" not in request.query_params:
+            return None
+        policy = self.studio.policy
+        if not policy.sessions.is_token(request.query_params["token"]):
+            raise Problem(401, "token: is not that of this server; open the link that trainer ui printed last")
+        if request.headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+            answer: Response = RedirectResponse("/", 303)
+        else:
+            answer = render(request, "enter.html.jinja")
+        is_tls = request.headers.get("x-forwarded-proto") == "https"
+        answer.set_cookie(
+            policy.cookie, policy.sessions.open(), httponly=True, samesite="strict", secure=is_tls, path="/"
+        )
+        return answer
+
+
+def _limit_body(request: Request, route: Route) -> None:
+    """Let no more of a body be read than the route takes. Raises: Problem, as soon as it is announced or has come."""
+    announced = request.headers.get("content-length", "0")
+    too_large = Problem(413, f"form: is too large, expected at most {route.max_bytes:,} bytes; nothing was done")
+    if (size := whole_number(announced, route.max_bytes + 1)) is None or size > route.max_bytes:
+        raise too_large
+    receive, num_bytes = request.receive, 0
+
+    async def limited() -> Message:
+        nonlocal num_bytes
+        message = await receive()
+        num_bytes += len(message.get("body", b""))
+        if num_bytes > route.max_bytes:
+            raise too_large
+        return message
+
+    request._receive = limited
+
+
+async def _read_form(request: Request, route: Route) -> FormData:
+    """An action's form, whose files are streamed to disk. Raises: Problem, where it is none."""
+    match request.headers.get("content-type", "").partition(";")[0].strip().lower():
+        case "multipart/form-data" if route.max_files:
+            try:
+                return await request.form(
+                    max_files=route.max_files, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+                )
+            except MultiPartException as error:
+                raise Problem(400, f"form: {error.message}; nothing was done") from None
+        case "application/x-www-form-urlencoded":
+            return _fields(await request.body())
+        case "" if request.headers.get("content-length", "0") == "0":
+            return FormData()
+    raise Problem(415, "form: is of a content type that is not accepted here; nothing was done")
+
+
+def _fields(body: bytes) -> FormData:
+    try:
+        fields = parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise Problem(400, "form: cannot be read, expected fields in UTF-8; nothing was done") from None
+    return FormData([*fields])
+
+
+def _refused(request: Request, problem: Problem) -> Response:
+    """A page of the usual look; for htmx a notice, which leaves the page as it is."""
+    template = "notice.html.jinja" if is_partial(request) else "problem.html.jinja"
+    answer = render(request, template, problem.status, problem=problem, title=str(problem.status))
+    if problem.allow:
+        answer.headers["allow"] = ", ".join(problem.allow)
+    return answer
+
+
+async def _home(request: Request) -> Response:
+    return RedirectResponse(studio_of(request).home, 303)
+
+
+async def _static(request: Request) -> Response:
+    file = studio_of(request).templates.static.get(request.path_params["name"])
+    if file is None:
+        raise Problem(404, "static: there is no such file; reload the page")
+    is_current = request.query_params.get("v") == file.version
+    return Response(
+        file.content, media_type=file.content_type, headers={"cache-control": FOREVER if is_current else "no-cache"}
+    )
+
+
+def json_text(value: object) -> str:
+    """JSON for an event of a stream."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
