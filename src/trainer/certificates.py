@@ -1,4 +1,4 @@
-"""Which certificates are trusted, where variables of the environment say so."""
+"""Certificates that are trusted, where variables of the environment say so."""
 
 import os
 import ssl
@@ -7,10 +7,27 @@ from pathlib import Path
 from trainer.errors import ConfigError
 
 FILES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+FOLDER = "SSL_CERT_DIR"
+
+
+def use_certificates() -> None:
+    """Let every client trust what one variable names: OpenAI's reads SSL_CERT_FILE only, Azure's the two others only.
+
+    Raises: ConfigError, when a variable names what holds no certificates.
+    """
+    check_certificates()
+    given = next((path for name in (*FILES, FOLDER) if (path := os.environ.get(name))), None)
+    if given is None:
+        return
+    of_openai = FOLDER if Path(given).is_dir() else "SSL_CERT_FILE"
+    if not os.environ.get(of_openai):
+        os.environ[of_openai] = given
+    if not any(map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))):
+        os.environ["REQUESTS_CA_BUNDLE"] = given
 
 
 def check_certificates() -> None:
-    """Before a service is asked: its clients would end in a FileNotFoundError that names nothing.
+    """Look at the variables before a service is asked: its clients would end in a FileNotFoundError that names nothing.
 
     Raises: ConfigError, when a variable names what holds no certificates.
     """

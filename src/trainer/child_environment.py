@@ -1,4 +1,4 @@
-"""What a process that is started here gets to know of this one's environment."""
+"""Environment of a child process: the part of this one's that it gets."""
 
 import os
 from pathlib import Path

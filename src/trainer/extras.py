@@ -1,4 +1,4 @@
-"""What must be installed for what: the extras of this package, and the sentence that names the missing one."""
+"""Extras of this package: which of them a module needs, and the sentence that names the missing one."""
 
 import importlib.util
 import json
@@ -53,7 +53,7 @@ def install(extra: str) -> str:
 
 
 def _source() -> dict[str, Any]:
-    """Where pip took this package from, as PEP 610 has it written down; nothing where that was an index."""
+    """Origin of this installation, as PEP 610 has it written down; empty where that was an index."""
     from importlib import metadata  # slow to import, and only failures need it
 
     try:
@@ -84,13 +84,13 @@ def absent(modules: Iterable[str]) -> list[str]:
 
 
 def lack(modules: Iterable[str]) -> str:
-    """What of them is not installed, in words; nothing where all are."""
+    """Modules that are not installed, in words; empty where all are."""
     names = [_distribution(module) for module in absent(modules)]
     return f"{', '.join(names)} {_are(names)} not installed here" if names else ""
 
 
 def is_installed(module: str) -> bool:
-    """Whether it could be imported; nothing is."""
+    """True if it could be imported; nothing is."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # its parent is missing too
@@ -123,5 +123,5 @@ def _are(names: Sequence[str]) -> str:
 
 
 def _distribution(module: str) -> str:
-    """How a package of that module is called, where it is called after it."""
+    """Package of that module, where it is called after it."""
     return re.sub(r"[._]", "-", module.lower())

@@ -1,9 +1,11 @@
 """What may import what, what a command loads, and what no source file contains."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
+QUESTION = re.compile(r"\s*(What|Whether|Where|Which|How|Who|When|Why)\b")
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy", "jsonschema"}
 
 
@@ -31,15 +34,24 @@ def test_what_every_command_imports_is_light(module):
     assert loaded & HEAVY == set()
 
 
+@pytest.mark.apart
 def test_help_loads_nothing_that_only_work_needs():
     code = "import sys, trainer.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"pydantic", "yaml", "http", "ssl", "socket", "importlib.metadata"} & {*done.stdout.split()} == set()
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def called(node: ast.AST, name: str) -> bool:
     """Whether `node` calls a plain or dotted name."""
-    return isinstance(node, ast.Call) and ast.unparse(node.func) == name
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+        return False
+    last = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+    return last == name.rpartition(".")[2] and ast.unparse(node.func) == name
 
 
 def imported(node: ast.AST) -> list[str]:
@@ -59,6 +71,14 @@ def keyword_is_not(node: ast.AST, name: str, allowed: object) -> bool:
     return not (isinstance(node.value, ast.Constant) and node.value.value is allowed)
 
 
+def asks(node: ast.AST) -> bool:
+    """A docstring, of a field too, that opens with a question word: it repeats the question that the name asks."""
+    match node:
+        case ast.Expr(value=ast.Constant(value=str() as text)):
+            return QUESTION.match(text) is not None
+    return False
+
+
 FORBIDDEN: dict[str, Callable[[ast.AST], bool]] = {
     "trust_remote_code other than False": lambda node: keyword_is_not(node, "trust_remote_code", False),
     "trust_remote_code as a key": lambda node: (
@@ -73,6 +93,7 @@ FORBIDDEN: dict[str, Callable[[ast.AST], bool]] = {
     "eval": lambda node: called(node, "eval") or called(node, "builtins.eval"),
     "exec": lambda node: called(node, "exec") or called(node, "builtins.exec"),
     "print": lambda node: called(node, "print"),
+    "docstring that opens with a question word": asks,
 }
 
 EXAMPLES = {
@@ -86,13 +107,15 @@ EXAMPLES = {
     "eval": "x = eval('1')",
     "exec": "exec('x = 1')",
     "print": "print('x')",
+    "docstring that opens with a question word": 'class A:\n    x: int\n    """\n    How many."""\n',
 }
 ALLOWED = "model.eval()\nf(trust_remote_code=False)\nrun(['ls'], shell=False)\nyaml.safe_load(text)\nout.print('x')\n"
+ALLOWED += 'def f():\n    """Return what is left."""\n    x = "Which"\n    """Whatever is left."""\n'
 
 
-def found(rule: str, source: str) -> Iterator[int]:
+def found(rule: str, tree: ast.Module) -> Iterator[int]:
     """The lines that break the rule."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if FORBIDDEN[rule](node):
             yield getattr(node, "lineno", 0)
 
@@ -100,21 +123,19 @@ def found(rule: str, source: str) -> Iterator[int]:
 @pytest.mark.parametrize("rule", FORBIDDEN)
 def test_no_source_file_contains(rule):
     assert SOURCES
-    places = [
-        f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in found(rule, path.read_text(encoding="utf-8"))
-    ]
+    places = [f"{path.relative_to(ROOT)}:{line}" for path in SOURCES for line in found(rule, parsed(path))]
     assert places == []
 
 
 @pytest.mark.parametrize("rule", FORBIDDEN)
 def test_each_rule_finds_its_example_and_nothing_in_what_is_allowed(rule):
-    assert len(list(found(rule, EXAMPLES[rule]))) == 1
-    assert list(found(rule, ALLOWED)) == []
+    assert len(list(found(rule, ast.parse(EXAMPLES[rule])))) == 1
+    assert list(found(rule, ast.parse(ALLOWED))) == []
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_test_file_defines_a_test(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     assert any(name.startswith("test_") for name in functions)
 
@@ -138,7 +159,7 @@ def modules() -> dict[str, Path]:
 
 def imports_of(path: Path, known: dict[str, Path]) -> set[str]:
     """The modules of the package that a module imports anywhere, inside of functions too, but for types alone."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     for_types = {
         id(inner)
         for node in ast.walk(tree)
@@ -169,6 +190,16 @@ KINDS = {"local", "azureml", "openai"}
 TELL_KINDS_APART = {"trainer.backends.choose", "trainer.kinds"}
 
 
+def test_a_class_shares_its_name_only_with_the_document_that_shows_it():
+    names = [
+        (node.name, "cli/documents" in path.as_posix())
+        for path in SOURCES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
 def compares_a_kind(node: ast.AST) -> bool:
     """Whether a comparison or a match holds a backend against the name of a kind."""
     if isinstance(node, ast.Compare):
@@ -181,7 +212,7 @@ def test_one_place_tells_the_kinds_of_backends_apart():
     told = [
         f"{name}:{node.lineno}"
         for name, path in modules().items()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if name not in TELL_KINDS_APART and compares_a_kind(node)
     ]
     assert told == []

@@ -1,5 +1,6 @@
 """What the handwritten pages say is true: commands parse, configs load, paths exist, and nothing is left out."""
 
+import math
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ import pytest
 import typer.main
 import yaml
 
+from tests.first_contact import STEP
+from trainer.backends.azureml.sizes import find_machine
+from trainer.backends.azureml.survey import unknown_driver
 from trainer.cli.main import train_app, trainer_app
 from trainer.config import load_config
 from trainer.data.read.rows import read_conversations
@@ -26,6 +30,8 @@ PAGES = [
     "docs/azure-openai-lab.md",
     "docs/azureml.md",
     "docs/ci.md",
+    "docs/first-contact.md",
+    "docs/generate.md",
     "docs/guide.md",
     "docs/openai.md",
     "docs/packing.md",
@@ -72,10 +78,10 @@ def words_of(*programs: str) -> list[tuple[str, ...]]:
 def all_commands(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command that does something, with the words that call it."""
     inner = getattr(command, "commands", None)
-    if inner is None:
-        yield path, command
     for name in inner or ():
         yield from all_commands((*path, name), inner[name])
+    if inner is None or command.invoke_without_command:
+        yield path, command
 
 
 EXISTING = {path: command for program, group in PROGRAMS.items() for path, command in all_commands((program,), group)}
@@ -105,6 +111,16 @@ def test_nothing_is_agreed_to_without_a_cap_where_nobody_watches() -> None:
     agreeing = [line for line in lines if "--yes" in line]
     assert agreeing
     assert [line for line in agreeing if "backend.spend_cap=" not in line] == []
+
+
+def test_agents_are_told_of_every_command_that_asks_before_it_costs_money() -> None:
+    asking = {path for path, command in EXISTING.items() for option in command.params
+              if "--yes" in option.opts and "costs money" in option.help}  # fmt: skip
+    rows = section("Which commands can cost money", "AGENTS.md").splitlines()
+    named = {parsed(tuple(shlex.split(code)))[0] for row in rows if not row.startswith("| All others")
+             for code in inline_code(row) if code.startswith("trainer ")}  # fmt: skip
+    assert {("trainer", "sweep"), ("trainer", "data", "generate")} <= asking
+    assert {path for path in asking if path[-1] != "train"} - named == set()
 
 
 def test_the_commands_of_the_example_job_exist_and_one_is_a_gate() -> None:
@@ -196,3 +212,25 @@ def test_the_files_of_a_run_are_those_that_its_class_names() -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", section("The run directory", "docs/guide.md"), flags=re.MULTILINE)
     described = (PACKAGE / "runs" / "run.py").read_text(encoding="utf-8").split('"""')[1]
     assert sorted(rows) == sorted(re.findall(r"[a-z]+(?:\.[a-z]+|/)(?=\s{2,})", described))
+
+
+def test_a_check_of_a_driver_reads_as_the_command_prints_it() -> None:
+    config = load_config(ROOT / "configs" / "first-contact.yaml")
+    printed = unknown_driver(find_machine(str(config.azureml.instance_type)))
+    shown = {page: re.findall(r"^not looked at +driver +(.+)$", text_of(page), re.MULTILINE) for page in PAGES}
+    expected = {"docs/azureml.md": [printed], "docs/first-contact.md": [printed]}
+    assert {page: lines for page, lines in shown.items() if lines} == expected
+
+
+def test_the_first_contact_costs_what_its_page_says_and_at_most_ten_dollars() -> None:
+    page = text_of("docs/first-contact.md")
+    quoted = 0.0
+    for command, output in STEP.findall(page):
+        for found in re.finditer(r"^cost .*?: (\d+\.\d\d) USD$", output, re.MULTILINE | re.DOTALL):
+            quoted += 0.0 if command.endswith("--check") else float(found[1])
+    configs = {name for command, _ in STEP.findall(page) for name in re.findall(r"configs/[\w-]+\.yaml", command)}
+    caps = sum(load_config(ROOT / name).backend.spend_cap or math.inf for name in configs)
+    said = re.search(r"cost (\d+\.\d\d) dollars.*?spend caps sum up to (\d+)", page, re.DOTALL)
+    assert said is not None
+    assert (float(said[1]), float(said[2])) == (pytest.approx(quoted), caps)
+    assert quoted + caps <= 10

@@ -76,16 +76,16 @@ def chat(
 
 
 def _print_document(run: Run, dialogue: "Dialogue", questions: list[str], is_base: bool) -> None:
-    from trainer.cli.documents.use import Answer, Chat
+    from trainer.cli.documents.use import Chat, Exchange
 
     answers = []
     for question in questions:
-        told = _reply(dialogue.model, dialogue, question)
+        said = _reply(dialogue.model, dialogue, question)
         if is_base:
-            answers.append(Answer(question=question, base=told, tuned=None))
+            answers.append(Exchange(question=question, base=said, tuned=None))
             continue
         before = _reply(dialogue.base, dialogue, question) if dialogue.base and dialogue.with_base else None
-        answers.append(Answer(question=question, base=before, tuned=told))
+        answers.append(Exchange(question=question, base=before, tuned=said))
     Chat(run=run.name, system=dialogue.system or None, answers=answers).print()
 
 
@@ -93,7 +93,7 @@ def _models(run: Run, endpoint: str | None) -> "tuple[ChatClient, ChatClient]":
     """The tuned model and its base: deployed, or loaded here."""
     from trainer.backends.choose import choose, choose_service
 
-    if endpoint is not None or not choose(run.backend).keeps_adapter:
+    if endpoint is not None or not choose(run.backend, asks=False).keeps_adapter:
         from trainer.runs.ledger import Ledger
 
         deployed = Ledger(run.path).find("deployment")

@@ -1,16 +1,17 @@
-"""`trainer data convert`: other layouts become chat JSONL, and what became of each row is told."""
+"""`trainer data convert`: other layouts become chat JSONL, and the treatment of each row is said."""
 
 import shlex
 from collections import defaultdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Format, Output, clean, command, out
+from trainer.cli.console import Debug, Format, Output, clean, command, out, say
 from trainer.data.quoting import counted
-from trainer.errors import SHOWN_PROBLEMS
+from trainer.errors import SHOWN_PROBLEMS, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
 
 SHOWN_PLACES = 5
 
+
+class RowKind(StrEnum):
+    """Rows to write, by the training that they are for."""
+
+    sft = "sft"
+    dpo = "dpo"
+
+
 Force = Annotated[bool, typer.Option("--force", help="Write over files that exist.")]
 
 
 @command
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, JSON Lines, CSV, TSV or Parquet.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON, JSON Lines, CSV, TSV, Excel or Parquet.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="OUT", help="The new file. Default: beside FILE, as .chat.jsonl."),
@@ -46,25 +55,38 @@ def convert(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out rows that cannot be converted, and name them.")
     ] = False,
+    to: Annotated[
+        RowKind, typer.Option(help="Chat rows (sft), or preference rows with both answers (dpo).")
+    ] = RowKind.sft,
     force: Force = False,
     output_format: Output = Format.text,
     debug: Debug = False,
 ) -> None:
     """Turn a file of another layout into chat JSONL; the layout is recognized.
 
-    A JSON array, pretty-printed objects, ShareGPT, Alpaca, prompt and completion, preference rows, tables.
+    A JSON array, pretty-printed objects, ShareGPT, Alpaca, prompt and completion, preference rows, tables, Excel,
+    Anthropic, Gemini, batches of requests, Glaive, xLAM. It also mends chat rows that a check refuses.
     """
-    from trainer.data.convert.columns import parse_columns
-    from trainer.data.convert.files import convert_file
+    from trainer.backends.data_sources import local_file
+    from trainer.data.convert.files import convert_file, default_output
+    from trainer.data.layouts.columns import parse_columns
 
+    if to is RowKind.dpo and (columns is not None or question):
+        given = "--question" if columns is None else "--columns"
+        raise ConfigError(
+            f"{given}: is given with --to dpo, expected rows with prompt, chosen and rejected, or another layout of "
+            "two answers; remove it, and rename the columns in the file"
+        )
+    source = local_file(file, say)
     conversion = convert_file(
-        file,
-        output,
+        source.path,
+        output or default_output(source.beside, to.value),
         columns=parse_columns(columns, question or []),
         system=system,
         encoding=encoding,
         skip_bad=skip_bad,
         force=force,
+        method=to.value,
     )
     if output_format is Format.json:
         from trainer.cli.documents.data import DataConvert
@@ -74,14 +96,17 @@ def convert(
             {name: getattr(conversion, name) for name in conversion.__slots__} | {"skipped": skipped}
         ).print()
     else:
-        _report(file, conversion)
+        _report(file, conversion, to)
 
 
-def _report(file: Path, conversion: "Conversion") -> None:
+def _report(file: Path, conversion: "Conversion", to: RowKind) -> None:
     made_of = ", ".join(filter(None, (conversion.layout, conversion.encoding)))
     out.print(escape(clean(f"{counted(conversion.num_read, 'row')} read from {file} ({made_of})")))
     _print_counts("converted", conversion.shapes, "green")
-    _print_counts("not carried, as a chat row has no place for it", conversion.dropped, "yellow")
+    kind = "chat" if to is RowKind.sft else "preference"
+    _print_counts(f"not carried, as a {kind} row has no place for it", conversion.dropped, "yellow")
+    if to is RowKind.sft and conversion.shapes["preference"]:
+        out.print("preference rows keep both answers with --to dpo")
     if conversion.num_given_system:
         out.print(f"the system prompt was added to {counted(conversion.num_given_system, 'row')}")
     if conversion.skipped:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from trainer.cli.clean import clean as clean_rows
 from trainer.cli.console import (
     BackendName,
     Debug,
@@ -21,18 +22,26 @@ from trainer.cli.console import (
     say,
 )
 from trainer.cli.convert import Force, convert
+from trainer.cli.doctor import doctor
+from trainer.cli.generate import generate
 from trainer.cli.split import split
 from trainer.cli.stats import stats
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError, ExitCode
+from trainer.kinds import learns_from_pairs
 from trainer.runs.files import refuse_other_file
 
 if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
     from trainer.data.files.rejects import Rejects
 
-app = typer.Typer(help="Convert, check, measure, split and preview chat JSONL files.", no_args_is_help=True)
+app = typer.Typer(
+    help="Generate, convert, check, clean, measure, split and preview chat JSONL files.", no_args_is_help=True
+)
+app.command("clean")(clean_rows)
 app.command()(convert)
+app.command()(doctor)
+app.command()(generate)
 app.command()(split)
 app.command()(stats)
 
@@ -44,7 +53,7 @@ SEVERITY_COLORS = {"error": "red", "warning": "yellow"}
 @app.command()
 @command
 def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Training files in chat JSONL format.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Training files of chat or preference rows.")],
     validation: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A held-out file; its rows must not be in FILE.")
     ] = None,
@@ -65,19 +74,21 @@ def check(
     force: Force = False,
     debug: Debug = False,
 ) -> int:
-    """Check every rule of the chat format; exit code 2 when a row cannot be trained as written."""
+    """Check every rule of chat or preference rows; exit code 2 when a row cannot be trained as written."""
+    from trainer.backends.data_sources import local_files
     from trainer.data.files.rejects import set_aside
     from trainer.data.read.checks import check_files
 
     if force and reject is None:
         raise ConfigError("--force: is given without --reject, expected both or none; remove it")
-    sources = [*files, *(validation or [])]
+    files, validation = ([file.path for file in local_files(paths, say)] for paths in (files, validation or []))
+    sources = [*files, *validation]
     limit = None if show_all or reject is not None or output is Format.json else SHOWN_FINDINGS
-    settings = None if config is None else _settings_for(config, files, validation or [], backend)
+    settings = None if config is None else _settings_for(config, files, validation, backend)
     with reading_bar(sources) as progress:
         report = check_files(
             files,
-            validation or [],
+            validation,
             backend=backend.value,
             allow_leak=allow_leak,
             keep_rows=reject is not None or settings is not None,
@@ -98,7 +109,7 @@ def check(
         findings = [finding.to_json() for finding in report.findings]
         counts = {"rows": report.rows, "validation_rows": report.validation_rows, "counts": report.counts}
         set_apart = None if rejects is None else rejects.to_json()
-        found = {"severities": report.severities, "reject": set_apart, "findings": findings}
+        found = {"severities": report.severities, "reject": set_apart, "findings": findings, "method": report.method}
         DataCheck.model_validate(counts | found).print()
         return code
     shown = report.findings if show_all else report.findings[:SHOWN_FINDINGS]
@@ -108,7 +119,8 @@ def check(
         out.print(f"… and {hidden:,} more: add --all")
     if report.findings:
         out.print("  ".join(f"{name} {count:,}" for name, count in report.counts.items()), style="dim")
-    verdict = "[red]cannot be trained as written[/]" if num_errors else "[green]can be trained[/]"
+    pairs = ", as preference rows with training.method=dpo" if learns_from_pairs(report.method) else ""
+    verdict = "[red]cannot be trained as written[/]" if num_errors else f"[green]can be trained[/]{pairs}"
     rows = counted(report.rows, "row") + (f" and {report.validation_rows:,} held out" if validation else "")
     out.print(f"{rows}, {counted(num_errors, 'error')}, {counted(num_warnings, 'warning')}: {verdict}")
     if reject is not None:
@@ -155,6 +167,9 @@ def preview(
     debug: Debug = False,
 ) -> None:
     """Show which tokens of FILE are trained, as the config's model and chat template see them."""
+    from trainer.backends.data_sources import local_file
+
+    file = local_file(file, say).path
     if html is not None and output is Format.json:
         raise ConfigError("--html: is given with --format json, expected one of them; remove one")
     if html is not None:
@@ -169,18 +184,18 @@ def preview(
 
     settings = load_config(config, [f"data.train={json.dumps(str(file))}", "data.validation="], together=False)
     refuse_model(settings)
-    checked = check_data(settings.data)
+    checked = check_data(settings.data, None)
     with loading():
         from trainer.cli.preview import print_document, show_rows, write_page
         from trainer.training.prepare import render
 
-        reading, data = render(settings, checked)
+        preprocessing, data = render(settings, checked)
     if html is not None:
-        write_page(reading.config, data, reading.renderer, reading.max_length, html, rows)
+        write_page(preprocessing.config, data, preprocessing.renderer, preprocessing.max_length, html, rows)
     elif output is Format.json:
-        print_document(data, reading.renderer, reading.max_length, rows or SHOWN_ROWS)
+        print_document(data, preprocessing.renderer, preprocessing.max_length, rows or SHOWN_ROWS)
     else:
-        show_rows(data, reading.renderer, reading.max_length, rows or SHOWN_ROWS)
+        show_rows(data, preprocessing.renderer, preprocessing.max_length, rows or SHOWN_ROWS)
 
 
 @app.command()

@@ -37,6 +37,12 @@ def evaluate(
     replace: Annotated[
         bool, typer.Option("--replace", help="Make this the run's report, which trainer compare reads.")
     ] = False,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="builtin|none|FILE", help="General items that show what was lost. Default: as configured."
+        ),
+    ] = None,
     gate: GateName = None,
     root: Root = Path("runs"),
     output: Output = Format.text,
@@ -47,8 +53,11 @@ def evaluate(
     The run's report is replaced by one of the same or more rows; any other is written beside it.
     With --gate the exit code is 3 where the run is not better than its base, or is worse, by more than chance.
     """
+    from trainer.backends.data_sources import local_file
+
     found = find_run(run, root)
-    _refuse_at_once(found, rows)
+    rows = None if rows is None else local_file(rows, say).path
+    _refuse_at_once(found, rows, suite)
 
     if found.config().memory.shard_base is True:
         from trainer.training.launch import in_processes
@@ -61,7 +70,7 @@ def evaluate(
         from trainer.training.ranks import join
 
     ranks = join()
-    result = execute.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace)
+    result = execute.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace, suite)
     judgement = judge(Gate(gate), result) if gate is not None and ranks.is_first else None
     page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
     if output is Format.json:
@@ -77,15 +86,18 @@ def evaluate(
     if page.stem != "report":
         own = "the run's own report was kept" if found.comparison() else "this is not the run's own report"
         say(f"{own}, since this one has fewer rows, or others; with --replace it is what trainer compare reads")
-    return _told(judgement)
+    return _show_gate(judgement)
 
 
-def _refuse_at_once(run: Run, rows: Path | None) -> None:
+def _refuse_at_once(run: Run, rows: Path | None, suite: str | None) -> None:
     """Raises: ConfigError, DataError, for what can be seen to be wrong before anything is loaded."""
     from trainer.data.read.data_files import opened
+    from trainer.inference.suite.items import NO_SUITE, read_suite
     from trainer.inference.trained import trained_adapter
 
     trained_adapter(run)
+    if suite is not None and suite != NO_SUITE:
+        read_suite(suite)
     if rows is not None:
         with opened(rows):
             pass
@@ -126,13 +138,13 @@ def compare(
 
         compared(sentence, notes, ranked, page, judgement).print()
         return _code(judgement)
-    _show_standings(ranked)
+    show_standings(ranked)
     out.print(escape(sentence), style="bold")
     for note in notes:
         out.print(note, markup=False)
     if page is not None:
         say(f"page  {page}")
-    return _told(judgement)
+    return _show_gate(judgement)
 
 
 def _one(run: Run) -> "tuple[str, list[Contestant]]":
@@ -143,7 +155,7 @@ def _one(run: Run) -> "tuple[str, list[Contestant]]":
     return str(results[0]["verdict"]["sentence"]), contestants([run], results)
 
 
-def _told(judgement: "Judgement | None") -> ExitCode:
+def _show_gate(judgement: "Judgement | None") -> ExitCode:
     if judgement is not None:
         out.print(escape(str(judgement)), style="green" if judgement.holds else "red")
     return _code(judgement)
@@ -153,8 +165,8 @@ def _code(judgement: "Judgement | None") -> ExitCode:
     return ExitCode.DONE if judgement is None or judgement.holds else ExitCode.GATE_FAILED
 
 
-def _show_standings(ranked: "Sequence[Contestant]") -> None:
-    """A column a model."""
+def show_standings(ranked: "Sequence[Contestant]") -> None:
+    """Print what each model has reached, a column a model."""
     from rich.table import Table
 
     from trainer.inference.report.standings import table

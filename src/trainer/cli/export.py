@@ -22,7 +22,7 @@ def export(
     ] = False,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"] | None,
-        typer.Option(help="Number format of a merged model, by default the one that was trained in."),
+        typer.Option(help="Number format of a merged model, by default that of training."),
     ] = None,
     max_drift: Annotated[
         float | None, typer.Option(min=0, help="Accept this much drift instead, in nats a token.", metavar="NATS")
@@ -57,7 +57,7 @@ def export(
 
     with loading():
         from trainer.inference.export import Accepted, export_run
-        from trainer.training.prepare import be_quiet  # imports torch: what can be told without it has been told
+        from trainer.training.prepare import be_quiet  # imports torch: every check that does without has passed
 
         be_quiet()
     result = export_run(found, output, merge, dtype, Accepted(max_drift, accept_loss), say)

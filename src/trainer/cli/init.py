@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trainer.cli.console import BackendName, Debug, clean, command, err, out, say
+from trainer.cli.console import BackendName, Debug, Root, clean, command, err, out, say
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError, TrainerError
-from trainer.kinds import executes_here
+from trainer.kinds import executes_here, learns_from_pairs
+from trainer.runs import find_run
+from trainer.runs.files import expanded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Literal
 
-    from trainer.data.convert.columns import Columns
+    from trainer.data.layouts.columns import Columns
     from trainer.start.begin import Started, Wish
     from trainer.start.config_text import Backend
 
 ROW_FILES = (".jsonl", ".csv", ".tsv", ".json", ".parquet")
 SHOWN_FILES = 5
+JOB = "ftjob-"
 
 
 @command
@@ -51,8 +55,13 @@ def init(
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The system prompt for rows that have none.")
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN", help="Take the settings of an earlier run, or of a job: ftjob-ID."),
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Write sample rows too, and begin with them.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing: take what would be proposed.")] = False,
+    root: Root = Path("runs"),
     debug: Debug = False,
 ) -> None:
     """Write a config beside your data: what is not given is asked for in a terminal.
@@ -60,13 +69,21 @@ def init(
     trainer init --base HuggingFaceTB/SmolLM2-135M-Instruct --data rows.csv
 
     Rows of another layout are converted, and a tenth of them is held out. Only new files are written. The last line is
-    the next command.
+    the next command. With --from the settings come from a run, or from a job of the fine-tuning service that the
+    environment names, whose rows are fetched too.
     """
-    from trainer.data.convert.columns import parse_columns
+    from trainer.data.layouts.columns import parse_columns
     from trainer.start.begin import Wish, begin
 
+    if source is not None:
+        beside = {"--base": base, "--backend": backend, "--columns": columns, "--question": question}
+        _refuse_beside("--from", {**beside, "--system": system, "--sample": sample})
+        _clone(source, output, data, validation, root)
+        return
     asks = sys.stdin.isatty() and err.is_terminal and not yes
-    _refuse_mixed(sample, data, validation, columns, question, system)
+    if sample:
+        given = {"--data": data, "--validation": validation, "--columns": columns, "--question": question}
+        _refuse_beside("--sample", {**given, "--system": system})
     if not asks:
         _refuse_missing(base, data, sample, yes)
     data = data or (None if sample else _ask_data())
@@ -81,25 +98,38 @@ def init(
         hold_out,
         parse_columns(columns, question or []),
         system,
-        "openai" if "OPENAI_API_KEY" in os.environ and "AZURE_OPENAI_ENDPOINT" not in os.environ else "azure",
+        _service(),
     )
     _report(wish, begin(_asked_about(wish) if asks else wish))
 
 
-def _refuse_mixed(
-    sample: bool,
-    data: Path | None,
-    validation: Path | None,
-    columns: str | None,
-    question: list[str] | None,
-    system: str | None,
-) -> None:
-    """Raises: ConfigError, for options about rows of one's own beside --sample."""
-    given = {"--data": data, "--validation": validation, "--columns": columns, "--question": question}
-    if sample and (named := [option for option, value in {**given, "--system": system}.items() if value]):
-        raise ConfigError(
-            *(f"{option}: is given beside --sample, which has its own rows; remove one" for option in named)
-        )
+def _service() -> "Literal['azure', 'openai']":
+    """The fine-tuning service that the environment names."""
+    return "openai" if "OPENAI_API_KEY" in os.environ and "AZURE_OPENAI_ENDPOINT" not in os.environ else "azure"
+
+
+def _clone(source: str, output: Path | None, data: Path | None, validation: Path | None, root: Path) -> None:
+    """Write the config of an earlier run or job again, as a new one."""
+    from trainer.config.openai import OpenAIConfig
+    from trainer.start.clone import GivenRows, clone_job, clone_run
+
+    rows = GivenRows(data, validation)
+    if source.startswith(JOB):
+        target = output or Path(f"{source}.yaml")
+        written = clone_job(source, OpenAIConfig(service=_service()), target, rows, say)
+    else:
+        run = find_run(source, root)
+        target = output or Path(f"{run.name}.yaml")
+        written = clone_run(run, target, rows)
+    for path in written:
+        say(f"written: {path}")
+    out.print(clean(f"train --config {shlex.quote(str(target))} --check"), markup=False)
+
+
+def _refuse_beside(option: str, given: "Mapping[str, object]") -> None:
+    """Raises: ConfigError, for what is given beside an option that decides it."""
+    if named := [name for name, value in given.items() if value]:
+        raise ConfigError(*(f"{name}: is given beside {option}, which decides it; remove one" for name in named))
 
 
 def _refuse_missing(base: str | None, data: Path | None, sample: bool, yes: bool) -> None:
@@ -121,7 +151,7 @@ def _ask_data() -> Path:
         say(f"here: {', '.join(found[:SHOWN_FILES])}{', …' if len(found) > SHOWN_FILES else ''}")
 
     def read(text: str) -> Path:
-        path = Path(text.strip()).expanduser()
+        path = expanded(text.strip())
         _or_again(lambda: look_at(path))
         return path
 
@@ -173,13 +203,13 @@ def _asked_about(wish: "Wish") -> "Wish":
     if (data := wish.data) is None:
         return wish
     rows = look_at(data, wish.columns)
-    if not rows.is_chat:
+    if not rows.is_native:
         names = f" with {', '.join(rows.columns)}" if rows.columns else ""
         say(f"{data}: {rows.layout}{names}")
         if rows.unclear:
             wish = replace(wish, columns=_ask_columns(rows.columns))
-        target = default_output(data)
-        if not typer.confirm(f"convert it to chat JSONL, as {clean(str(target))}?", default=True, err=True):
+        target, kind = default_output(data, rows.method), "preference" if learns_from_pairs(rows.method) else "chat"
+        if not typer.confirm(f"convert it to {kind} JSONL, as {clean(str(target))}?", default=True, err=True):
             say(f"convert it by hand, and begin with the result: trainer data convert {shlex.quote(str(data))}")
             raise typer.Exit
     if wish.validation is None and wish.hold_out and held_out_beside(data) is None:
@@ -189,7 +219,7 @@ def _asked_about(wish: "Wish") -> "Wish":
 
 
 def _ask_columns(names: tuple[str, ...]) -> "Columns":
-    from trainer.data.convert.columns import Columns, parse_columns
+    from trainer.data.layouts.columns import Columns, parse_columns
 
     def asked(text: str) -> Columns:
         if text in names:
@@ -209,12 +239,13 @@ def _ask_columns(names: tuple[str, ...]) -> "Columns":
 
 
 def _report(wish: "Wish", made: "Started") -> None:
-    """What was found and made; the next command stands alone on standard output."""
+    """Print what was found and made; the next command stands alone on standard output."""
     if made.conversion is not None:
         read = counted(made.conversion.num_read, "row")
         say(f"{wish.data}: {made.conversion.layout}, {read}; {counted(made.conversion.num_written, 'row')} made of it")
         for name, count in made.conversion.dropped.items():
-            say(f"not carried, as a chat row has no place for it: {name} ({counted(count, 'row')})")
+            kind = "preference" if learns_from_pairs(made.contents.method) else "chat"
+            say(f"not carried, as a {kind} row has no place for it: {name} ({counted(count, 'row')})")
     contents = made.contents
     say(
         f"{counted(contents.rows, 'row')} to train on, {contents.held_out:,} held out; about {made.num_tokens:,} tokens"
@@ -231,7 +262,7 @@ def _report(wish: "Wish", made: "Started") -> None:
 
 
 def _lacking(backend: "Backend") -> str | None:
-    """What must be installed before the config can be used here."""
+    """Packages that must be installed before the config can be used here."""
     from trainer.extras import NEEDED_BY, absent, missing
 
     extra, modules = NEEDED_BY[backend]

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.backends import ACTIVE, backend_of, refreshed
+from trainer.cli.backends import ACTIVE, backend_of, print_last_output, refreshed
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, out, say
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
 from trainer.runs.files import NewLines, last_records, record_of
-from trainer.runs.lifecycle import further, is_worked_on, pending_note, silence
+from trainer.runs.lifecycle import failed_gate, further, is_worked_on, last_output, pending_note, queue_note, silence
 from trainer.runs.progress import in_words, seconds_left, total_steps
 from trainer.runs.results import row_of
 
@@ -41,7 +41,8 @@ def logs(
     """Print what happened in a run, oldest first.
 
     With --follow it ends when the run ends, and as the run did: 0 succeeded, 1 failed or cancelled, 75 stopped and
-    resumable, or silent. Ctrl-C ends the command (130) and leaves the run alone.
+    resumable, or silent. A job that lost its machine gets another, as train --resume does. Ctrl-C ends the command
+    (130) and leaves the run alone. After a failure come the last lines that the run printed.
     """
     found = find_run(run, root)
     if output is Format.json:
@@ -55,23 +56,42 @@ def logs(
     events = NewLines(found.path / "events.jsonl")
     if tail is not None:
         refreshed(found)
-        _print_events(last_records(events.path, tail))
+        _print_events(found.in_order(last_records(events.path, tail)))
         events.skip()
-    steps = _Steps(found) if follow else None
+    steps, waiting = _Steps(found) if follow else None, ""
     while True:
-        state = refreshed(found).state
+        state = refreshed(found, attended=follow).state
         over = (state not in ACTIVE and not is_worked_on(found)) or silence(found) is not None
-        _print_events(record for line in events.read() if (record := record_of(line)) is not None)
+        new = (record for line in events.read() if (record := record_of(line)) is not None)
+        if steps is not None:  # which prints what was measured
+            new = (record for record in new if record.get("type") != "metrics")
+        _print_events(found.in_order(new))
         if steps is not None:
+            waiting = _say_new(queue_note(found) or "", waiting)
             steps.print_new(is_going=state in ACTIVE)
         if over or not follow:
             break
-        time.sleep(backend_of(found.backend).poll_seconds)
+        time.sleep(backend_of(found.backend, asks=False).poll_seconds)
     if note := pending_note(found):
         say(note)
     elif follow and state != "succeeded":
-        say(f"{found.name} is {state}; {further(found)}")
+        reason = found.status().get("error")
+        say(f"{found.name} is {state}{f': {reason}' if reason else ''}; {further(found)}")
+    print_last_output(found)
+    if follow and (reason := found.status().get("deployment_error")):
+        say(f"its deployment failed: {reason}; try again: train --resume {found.path}")
+        return ExitCode.RUN_FAILED
+    if follow and (words := failed_gate(found)):
+        say(words)
+        return ExitCode.GATE_FAILED
     return ENDS.get(state, ExitCode.RESUMABLE) if follow else ExitCode.DONE  # silent: its process may be gone
+
+
+def _say_new(note: str, said: str) -> str:
+    """Say a note once; returns what was said last."""
+    if note and note != said:
+        say(note)
+    return note
 
 
 def _print_document(run: Run, tail: int | None) -> None:
@@ -79,8 +99,8 @@ def _print_document(run: Run, tail: int | None) -> None:
 
     summary = summary_of(run, refresh=True)
     records = run.events() if tail is None else last_records(run.path / "events.jsonl", tail)
-    events = [event for record in records if (event := event_of(record)) is not None]
-    Logs(run=summary, note=pending_note(run), events=events).print()
+    events = [event for record in run.in_order(records) if (event := event_of(record)) is not None]
+    Logs(run=summary, note=pending_note(run), events=events, output=last_output(run)).print()
 
 
 class _Steps:

@@ -4,14 +4,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from trainer.cli.console import Debug, Format, Output, command, out, say
+from trainer.cli.console import Debug, Format, Output, clean, command, out, print_rows, say
 from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
     from datetime import date
+
+    from trainer.backends.contract import ServiceModel
+
+COLUMNS = (
+    "model", "listed as tunable", "methods", "training types", "tuned until", "new customers until", "answers until",
+    "lifecycle",
+)  # fmt: skip
 
 
 @command
@@ -24,7 +29,7 @@ def models(
     output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
-    """List the models that the fine-tuning service can tune, with the dates when they retire."""
+    """List the models that the fine-tuning service can tune: methods, training types, last days."""
     from trainer.backends.choose import choose_service
     from trainer.config.load import load_config
 
@@ -38,14 +43,17 @@ def models(
 
         Models(models=[model_of(model) for model in listed]).print()
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("model", "can be tuned", "tuned until", "answers until", "lifecycle"):
-        table.add_column(column)
-    for model in listed:
-        can = {True: "yes", False: "no", None: "not said"}[model.can_tune]
-        cells = (model.name, can, _day(model.tuning_until), _day(model.inference_until), model.lifecycle)
-        table.add_row(*map(escape, cells))
-    out.print(table if table.row_count else "no model is listed that can be fine-tuned")
+    if not listed:
+        out.print("no model is listed that can be fine-tuned")
+        return
+    print_rows(COLUMNS, map(_row, listed))
+
+
+def _row(model: "ServiceModel") -> tuple[str, ...]:
+    can = {True: "yes", False: "no", None: "not said"}[model.can_tune]
+    days = map(_day, (model.tuning_until, model.new_customers_until, model.inference_until))
+    lists = map(", ".join, (model.methods, model.training_types))
+    return (clean(model.name), can, *lists, *days, clean(model.lifecycle))
 
 
 def _day(day: "date | None") -> str:

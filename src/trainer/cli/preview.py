@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from trainer.cli.console import clean, out, say
-from trainer.data.files.preview import REASONS, Kind, Span, Totals, count, explain
-from trainer.data.files.preview_page import PreviewRow, preview_page
+from trainer.data.files.preview import REASONS, Kind, PreviewRow, Span, Totals, count, explain, preview_page
 from trainer.data.quoting import counted
 from trainer.data.render.overlength import in_words
 from trainer.data.render.rendering import Renderer
@@ -18,16 +17,25 @@ if TYPE_CHECKING:
     from trainer.config.schema import RunConfig
     from trainer.training.dataset import Row, TrainingData
 
-STYLES: dict[Kind, str] = {"answer": "bold green", "end": "black on green", "untrained": "yellow", "prompt": "dim"}
+STYLES: dict[Kind, str] = {
+    "answer": "bold green",
+    "end": "black on green",
+    "rejected": "bold red",
+    "untrained": "yellow",
+    "prompt": "dim",
+}
 
 
 def show_rows(data: "TrainingData", renderer: Renderer, max_length: int, num_rows: int) -> None:
     """Print the first rows and the totals of all; without color the trained spans stand in double brackets."""
     for row in _explained(renderer, data.train[:num_rows]):
-        for spans in row.examples:
+        is_pair = any(span.kind == "rejected" for spans in row.examples for span in spans)
+        for number, spans in enumerate(row.examples):
+            which = ("  preferred answer", "  other answer")[number] if is_pair else ""
             trained, total = (sum(s.num_tokens for s in spans if s.trained or every) for every in (False, True))
             out.rule(
-                f"{clean(row.place)}  {trained:,} of {total:,} tokens trained ({trained / total:.0%})", align="left"
+                f"{clean(row.place)}{which}  {trained:,} of {total:,} tokens trained ({trained / total:.0%})",
+                align="left",
             )
             out.print(_colored(spans))
     out.rule(align="left", style="dim")
@@ -43,7 +51,9 @@ def print_document(data: "TrainingData", renderer: Renderer, max_length: int, nu
     from trainer.cli.documents import preview
 
     rows = [
-        preview.Row(place=row.place, examples=[list(map(preview.Span.model_validate, spans)) for spans in row.examples])
+        preview.RenderedRow(
+            place=row.place, examples=[list(map(preview.Span.model_validate, spans)) for spans in row.examples]
+        )
         for row in _explained(renderer, data.train[:num_rows])
     ]
     totals = preview.Totals.model_validate(_totals(renderer, data.train))
@@ -69,7 +79,7 @@ def _totals(renderer: Renderer, rows: "Sequence[Row]") -> Totals:
 
 
 def _notes(data: "TrainingData", max_length: int) -> list[tuple[str, str]]:
-    """What happened to rows before they could be shown."""
+    """Changes to rows before their display."""
     return [("too long", in_words(data.touched, max_length))] if data.touched else []
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.backends import backend_of, refreshed
+from trainer.cli.backends import backend_of, print_last_output, refreshed
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, out, print_as_is, say
 from trainer.errors import ConfigError
 from trainer.runs import Run, find_folder, find_run
@@ -17,11 +17,8 @@ from trainer.runs import list_runs as runs_below
 from trainer.runs.checkpoint import list_checkpoints
 from trainer.runs.damage import damaged
 from trainer.runs.ledger import Ledger
-from trainer.runs.lifecycle import pending_note, silence
-from trainer.runs.lock import RunInUse, holder, locked
+from trainer.runs.lifecycle import failed_gate, pending_note, refuse_deletion
 from trainer.runs.manifest import DamagedManifest, LongRow, Manifest
-from trainer.runs.ownership import refuse_removal
-from trainer.runs.process import is_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from trainer.cli.documents.runs import RunSummary
 
 STATE_COLORS = {"succeeded": "green", "failed": "red", "cancelled": "red", "paused": "yellow", "running": "cyan"}
+FIGURES = ("step", "train loss", "valid loss", "cost so far")
 DAMAGED = {"": "the file is damaged"}
 
 
@@ -49,10 +47,13 @@ def list_all(root: Root = Path("runs"), output: Output = Format.text, debug: Deb
         say(f"no runs in {root}; begin with one: trainer init")
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("run", "state", "step", "base", "train loss", "valid loss", "created"):
-        table.add_column(column, justify="right" if "loss" in column or column == "step" else "left")
+    any_costs = any(run.cost_so_far is not None for run in runs)
+    costs = ("cost so far",) if any_costs else ()
+    for column in ("run", "state", "step", "base", "train loss", "valid loss", *costs, "created"):
+        table.add_column(column, justify="right" if column in FIGURES else "left")
     for run in runs:
-        table.add_row(*_row(run))
+        *cells, created = _row(run)
+        table.add_row(*cells, *([_cost(run)] if any_costs else []), created)
     out.print(table)
 
 
@@ -60,13 +61,14 @@ def _row(run: "RunSummary") -> list[str]:
     """A run's cells; what is damaged is named in them."""
     if run.problem is not None:
         return [escape(clean(run.name)), "", "", f"[red]cannot be read: {escape(clean(run.problem))}[/]", "", "", ""]
-    told = f"[red]damaged: {', '.join(run.damaged)}[/]" if run.damaged else ""
-    told += f"[yellow]{run.silence}[/]" if run.silence else ""
+    words = f"[red]damaged: {', '.join(run.damaged)}[/]" if run.damaged else ""
+    words += f"[yellow]{run.silence}[/]" if run.silence else ""
+    words += f"waits in the queue, place {run.queue_place}" if run.queue_place else ""
     return [
         escape(clean(run.name)),
         _colored(run.state or ""),
         f"{run.step or 0}/{run.total_steps}" if run.total_steps is not None else "",
-        " ".join(filter(None, [escape(clean(run.base or "")), told])),
+        " ".join(filter(None, [escape(clean(run.base or "")), words])),
         _number(run.train_loss),
         _number(run.valid_loss),
         escape(clean(run.created_at or ""))[:16].replace("T", " "),
@@ -80,6 +82,8 @@ def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, 
     if output is Format.json:
         print_run(found)
         return
+    from trainer.cli.documents.runs import summary_of
+
     status = found.status()
     summary = escape(clean(str(status.get("summary", ""))))
     out.print(f"[bold]{escape(clean(found.name))}[/]  {_colored(status['state'])}  {summary}")
@@ -88,14 +92,19 @@ def show(run: RunName, root: Root = Path("runs"), output: Output = Format.text, 
     if "error" in status:
         out.print(f"[red]{escape(clean(str(status['error'])))}[/]")
     if comparison := found.comparison():
-        told = f"{comparison['verdict']['sentence']}  {found.report / 'report.html'}"
-        out.print(clean(told), markup=False, style="bold")
+        words = f"{comparison['verdict']['sentence']}  {found.report / 'report.html'}"
+        out.print(clean(words), markup=False, style="bold")
         for remark in found.remarks():
             out.print(clean(remark), markup=False)
+    if words := failed_gate(found):
+        out.print(f"[red]{escape(clean(words))}[/]")
     if note := pending_note(found):
         out.print(f"[yellow]{escape(note)}[/]")
-    backend = backend_of(found.backend)
-    _print_section(backend.where, _known(backend.facts(found)) | _bills(found))
+    print_last_output(found)
+    backend = backend_of(found.backend, asks=False)
+    cost = _cost(summary_of(found))
+    so_far = {"cost so far": f"about {cost}, by quoted prices"} if cost else {}
+    _print_section(backend.where, _known(backend.facts(found)) | so_far | _bills(found))
     results = found.results()
     for title, columns in (
         ("loss", ("train_loss", "valid_loss", "full_valid_loss")),
@@ -161,23 +170,7 @@ def delete(
 ) -> None:
     """Delete a run's folder: its adapter, checkpoints and records."""
     found = find_folder(run, root)
-    refuse_removal(found.path)
-    is_silent = silence(found) is not None
-    if found.state in ("running", "validating_files") and not is_silent:
-        raise RunInUse(found.name, f"is {found.state}", "stop its process first")
-    if found.is_launched and not is_silent:
-        raise RunInUse(found.name, "is about to be trained in the background", f"first: trainer cancel {found.path}")
-    if (owner := holder(found.path)) is not None:
-        if is_here(owner):
-            raise RunInUse.by(owner, found.path)
-        with locked(found.path, say):  # another machine's process is watched for a sign of life
-            pass
-    if billing := Ledger(found.path).billing():
-        kept = ", ".join(f"{entry.thing.kind} {entry.thing.key}" for entry in billing)
-        raise ConfigError(
-            f"run {found.name!r}: {kept} may still bill, expected nothing that does; "
-            f"first: trainer teardown {found.path} --everything"
-        )
+    refuse_deletion(found, say)
     if not yes and not typer.confirm(f"delete {found.path} with everything in it?", err=True):
         say("nothing was deleted")
         return
@@ -233,18 +226,18 @@ def _known(facts: "Mapping[str, object]") -> dict[str, str]:
 
 
 def _bills(run: Run) -> dict[str, str]:
-    """What of the run may bill."""
+    """Things of the run that may bill."""
     try:
         billing = Ledger(run.path).billing()
     except ConfigError:
         return {"still bills": "not known: ledger.jsonl is damaged"}
     things = [entry.thing for entry in billing]
-    told = "; ".join(f"{thing.kind} {thing.key} ({thing.bills or thing.delete_with})" for thing in things)
-    return {"still bills": told} if told else {}
+    words = "; ".join(f"{thing.kind} {thing.key} ({thing.bills or thing.delete_with})" for thing in things)
+    return {"still bills": words} if words else {}
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What says something about this run: no defaults, and nothing of backends that it did not use."""
+    """Settings that distinguish this run: no defaults, and nothing of backends that it did not use."""
     from trainer.config.conflicts import is_default
 
     try:
@@ -269,10 +262,10 @@ def _plain(value: Any) -> Any:
 
 
 def _outcomes(overlength: Sequence[LongRow]) -> str:
-    """What became of rows over data.max_length."""
+    """Treatment of rows over data.max_length, in words."""
     counts = Counter(row.outcome for row in overlength)
-    told = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()))
-    return f"{told}; manifest.json lists them" if told else "no row"
+    words = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()))
+    return f"{words}; manifest.json lists them" if words else "no row"
 
 
 def _print_section(title: str, values: dict[str, Any]) -> None:
@@ -281,6 +274,10 @@ def _print_section(title: str, values: dict[str, Any]) -> None:
         width = max(map(len, values))
         for name, value in values.items():
             out.print(f"  {name:<{width}}  {clean(str(value))}", markup=False)
+
+
+def _cost(run: "RunSummary") -> str:
+    return "" if run.cost_so_far is None else f"{run.cost_so_far:,.2f} {run.currency}"
 
 
 def _number(value: float | None) -> str:

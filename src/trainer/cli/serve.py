@@ -53,7 +53,7 @@ def serve(
         say(shown)
 
     with loading():
-        from trainer.training.prepare import be_quiet  # imports torch: what can be told without it has been told
+        from trainer.training.prepare import be_quiet  # imports torch: every check that does without has passed
 
         be_quiet()
     program.run_until_signal()

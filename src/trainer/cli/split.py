@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from trainer.cli.console import Debug, Format, Output, clean, command, out
+from trainer.cli.console import Debug, Format, Output, clean, command, out, say
 from trainer.cli.convert import Force
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError
@@ -45,9 +45,10 @@ def split(
 ) -> None:
     """Divide a file into rows to train on and rows held out, copied byte for byte.
 
-    Rows of each system prompt are held out in proportion. Duplicates, rows with the same prompt, and rows that go on
-    from one another stay on one side.
+    Rows of each system prompt are held out in proportion. Duplicates, rows with the same prompt, and rows that
+    continue one another stay on one side.
     """
+    from trainer.backends.data_sources import local_file
     from trainer.data.files.split import split_file
 
     if rows is not None and validation_share is not None:
@@ -55,11 +56,12 @@ def split(
     share = 0.1 if validation_share is None else validation_share
     if not 0 < share < 1:
         raise ConfigError(f"--validation-share: is {share:g}, expected a share between 0 and 1; 0.1 is usual")
-    folder = output_dir or file.parent
+    source = local_file(file, say)
+    folder, stem = output_dir or source.beside.parent, source.beside.stem
     made = split_file(
-        file,
-        train or folder / f"{file.stem}.train.jsonl",
-        validation or folder / f"{file.stem}.validation.jsonl",
+        source.path,
+        train or folder / f"{stem}.train.jsonl",
+        validation or folder / f"{stem}.validation.jsonl",
         share=share,
         num_rows=rows,
         seed=seed,
@@ -89,13 +91,14 @@ def _report(made: "Split") -> None:
             f"[yellow]{counted(made.num_wanted, 'row')} were wanted: groups that stay together do not fit exactly[/]"
         )
     if made.num_together:
-        out.print(f"{counted(made.num_together, 'row')} stay beside others that ask the same or go on from them")
+        out.print(f"{counted(made.num_together, 'row')} stay beside others that ask the same or continue them")
     if made.num_blank:
         out.print(f"{made.num_blank:,} blank lines were dropped")
     for count, path in ((made.num_train, made.train), (made.num_validation, made.validation)):
         out.print(escape(clean(f"{counted(count, 'row')} written to {path}")), style="bold")
     settings = " ".join(shlex.quote(f"data.{name}={getattr(made, name)}") for name in ("train", "validation"))
-    out.print(escape(clean(f"train on them: train --config FILE {settings}")))
+    method = " training.method=dpo" * made.has_pairs
+    out.print(escape(clean(f"train on them: train --config FILE {settings}{method}")))
 
 
 def _shown(prompt: str | None) -> str:

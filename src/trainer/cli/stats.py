@@ -1,4 +1,4 @@
-"""`trainer data stats`: what data files hold, in numbers and as a histogram."""
+"""`trainer data stats`: what data files hold, in numbers, as a histogram, and as a page of charts."""
 
 import json
 from collections.abc import Iterator
@@ -11,10 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from trainer.cli.console import Debug, Format, Output, clean, command, loading, out, say
-from trainer.data.quoting import counted
+from trainer.data.quoting import counted, printable
+from trainer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trainer.data.files.stats import Part, RowStatistics, Spread, Statistics, TokenStatistics
+    from trainer.data.files.languages import Languages
+    from trainer.data.files.stats import RowStatistics, SideStatistics, Spread, Statistics, TokenStatistics
 
 SHOWN_PLACES = 5
 BAR_WIDTH = 50
@@ -28,14 +30,19 @@ def stats(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", metavar="CONFIG", help="Count the tokens of its model.")
     ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="OUT", help="Write charts as a page for the browser.")] = None,
     output: Output = Format.text,
     debug: Debug = False,
 ) -> None:
-    """Measure data files: rows, turns, characters, duplicates; with a config also tokens."""
+    """Measure data files: rows, turns, characters, languages, duplicates; with a config also tokens."""
+    from trainer.backends.data_sources import local_files
     from trainer.data.files.stats import measure_files
 
+    files, validation = ([file.path for file in local_files(paths, say)] for paths in (files, validation or []))
+    if html is not None:
+        _refuse_page(html, [*files, *validation], output)
     if config is None:
-        measured = measure_files(files, validation or [])
+        measured = measure_files(files, validation)
     else:
         from trainer.config.load import load_config
         from trainer.model.lineage import refuse_model
@@ -44,10 +51,10 @@ def stats(
         settings = load_config(config, [f"data.train={paths}", "data.validation="], together=False)
         refuse_model(settings)
         with loading():
-            from trainer.training.prepare import read
+            from trainer.training.step_tokens import token_counter
 
-            reading = read(settings)
-        measured = measure_files(files, validation or [], reading.renderer, reading.max_length)
+            counter = token_counter(settings)
+        measured = measure_files(files, validation, counter)
     if output is Format.json:
         from trainer.cli.documents.data import DataStats
 
@@ -56,6 +63,27 @@ def stats(
     _print(measured)
     if config is None:
         say("for tokens add --config CONFIG")
+    if html is not None:
+        from trainer.inference.report.data_page import data_page
+        from trainer.runs.files import write_page
+
+        write_page("--html", html, data_page(", ".join(printable(str(file)) for file in files), measured.to_json()))
+        say(f"page  {printable(str(html))}")
+
+
+def _refuse_page(page: Path, files: list[Path], output: Format) -> None:
+    """Raises: MissingDependency; ConfigError, where the page is one of the files, or exists and is none of ours."""
+    from trainer.extras import need
+    from trainer.runs.files import refuse_other_file
+
+    if output is Format.json:
+        raise ConfigError("--html: is given with --format json, expected one of them; remove one")
+    if page.resolve() in {file.resolve() for file in files}:
+        raise ConfigError(
+            f"--html: {printable(str(page))} is a file that is measured, expected another one; choose another name"
+        )
+    refuse_other_file("--html", page)
+    need("--html", "jinja2", extra="workshop")
 
 
 def _print(measured: "Statistics") -> None:
@@ -71,10 +99,12 @@ def _print(measured: "Statistics") -> None:
     out.print(f"\nleaks: {leaks}")
 
 
-def _print_part(title: str, part: "Part") -> None:
+def _print_part(title: str, part: "SideStatistics") -> None:
     rows, tokens = part.rows, part.tokens
     out.print(f"[bold]{counted(rows.rows, 'row')} {title}[/]")
     measures = {"turns": rows.turns, "characters": rows.characters}
+    if rows.pairs is not None:
+        measures |= {"  preferred": rows.pairs.preferred_characters, "  other": rows.pairs.other_characters}
     if tokens is not None:
         measures |= {"tokens": tokens.tokens, "trained tokens": tokens.supervised}
     _print_spreads(measures)
@@ -111,9 +141,19 @@ def _row_facts(rows: "RowStatistics") -> Iterator[tuple[str, str]]:
         "system prompts",
         f"{rows.system_prompts:,} different" + f", {counted(without, 'row')} without one" * (without > 0),
     )
-    yield "answers", f"{rows.answers:,}, {rows.untrained_answers:,} of them with weight 0"
+    if rows.pairs is None:
+        yield "answers", f"{rows.answers:,}, {rows.untrained_answers:,} of them with weight 0"
+    else:
+        num_rows = rows.rows - rows.rows_with_errors
+        yield (
+            "pairs",
+            f"the preferred answer is longer in {rows.pairs.preferred_longer:,} of {num_rows:,} rows",
+        )
     if rows.rows_with_tools:
         yield "tools", f"in {counted(rows.rows_with_tools, 'row')}, with {rows.tool_calls:,} calls"
+    yield "roles", ", ".join(f"{count:,} {escape(clean(role))}" for role, count in rows.roles.items())
+    if rows.languages is not None:
+        yield "languages", _languages(rows.languages)
     if not rows.duplicates and not rows.near_duplicates:
         yield "duplicates", "none"
     else:
@@ -125,11 +165,25 @@ def _row_facts(rows: "RowStatistics") -> Iterator[tuple[str, str]]:
         )
 
 
+def _languages(found: "Languages") -> str:
+    from trainer.data.files.languages import UNDETERMINED, name_of
+
+    most = list(found.by_code.items())[:SHOWN_PLACES]
+    shown = ", ".join(f"{name_of(code)} {count:,}" for code, count in most if code != UNDETERMINED)
+    unsure = f"{found.by_code.get(UNDETERMINED, 0):,} undetermined"
+    sure = "" if found.confidence is None else f"; median confidence {found.confidence:.2f}"
+    return ", ".join(filter(None, [shown, unsure])) + sure
+
+
 def _token_facts(tokens: "TokenStatistics") -> Iterator[tuple[str, str]]:
     total = tokens.tokens.total
     yield "trained", f"{tokens.supervised.total:,} of {total:,} tokens ({tokens.supervised_share:.1%})"
     repeated = f"{total - tokens.unique:,} tokens ({tokens.shared_prefix_share:.1%})"
     yield "shared prefix", f"{repeated} repeat how another row begins; a prefix tree computes them once"
+    if steps := tokens.steps:
+        packed = f"{steps.computed:,} tokens in {counted(steps.counted_steps, 'step')} of {steps.rows_per_step:,} rows"
+        more = f"{steps.fewer_than_unshared:.2f} times as many without sharing, {steps.fewer_than_padded:.2f} padded"
+        yield "packing", f"{packed}; {more} (a count of tokens, not of time)"
     yield "too long", _places(tokens.over_length, f"over {tokens.max_length:,} tokens (data.max_length)")
     if tokens.rows_of_several_examples:
         found = counted(tokens.rows_of_several_examples, "row")

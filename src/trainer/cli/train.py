@@ -1,7 +1,7 @@
 """`train`: from a config and a data file to an adapter."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trainer.cli.backends import agree, backend_of, show_plan
-from trainer.cli.console import Debug, Format, Notes, Output, Root, RunName, Version, command, out, say
+from trainer.cli.backends import agree, backend_of, print_verdict, settle, show_plan
+from trainer.cli.console import Debug, Format, Notes, Output, Root, RunName, Version, clean, command, out, say
 from trainer.cli.runs import print_run
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
+from trainer.runs.lifecycle import failed_gate
 from trainer.training.interrupt import Interruption
 
 if TYPE_CHECKING:
     from trainer.backends.contract import Backend, Changes, Plan, Preview
+    from trainer.backends.quote import Quote
     from trainer.config.schema import RunConfig
 
 AllowChange = Annotated[
@@ -31,17 +33,39 @@ class _Wishes:
     """Options of `train`."""
 
     check: bool
+    files: bool
     preview: int | None
     detach: bool
     auto_resume: bool
     changes: "Changes"
+    queue: bool
+    gpus: int | None
     yes: bool
     output: Format
 
     @property
     def trains_here(self) -> bool:
-        """Whether this process would train."""
-        return not (self.check or self.preview or self.detach)
+        """True if this process would train."""
+        return not (self.check or self.preview or self.detach or self.queue)
+
+    def refuse_contradictions(self) -> None:
+        """Raises: ConfigError."""
+        if self.preview is not None and self.output is Format.json:
+            raise ConfigError("--preview: is given with --format json, expected one of them; it is for people")
+        if self.files and not self.check:
+            raise ConfigError("--files: is given without --check, expected both; add --check")
+        others = {"check": self.check, "preview": self.preview, "detach": self.detach, "auto-resume": self.auto_resume}
+        refuse_beside_queue(self.queue, self.gpus, [name for name, is_given in others.items() if is_given])
+
+
+Queued = Annotated[
+    bool, typer.Option("--queue", help="Wait in this machine's queue until earlier runs have ended; see trainer queue.")
+]
+NumGpus = Annotated[
+    int | None, typer.Option("--gpus", metavar="N", min=1, help="With --queue: GPUs of this run; all without it.")
+]
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money.")]
 
 
 @command
@@ -55,6 +79,9 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="Verify config, data, tokens and memory; train nothing.")
     ] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="With --check: list the files that would be uploaded.")
+    ] = False,
     preview: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Show which tokens of the first N rows are trained.")
     ] = None,
@@ -64,8 +91,10 @@ def train(
     auto_resume: Annotated[
         bool, typer.Option("--auto-resume", help="Resume the run named in the config if it exists, else start it.")
     ] = False,
+    queue: Queued = False,
+    gpus: NumGpus = None,
     allow_change: AllowChange = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before something that costs money.")] = False,
+    yes: Yes = False,
     version: Version = False,
     root: Root = Path("runs"),
     output: Output = Format.text,
@@ -84,21 +113,31 @@ def train(
     from trainer.backends.contract import Changes
 
     if resume is not None:
-        return _resume(find_run(resume, root), Changes(overrides or (), allow_change or ()), detach, output)
+        refuse_beside_queue(queue, gpus, ["detach"] if detach else [])
+        found = find_run(resume, root)
+        return _resume(found, Changes(overrides or (), allow_change or ()), detach, output, queue, gpus, yes)
     assert config is not None
 
     from trainer.config.load import load_config
 
-    settings = _rooted(context, load_config(config, overrides or []), overrides or [], root)
-    if preview is not None and output is Format.json:
-        raise ConfigError("--preview: is given with --format json, expected one of them; it is for people")
+    settings = rooted(context, load_config(config, overrides or []), overrides or [], root)
     if auto_resume and settings.run.name is None:
         raise ConfigError("--auto-resume: the run has no name, expected one that stays the same; set run.name")
-    wishes = _Wishes(check, preview, detach, auto_resume, Changes(allowed=allow_change or ()), yes, output)
+    changes = Changes(allowed=allow_change or ())
+    wishes = _Wishes(check, files, preview, detach, auto_resume, changes, queue, gpus, yes, output)
+    wishes.refuse_contradictions()
     return _start(settings, wishes)
 
 
-def _rooted(context: typer.Context, settings: "RunConfig", overrides: list[str], root: Path) -> "RunConfig":
+def refuse_beside_queue(queue: bool, gpus: int | None, others: Sequence[str]) -> None:
+    """Raises: ConfigError, for options that contradict --queue, or mean nothing without it."""
+    if gpus is not None and not queue:
+        raise ConfigError("--gpus: is given without --queue, expected both; choose GPUs with CUDA_VISIBLE_DEVICES")
+    if queue and others:
+        raise ConfigError(*(f"--queue: is given with --{other}, expected one of them; remove one" for other in others))
+
+
+def rooted(context: typer.Context, settings: "RunConfig", overrides: list[str], root: Path) -> "RunConfig":
     """The settings with the folder that holds the runs: --root, else run.root, else TRAINER_RUNS, else runs.
 
     Raises: ConfigError, when the command line names two.
@@ -114,37 +153,66 @@ def _rooted(context: typer.Context, settings: "RunConfig", overrides: list[str],
 
 def _start(settings: "RunConfig", wishes: _Wishes) -> int:
     """Check, show, agree, create, launch, follow: the same for every backend."""
+    from trainer.backends.data_sources import with_local_data
     from trainer.backends.quote import hold_cap
 
     backend = backend_of(settings.backend.kind)
     if wishes.preview is not None and not backend.has_preview:
         raise ConfigError("--preview: is for backend.kind=local, expected none; add backend.kind=local to look")
-    if wishes.auto_resume and (run := backend.existing(settings)):
-        return _resume(run, wishes.changes, wishes.detach, wishes.output)
+    if wishes.auto_resume and not wishes.check and (run := backend.existing(settings)):
+        return _resume(run, wishes.changes, wishes.detach, wishes.output, yes=wishes.yes)
     with Interruption() as interruption:
         try:
-            backend.refuse_at_once(settings, wishes.auto_resume, wishes.detach)
+            settings = with_local_data(settings, say)
+            backend.refuse_at_once(settings, wishes.auto_resume, wishes.detach, wishes.changes)
             if wishes.trains_here and (code := backend.in_processes(_words(), say)) is not None:
                 return code
             notes = Notes()
-            plan = backend.check(settings, notes, wishes.auto_resume)
+            plan = _checked(backend, settings, notes, wishes)
             if wishes.preview is not None:
                 _show_rows(backend.preview(plan), wishes.preview)
                 return ExitCode.DONE
-            show_plan(plan.rows, plan.quote)
-            hold_cap(plan.quote, settings.backend.spend_cap)
             if wishes.check:
-                _show_check(plan, notes, wishes.output)
+                _show_check(plan, notes, wishes)
                 return ExitCode.DONE
+            show_plan(plan.rows, plan.quote, [check for check in plan.checks if check.outcome != "ok"])
+            hold_cap(plan.quote, settings.backend.spend_cap)
+            settle(plan.doubts)
             if plan.quote.bills:
-                agree(f"start this run on {settings.backend.kind}?", wishes.yes)
+                agree(f"start this run on {settings.backend.kind}?", wishes.yes or _is_capped(settings, wishes))
             run = backend.create(plan, wishes.auto_resume)
         except KeyboardInterrupt:
             say("stopped before training began; the same command begins again")
             return interruption.exit_code
         say(f"run {run.path}")
+        if wishes.queue:
+            return _enqueue(backend, run, wishes.gpus, plan.quote, wishes.output)
         begin = partial(backend.launch, plan, run, say, wishes.changes)
         return _carry_out(backend, run, begin, wishes.detach, wishes.output, interruption)
+
+
+def _checked(backend: "Backend[Any]", settings: "RunConfig", notes: Notes, wishes: _Wishes) -> "Plan[Any]":
+    """The plan of a run that starts now, or waits."""
+    if not wishes.queue:
+        return backend.check(settings, notes, wishes.auto_resume)
+    from trainer.runs.queue import Queue, refuse_gpus
+
+    refuse_gpus(wishes.gpus)
+    Queue(Path(settings.run.root)).entries()  # a damaged file is known before a run is made
+    return backend.check_waiting(settings, notes, wishes.gpus)
+
+
+def _is_capped(settings: "RunConfig", wishes: _Wishes) -> bool:
+    """True where nobody can be asked, and the owner has written down what a run that waits may cost."""
+    return wishes.queue and settings.backend.spend_cap is not None and not sys.stdin.isatty()
+
+
+def _enqueue(backend: "Backend[Any]", run: Run, num_gpus: int | None, quote: "Quote | None", output: Format) -> int:
+    """Let the run wait; --format json prints it."""
+    backend.enqueue(run, say, num_gpus, quote)
+    if output is Format.json:
+        print_run(run)
+    return ExitCode.DONE
 
 
 @command
@@ -156,7 +224,10 @@ def resume(
     detach: Annotated[
         bool, typer.Option("--detach", help="Resume in the background; see trainer logs --follow.")
     ] = False,
+    queue: Queued = False,
+    gpus: NumGpus = None,
     allow_change: AllowChange = None,
+    yes: Yes = False,
     root: Root = Path("runs"),
     output: Output = Format.text,
     debug: Debug = False,
@@ -164,7 +235,9 @@ def resume(
     """Resume a stopped run; the same as train --resume RUN."""
     from trainer.backends.contract import Changes
 
-    return _resume(find_run(run, root), Changes(overrides or (), allow_change or ()), detach, output)
+    refuse_beside_queue(queue, gpus, ["detach"] if detach else [])
+    changes = Changes(overrides or (), allow_change or ())
+    return _resume(find_run(run, root), changes, detach, output, queue, gpus, yes)
 
 
 def _words() -> list[str]:
@@ -172,17 +245,44 @@ def _words() -> list[str]:
     return [*(["train"] if Path(sys.argv[0]).name == "train" else []), *sys.argv[1:]]
 
 
-def _resume(run: Run, changes: "Changes", detach: bool, output: Format) -> int:
-    if detach and changes:
-        raise ConfigError("--detach: is given with changed settings, expected none; resume without --detach")
+def _resume(
+    run: Run,
+    changes: "Changes",
+    detach: bool,
+    output: Format,
+    queue: bool = False,
+    gpus: int | None = None,
+    yes: bool = False,
+) -> int:
+    if (detach or queue) and changes:
+        option = "--queue" if queue else "--detach"
+        raise ConfigError(f"{option}: is given with changed settings, expected none; resume without {option}")
+    from trainer.backends.data_sources import fetch_again
+
+    fetch_again(run, say)
     backend = backend_of(run.backend)
+    if queue:
+        return _enqueue(backend, run, gpus, None, output)
 
     def begin() -> int | None:
-        backend.resume(run, say, changes)
+        _resume_agreed(backend, run, changes, yes)
         return None if detach else backend.in_processes(_words(), say)
 
     with Interruption() as interruption:
         return _carry_out(backend, run, begin, detach, output, interruption)
+
+
+def _resume_agreed(backend: "Backend[Any]", run: Run, changes: "Changes", yes: bool) -> None:
+    """Resume; a run that would begin at a price that nobody has agreed to shows it and asks first."""
+    from trainer.backends.quote import NotAgreed, note_agreed
+
+    try:
+        backend.resume(run, say, changes)
+    except NotAgreed as error:
+        show_plan((), error.quote)
+        agree(f"start this run on {run.backend}?", yes)
+        note_agreed(run, error.quote)
+        backend.resume(run, say, changes)
 
 
 def _carry_out(
@@ -209,6 +309,9 @@ def _carry_out(
         say(outcome.summary)
         if outcome.exit_code is ExitCode.DONE and not is_shown:
             _show_result(run, outcome.try_it or f"trainer chat {run.path}")
+        if outcome.exit_code is ExitCode.DONE and (words := failed_gate(run)):
+            say(words)
+            return ExitCode.GATE_FAILED
         return outcome.exit_code
     except KeyboardInterrupt:  # something may bill already
         say(backend.after_interrupt(run))
@@ -228,15 +331,24 @@ def _show_result(run: Run, try_it: str) -> None:
     say(f"look at it: trainer show {run.path}\ntry it:     {try_it}")
 
 
-def _show_check(plan: "Plan[Any]", notes: Notes, output: Format) -> None:
-    if output is Format.json:
+def _show_check(plan: "Plan[Any]", notes: Notes, wishes: _Wishes) -> None:
+    """Price and verdict come last, below all that is long."""
+    from trainer.backends.quote import hold_cap
+
+    is_text = wishes.output is Format.text
+    if plan.text and is_text:
+        out.print(plan.text, markup=False)
+    if wishes.files and is_text:
+        for file in plan.files:
+            out.print(f"{file.bytes:>14,}  {clean(file.path)}", markup=False)
+    show_plan(plan.rows, plan.quote, plan.checks)
+    hold_cap(plan.quote, plan.config.backend.spend_cap)
+    if not is_text:
         from trainer.cli.documents.plans import train_check
 
-        train_check(plan, notes.told).print()
+        train_check(plan, notes.lines).print()
         return
-    if plan.text:
-        out.print(plan.text, markup=False)
-    out.print(f"[green]ready to train[/]: {plan.ready}")
+    print_verdict("ready to train", plan.ready, plan.doubts)
 
 
 def _show_rows(preview: "Preview", num_rows: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from trainer.config.fields import Count, Flag, Length, Positive, Section, Text, of_form, shown_form
+from trainer.config.fields import Auto, Count, Flag, Length, Positive, Section, Text, of_form, shown_form
 
 # Letters, digits, - and _, as Azure ML names its jobs' experiments.
 EXPERIMENT, SIZE, VAULT, CURRENCY = (
@@ -30,11 +30,19 @@ Environment = Annotated[
         "azureml:NAME:VERSION, azureml:NAME@latest or azureml://registries/REGISTRY/environments/NAME/versions/VERSION",
     ),
 ]
+# With a registry, as a name alone means Docker Hub's, and with a tag or digest, as an image without one moves.
+Image = Annotated[
+    Text,
+    of_form(
+        r"[\w-]+(\.[\w-]+)+(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]+|@sha256:[0-9a-f]{64})",
+        "REGISTRY/NAME:TAG, such as NAME.azurecr.io/vllm/vllm-openai:v0.33.0-cu129",
+    ),
+]
 Secret = Annotated[Text, of_form(r"[A-Za-z0-9-]{1,127}", "a secret's name: up to 127 letters, digits and -")]
 
 
 class DeploymentConfig(Section):
-    """How a model is put behind a managed online endpoint."""
+    """Deployment of a model behind a managed online endpoint."""
 
     mode: Literal["score", "vllm"] = "score"
     """`score`: the scoring script on Azure ML's inference server, the trained model as it is, one request at a time and whole answers. `vllm`: vLLM with the adapter on its base, for many requests at a time, with streaming."""
@@ -43,13 +51,13 @@ class DeploymentConfig(Section):
     """The machine, for example `Standard_NC4as_T4_v3`. Default: the one of the training job."""
 
     instance_count: Count = 1
-    """How many machines answer; each bills."""
+    """Number of machines that answer; each bills."""
 
     auth: Literal["key", "entra"] = "key"
-    """How clients prove who they are: a key of the endpoint, or a token of Microsoft Entra and a role on the endpoint."""
+    """Proof of a client's identity: a `key` of the endpoint, or a token of Microsoft Entra (`entra`) and a role on it."""
 
     max_requests: Count = 32
-    """Requests at a time on a machine, with `vllm`; more are told to try again. With `score` it is one."""
+    """Requests at a time on a machine, with `vllm`; more are refused until one ends. With `score` it is one."""
 
     max_tokens: Length = 1024
     """The longest answer in tokens, with `score`."""
@@ -60,18 +68,21 @@ class DeploymentConfig(Section):
     tool_parser: Text | None = None
     """vLLM's name of the form in which the model calls tools (`--tool-call-parser`, for example `hermes`), for clients other than `trainer chat`, which reads the form that was trained by itself."""
 
-    include_base: Flag = False
-    """Upload the base with the model, for a base that needs a token, or a workspace that cannot reach the hub."""
+    include_base: Flag | Auto = "auto"
+    """Upload the base with the model. `auto`: where it needs a token of the hub, or `egress` is false, since a container that cannot download it bills until it fails."""
+
+    vllm_image: Image | None = None
+    """A copy of vLLM's image in your own registry, for example `NAME.azurecr.io/vllm/vllm-openai:v0.33.0-cu129`, with `vllm`. Default: Docker Hub's, which limits anonymous pulls."""
 
     price_per_hour: Positive | None = None
-    """What one machine costs an hour. Default: the Retail Prices API's figure."""
+    """Price of one machine an hour. Default: the Retail Prices API's figure."""
 
     egress: Flag = True
-    """Whether the machines may reach the internet. The base comes from the hub unless `include_base` is set."""
+    """Let the machines reach the internet. The base comes from the hub unless `include_base` says otherwise."""
 
 
 class AzureMLConfig(Section):
-    """Where in Azure Machine Learning a run executes. Credentials come from the environment or `az login`, never from here."""
+    """Place of a run in Azure Machine Learning. Credentials come from the environment or `az login` only."""
 
     subscription: Text | None = None
     """The subscription's id. Default: AZURE_SUBSCRIPTION_ID, a workspace's `config.json`, or the default of `az`."""
@@ -89,13 +100,13 @@ class AzureMLConfig(Section):
     """The machine of a job without a cluster (serverless compute), for example `Standard_NC24ads_A100_v4`."""
 
     instance_count: Count = 1
-    """How many machines train together; every GPU of each is used."""
+    """Number of machines that train together; every GPU of each is used."""
 
     tier: Literal["dedicated", "low_priority"] = "dedicated"
-    """`low_priority` is cheaper and may be taken away at any time: the job then goes on from its last checkpoint. A cluster has its own tier, which must be this one."""
+    """`low_priority` is cheaper and may be taken away at any time: the job then resumes from its last checkpoint. A cluster has its own tier, which must be this one."""
 
     max_attempts: Count = 3
-    """How often a job that was taken away is submitted, the first time included, while somebody follows the run."""
+    """Most submissions of a job whose machine was taken away, the first included, while somebody follows the run."""
 
     experiment: Experiment = "azure-llm-trainer"
     """The name under which the studio groups the jobs."""
@@ -125,16 +136,16 @@ class AzureMLConfig(Section):
     """The job is ended after this time. Default: what `backend.spend_cap` pays for, else three times the estimate and at least 2."""
 
     price_per_hour: Positive | None = None
-    """What one machine costs an hour. Default: the Retail Prices API's figure."""
+    """Price of one machine an hour. Default: the Retail Prices API's figure."""
 
     currency: Currency = "USD"
     """The currency of the quote."""
 
     checkpoints: Literal["all", "none"] = "all"
-    """Whether the checkpoints come home with the adapter, the report and the records."""
+    """Checkpoints that are downloaded with the adapter, the report and the records."""
 
     deployment: DeploymentConfig = DeploymentConfig()
-    """How `trainer deploy` puts the result behind an endpoint."""
+    """Settings of `trainer deploy`, which puts the result behind an endpoint."""
 
     @model_validator(mode="after")
     def _one_machine(self) -> Self:

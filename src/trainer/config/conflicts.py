@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config.schema import RunConfig, TrainingConfig
+from trainer.config.schema import DpoConfig, RunConfig, TrainingConfig
+from trainer.kinds import is_service, learns_from_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,26 @@ class Need:
     remedy: str
 
 
+def _continues_run(config: RunConfig) -> bool:
+    return (Path(config.model.base.partition("@")[0]) / "config.yaml").is_file()
+
+
 NEEDS = (
     Need(
         (
             "data.allow_leak", "training.eval_steps", "training.eval_rows", "training.early_stopping_patience",
             "training.early_stopping_threshold", "training.adapter_from", "evaluation.max_rows",
-            "evaluation.max_new_tokens",
+            "evaluation.max_new_tokens", "evaluation.gate",
         ),
         lambda config: config.data.validation is None,
         "has no effect without validation data",
         "give data.validation (trainer data split FILE makes one)",
+    ),
+    Need(
+        ("evaluation.gate",),
+        lambda config: not config.evaluation.enabled,
+        "judges a comparison, and evaluation.enabled is false",
+        "set evaluation.enabled to true",
     ),
     Need(
         ("openai.validation_url_variable",),
@@ -43,6 +54,30 @@ NEEDS = (
         lambda config: config.training.optimizer != "adamw",
         "is a setting of AdamW, and training.optimizer is 'sgd'",
         "set training.optimizer to adamw",
+    ),
+    Need(
+        ("openai.wandb.entity", "openai.wandb.name", "openai.wandb.tags"),
+        lambda config: config.openai.wandb.project is None,
+        "belongs to a project of Weights & Biases, and openai.wandb.project is not set",
+        "give openai.wandb.project",
+    ),
+    Need(
+        tuple(f"training.dpo.{name}" for name in DpoConfig.model_fields),
+        lambda config: not learns_from_pairs(config.training.method),
+        "is a setting of dpo, and training.method is 'sft'",
+        "set training.method to dpo",
+    ),
+    Need(
+        ("training.dpo.label_smoothing",),
+        lambda config: learns_from_pairs(config.training.method) and config.training.dpo.loss != "sigmoid",
+        "is a setting of the sigmoid loss, and training.dpo.loss is 'ipo'",
+        "set training.dpo.loss to sigmoid",
+    ),
+    Need(
+        ("training.dpo.reference",),
+        lambda config: learns_from_pairs(config.training.method) and not _continues_run(config),
+        "stays close to the earlier run that model.base names, and model.base names none",
+        "set model.base to runs/<name>",
     ),
     Need(
         ("model.revision",),
@@ -71,12 +106,15 @@ NEEDS = (
 )  # fmt: skip
 
 
-SERVICE_TRAINING = frozenset({"method", "n_epochs", "batch_size", "learning_rate_multiplier", "seed"})
-NO_SERVICE_SECTIONS = ("lora", "memory", "tracking", "azureml")
+SERVICE_TRAINING = frozenset({"method", "dpo", "n_epochs", "batch_size", "learning_rate_multiplier", "seed"})
+SERVICE_DPO = frozenset({"beta"})
+ADDED_LATER = frozenset({"dpo"})  # to section training, after runs had been written without it
+NO_SERVICE_SECTIONS = ("lora", "memory", "tracking")
+BACKEND_SECTIONS = ("azureml", "openai")  # each named like the kind of backend that reads it
 AZURE_SERVICE_ONLY = frozenset(
     {
-        "api_version", "training_type", "base_deployment", "subscription", "resource_group", "account",
-        "management_url",
+        "api_version", "training_type", "trust", "base_deployment", "deployment_sku", "subscription",
+        "resource_group", "account", "management_url",
     }
 )  # fmt: skip
 
@@ -93,7 +131,7 @@ def given_settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]
 def was_resolved(values: Mapping[str, Any]) -> bool:
     """True of a config that this program wrote, with every number in it: then nobody chose each of them."""
     training = values.get("training")
-    return isinstance(training, dict) and training.keys() >= TrainingConfig.model_fields.keys()
+    return isinstance(training, dict) and training.keys() >= TrainingConfig.model_fields.keys() - ADDED_LATER
 
 
 def idle_settings(config: RunConfig, given: Collection[str]) -> Iterator[tuple[str, str]]:
@@ -105,7 +143,7 @@ def idle_settings(config: RunConfig, given: Collection[str]) -> Iterator[tuple[s
 
 
 def foreign_settings(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Section and name of everything that means nothing to the service of `config`."""
+    """Section and name of everything that means nothing to the backend and method of `config`."""
     for section in type(config).model_fields:
         for name in type(getattr(config, section)).model_fields:
             if _is_foreign(section, name, config):
@@ -113,6 +151,14 @@ def foreign_settings(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def _is_foreign(section: str, name: str, config: RunConfig) -> bool:
+    if section in BACKEND_SECTIONS and section != config.backend.kind:
+        return True
+    if (section, name) == ("training", "dpo") and not learns_from_pairs(config.training.method):
+        return True
+    return is_service(config.backend.kind) and _is_foreign_to_service(section, name, config)
+
+
+def _is_foreign_to_service(section: str, name: str, config: RunConfig) -> bool:
     match section:
         case "model":
             return name != "base"
@@ -120,6 +166,8 @@ def _is_foreign(section: str, name: str, config: RunConfig) -> bool:
             return name not in SERVICE_TRAINING
         case "openai":
             return name in AZURE_SERVICE_ONLY and config.openai.service != "azure"
+        case "evaluation":
+            return name == "suite"
     return section in NO_SERVICE_SECTIONS
 
 

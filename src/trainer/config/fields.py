@@ -1,5 +1,6 @@
 """Types for the fields of the config: strict numbers, names, and the closed section they stand in."""
 
+import os
 import re
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,8 @@ MAX_EPOCHS = 10_000
 MAX_TOKENS = 2**24  # no model reads more, and the packs of a step are counted in as many
 MAX_RATE = 10.0  # one update with a larger rate moves every weight by more than any weight is
 MAX_MULTIPLIER = 50_000.0  # the same as a multiple of 2e-4
+MAX_BETA = 2.0  # of the fine-tuning service's own document
+MAX_SMOOTHING = 0.5  # with half of the preferences reversed the rows say nothing
 MAX_RANK = 65_536  # no layer is wider than that
 MAX_WEIGHT = 1_000.0  # rows of a file that stand this often in an epoch are more epochs
 # Whole numbers are strict. Other numbers are not: YAML 1.1 reads `2e-4` as the text '2e-4'.
@@ -52,10 +55,15 @@ Positive = Annotated[float, Field(gt=0, le=MOST, allow_inf_nan=False), BeforeVal
 NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
 Rate = Annotated[float, Field(gt=0, le=MAX_RATE, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
 Multiplier = Annotated[float, Field(gt=0, le=MAX_MULTIPLIER, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
+Beta = Annotated[float, Field(gt=0, le=MAX_BETA, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
 Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
+WeightOrZero = Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
+Smoothing = Annotated[float, Field(ge=0, lt=MAX_SMOOTHING, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), BeforeValidator(_not_a_bool)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, min_length=1), of_form(r"[^\0]*", "text without a null character")]
+# A shell leaves the tilde of `run.root=~/runs` as it is: a folder of that name invites to `rm -r ~`.
+Folder = Annotated[Text, AfterValidator(os.path.expanduser)]
 NAME, SUFFIX = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", r"[A-Za-z0-9_-]{1,40}"
 Name = Annotated[
     str,

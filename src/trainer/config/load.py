@@ -13,7 +13,6 @@ from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
 from trainer.config.yaml_source import YamlSource, parse_yaml
 from trainer.errors import ConfigError, quoted
-from trainer.kinds import is_service
 
 KINDS: dict[type, str] = {list: "a list", str: "a text", int: "a number", float: "a number"}
 
@@ -34,28 +33,38 @@ def load_config(path: Path, overrides: Sequence[str] = (), together: bool = True
         )
     if "messages" in source.values:
         raise ConfigError(f"{path}: is a row of a data file, expected a config; name the file in it as data.train")
-    from_file = () if was_resolved(source.values) else tuple(given_settings(source.values))
+    is_own = was_resolved(source.values)
+    from_file = () if is_own else tuple(given_settings(source.values))
+    if is_own:
+        _rename(source.values["training"])
     origins = dict(_apply(source, overrides))
     try:
         config = RunConfig.model_validate(source.values)
     except ValidationError as error:
-        found = describe(error, source.values, lambda at: _place(source, origins, at))
+        found = describe(error, source.values, lambda at: _written_at(source, origins, at))
         raise ConfigError(*source.problems, *found) from None
     given = {*from_file, *map(".".join, origins)} if together else set()
-    idle = [f"{_place(source, origins, tuple(name.split('.')))}: {said}" for name, said in idle_settings(config, given)]
+    idle = [
+        f"{_written_at(source, origins, tuple(name.split('.')))}: {said}" for name, said in idle_settings(config, given)
+    ]
     if problems := [*source.problems, *idle]:
         raise ConfigError(*problems)
     return config
 
 
 def dump_config(config: RunConfig) -> str:
-    """YAML that `load_config` reads back into an equal config; for a service without what means nothing to it."""
+    """YAML that `load_config` reads back into an equal config, without what means nothing to its backend and method."""
     values = config.model_dump(mode="json")
-    if is_service(config.backend.kind):
-        for section, name in foreign_settings(config):
-            if is_default(config, section, name):
-                del values[section][name]
+    for section, name in foreign_settings(config):
+        if is_default(config, section, name):
+            del values[section][name]
     return yaml.safe_dump({section: fields for section, fields in values.items() if fields}, sort_keys=False)
+
+
+def _rename(training: dict[str, Any]) -> None:
+    """Read what a stored run calls by an earlier name."""
+    if "beta" in training and "dpo" not in training:
+        training["dpo"] = {"beta": training.pop("beta")}
 
 
 def _read(path: Path) -> str:
@@ -109,7 +118,7 @@ def _section(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def _place(source: YamlSource, origins: dict[tuple[str, ...], str], path: tuple[str | int, ...]) -> str:
+def _written_at(source: YamlSource, origins: dict[tuple[str, ...], str], path: tuple[str | int, ...]) -> str:
     """The override that wrote at, above or below `path`, else the place in the file."""
     for given, origin in reversed(origins.items()):
         shorter = min(len(given), len(path))

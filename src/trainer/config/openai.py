@@ -24,23 +24,44 @@ Variable = Annotated[
     str, shown_form(VARIABLE), of_form(VARIABLE, "a variable's name: letters, digits and _, no digit first")
 ]
 
+TrainingType = Literal["Standard", "GlobalStandard", "DataZone", "Developer"]
+
 Address = Annotated[Text, of_form(r"https?://[^\s/?#@]+(/[^\s?#]*)?", "an address such as https://HOST")]
 
 
+class WandbConfig(Section):
+    """Weights & Biases, to which the service itself reports a job; the service holds the key, set once in its portal."""
+
+    project: Text | None = None
+    """The project that gets a run for the job. Unset: the service reports to none."""
+
+    entity: Text | None = None
+    """The team or user of the run. Default: that of the service's key."""
+
+    name: Text | None = None
+    """The run's name there. Default: the job's id."""
+
+    tags: list[Text] = []  # noqa: RUF012  # pydantic copies a default for each config
+    """Tags of the run."""
+
+
 class OpenAIConfig(Section):
-    """Which fine-tuning service is used. Keys come from the environment, never from here."""
+    """Fine-tuning service to use. Keys come from the environment, never from here."""
 
     service: Literal["azure", "openai"] = "azure"
     """`azure`: Azure OpenAI. `openai`: api.openai.com, or whatever speaks its API at `base_url`."""
 
     base_url: Text | None = None
-    """Where the API is. Default: AZURE_OPENAI_ENDPOINT for `azure`; OPENAI_BASE_URL, else api.openai.com for `openai`."""
+    """API address. Default: AZURE_OPENAI_ENDPOINT for `azure`; OPENAI_BASE_URL, else api.openai.com for `openai`."""
 
     api_version: Version | None = None
     """Azure only: a dated version of the API, such as `2024-10-21`, for a resource that does not have `/openai/v1` yet."""
 
-    training_type: Literal["Standard", "GlobalStandard", "Developer"] | None = None
-    """Azure only: where the training runs. `Standard` (the default): in the resource's region, where the data stays. `GlobalStandard`: anywhere, cheaper. `Developer`: anywhere, on spare capacity, cheapest; a job may be paused and goes on by itself."""
+    training_type: TrainingType | None = None
+    """Azure only: where the training runs. `Standard`: in the resource's region, where the data stays. `GlobalStandard`: anywhere, cheaper. `DataZone`: in the data zone of the United States. `Developer`: anywhere, on spare capacity, cheapest; a job may be paused, and resumes by itself. Default: `Standard`, or `GlobalStandard` for a model without regional training, such as the open ones."""
+
+    trust: Literal["table", "service"] | None = None
+    """Azure only: which decides where the built-in table of models and the service's own list contradict each other. Default: the contradiction is shown, and the submission asks."""
 
     file_bom: Flag = False
     """Upload the files with a byte order mark, which some Azure resources ask for."""
@@ -66,14 +87,20 @@ class OpenAIConfig(Section):
     base_deployment: Text | None = None
     """Azure only: a deployment of the base model, to compare with and to talk to."""
 
+    deployment_sku: Literal["developer", "standard", "global-standard", "data-zone"] | None = None
+    """Azure only: the kind of deployment that `trainer deploy` and `backend.auto_deploy` make. Default: the first of the model's that the region has."""
+
     training_price: NonNegative | None = None
-    """What a million trained tokens cost you. Default: the built-in list, whose date a quote names."""
+    """Your price of a million trained tokens. Default: the built-in list, whose date a quote names."""
 
     input_price: NonNegative | None = None
-    """What a million tokens cost that the tuned model reads."""
+    """Price of a million tokens that the tuned model reads."""
 
     output_price: NonNegative | None = None
-    """What a million tokens cost that the tuned model writes."""
+    """Price of a million tokens that the tuned model writes."""
 
     hosting_price: NonNegative | None = None
-    """What an hour of a deployment costs."""
+    """Price of a deployment an hour."""
+
+    wandb: WandbConfig = WandbConfig()
+    """The tracker that the service reports a job to."""

@@ -80,6 +80,14 @@ FOREIGN_NAMES = {
     "gradient_accumulation_steps": "training.batch_size (conversations per optimizer step)",
     "output_dir": "run.root and run.name",
     "report_to": "tracking.report_to",
+    "beta": "training.dpo.beta",
+    "dpo_beta": "training.dpo.beta",
+    "pref_beta": "training.dpo.beta",
+    "loss_type": "training.dpo.loss",
+    "pref_loss": "training.dpo.loss",
+    "dpo_label_smoothing": "training.dpo.label_smoothing",
+    "rpo_alpha": "training.dpo.sft_weight",
+    "pref_ftx": "training.dpo.sft_weight",
 }
 
 
@@ -124,7 +132,7 @@ def _sentence(path: Path, details: list[ErrorDetails]) -> str:
 
 
 def _as_section(path: Path, value: Any) -> str:
-    """How the section is written, where the one setting that must be given, or nothing, stands in its place."""
+    """Spell the section out, where its one required setting, or nothing, stands in its place."""
     required = {"model": "base", "data": "train"}.get(".".join(map(str, path)))
     if value is None and len(path) == 1:
         return "; indent its settings by two spaces"

@@ -13,9 +13,11 @@ from pydantic_core import PydanticCustomError
 from trainer.config.azureml import AzureMLConfig
 from trainer.config.fields import (
     Auto,
+    Beta,
     Count,
     Epochs,
     Flag,
+    Folder,
     Fraction,
     Length,
     Multiplier,
@@ -27,13 +29,16 @@ from trainer.config.fields import (
     Rate,
     Section,
     Seed,
+    Smoothing,
     Suffix,
     Text,
     Weight,
+    WeightOrZero,
 )
 from trainer.config.openai import OpenAIConfig
-from trainer.kinds import Kind
+from trainer.kinds import Kind, Method
 
+DEFAULT_BETA = 0.1  # of DPO's paper (arxiv.org/abs/2305.18290, appendix B)
 BASE_LEARNING_RATE = 2e-4  # the usual rate for LoRA (QLoRA paper, table 9); learning_rate_multiplier scales it
 
 
@@ -82,7 +87,7 @@ class DataSource(Section):
     """A training file with a weight in the mixture."""
 
     path: Text
-    """A chat JSONL file."""
+    """A chat JSONL file, in any of the forms of `data.train`."""
 
     weight: Weight = 1.0
     """Times that an epoch uses the file: 2 means every row twice, 0.5 a random half that changes each epoch."""
@@ -92,10 +97,10 @@ class DataConfig(Section):
     """The rows to learn, and the rows to hold out."""
 
     train: Text | Annotated[list[Text | DataSource], Field(min_length=1)]
-    """A chat JSONL file, or a list of files, each a path or `{path, weight}`."""
+    """A chat JSONL file, or a list of files, each a path or `{path, weight}`. A path may be a pattern (`data/*.jsonl`), a file compressed as `.gz` or `.zst`, `https://…`, a blob (`az://CONTAINER@ACCOUNT/PATH`), a data set of the hub (`hf://ORG/NAME?split=train`) or a data asset (`azureml:NAME:VERSION`). What is elsewhere is fetched once, before anything else, and its digest pinned in the manifest."""
 
     validation: Text | Annotated[list[Text], Field(min_length=1)] | None = None
-    """Held-out rows in the same format: they are never trained on and choose the best checkpoint."""
+    """Held-out rows in the same format and from the same places: they are never trained on and choose the best checkpoint."""
 
     max_length: Length | Auto = "auto"
     """The longest row in tokens. `auto`: what the model can read."""
@@ -120,11 +125,33 @@ class DataConfig(Section):
         return (self.validation,) if isinstance(self.validation, str) else tuple(self.validation)
 
 
+class DpoConfig(Section):
+    """Direct preference optimization, for `training.method: dpo`. The openai backend takes `beta` alone."""
+
+    beta: Beta | Auto = "auto"
+    """The weight of staying close to the reference model; at most 2. `auto`: 0.1, and on the openai backend the service's choice."""
+
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
+    """`sigmoid`: the loss of DPO, which drives the two answers ever further apart. `ipo`: a squared loss with a margin of `1 / (2 * beta)` as its target, which overfits less on preferences without noise."""
+
+    label_smoothing: Smoothing = 0.0
+    """For the sigmoid loss: the share of rows whose preference is assumed to be the wrong way round (conservative DPO); below 0.5."""
+
+    sft_weight: WeightOrZero = 0.0
+    """Weight of the supervised loss on the preferred answers, added to the preference loss. Keeps their probability from falling together with that of the other answers."""
+
+    reference: Literal["base", "run"] = "base"
+    """The model that training stays close to: `base`, the model without any adapter, or `run`, the earlier run that `model.base` names, as it was before this training."""
+
+
 class TrainingConfig(Section):
     """Training of the adapter."""
 
-    method: Literal["sft"] = "sft"
-    """`sft`: supervised fine-tuning on the assistant's messages."""
+    method: Method = "sft"
+    """`sft`: supervised fine-tuning on the assistant's messages of chat rows. `dpo`: direct preference optimization on preference rows, a prompt with a preferred and a non-preferred answer."""
+
+    dpo: DpoConfig = DpoConfig()
+    """Settings of `method: dpo`."""
 
     n_epochs: Epochs | Auto = "auto"
     """Passes over the training data. `auto`: 3, more for fewer than 34 rows and fewer for more than 8,333."""
@@ -238,12 +265,21 @@ class EvaluationConfig(Section):
     max_new_tokens: Length | Auto = "auto"
     """Length at which an answer is cut off, in tokens. `auto`: half as many again as the longest held-out answer, between 64 and 1,024."""
 
+    gate: Literal["better", "not-worse"] | None = None
+    """Condition on the comparison, beyond chance. If it does not hold, the run has still succeeded and keeps its model, `train` ends with exit code 3, and `register` and `deploy` refuse without --ignore-gate."""
+
+    suite: Flag | Auto = "auto"
+    """Let both models answer a suite of general items as well, which shows what the base could do and the tuned model has lost. `auto`: on a GPU, unless the base is builtin:tiny."""
+
+
+Tracker = Literal["clearml", "comet_ml", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"]
+
 
 class TrackingConfig(Section):
     """Trackers that also get the metrics."""
 
-    report_to: list[Literal["mlflow", "tensorboard"]] = []  # noqa: RUF012  # pydantic copies it for each config
-    """Experiment trackers, set up by their own environment variables, for example MLFLOW_TRACKING_URI."""
+    report_to: list[Tracker] = []  # noqa: RUF012  # pydantic copies it for each config
+    """Experiment trackers, set up by their own environment variables, for example MLFLOW_TRACKING_URI or WANDB_MODE=offline. They get the metrics and every setting. One that fails is left out, and the run continues."""
 
 
 class BackendConfig(Section):
@@ -255,6 +291,9 @@ class BackendConfig(Section):
     spend_cap: Positive | None = None
     """The most that a run may cost, in the currency of its quote: a dearer quote is refused, and a job is ended in time where the service can do that. Unset: what was quoted and confirmed."""
 
+    auto_deploy: Flag = False
+    """On Azure OpenAI: deploy the tuned model as soon as the run has succeeded and a command follows it. The deployment is checked and quoted with the run, and agreed to with it; one that bills by the hour needs `spend_cap`, which then covers it until Azure deletes it unused."""
+
 
 class RunSettings(Section):
     """Name and place of the run."""
@@ -265,7 +304,7 @@ class RunSettings(Section):
     suffix: Suffix | None = None
     """A word of yours at the end of the default name; without effect where `run.name` is set."""
 
-    root: Text = "runs"
+    root: Folder = "runs"
     """The folder that holds the runs. `--root` of a command wins over it, and it over the variable TRAINER_RUNS."""
 
 

@@ -28,7 +28,7 @@ _WORDS = (
     ),
     (
         "could not find expected ':'",
-        "a line without a colon, expected name: value; add it, or indent the line like the text that it goes on",
+        "a line without a colon, expected name: value; add it, or indent the line like the text that it continues",
     ),
     ("<stream end>", "it ends inside of a bracket or quote; close it"),
     ("unexpected end of stream", "it ends inside of a bracket or quote; close it"),

@@ -12,16 +12,16 @@ from pydantic import ValidationError
 from trainer.backends.openai.models import find_base as find_service_base
 from trainer.config.problems import describe
 from trainer.config.schema import RunConfig
-from trainer.data.convert.columns import Columns
 from trainer.data.convert.files import Conversion, convert_file, default_output
 from trainer.data.files.new_files import new_files
 from trainer.data.files.split import Split, split_file
+from trainer.data.layouts.columns import Columns
 from trainer.data.quoting import counted, printable
 from trainer.data.read.checks import DataReport, check_files
 from trainer.data.read.data_files import opened
 from trainer.data.rules.catalog import ROWS_NEEDED
 from trainer.errors import Attempts, ConfigError, DataError
-from trainer.kinds import is_service
+from trainer.kinds import Method, is_service
 from trainer.model.base_folder import refuse_base
 from trainer.model.lineage import find_parent
 from trainer.start.config_text import PROPOSED_BASES, TINY, Backend, Contents, config_text
@@ -33,7 +33,7 @@ SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a user wants to begin with; without `data` the sample is written."""
+    """Wishes of a user for a new project; without `data` the sample is written."""
 
     base: str
     data: Path | None
@@ -47,7 +47,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ProjectFiles:
     """The files of a beginning: what is there, and what will be made."""
 
     config: Path
@@ -55,11 +55,12 @@ class Places:
     validation: Path | None
     convert_to: Path | None = None
     split_to: tuple[Path, Path] | None = None
+    method: Method = "sft"
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What was made, and what is known of it."""
+    """Files made, with everything found out about them."""
 
     contents: Contents
     report: DataReport
@@ -83,7 +84,9 @@ def begin(wish: Wish) -> Started:
         conversion = None
         if places.convert_to is not None:
             assert wish.data is not None
-            conversion = convert_file(wish.data, places.convert_to, columns=wish.columns, system=wish.system)
+            conversion = convert_file(
+                wish.data, places.convert_to, columns=wish.columns, system=wish.system, method=places.method
+            )
             written.append(places.convert_to)
         report = _checked(places.train, places.validation, wish.backend)
         split, why_whole = _split(places, report.rows, written)
@@ -97,20 +100,21 @@ def begin(wish: Wish) -> Started:
             rows=split.num_train if split else report.rows,
             held_out=split.num_validation if split else report.validation_rows,
             service=wish.service,
+            method=report.method,
         )
         _write(places.config, config_text(contents).encode(), written)
     tokens = num_tokens([*report.conversations, *report.validation])
     return Started(contents, report, tokens, tuple(written), conversion, split, why_whole)
 
 
-def plan(wish: Wish) -> Places:
-    """Which files will be made. Raises: ConfigError, DataError, with everything that is wrong with the wish."""
+def plan(wish: Wish) -> ProjectFiles:
+    """Choose the files to make. Raises: ConfigError, DataError, with everything that is wrong with the wish."""
     attempts = Attempts()
     attempts.make(refuse_unfit, wish.base, wish.backend)
     for path in filter(None, (wish.data, wish.validation)):
         attempts.make(_refuse_unreadable, path)
-    convert = bool(attempts.make(_needs_conversion, wish)) if not attempts.errors else False
-    places = _places(wish, convert)
+    convert = () if attempts.errors else attempts.make(_conversions, wish)
+    places = _project_files(wish, *(convert or ()))
     for problem in _taken(wish, places):
         attempts.errors.append(ConfigError(problem))
     attempts.end()
@@ -130,7 +134,7 @@ def refuse_unfit(base: str, backend: Backend) -> None:
         elif find_parent(config) is None:
             refuse_base(base)
     except ConfigError as error:
-        raise ConfigError(*(told.replace("model.base:", "--base:", 1) for told in error.problems)) from None
+        raise ConfigError(*(problem.replace("model.base:", "--base:", 1) for problem in error.problems)) from None
 
 
 def _refuse_for_a_service(base: str) -> None:
@@ -150,33 +154,33 @@ def _refuse_unreadable(path: Path) -> None:
         raise ConfigError(f"{printable(str(path))}: the name cannot be written into a config; rename the file")
 
 
-def _needs_conversion(wish: Wish) -> bool:
-    """Whether the rows must be written anew: other layouts, and system prompts that are given."""
+def _conversions(wish: Wish) -> tuple[Method, ...]:
+    """The kind of rows to write anew, of other layouts or with a given system prompt; empty where all may stay."""
     if wish.data is None:
-        return False
+        return ()
     rows = look_at(wish.data, wish.columns)
     if rows.unclear:
         raise DataError(f"{printable(str(wish.data))}: each row {rows.unclear}")
-    return not rows.is_chat or wish.system is not None or wish.columns is not None
+    return () if rows.is_native and wish.system is None and wish.columns is None else (rows.method,)
 
 
-def _places(wish: Wish, convert: bool) -> Places:
+def _project_files(wish: Wish, convert: Method | None = None) -> ProjectFiles:
     if wish.data is None:
         config = wish.output or Path("glossary.yaml")
-        return Places(config, config.with_name(FILES[0]), config.with_name(FILES[1]))
+        return ProjectFiles(config, config.with_name(FILES[0]), config.with_name(FILES[1]))
     stem = plain_stem(wish.data)
     config = wish.output or wish.data.with_name(f"{stem}.yaml")
-    convert_to = default_output(wish.data) if convert else None
+    convert_to = None if convert is None else default_output(wish.data, convert)
     train = convert_to or wish.data
     validation = wish.validation or (held_out_beside(wish.data) if wish.hold_out else None)
     split_to = None
     if validation is None and wish.hold_out:
         split_to = wish.data.with_name(f"{stem}.train.jsonl"), wish.data.with_name(f"{stem}.validation.jsonl")
-    return Places(config, train, validation, convert_to, split_to)
+    return ProjectFiles(config, train, validation, convert_to, split_to, convert or "sft")
 
 
-def _taken(wish: Wish, places: Places) -> Iterator[str]:
-    """What stands already where a file is to be made, and folders that are not there."""
+def _taken(wish: Wish, places: ProjectFiles) -> Iterator[str]:
+    """Files in the way of new ones, and folders that do not exist."""
     made: dict[Path | None, str] = {places.config: "name another with --output"}
     if wish.data is None:
         made |= dict.fromkeys((places.train, places.validation), "train on it with --data, or name another folder")
@@ -203,14 +207,14 @@ def _checked(train: Path, validation: Path | None, backend: Backend) -> DataRepo
             words += ["--backend", backend]
         found = "has an error" if len(errors) == 1 else f"has {len(errors):,} errors"
         raise DataError(
-            f"{printable(str(train))}: {found}, expected none; mend the rows, or part them from the good ones with: "
+            f"{printable(str(train))}: {found}, expected none; fix the rows, or part them from the good ones with: "
             f"{printable(shlex.join([*words, '--reject', 'rejected.jsonl']))}",
             *map(str, errors),
         )
     return report
 
 
-def _split(places: Places, num_rows: int, written: list[Path]) -> tuple[Split | None, str | None]:
+def _split(places: ProjectFiles, num_rows: int, written: list[Path]) -> tuple[Split | None, str | None]:
     """Rows to train on and rows held out, or why there are none."""
     if places.split_to is None:
         return None, None

@@ -10,7 +10,7 @@ import yaml
 
 from trainer.config.fields import SUFFIX
 from trainer.data.quoting import counted, printable
-from trainer.kinds import Kind, is_service
+from trainer.kinds import Kind, Method, is_service, learns_from_pairs
 
 Backend = Kind
 
@@ -27,7 +27,7 @@ _IN_A_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([mb])(?![a-z0-9])", re.IGNOR
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a config is to say. Paths stand as they are written into it."""
+    """Contents of a config. Paths stand as they are written into it."""
 
     file: str
     base: str
@@ -37,6 +37,7 @@ class Contents:
     rows: int
     held_out: int
     service: Literal["azure", "openai"] = "azure"
+    method: Method = "sft"
 
 
 def config_text(wanted: Contents) -> str:
@@ -60,7 +61,7 @@ def config_text(wanted: Contents) -> str:
 
 
 def num_parameters(base: str) -> float | None:
-    """How large a base is, by its weights' files or by its name; None where neither says it."""
+    """Estimate a base's parameters from its weight files or its name; None where neither tells."""
     if base == TINY:
         return 2e6
     if (Path(base.partition("@")[0]) / "config.yaml").is_file():
@@ -98,7 +99,17 @@ def _data(wanted: Contents) -> str:
 
 def _training(wanted: Contents) -> str:
     size = num_parameters(wanted.base)
-    if is_service(wanted.backend):
+    if learns_from_pairs(wanted.method):
+        lines = ["  method: dpo  # learn from the preferred and the other answer of each row"]
+        if is_service(wanted.backend):
+            lines.append("  n_epochs: 2  # fixed, so that the price is; auto leaves it to the service")
+        else:
+            lines += [
+                "  n_epochs: 2  # passes over the rows; preferences are learned, and overlearned, sooner than answers",
+                "  batch_size: 16  # pairs per update",
+                "  learning_rate_multiplier: 0.25  # a lower rate than for answers; less moves the model less",
+            ]
+    elif is_service(wanted.backend):
         lines = ["  n_epochs: 3  # fixed, so that the price is; auto leaves it to the service"]
     elif wanted.base == TINY:
         lines = [

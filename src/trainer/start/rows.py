@@ -1,4 +1,4 @@
-"""What a user's file of rows is, before anything is made of it."""
+"""Layout of a user's file of rows, before anything is made of it."""
 
 import re
 from collections.abc import Iterable
@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.data.conversations import Conversation
-from trainer.data.convert.columns import Columns, columns_of
 from trainer.data.convert.files import first_row
-from trainer.data.convert.messages import NotConvertible
-from trainer.data.convert.shapes import shape_of
+from trainer.data.layouts.columns import Columns, columns_of
+from trainer.data.layouts.messages import NotConvertible
+from trainer.data.layouts.preferences import has_two_answers
+from trainer.data.layouts.shapes import shape_of
 from trainer.data.quoting import printable
 from trainer.data.read.data_files import numbered_lines, opened
 from trainer.data.read.file_shape import HEAD_BYTES, recognise
+from trainer.data.rules.row import method_of
 from trainer.data.strict_json import parse
 from trainer.errors import DataError
+from trainer.kinds import Method, learns_from_pairs
 
 CHARS_A_TOKEN = 4  # of English text, as common tokenizers cut it
 _PART = re.compile(r"(?P<before>^|[._-])train(?:ing)?$")
@@ -22,16 +25,17 @@ _HELD_OUT = ("validation", "valid", "val", "dev", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """How a file is laid out, in words; `columns` are the names of its first row where it is not chat JSONL."""
+class FileLayout:
+    """Layout of a file in words; `columns` are the names of its first row where that cannot be trained as it is."""
 
     layout: str
-    is_chat: bool
+    is_native: bool
     columns: tuple[str, ...] = ()
     unclear: str | None = None  # why nobody can tell which columns are question and answer
+    method: Method = "sft"
 
 
-def look_at(path: Path, columns: Columns | None = None) -> Rows:
+def look_at(path: Path, columns: Columns | None = None) -> FileLayout:
     """Raises: DataError, when it cannot be read, or can be neither trained nor converted."""
     with opened(path, "a file of rows (chat JSONL, JSON, CSV, TSV or Parquet)") as file:
         head = file.read(HEAD_BYTES + 1)
@@ -39,18 +43,19 @@ def look_at(path: Path, columns: Columns | None = None) -> Rows:
         first = next((line.raw for line in numbered_lines(file) if not line.blank), b"")
     if shape and shape.fix:
         raise DataError(f"{printable(str(path))}: the file {shape.found}, expected rows as text; {shape.fix}")
-    if not shape and first[:1] == b"{" and _is_chat(first):
-        return Rows("chat JSONL", is_chat=True)
+    if not shape and first[:1] == b"{" and (method := _native(first)):
+        return FileLayout("preference JSONL" if learns_from_pairs(method) else "chat JSONL", True, method=method)
     layout, row = first_row(path, columns)
     if row is None:
-        return Rows(layout, is_chat=False)
-    return Rows(layout, False, tuple(row), _unclear(row, columns))
+        return FileLayout(layout, is_native=False)
+    method = "dpo" if columns is None and has_two_answers(row) else "sft"
+    return FileLayout(layout, False, tuple(row), _unclear(row, columns), method)
 
 
-def _is_chat(line: bytes) -> bool:
-    """Whether a row is one of chat JSONL, or too broken to be told from one: then its mistakes are told as such."""
+def _native(line: bytes) -> Method | None:
+    """The training that a row is written for; sft for one too broken to tell: its mistakes are those of chat JSONL."""
     row = parse(line.decode(errors="replace"))
-    return not isinstance(row, dict) or "messages" in row
+    return method_of(row) if isinstance(row, dict) else "sft"
 
 
 def _unclear(row: dict[str, object], columns: Columns | None) -> str | None:
@@ -74,11 +79,12 @@ def held_out_beside(path: Path) -> Path | None:
 
 def plain_stem(path: Path) -> str:
     """A file's name without what it is a part of: rows.chat.jsonl, rows_train.jsonl and rows.csv are all rows."""
-    stem = path.stem.removesuffix(".chat")
+    stem = path.stem.removesuffix(".chat").removesuffix(".pairs")
     return _PART.sub("", stem) or stem
 
 
 def num_tokens(rows: Iterable[Conversation]) -> int:
     """About how many tokens the rows hold: no tokenizer is needed for a first idea of it."""
-    characters = sum(len(message.content or "") for row in rows for message in row.messages)
+    chats = (branch for row in rows for branch in row.branches)
+    characters = sum(len(message.content or "") for chat in chats for message in chat.messages)
     return characters // CHARS_A_TOKEN

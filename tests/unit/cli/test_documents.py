@@ -131,15 +131,15 @@ def test_every_document_is_in_the_schema() -> None:
 
 
 FOR_PEOPLE = {  # what they print is a page, a conversation, a server's log, or nothing but their exit code
-    "cancel", "config reference", "config schema", "data rules", "delete", "init", "pause", "schemas",
-    "serve", "teardown",
+    "cancel", "config reference", "config schema", "data rules", "delete", "init", "pause", "queue move",
+    "queue remove", "queue unit", "queue work", "schemas", "serve", "teardown", "ui",
 }  # fmt: skip
 OF_A_RUN = {"resume", "train"}  # they end with the document of `show`
 
 
 def all_commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     inner = getattr(group, "commands", None)
-    if inner is None:
+    if inner is None or group.invoke_without_command:
         yield " ".join(path), group
     for name in inner or ():
         yield from all_commands(inner[name], (*path, name))

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.commands import Done, performed
 from trainer.backends.openai.preflight import refuse_settings
 from trainer.config import load_config
 from trainer.data.read.checks import check_files
+from trainer.runs import Run
 from trainer.start.config_text import Contents, config_text, num_parameters
 from trainer.start.sample import FILES
 
@@ -210,3 +212,54 @@ def test_a_person_is_asked_for_what_is_missing(tmp_path):
     assert child.exitstatus == 0, child.before
     assert child.before.splitlines()[-1] == "train --config parts.yaml --check"
     assert load_config(tmp_path / "parts.yaml").data.train == "parts.chat.jsonl"
+
+
+@pytest.mark.parametrize("run", sorted((ROOT / "tests" / "old_runs").glob("*/runs/*")), ids=lambda run: run.parent.name)
+def test_a_run_s_settings_become_a_config_of_a_new_run(run, folder):
+    shutil.copytree(run, folder / "runs" / run.name)
+    done = init("--from", run.name, "--output", "again.yaml")
+    assert (done.code, done.out) == (0, "train --config again.yaml --check\n"), done.err
+    before, now = Run(folder / "runs" / run.name).config(), load_config(Path("again.yaml"))
+    kept = {"limit_gb": before.memory.limit_gb}
+    assert now.memory.model_dump(exclude_defaults=True) == {name: value for name, value in kept.items() if value}
+    idle = {"azureml", "openai"} - {before.backend.kind}  # its defaults may have changed since the run was made
+    differing = [
+        name for name in type(now).model_fields
+        if name not in ("run", "memory", *idle) and getattr(now, name) != getattr(before, name)
+    ]  # fmt: skip
+    assert differing == []
+    assert now.run.name is None
+    assert "again.yaml: exists already" in init("--from", run.name, "--output", "again.yaml").err
+
+
+def test_rows_that_are_given_take_the_place_of_those_of_the_run(folder):
+    run = ROOT / "tests" / "old_runs" / "local" / "runs" / "finished"
+    shutil.copytree(run, folder / "runs" / run.name)
+    done = init("--from", "finished", "--data", "own.jsonl", "--validation", "held.jsonl")
+    assert done.code == 0, done.err
+    data = load_config(Path("finished.yaml")).data
+    assert (data.train, data.validation) == ("own.jsonl", "held.jsonl")
+
+
+@pytest.mark.parametrize("layout", ["the service's", "TRL's"])
+def test_rows_of_two_answers_become_a_config_that_learns_from_both(layout):
+    asked = [f"What is part {number}?" for number in range(40)]
+    if layout == "TRL's":
+        rows = [{"prompt": text, "chosen": "It is a part.", "rejected": "No idea."} for text in asked]
+    else:
+        rows = [
+            {
+                "input": {"messages": [{"role": "user", "content": text}]},
+                "preferred_output": [{"role": "assistant", "content": "It is a part."}],
+                "non_preferred_output": [{"role": "assistant", "content": "No idea."}],
+            }
+            for text in asked
+        ]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = init("--base", "HuggingFaceTB/SmolLM2-135M-Instruct", "--data", "mine.jsonl")
+    assert (done.code, done.out) == (0, "train --config mine.yaml --check\n"), done.err
+    assert Path("mine.pairs.jsonl").exists() == (layout == "TRL's")
+    config = load_config(Path("mine.yaml"))
+    assert (config.training.method, config.data.validation) == ("dpo", "mine.validation.jsonl")
+    report = check_files([Path("mine.train.jsonl")], [Path("mine.validation.jsonl")], method="dpo")
+    assert (report.errors, report.rows, report.validation_rows) == ([], 36, 4)

@@ -72,6 +72,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.apart
 def test_a_command_prints(monkeypatch, encoding, words):
     code, output, said = printed(monkeypatch, encoding, words)
     assert (code, "Unicode" in said) == (COMMANDS[words], False), said

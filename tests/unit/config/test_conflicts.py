@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trainer.config.conflicts import NEEDS
 from trainer.config.load import dump_config, load_config
@@ -24,6 +25,7 @@ IDLE = {
     "data.allow_leak=true": ("true", NO_VALIDATION, VALID),
     "evaluation.max_rows=5": ("5", NO_VALIDATION, VALID),
     "evaluation.max_new_tokens=50": ("50", NO_VALIDATION, VALID),
+    "evaluation.gate=better": ("'better'", NO_VALIDATION, VALID),
     "openai.validation_url_variable=SAS": (
         "'SAS'",
         "names where data.validation is fetched from, and that is not set; give data.validation, the file that it is "
@@ -38,6 +40,40 @@ IDLE = {
         )
         for name in ("adam_beta1=0.5", "adam_beta2=0.5", "adam_epsilon=0.5")
     },
+    **{
+        f"openai.wandb.{name}": (
+            shown,
+            "belongs to a project of Weights & Biases, and openai.wandb.project is not set; give openai.wandb.project, "
+            "or remove it",
+            "openai.wandb.project=bikes",
+        )
+        for name, shown in (("entity=me", "'me'"), ("name=first", "'first'"), ("tags=[one]", "['one']"))
+    },
+    **{
+        f"training.dpo.{setting}": (
+            shown,
+            "is a setting of dpo, and training.method is 'sft'; set training.method to dpo, or remove it",
+            "training.method=dpo",
+        )
+        for setting, shown in (
+            ("beta=0.2", "0.2"),
+            ("loss=ipo", "'ipo'"),
+            ("label_smoothing=0.1", "0.1"),
+            ("sft_weight=0.5", "0.5"),
+        )
+    },
+    "training.dpo.label_smoothing=0.2": (
+        "0.2",
+        "is a setting of the sigmoid loss, and training.dpo.loss is 'ipo'; set training.dpo.loss to sigmoid, or remove "
+        "it",
+        "training.dpo.loss=sigmoid",
+    ),
+    "training.dpo.reference=run": (
+        "'run'",
+        "stays close to the earlier run that model.base names, and model.base names none; set model.base to "
+        "runs/<name>, or remove it",
+        "model.base=earlier@3",
+    ),
     "model.revision=main": (
         "'main'",
         "is a commit of a hub model, and model.base is none; name a hub model, or remove it",
@@ -66,6 +102,8 @@ IDLE = {
 }
 IDLE_BESIDE = {
     "training.adam": ["training.optimizer=sgd"],
+    "training.dpo.label_smoothing=0.2": ["training.method=dpo", "training.dpo.loss=ipo"],
+    "training.dpo.reference": ["training.method=dpo"],
     "azureml.deployment.max_tokens": ["azureml.deployment.mode=vllm"],
 }
 
@@ -75,9 +113,12 @@ def beside(setting: str) -> list[str]:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "c.yaml"
     path.write_text("model: {base: builtin:tiny}\ndata: {train: a.jsonl}\n")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "config.yaml").touch()
     return path
 
 
@@ -93,7 +134,7 @@ def test_a_setting_without_effect_is_refused_with_what_gives_it_one(file: Path, 
 
 def test_every_need_is_in_the_table_and_every_name_is_a_setting() -> None:
     needed = [name for need in NEEDS for name in need.settings]
-    assert sorted(needed) == sorted(setting.partition("=")[0] for setting in IDLE)
+    assert set(needed) == {setting.partition("=")[0] for setting in IDLE}
     assert set(needed) <= set(field_names())
 
 
@@ -129,3 +170,27 @@ def test_a_runs_own_config_is_read_and_what_is_changed_in_it_is_looked_at(file: 
     assert load_config(own).training.eval_steps == 4
     with pytest.raises(ConfigError, match="early_stopping_patience: is 2, but has no effect"):
         load_config(own, ["training.early_stopping_patience=2"])
+
+
+def test_a_run_s_own_config_is_read_under_the_earlier_name_of_a_setting(file: Path, tmp_path: Path) -> None:
+    """Of a run made before its dpo settings had a section of their own; in another config it is no setting."""
+    own = tmp_path / "config.yaml"
+    written = yaml.safe_load(dump_config(load_config(file, ["training.method=dpo"])))
+    del written["training"]["dpo"]
+    written["training"]["beta"] = 0.3
+    own.write_text(yaml.safe_dump(written))
+    assert load_config(own).training.dpo.beta == 0.3
+    with pytest.raises(ConfigError, match=r"training\.beta: unknown field, it is called training\.dpo\.beta here"):
+        load_config(file, ["training.method=dpo", "training.beta=0.3"])
+
+
+def test_a_run_s_own_config_counts_as_resolved_without_what_means_nothing_to_it(tmp_path: Path) -> None:
+    """As do those of earlier versions, which lack what came later: nobody chose each of their numbers."""
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {base: m}\ndata: {train: rows.jsonl}\n")
+    written = dump_config(load_config(file, ["data.validation=v.jsonl", "evaluation.max_rows=5"]))
+    assert {"dpo", "beta", "azureml", "openai"} & {
+        line.strip().partition(":")[0] for line in written.splitlines()
+    } == set()
+    file.write_text(written.replace("validation: v.jsonl", "validation: null"))
+    assert load_config(file).evaluation.max_rows == 5

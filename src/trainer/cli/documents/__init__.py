@@ -1,1 +1,1 @@
-"""What commands print with `--format json`: one typed document each, from which docs/json.md is made."""
+"""Documents of `--format json`: one typed document a command, from which docs/json.md is made."""

@@ -1,4 +1,4 @@
-"""What all documents have in common: a name, a version, and text that is JSON whatever a file's name holds."""
+"""Base of all documents: a name, a version, and text that is JSON whatever a file's name holds."""
 
 import json
 import math
@@ -41,8 +41,8 @@ class Document(Part):
     """Raised when a field changes its meaning or goes; new fields may come without it."""
 
     def print(self) -> None:
-        words, rest = {"document": getattr(self, "document")}, self.model_dump(mode="json")  # noqa: B009
-        print_as_is(json.dumps(words | rest, indent=2))
+        rest = self.model_dump(mode="json")
+        print_as_is(json.dumps({"document": rest.pop("document")} | rest, indent=2))
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The documents of plans, quotes, endpoints and models, and how they are made."""
+"""Documents of plans, quotes, endpoints and models, built from those of backends."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -18,35 +18,59 @@ class QuoteItem(Part):
     """One line of a quote."""
 
     what: str
-    """What is paid for."""
+    """The thing or service paid for."""
     amount: float | None
     """Its price; null where none is known, which is never guessed."""
+    dearest: float | None
+    """The price by its dearest source; null where one source has it."""
 
 
 class Quote(Part):
-    """What something will cost."""
+    """Price of a plan, before anything is spent."""
 
     items: list[QuoteItem]
-    """What is paid once; empty where everything is free, or bills by the hour."""
+    """One-time payments; empty where everything is free, or bills by the hour."""
     total: float | None
     """Their sum; null where a price is missing."""
+    ceiling: float | None
+    """The sum of the dearest prices, which spend_cap is compared with; null where a price is missing."""
     currency: str
     """Of all amounts."""
     source: str
-    """Where the prices come from, and when."""
+    """The price list and its date."""
     running: list[str]
-    """What goes on billing until it is deleted, each in a sentence."""
+    """Things that keep billing until they are deleted, each in a sentence."""
     notes: list[str]
-    """What the figures leave out."""
+    """Costs that the figures leave out."""
 
 
 class Fact(Part):
     """A line of a plan, for people."""
 
     title: str
-    """What it is about."""
+    """Its subject."""
     text: str
-    """What is so."""
+    """The statement."""
+
+
+class Check(Part):
+    """One check of a service."""
+
+    what: str
+    """Its subject."""
+    outcome: Literal["ok", "problem", "not looked at"]
+    """ok, a problem that this command does not meet, or not looked at."""
+    found: str
+    """The finding, or the reason why nothing was looked at."""
+
+
+class UploadFile(Part):
+    """A file that would be uploaded."""
+
+    path: str
+    """Its path in the upload."""
+    bytes: int
+    """Its size."""
 
 
 class TooLong(Part):
@@ -57,7 +81,7 @@ class TooLong(Part):
     num_tokens: int
     """Its tokens."""
     outcome: str
-    """What became of it, as data.on_overlength says."""
+    """Its treatment by data.on_overlength."""
 
 
 class LocalPlan(Part):
@@ -70,9 +94,9 @@ class LocalPlan(Part):
     dtype: str
     """The number format that is computed in."""
     quantization: str
-    """How the base's weights are held, or none."""
+    """Storage of the base's weights, or none."""
     device: str
-    """What computes."""
+    """The device that computes."""
     rows_trained: int
     """Rows to train on."""
     rows_held_out: int
@@ -94,7 +118,7 @@ class LocalPlan(Part):
     learning_rate: float
     """The highest one."""
     seed: int
-    """What order and adapter begin from."""
+    """The seed of the data order and of the adapter's first weights."""
     max_length: int
     """The longest row that is accepted, in tokens."""
     token_budget: int
@@ -102,9 +126,9 @@ class LocalPlan(Part):
     recompute_layers: int
     """Layers recomputed in the backward pass to save memory."""
     peak_memory_bytes: int
-    """What training will take of the device, estimated."""
+    """Estimated peak of training on the device."""
     free_memory_bytes: int
-    """What is free there, or memory.limit_gb."""
+    """Memory free there, or memory.limit_gb."""
     too_long: list[TooLong]
     """Rows over max_length."""
 
@@ -115,21 +139,27 @@ class TrainCheck(Document):
     document: Literal["train --check"] = "train --check"
     """The command."""
     backend: Kind
-    """Where the run would execute."""
+    """The backend that would execute the run."""
     plan: LocalPlan | None
     """The run in numbers; null where another machine executes it."""
     facts: list[Fact]
-    """What is about to happen there; empty for this machine."""
+    """The steps planned there; empty for this machine."""
+    checks: list[Check]
+    """Every check of the service; empty where the backend makes none of its own."""
     job: str | None
     """The job as it would be submitted, where the service takes one as text."""
+    files: list[UploadFile]
+    """The files that would be uploaded beside the job; empty where the service takes none so."""
     quote: Quote | None
-    """What it would cost; null on this machine, where nothing bills."""
+    """The price; null on this machine, where nothing bills."""
     spend_cap: float | None
     """backend.spend_cap, which the quote does not exceed; null where there is none."""
+    doubts: list[str]
+    """Contradictions that have to be settled first: a terminal asks, and --yes does not answer."""
     findings: list[Finding]
     """Warnings about the data; empty for other machines, where `facts` tells them."""
     notes: list[str]
-    """What was said on the way."""
+    """Messages of the check."""
 
 
 class DeployCheck(Document):
@@ -140,11 +170,15 @@ class DeployCheck(Document):
     name: str
     """The endpoint's or deployment's name."""
     facts: list[Fact]
-    """What is about to be made."""
+    """Properties of the planned deployment."""
+    checks: list[Check]
+    """Every check of the service; empty where the backend makes none of its own."""
     quote: Quote
-    """What it would cost."""
+    """Its price."""
     spend_cap: float | None
     """backend.spend_cap, which the quote does not exceed; null where there is none."""
+    doubts: list[str]
+    """Contradictions that have to be settled first: a terminal asks, and --yes does not answer."""
 
 
 class Endpoint(Part):
@@ -161,9 +195,9 @@ class Endpoint(Part):
     cost: str
     """So far, or by the hour; may be empty."""
     until: str
-    """When the service deletes it by itself; may be empty."""
+    """Time at which the service deletes it by itself; may be empty."""
     url: str
-    """Where it answers; may be empty."""
+    """Its address; may be empty."""
 
 
 class Deploy(Document):
@@ -172,18 +206,18 @@ class Deploy(Document):
     document: Literal["deploy"] = "deploy"
     """The command."""
     endpoint: Endpoint
-    """What answers now."""
+    """The endpoint that answers now."""
 
 
 class Endpoints(Document):
-    """What is deployed, and everything else that was created and still bills."""
+    """Deployments, and everything else that was created and still bills."""
 
     document: Literal["endpoints"] = "endpoints"
     """The command."""
     endpoints: list[Endpoint]
-    """What is deployed."""
+    """The deployments."""
     bills: list[Thing]
-    """What the ledgers hold that may bill, deployments among it."""
+    """Everything in the ledgers that may bill, deployments among it."""
     unreachable: list[str]
     """Runs whose service could not be asked; standard error says why."""
     damaged: list[str]
@@ -196,19 +230,25 @@ class Model(Part):
     name: str
     """Its name."""
     can_tune: bool | None
-    """Whether it can be tuned; null where the service does not say."""
+    """True where it can be tuned; null where the service does not say."""
+    methods: list[str]
+    """Methods of training: sft, dpo, and rft, which this trainer does not send. Empty where they are not known."""
+    training_types: list[str]
+    """Values of openai.training_type that it takes. Empty where they are not known."""
     tuning_until: str | None
     """The day on which new jobs end."""
+    new_customers_until: str | None
+    """The day on which new jobs end for those who have not tuned it before."""
     inference_until: str | None
     """The day on which it stops to answer."""
     lifecycle: str
     """The service's word."""
     is_own: bool
-    """Whether fine-tuning made it."""
+    """True for a model that fine-tuning made."""
 
 
 class Models(Document):
-    """What the fine-tuning service of a config can tune."""
+    """Models that the fine-tuning service of a config can tune."""
 
     document: Literal["models"] = "models"
     """The command."""
@@ -216,24 +256,64 @@ class Models(Document):
     """Each of them; with --all also those that cannot be tuned."""
 
 
+class Size(Part):
+    """A machine that a service rents."""
+
+    name: str
+    """Name of the size, a value of azureml.instance_type."""
+    num_gpus: int
+    """Its GPUs; a part of one counts as one."""
+    gpu: str
+    """Their kind, or the part of one."""
+    gpu_memory_bytes: int
+    """Of each."""
+    num_cores: int
+    """Virtual processors, which quotas count."""
+    memory_bytes: int
+    """Of the machine."""
+    disk_bytes: int
+    """Its temporary disk; a node may have less."""
+    driver: str
+    """The family of NVIDIA's driver: compute or grid."""
+    as_of: str
+    """The day on which these numbers were right."""
+    retired: str
+    """Since when it is not offered; empty for one that is."""
+
+
+class Sizes(Document):
+    """GPU machines whose numbers are known."""
+
+    document: Literal["sizes"] = "sizes"
+    """The command."""
+    sizes: list[Size]
+    """Each of them, those of the last --refresh among them."""
+
+
 def train_check(plan: "contract.Plan[Any]", notes: Sequence[str]) -> TrainCheck:
-    """What `train --check` found; `notes` were told on the way."""
+    """Document of `train --check`; `notes`: messages of the check."""
     backend, bills = plan.config.backend, plan.quote.bills
     return TrainCheck(
         backend=backend.kind,
         plan=None if plan.numbers is None else LocalPlan.model_validate(plan.numbers),
         facts=_facts(plan.rows) if plan.numbers is None else [],
+        checks=[Check.model_validate(check) for check in plan.checks],
         job=plan.text or None,
-        quote=_quote(plan.quote) if bills else None,
+        files=[UploadFile.model_validate(file) for file in plan.files],
+        quote=quote_of(plan.quote) if bills else None,
         spend_cap=backend.spend_cap if bills else None,
+        doubts=list(plan.doubts),
         findings=[Finding.model_validate(finding) for finding in plan.findings],
         notes=list(notes),
     )
 
 
 def deploy_check(plan: "contract.DeploymentPlan[Any]", spend_cap: float | None) -> DeployCheck:
-    """What `trainer deploy --check` found."""
-    return DeployCheck(name=plan.name, facts=_facts(plan.rows), quote=_quote(plan.quote), spend_cap=spend_cap)
+    """Document of `trainer deploy --check`."""
+    checks = [Check.model_validate(check) for check in plan.checks]
+    facts, quote = _facts(plan.rows), quote_of(plan.quote)
+    doubts = list(plan.doubts)
+    return DeployCheck(name=plan.name, facts=facts, checks=checks, quote=quote, spend_cap=spend_cap, doubts=doubts)
 
 
 def endpoint_of(endpoint: "contract.Endpoint", run: str) -> Endpoint:
@@ -245,17 +325,20 @@ def model_of(model: "contract.ServiceModel") -> Model:
     """A model of the service, with its days in ISO 8601."""
     values = {name: getattr(model, name) for name in Model.model_fields}
     days = {name: day.isoformat() for name, day in values.items() if isinstance(day, date)}
-    return Model.model_validate(values | days)
+    lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+    return Model.model_validate(values | days | lists)
 
 
 def _facts(rows: Sequence[tuple[str, str]]) -> list[Fact]:
     return [Fact(title=title, text=text) for title, text in rows]
 
 
-def _quote(quote: "quotes.Quote") -> Quote:
+def quote_of(quote: "quotes.Quote") -> Quote:
+    """A quote."""
     return Quote(
-        items=[QuoteItem(what=item.what, amount=item.amount) for item in quote.items],
+        items=[QuoteItem(what=item.what, amount=item.amount, dearest=item.dearest) for item in quote.items],
         total=quote.total,
+        ceiling=quote.ceiling,
         currency=quote.currency,
         source=quote.source,
         running=list(quote.running),

@@ -1,4 +1,4 @@
-"""The document of `trainer data preview`: which tokens are trained."""
+"""Document of `trainer data preview`: the tokens that are trained."""
 
 from typing import Literal
 
@@ -8,23 +8,25 @@ from trainer.cli.documents.document import Document, Part
 class Span(Part):
     """Neighbouring tokens that are treated alike."""
 
-    kind: Literal["answer", "end", "untrained", "prompt"]
-    """The assistant's own words; its end-of-turn token; an answer with weight 0; what the model only reads."""
+    kind: Literal["answer", "end", "rejected", "untrained", "prompt"]
+    """The assistant's own words; its end-of-turn token; the non-preferred answer of a preference row; an answer with
+    weight 0; what the model only reads."""
     trained: bool
-    """Whether these tokens enter the loss: those of answer and end do."""
+    """True where these tokens enter the loss: those of answer, end and rejected do."""
     num_tokens: int
-    """How many they are."""
+    """Their number."""
     text: str
-    """What they stand for, control tokens included."""
+    """Their text, control tokens included."""
 
 
-class Row(Part):
+class RenderedRow(Part):
     """A row as the model's chat template renders it."""
 
     place: str
     """FILE:LINE."""
     examples: list[list[Span]]
-    """One, or several where the template rewrites earlier turns; each in its parts."""
+    """One, or several where the template rewrites earlier turns; of a preference row one with each answer, the
+    preferred first. Each in its parts."""
 
 
 class Totals(Part):
@@ -45,17 +47,19 @@ class Totals(Part):
     silent_rows: int
     """Rows without a trained token."""
     split_rows: int
-    """Rows that become several examples."""
+    """Rows that become several examples, preference rows aside."""
+    pairs: int
+    """Preference rows."""
 
 
 class DataPreview(Document):
-    """Which tokens of a file are trained, as the config's model and chat template see them."""
+    """Trained tokens of a file, as the config's model and chat template see them."""
 
     document: Literal["data preview"] = "data preview"
     """The command."""
-    rows: list[Row]
+    rows: list[RenderedRow]
     """The first rows: 5, or --rows."""
     totals: Totals
     """Of all rows."""
     too_long: str | None
-    """What became of rows over data.max_length; null where there are none."""
+    """Treatment of rows over data.max_length, in words; null where there are none."""

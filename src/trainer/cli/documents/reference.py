@@ -6,17 +6,22 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.json_schema import models_json_schema
 
-from trainer.cli.documents import data, plans, preview, runs, use, verdicts
+from trainer.cli.documents import data, plans, preview, queue, runs, sweep, use, verdicts
 from trainer.cli.documents.document import Document, Part
 from trainer.errors import ConfigError, similar
 
 DOCUMENTS: tuple[type[Document], ...] = (
     plans.TrainCheck,
     data.DataCheck,
+    data.DataClean,
     data.DataStats,
+    data.DataDoctor,
     preview.DataPreview,
     data.DataConvert,
     data.DataSplit,
+    data.DataGenerate,
+    queue.QueueList,
+    sweep.Sweep,
     runs.Runs,
     runs.Show,
     runs.Checkpoints,
@@ -30,6 +35,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     plans.Deploy,
     plans.Endpoints,
     plans.Models,
+    plans.Sizes,
 )
 
 HEADER = """# What commands print with `--format json`

@@ -1,5 +1,6 @@
 """The documents of runs, and how a run's files become them: one damaged run hides no other."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +10,19 @@ from trainer.cli.documents.verdicts import Verdict
 from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint as SavedCheckpoint
-from trainer.runs.damage import damaged, readable_manifest
+from trainer.runs.damage import UNREADABLE, damaged, readable_manifest, reason_of
 from trainer.runs.ledger import Ledger
-from trainer.runs.lifecycle import pending_note, silence
+from trainer.runs.lifecycle import last_output, pending_note, silence
 from trainer.runs.manifest import Manifest
 from trainer.runs.progress import seconds_left
+from trainer.runs.queue import place_of
 from trainer.runs.results import COLUMNS, last_values
+from trainer.runs.summary import cost_so_far
 
 State = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+
+
+Gate = Literal["passed", "failed"]
 
 
 class RunSummary(Part):
@@ -27,9 +33,9 @@ class RunSummary(Part):
     path: str
     """Its folder."""
     backend: str | None
-    """Where it executes: local, azureml or openai."""
+    """The backend: local, azureml or openai."""
     state: State | None
-    """Where it stands; null where the folder cannot be read."""
+    """Its state; null where the folder cannot be read."""
     step: int | None
     """The last step that was measured."""
     total_steps: int | None
@@ -41,15 +47,21 @@ class RunSummary(Part):
     valid_loss: float | None
     """The last one."""
     created_at: str | None
-    """When it was made: ISO 8601, UTC, as all times."""
+    """Time of its creation: ISO 8601, UTC, as all times."""
     updated_at: str | None
-    """When its state was last written."""
+    """Time at which its state was last written."""
     damaged: list[str]
     """Its files that cannot be what it wrote."""
     silence: str | None
-    """How long nothing was heard of a run whose process is not on this machine; null where it may well be alive."""
+    """Time since a run of another machine last wrote, in words; null where it may well be alive."""
+    queue_place: int | None
+    """Its place in the queue, from 1; null where it does not wait there."""
+    cost_so_far: float | None
+    """Its cost so far, estimated by quoted prices; null where nothing bills or no price is known."""
+    currency: str | None
+    """The currency of its cost."""
     problem: str | None
-    """Why nothing else is known of it."""
+    """The reason why nothing else is known of it."""
 
 
 class Runs(Document):
@@ -69,20 +81,20 @@ class Thing(Part):
     run: str
     """The run that made it."""
     kind: str
-    """What it is: job, deployment, model, file and so on."""
+    """Its kind: job, deployment, model, file and so on."""
     key: str
     """Its name there."""
     place: str
     """The account, workspace or resource that holds it."""
     bills: str
-    """What it costs, and until when."""
+    """Its price, and the end of billing."""
     may_exist_only: bool
-    """Whether an answer was lost, so that nobody knows whether it exists."""
+    """True where an answer was lost, so that nobody knows if it exists."""
     delete_with: str
     """The command that deletes it."""
 
 
-class DataSource(Part):
+class RunFile(Part):
     """A file that a run was made from."""
 
     path: str
@@ -94,7 +106,7 @@ class DataSource(Part):
 
 
 class MadeFrom(Part):
-    """What the run was made from, as its manifest.json has it."""
+    """Origin of a run, as its manifest.json has it."""
 
     base: str
     """The base model."""
@@ -102,7 +114,7 @@ class MadeFrom(Part):
     """Its commit at the model hub."""
     base_weights_sha256: str | None
     """The digest of its weights, where they are in a folder."""
-    data: list[DataSource]
+    data: list[RunFile]
     """The data files."""
     rows_trained: int
     """Rows trained on."""
@@ -113,9 +125,9 @@ class MadeFrom(Part):
     num_supervised_tokens: int
     """Those that enter the loss."""
     device: str
-    """What computed it."""
+    """The device that computed it."""
     dtype: str
-    """In which number format."""
+    """Its number format."""
     packages: dict[str, str]
     """Versions."""
 
@@ -137,13 +149,17 @@ class Show(Document):
     run: RunSummary
     """In short."""
     summary: str | None
-    """How it ended, in a sentence."""
+    """Its end, in a sentence."""
     error: str | None
-    """Why it failed."""
+    """The reason of its failure."""
+    output: list[str]
+    """Last lines that a failed run printed; empty otherwise, and where none were kept."""
     note: str | None
-    """What it still lacks, and what to do about it."""
+    """Parts that it still lacks, and the remedy."""
     verdict: Verdict | None
-    """Whether it got better; null before its comparison."""
+    """The verdict of its comparison; null before that."""
+    gate: Gate | None
+    """Outcome of `evaluation.gate`; null without one, and before the comparison."""
     seconds_left: float | None
     """Until its last step, at the median time of the last ones; null where that is not known."""
     last: dict[str, float]
@@ -157,9 +173,9 @@ class Show(Document):
     settings: dict[str, Any] | None
     """Settings that are no defaults, as section.name; null where config.yaml is damaged."""
     bills: list[Thing] | None
-    """What it has made that may bill; null where its ledger is damaged."""
+    """Things that it has made and that may bill; null where its ledger is damaged."""
     files: list[File]
-    """What is in its folder."""
+    """Contents of its folder."""
 
 
 class Checkpoint(Part):
@@ -172,11 +188,11 @@ class Checkpoint(Part):
     valid_loss: float | None
     """As measured at that step."""
     is_complete: bool
-    """Whether every file is as its manifest says."""
+    """True where every file is as its manifest says."""
     problem: str | None
-    """Why it cannot be used."""
+    """The reason why it cannot be used."""
     is_adapter: bool
-    """Whether the run's adapter is from this step."""
+    """True where the run's adapter is from this step."""
     path: str
     """Its folder; as a base it is RUN@STEP."""
 
@@ -196,28 +212,30 @@ class Event(Part):
     """Something that happened."""
 
     created_at: str
-    """When."""
+    """Time of the event."""
     level: Literal["info", "warning", "error"]
-    """How much it matters."""
+    """Its severity."""
     type: str
     """Its kind, in a word."""
     message: str
-    """What, in words."""
+    """The event in words."""
     data: dict[str, Any]
     """Figures that belong to it."""
 
 
 class Logs(Document):
-    """What happened in a run, oldest first; --follow goes on and is for people only."""
+    """Events of a run, oldest first. `--follow` prints text for people only."""
 
     document: Literal["logs"] = "logs"
     """The command."""
     run: RunSummary
     """In short."""
     note: str | None
-    """What it still lacks, and what to do about it."""
+    """Parts that it still lacks, and the remedy."""
     events: list[Event]
     """All of them, or the last ones with --tail."""
+    output: list[str]
+    """Last lines that a failed run printed; empty otherwise, and where none were kept."""
 
 
 def summary_of(run: Run, refresh: bool = False) -> RunSummary:
@@ -231,10 +249,18 @@ def summary_of(run: Run, refresh: bool = False) -> RunSummary:
         facts = {"backend": str(status.get("backend", "local")), "state": status["state"], "base": base}
         facts |= {name: _whole(status.get(name)) for name in ("step", "total_steps")}
         facts |= {name: _text(status.get(name)) for name in ("created_at", "updated_at")}
-        facts |= {"damaged": broken, "silence": silence(run)}
+        place = place_of(run.path)
+        facts |= {"damaged": broken, "silence": silence(run), "queue_place": place and place.number}
+        facts |= _cost_of(run, status, broken)
         return RunSummary.model_validate(known | facts | losses)
-    except Exception as error:  # whatever a damaged run meets, the others are listed
-        return RunSummary.model_validate(known | {"problem": str(error)})
+    except UNREADABLE as error:  # a damaged run hides no other
+        return RunSummary.model_validate(known | {"problem": reason_of(error)})
+
+
+def _cost_of(run: Run, status: Mapping[str, Any], broken: Sequence[str]) -> dict[str, Any]:
+    entries = [] if "ledger.jsonl" in broken else Ledger(run.path).entries()
+    cost, currency = cost_so_far(run, entries, status)
+    return {"cost_so_far": cost, "currency": None if cost is None else currency}
 
 
 def shown(run: Run, settings: dict[str, Any] | None) -> Show:
@@ -247,8 +273,10 @@ def shown(run: Run, settings: dict[str, Any] | None) -> Show:
         run=summary,
         summary=_text(status.get("summary")),
         error=_text(status.get("error")),
+        output=last_output(run),
         note=pending_note(run),
         verdict=Verdict.of(run.comparison()),
+        gate=_gate(status.get("gate")),
         seconds_left=seconds_left(run, last.get("step", 0.0)) if summary.state in ACTIVE else None,
         last=last,
         adapter=str(run.adapter) if adapter.is_file() else None,
@@ -268,7 +296,7 @@ def made_from(manifest: Manifest | None) -> MadeFrom | None:
         base=manifest.base.name,
         base_revision=manifest.base.revision,
         base_weights_sha256=manifest.base.weights_sha256,
-        data=[DataSource(path=file.path, role=file.role, sha256=file.sha256) for file in manifest.data],
+        data=[RunFile(path=file.path, role=file.role, sha256=file.sha256) for file in manifest.data],
         rows_trained=manifest.rows.train,
         rows_held_out=manifest.rows.validation,
         num_tokens=manifest.num_tokens,
@@ -280,7 +308,7 @@ def made_from(manifest: Manifest | None) -> MadeFrom | None:
 
 
 def billing(run: Run) -> list[Thing] | None:
-    """What the run's ledger holds that exists, or may exist, and costs; None where it is damaged."""
+    """Things in the run's ledger that exist, or may exist, and bill; None where the ledger is damaged."""
     try:
         entries = Ledger(run.path).billing()
     except ConfigError:
@@ -340,3 +368,10 @@ def _whole(value: object) -> int | None:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _gate(found: object) -> Gate | None:
+    match found:
+        case "passed" | "failed":
+            return found
+    return None

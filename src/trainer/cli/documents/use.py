@@ -5,8 +5,8 @@ from typing import Literal
 from trainer.cli.documents.document import Document, Part
 
 
-class Answer(Part):
-    """What was said to a question. A tool call stands on a line of its own, as text."""
+class Exchange(Part):
+    """Answers to one question. A tool call stands on a line of its own, as text."""
 
     question: str
     """The question."""
@@ -25,12 +25,12 @@ class Chat(Document):
     """The run's name."""
     system: str | None
     """The system prompt that the models were given."""
-    answers: list[Answer]
+    answers: list[Exchange]
     """In the order of the questions."""
 
 
 class Drift(Part):
-    """How far a model is from the trained one."""
+    """Distance of a model from the trained one."""
 
     num_tokens: int
     """Tokens compared."""
@@ -67,7 +67,7 @@ class Export(Document):
     document: Literal["export"] = "export"
     """The command."""
     folder: str
-    """Where it is."""
+    """The folder written."""
     num_bytes: int
     """Bytes of its weights."""
     dtype: str
@@ -75,9 +75,9 @@ class Export(Document):
     rows: str
     """The rows that it was compared on."""
     drift: Drift
-    """How far it is from the trained model."""
+    """Its distance from the trained model."""
     change: Drift
-    """How far the base is from the trained model: what fine-tuning did."""
+    """The base's distance from the trained model: the effect of fine-tuning."""
     losses: Losses | None
     """On the validation rows, where there are any."""
 

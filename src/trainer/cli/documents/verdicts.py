@@ -1,4 +1,4 @@
-"""The documents of comparisons, and how results become them."""
+"""Documents of comparisons, built from their results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ class Interval(Part):
 
 
 class Distinct(Part):
-    """How much the rows show."""
+    """Different observations among the rows."""
 
     rows: int
     """Rows that differ."""
@@ -40,20 +40,20 @@ class Distinct(Part):
     seen: int | None
     """Those of them that were trained on; null where a training file is gone."""
     independent: int
-    """What the intervals count as one observation each: rows that expect the same answer are one."""
+    """Observations as the intervals count them: rows that expect the same answer are one."""
 
 
 class Verdict(Part):
-    """Whether the tuned model is better on held-out rows than its base, or than the run that it came from."""
+    """Comparison of the tuned model with its base, or with the run that it came from, on held-out rows."""
 
     kind: Literal["better", "worse", "unclear"]
     """better or worse where the difference is beyond chance, else unclear."""
     sentence: str
     """The same for people, with its figures."""
     against: Literal["base", "start"]
-    """What it is held against: the base, or the start, where it trained another run's adapter further."""
+    """The other side: the base, or the start, where it trained another run's adapter further."""
     remarks: list[str]
-    """What one must know to believe it as far as it goes."""
+    """Limits of its evidence, each in a sentence."""
     answers: int | None
     """Answers compared; null in a report of an earlier version, as with right, right_interval, unended and distinct."""
     right: Counts | None
@@ -61,7 +61,7 @@ class Verdict(Part):
     right_interval: Interval | None
     """Of the tuned model's share of right answers."""
     unended: Counts | None
-    """Answers that went on until they were cut off."""
+    """Answers that were cut off before their end."""
     better: int
     """Rows on which the tuned model is better beyond noise."""
     same: int
@@ -69,7 +69,7 @@ class Verdict(Part):
     worse: int
     """Rows on which it is worse."""
     distinct: Distinct | None
-    """How many of the rows are different observations."""
+    """Different observations among the rows."""
 
     @classmethod
     def of(cls, comparison: Mapping[str, Any]) -> Self | None:
@@ -87,23 +87,23 @@ class Verdict(Part):
 
 
 class Against(Part):
-    """What a run is beside something else."""
+    """Verdict on a run beside another model."""
 
     name: str
     """`its base`, or the other run."""
     kind: Literal["better", "worse", "unclear"]
     """better or worse where the difference is beyond chance, else unclear."""
     holds: bool
-    """Whether the gate holds there."""
+    """True where the gate holds there."""
 
 
 class Gate(Part):
-    """What --gate asked, and the answer. Where it does not hold, the exit code is 3."""
+    """Gate of --gate and its outcome. Where it does not hold, the exit code is 3."""
 
     gate: Literal["better", "not-worse"]
-    """What the run must be: better, or anything but worse."""
+    """The requirement: better, or anything but worse."""
     holds: bool
-    """Whether it holds everywhere."""
+    """True where it holds everywhere."""
     against: list[Against]
     """Beside the base, and with `trainer compare` beside each other run."""
 
@@ -116,9 +116,9 @@ class Measure(Part):
     title: str
     """Its name for people."""
     meaning: str
-    """What it counts."""
+    """The quantity that it counts."""
     better: Literal["higher", "lower"] | None
-    """Which way is better; null where neither is."""
+    """The better direction; null where neither is."""
     num_rows: int
     """Rows that have it."""
     base: float | None
@@ -139,23 +139,23 @@ class Evaluate(Document):
     run: str
     """The run's name."""
     verdict: Verdict
-    """Whether it got better."""
+    """Its verdict."""
     measures: list[Measure]
     """The figures."""
     files: list[str]
-    """Where the rows come from."""
+    """The files of the rows."""
     num_rows: int
     """Rows compared."""
     num_held_out: int
     """Rows that there are."""
     notes: list[str]
-    """What one must know to read the figures."""
+    """Remarks on reading the figures."""
     page: str
     """The report; beside it lies the same as .json, with every row."""
     is_the_runs_report: bool
-    """Whether it is now the report that `trainer show` and `trainer compare` read."""
+    """True where it is now the report that `trainer show` and `trainer compare` read."""
     gate: Gate | None
-    """What --gate says; null without it."""
+    """Outcome of --gate; null without it."""
 
 
 class Contestant(Part):
@@ -164,7 +164,7 @@ class Contestant(Part):
     name: str
     """The run's name, or the base's."""
     is_base: bool
-    """Whether it is a base."""
+    """True for a base."""
     measures: dict[str, float | None]
     """Its figures over all rows, by the keys of `trainer evaluate`."""
 
@@ -175,15 +175,15 @@ class Compare(Document):
     document: Literal["compare"] = "compare"
     """The command."""
     sentence: str
-    """Which is the best, and whether that is beyond chance."""
+    """The best of them, and if that is beyond chance."""
     notes: list[str]
-    """What one must know to believe it as far as it goes."""
+    """Limits of its evidence, each in a sentence."""
     models: list[Contestant]
     """The bases, then the runs, the best first."""
     page: str | None
     """The page; null for one run, whose page is its report."""
     gate: Gate | None
-    """What --gate says of the first run; null without it."""
+    """Outcome of --gate for the first run; null without it."""
 
 
 def evaluated(result: Mapping[str, Any], page: Path, judgement: "standings.Judgement | None") -> Evaluate:
@@ -232,8 +232,8 @@ def _measure(values: Mapping[str, Any]) -> Measure:
 
     names = ("key", "num_rows", "base", "tuned", "low", "high")
     about = MEASURES[values["key"]]
-    told = {"title": about.title, "meaning": about.meaning, "better": about.better}
-    return Measure.model_validate({name: values[name] for name in names} | told)
+    words = {"title": about.title, "meaning": about.meaning, "better": about.better}
+    return Measure.model_validate({name: values[name] for name in names} | words)
 
 
 def _gate(judgement: "standings.Judgement | None") -> Gate | None:
