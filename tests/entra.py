@@ -39,8 +39,8 @@ class Entra:
             return Response(401, {"error": "invalid_client", "error_description": "AADSTS7000215: invalid secret"})
         now = int(time.time())
         audience = form["scope"].removesuffix("/.default")
-        claims = {"aud": audience, "tid": TENANT, "oid": CLIENT, "appid": CLIENT, "iss": f"https://{LOGIN}/{TENANT}/v2.0",
-                  "iat": now, "exp": now + self.lifetime_seconds, "jti": str(len(self.given))}  # fmt: skip
+        claims = {"aud": audience, "tid": TENANT, "oid": CLIENT, "appid": CLIENT, "iss": f"https://sts.windows.net/{TENANT}/",
+                  "iat": now, "nbf": now, "exp": now + self.lifetime_seconds, "jti": str(len(self.given))}  # fmt: skip
         self.given.append(claims)
         token = token_of(claims)
         return Response(200, {"token_type": "Bearer", "expires_in": self.lifetime_seconds, "access_token": token})

@@ -1,14 +1,19 @@
 """Virtual environments whose pins conflict with ours: made once in the cache folder, again when the pins change."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.waiting import installed
+
+INSTALL_SECONDS = 500.0
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -19,6 +24,25 @@ class CannotInstall(Exception):
 def cache() -> Path:
     """Where what is installed once for the tests is kept."""
     return Path(os.environ.get("TRAINER_CACHE") or Path.home() / ".cache" / "azure-llm-trainer")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder of the cache: workers of the tests come to it at the same time."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """The folder as `build` filled it, once for all processes; what was left half-made is made again."""
+    with alone(folder):
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            build(folder)
+            (folder / "ready").touch()
+    return folder
 
 
 def environment(
@@ -32,19 +56,18 @@ def environment(
     """
     pins = constraints.read_bytes() if constraints else b""
     stated = "\n".join([*packages, str(hidden), sys.version, sys.prefix]).encode()
-    folder = cache() / f"{name}-{hashlib.sha256(pins + stated).hexdigest()[:16]}"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def build(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         if hidden is not None:
             _show_ours(folder, tuple(hidden))
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet"]
         pip += ["--constraint", constraints] if constraints else []
-        done = subprocess.run([*pip, *packages], capture_output=True, text=True, timeout=500)
-        if done.returncode != 0:
-            raise CannotInstall(f"{', '.join(packages)} cannot be installed here: {done.stderr[-500:]}")
-        (folder / "ready").touch()
-    return folder / "bin" / "python"
+        named = ", ".join(packages)
+        if (problem := installed([*pip, *packages], f"{named} for {name}, once", INSTALL_SECONDS)) is not None:
+            raise CannotInstall(f"{named} cannot be installed here: {problem}")
+
+    return make_once(cache() / f"{name}-{hashlib.sha256(pins + stated).hexdigest()[:16]}", build) / "bin" / "python"
 
 
 def _show_ours(folder: Path, hidden: tuple[str, ...]) -> None:

@@ -25,11 +25,15 @@ def golden_text() -> str:
 
 def _lines() -> Iterator[str]:
     from tests.unit.config import test_load as config
+    from tests.unit.data.rules import test_preferences as pairs
     from tests.unit.data.rules import test_row_checks as rows
 
     yield "# Rows"
     for name, (row, _) in rows.MALFORMED.items():
         yield from _case(name, rows.told(row, Path.cwd()))
+    yield "\n# Preference rows"
+    for name, (row, _) in pairs.MALFORMED.items():
+        yield from _case(name, pairs.told(row, Path.cwd()))
     for title, texts in config.WRONG_TEXTS.items():
         yield f"\n# Configs: {title}"
         for name, text in texts.items():

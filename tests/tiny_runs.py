@@ -29,7 +29,7 @@ def train(root: Path, name: str = "tuned", **changes: Any) -> Run:
     }
     for dotted, value in changes.items():
         section, _, key = dotted.partition("__")
-        values[section][key] = value
+        values.setdefault(section, {})[key] = value
     prepared = prepare(RunConfig.model_validate(values), lambda message: None)
     run = create_run(prepared.config)
     fit(prepared, run, Console(file=io.StringIO()))

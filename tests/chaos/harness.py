@@ -178,19 +178,20 @@ def progress(verdicts: Iterator[Verdict], total: int) -> Iterator[Verdict]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--trainer", choices=["ours", "stock"], default="ours")
-    parser.add_argument("--variant", choices=["shared", "unshared", "cut"], default="shared", help="of ours")
+    parser.add_argument("--trainer", choices=["ours", "stock", "queue"], default="ours")
+    parser.add_argument("--variant", choices=["shared", "unshared", "cut", "pairs"], default="shared", help="of ours")
     parser.add_argument("--points", type=int, default=300)
     parser.add_argument("--events", action="store_true", help="only tell the file-system events of a run, in order")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
 
-    from tests.chaos.subjects import OurTrainer, StockTrainer
+    from tests.chaos.subjects import OurTrainer, QueuedRuns, StockTrainer
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        subject = OurTrainer(root, options.variant) if options.trainer == "ours" else StockTrainer(root)
+        subjects = {"ours": lambda: OurTrainer(root, options.variant), "stock": lambda: StockTrainer(root)}
+        subject = (subjects | {"queue": lambda: QueuedRuns(root)})[options.trainer]()
         chaos = Chaos(subject, root)
         if options.events:
             options.output.write_text(json.dumps({"events": [(event.kind, event.path) for event in chaos.events]}))

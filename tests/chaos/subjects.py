@@ -3,18 +3,23 @@
 import hashlib
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
+from tests.queues import make_run, program, starts
+from trainer.backends import worker
 from trainer.config import RunConfig
 from trainer.config.schema import MemoryConfig
 from trainer.data.pack.packing import Pack
 from trainer.errors import ExitCode
 from trainer.model.sharing import UNSHARED
 from trainer.runs import Run, create_run, find_or_adopt, lock
+from trainer.runs.lifecycle import enqueue
+from trainer.runs.queue import Queue
 from trainer.training import engine
 from trainer.training.engine import Engine
 from trainer.training.fit import fit
@@ -35,11 +40,24 @@ def write_rows(path: Path, first: int, last: int) -> str:
     return str(path)
 
 
+def write_pairs(path: Path, first: int, last: int) -> str:
+    rows = (
+        {
+            "input": {"messages": [{"role": "user", "content": f"What is number {number}?"}]},
+            "preferred_output": [{"role": "assistant", "content": f"It comes after {number - 1}."}],
+            "non_preferred_output": [{"role": "assistant", "content": "Who knows."}],
+        }
+        for number in range(first, last)
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
 def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-VARIANTS = ("shared", "unshared", "cut")
+VARIANTS = ("shared", "unshared", "cut", "pairs")
 TOO_MANY = 44  # tokens at a time: some steps have no larger pack, so that memory runs out in the middle of the run
 
 
@@ -47,7 +65,7 @@ class OurTrainer:
     """`train --config … --auto-resume`, without the command around it.
 
     `shared` is as it comes; `unshared` computes no token for two rows; `cut` runs out of memory at larger packs, as a
-    smaller device would, and cuts its steps finer from then on.
+    smaller device would, and cuts its steps finer from then on; `pairs` trains on preferences.
     """
 
     def __init__(self, root: Path, variant: str = "shared") -> None:
@@ -68,6 +86,8 @@ class OurTrainer:
                 "run": {"root": str(root), "name": "undisturbed"},
             }
         )  # fmt: skip
+        if variant == "pairs":
+            self.config = _on_pairs(self.config, root)
         if variant == "unshared":
             engine.sharing_of = lambda model: (UNSHARED, None)
         if variant == "cut":
@@ -90,8 +110,15 @@ class OurTrainer:
 
     def result(self, folder: Path) -> Any:
         run = Run(folder)
-        measured = [(row["step"], row["learning_rate"], row["grad_norm"], row["num_tokens"]) for row in run.metrics()]
+        passing = ("tokens_per_second", "peak_memory_bytes")
+        measured = [{name: row[name] for name in row if name not in passing} for row in run.metrics()]
         return run.state, run.results(), measured, digest(run.adapter / "adapter_model.safetensors")
+
+
+def _on_pairs(config: RunConfig, root: Path) -> RunConfig:
+    files = {"train": write_pairs(root / "pairs.jsonl", 0, 16), "validation": write_pairs(root / "held.jsonl", 16, 20)}
+    training = config.training.model_copy(update={"method": "dpo"})
+    return config.model_copy(update={"training": training, "data": config.data.model_copy(update=files)})
 
 
 def _fitting(sums: Any) -> Any:
@@ -151,3 +178,34 @@ class StockTrainer:
 
     def result(self, folder: Path) -> Any:
         return (folder / "losses.json").read_text(), digest(folder / "final" / "adapter_model.safetensors")
+
+
+class QueuedRuns:
+    """`train --queue` for two runs and the worker that starts them, with a program of a moment as the training."""
+
+    NAMES = ("first", "second")
+
+    def __init__(self, root: Path) -> None:
+        sys.executable = program(root, seconds=0.02)
+        worker.POLL_SECONDS = 0.01
+
+    def start(self, folder: Path) -> None:
+        self.go_on(folder)
+
+    def go_on(self, folder: Path) -> None:
+        """Submit what was not, and work: what is killed here is whoever submits, and then the worker."""
+        for name in self.NAMES:
+            path = folder / name
+            run = Run(path) if (path / "config.yaml").is_file() else make_run(folder, name)
+            is_known = any(entry.run == name for entry in Queue(folder).entries())
+            if not is_known and run.state in ("validating_files", "queued", "paused"):
+                enqueue(run)
+        worker.work(folder, lambda message: None)
+
+    def result(self, folder: Path) -> Any:
+        """The starts, which are one of each, and the end of each run; nothing waits, and nothing is left behind."""
+        queue = Queue(folder)
+        left = [
+            path.name for path in queue.folder.rglob("*") if path.is_file() and path.suffix not in (".lock", ".json")
+        ]
+        return [start.run for start in starts(folder)], [Run(folder / name).state for name in self.NAMES], left

@@ -8,7 +8,10 @@ import pytest
 
 from tests.chaos.harness import run_harness
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the library that kills")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler for the library that kills"),
+]
 
 
 def check(summary: dict[str, Any], points: int) -> None:
@@ -21,16 +24,26 @@ def test_a_run_killed_at_points_all_over_its_life_ends_the_same() -> None:
     check(run_harness("--points", "10", timeout=550), 10)
 
 
-@pytest.mark.parametrize("variant", ["unshared", "cut"])
-def test_also_where_rows_share_nothing_and_where_memory_ran_out_before(variant: str) -> None:
+@pytest.mark.parametrize("variant", ["unshared", "cut", "pairs"])
+def test_also_where_rows_share_nothing_where_memory_ran_out_before_and_on_pairs(variant: str) -> None:
     check(run_harness("--variant", variant, "--points", "4", timeout=550), 4)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("variant", ["unshared", "cut"])
+@pytest.mark.parametrize("variant", ["unshared", "cut", "pairs"])
 def test_also_there_at_a_hundred_points(variant: str) -> None:
     check(run_harness("--variant", variant, "--points", "100", timeout=7000), 100)
+
+
+def test_a_queue_whose_worker_is_killed_anywhere_starts_each_run_once() -> None:
+    check(run_harness("--trainer", "queue", "--points", "20", timeout=550), 20)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_also_a_queue_killed_at_three_hundred_points() -> None:
+    check(run_harness("--trainer", "queue", "--points", "300", timeout=7000), 300)
 
 
 @pytest.mark.long

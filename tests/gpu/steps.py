@@ -64,6 +64,7 @@ def _quantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
                     size = (linear.in_features, linear.out_features)
                     found = bitsandbytes.nn.Linear4bit(*size, bias=False, compute_dtype=dtype, quant_type="nf4")
                     found.weight = bitsandbytes.nn.Params4bit(linear.weight.data, quant_type="nf4")
+                    found.support_avx512bf16_for_cpu = False  # as load_model does
                     setattr(parent, name, found)
     return model
 

@@ -1,7 +1,8 @@
 """Installations as users make them: the wheel and one extra, in a virtual environment of their own.
 
 What an extra brings is installed once for each state of pyproject.toml and constraints.txt and kept in the cache
-folder; the wheel is built and put on top of it for each session. Torch is the one of the tests' own environment.
+folder. The wheel is built for each session and put on top of it where its files differ from the one that is there.
+Torch is the one of the tests' own environment.
 """
 
 import hashlib
@@ -11,9 +12,10 @@ import sys
 import sysconfig
 import tempfile
 import tomllib
+import zipfile
 from pathlib import Path
 
-from tests.environments import REPOSITORY, CannotInstall, cache
+from tests.environments import REPOSITORY, CannotInstall, alone, cache, make_once
 
 TORCH = ("torch", "torchgen", "functorch", "nvidia", "triton")  # how the names of what it consists of begin
 WITH_TORCH = ("local", "serve")
@@ -40,18 +42,29 @@ def installation(extra: str, wheel: Path) -> Path:
     """
     constraints = REPOSITORY / "constraints.txt"
     stated = (REPOSITORY / "pyproject.toml").read_bytes() + constraints.read_bytes() + sys.version.encode()
-    folder = cache() / f"installation-{extra}-{hashlib.sha256(stated).hexdigest()[:16]}"
-    programs = folder / "bin"
-    if not (folder / "ready").exists():
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def build(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         if extra in WITH_TORCH:
             _show_torch(folder)
-        _pip(programs / "python", "install", "--constraint", str(constraints), *_requirements(extra))
-        (folder / "ready").touch()
-    _pip(programs / "python", "install", "--no-deps", "--force-reinstall", str(wheel))
+        _pip(folder / "bin" / "python", "install", "--constraint", str(constraints), *_requirements(extra))
+
+    folder = make_once(cache() / f"installation-{extra}-{hashlib.sha256(stated).hexdigest()[:16]}", build)
+    programs, digest = folder / "bin", _contents(wheel)
+    with alone(folder):
+        if not (folder / "wheel").exists() or (folder / "wheel").read_text() != digest:
+            (folder / "wheel").unlink(missing_ok=True)
+            _pip(programs / "python", "install", "--no-deps", "--force-reinstall", str(wheel))
+            (folder / "wheel").write_text(digest)
     _pip(programs / "python", "check")
     return programs
+
+
+def _contents(wheel: Path) -> str:
+    """A digest of names and contents: the wheels of two builds differ in their times."""
+    with zipfile.ZipFile(wheel) as archive:
+        stated = sorted((entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist())
+    return hashlib.sha256(repr(stated).encode()).hexdigest()
 
 
 def _requirements(extra: str) -> list[str]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 
 import pytest
 
@@ -16,6 +16,7 @@ from tests.environments import REPOSITORY, CannotInstall
 from tests.installations.environments import installation
 from tests.openai_service import demo
 from tests.smoke.test_base_installation import NEED, WORK, settings
+from tests.unit.workshop.test_document_formats import docx, paragraph, pdf
 from trainer.runs import create_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -129,7 +130,7 @@ def test_the_azure_extra_walks_from_the_check_to_the_teardown(wheel, tmp_path):
         programs = installation("azure", wheel)
         with working_twin(tmp_path / "twin") as twin:
             journey = Journey(twin, tmp_path / "user", print, programs)
-            assert "torch, peft are not installed here" in journey.check()
+            assert "torch, peft are not installed here" in " ".join(journey.check().split())
             assert twin.arm.inventory() == []
             journey.train()
             assert journey.run.state == "succeeded"
@@ -139,6 +140,47 @@ def test_the_azure_extra_walks_from_the_check_to_the_teardown(wheel, tmp_path):
             from_a_model_to_nothing(twin, journey)
     except (CannotInstall, Missing) as error:
         pytest.skip(str(error))
+
+
+def test_the_workshop_extra_cleans_data_without_torch(user):
+    someone = user("workshop")
+    source, copy = someone.folder / "data" / "glossary_train.jsonl", someone.folder / "clean.jsonl"
+    words = ("data", "clean", source, "--validation", "data/glossary_validation.jsonl", "--fix", "--output", copy)
+    done = someone.call("trainer", *map(str, words))
+    assert done.returncode == 0, done.stderr
+    assert copy.read_bytes() == source.read_bytes()
+
+
+def test_the_sources_extra_reads_data_from_elsewhere_without_torch(user):
+    someone = user("sources")
+    made = (
+        "import pathlib, zstandard; p = pathlib.Path; "
+        "p('rows.jsonl.zst').write_bytes(zstandard.compress(p('data/starter.jsonl').read_bytes()))"
+    )
+    assert someone.call("python", "-c", made).returncode == 0
+    done = someone.call("trainer", "data", "check", "rows.jsonl.zst")
+    assert done.returncode == 0, done.stderr
+    for address, said in {"az://rows@nobody/x.jsonl": "nobody is signed in", "hf://org/rows": "the hub"}.items():
+        refused = someone.call("trainer", "data", "check", address)
+        (error,) = refused.stderr.splitlines()
+        assert (refused.returncode, said in error) == (2, True), error
+
+
+def test_the_documents_extra_reads_documents_of_every_format(user):
+    someone = user("documents")
+    folder = someone.folder / "docs"
+    folder.mkdir()
+    contents = {
+        "a.docx": docx(paragraph("Word.")),
+        "b.pdf": pdf(["Print."]),
+        "c.html": b"<p>Web.</p>",
+        "d.md": b"# Mark",
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    program = "from trainer.workshop.documents.read import read_documents as r; print([c.text for c in r(['docs'])])"
+    done = someone.call("python", "-c", program)
+    assert done.stdout.strip() == "['Word.', 'Print.', 'Web.', '# Mark']", done.stderr
 
 
 def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving(user, wheel):
@@ -155,6 +197,28 @@ def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (
         2, f"error: serve needs starlette, uvicorn, which are not installed; run: pip install '{wheel}[serve]'",
     )  # fmt: skip
+
+
+def test_the_ui_extra_shows_every_page(user):
+    from trainer.dashboard import NAVIGATION, TABS
+
+    someone = user("ui")
+    command = [someone.programs / "trainer", "ui", "--no-open", "--port", "0"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=someone.folder, env=someone.environment, text=True, **pipes) as server:
+        try:
+            assert server.stdout is not None
+            link = server.stdout.readline().strip()
+            browser = build_opener(HTTPCookieProcessor())
+            browser.open(link, timeout=60).close()
+            tabs = ["/runs/done", *(f"/runs/done/{tab.name}" for tab in TABS if tab.name)]
+            for path in (*(entry.path for entry in NAVIGATION), *tabs):
+                with browser.open(link.partition("/?")[0] + path, timeout=60) as page:
+                    assert "</html>" in page.read().decode(), path
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=60)
+    assert server.returncode in (0, 130)
 
 
 def test_the_serve_extra_trains_and_serves(user):

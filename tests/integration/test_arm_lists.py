@@ -58,25 +58,25 @@ def test_a_list_is_read_to_its_end(service: Loopback) -> None:
 
 
 def test_a_list_that_leads_back_to_itself_has_no_end(service: Loopback) -> None:
-    with pytest.raises(BackendError, match="reading a list: the list goes on after 5 pages, expected its end"):
+    with pytest.raises(BackendError, match="reading a list: the list has no end after 5 pages, expected one"):
         # the first page has an address of its own
         read(service, lambda number: f"{service.url}/list?page={number % 4}")
 
 
 def test_a_list_without_an_end_is_given_up(service: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arm, "MOST_PAGES", 25)
-    with pytest.raises(BackendError, match="the list goes on after 25 pages, expected its end"):
+    with pytest.raises(BackendError, match="the list has no end after 25 pages, expected one"):
         read(service, lambda number: f"{service.url}/list?page={number}")
     assert len(service.requests) == 25
 
 
 def test_the_token_is_sent_nowhere_else(service: Loopback, tmp_path: Path) -> None:
     with Loopback(Pages(), Authority(tmp_path / "other").context("localhost")) as other:
-        with pytest.raises(BackendError, match=f"the list goes on at '{other.url}/list', expected {service.url}"):
+        with pytest.raises(BackendError, match=f"the list continues at '{other.url}/list', expected {service.url}"):
             read(service, lambda number: f"{other.url}/list")
         assert other.requests == []
 
 
 @pytest.mark.parametrize("link", ["https://management.azure.com/a", "https://management.azure.com:443/a?b=c"])
 def test_the_usual_port_may_be_written_or_not(link: str) -> None:
-    assert arm._place(link) == arm._place(arm.ARM)
+    assert arm._scheme_host_port(link) == arm._scheme_host_port(arm.ARM)

@@ -25,7 +25,7 @@ SHORT = (
     ("get", "truncated body"),
     ("cancel", "503 after"),
     # A wrong word, on which something that bills would be forgotten; a deployment is made first.
-    pytest.param("delete deployment", "404", marks=pytest.mark.slow),
+    ("delete deployment", "404"),
 )
 FAULT = {fault.name: fault for fault in FAULTS}
 OPERATION = {operation.name: operation for operation in OPERATIONS}
@@ -37,6 +37,7 @@ def stages(azure: Twin, tmp_path_factory: pytest.TempPathFactory) -> Stages:
 
 
 @pytest.mark.parametrize(("operation", "fault"), SHORT)
+@pytest.mark.slow
 def test_a_fault_is_got_over_or_told(operation: str, fault: str, stages: Stages) -> None:
     cell = run_cell(stages.world, stages, OPERATION[operation], FAULT[fault])
     assert (cell.happened, cell.problems) == (True, ())
@@ -49,6 +50,7 @@ def test_every_fault_in_every_operation(operation: Operation, fault: Fault, stag
     assert run_cell(stages.world, stages, operation, fault).problems == ()
 
 
+@pytest.mark.slow
 def test_a_submission_that_is_killed_when_its_job_is_made_makes_no_second_one(stages: Stages) -> None:
     requests = boundaries(stages.world, stages)
     (job,) = (number for number, request in enumerate(requests, 1) if request.startswith("PUT") and "/jobs/" in request)

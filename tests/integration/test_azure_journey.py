@@ -1,6 +1,7 @@
 """One run's whole life on the twin of Azure ML: the commands are the product's, and training and serving are real."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ import pytest
 pytest.importorskip("azure.ai.ml")
 
 from tests.integration.azure_twin.blobs import Missing
+from tests.integration.azure_twin.gpus import GPUs
 from tests.integration.azure_twin.journey import CLUSTER, ENDPOINT, NAME, WAIT_SECONDS, Journey
-from tests.integration.azure_twin.twin import Twin, working_twin
+from tests.integration.azure_twin.twin import Twin, twin, working_twin
+from trainer.runs import Run
 from trainer.runs.ledger import Ledger
 
 SECRETS = ("canary-client-secret", "key-")
@@ -43,6 +46,40 @@ def test_a_job_that_is_started_again_on_another_machine_goes_on_from_its_checkpo
             assert any("resuming" in line for line in output.splitlines())
             steps = [int(row["step"]) for row in journey.run.results()]
             assert steps == sorted(set(steps))
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_machine_whose_gpu_cannot_be_used_ends_the_run_within_a_minute(tmp_path: Path) -> None:
+    """First a run's first machine, then the one that follows a pre-emption; neither run is submitted again."""
+    unusable = GPUs(1, torch="2.13.0", cuda="13.0", starts=False)
+    reason = "GPU: 0 can be used and the plan counts on 1; driver 535.274.02; torch 2.13.0, built for CUDA 13.0"
+    try:
+        with twin(tmp_path / "twin") as made:
+            made.run_jobs(tmp_path / "nodes", tracking=None)
+            assert made.nodes is not None
+            made.nodes.gpus = lambda job, count: unusable
+            journey = Journey(made, tmp_path / "user", print)
+            output = journey.trainer("train", "--config", "azure.yaml", "--yes", expect=1)
+            assert reason in output
+            assert journey.run.state == "failed"
+            begun, ended = map(str, made.nodes.times[journey.node().name])
+            assert (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds() < 60
+            assert not journey.stored_files(".yaml"), "nothing of the run was begun"
+
+            made.nodes.gpus = lambda job, count: unusable if job.endswith("-2") else GPUs(count)
+            process = journey.begin("train", "--config", "azure.yaml", "--yes", "run.name=later")
+            journey.wait_until(journey.stored_checkpoints, "a checkpoint")
+            made.nodes.preempt(journey.node().name, restart=False)
+            output, _ = process.communicate(timeout=WAIT_SECONDS)
+            later = Run(journey.run.path.with_name("later"))
+            assert (process.returncode, later.state) == (1, "failed"), output
+            assert str(later.status()["error"]).startswith(reason)
+            jobs = [path for path in made.arm.created if path.startswith("jobs/later")]
+            assert len(jobs) == 2, "the pre-empted job was submitted again, and the one without a GPU was not"
+            made.nodes.stop()
     except Missing as missing:
         pytest.skip(str(missing))
 

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 __all__ = ["azure", "here"]
 
 
+@pytest.mark.slow
 def test_the_sdk_goes_through_a_jobs_and_a_deployments_life(here: Twin, tmp_path: Path) -> None:
     from azure.ai.ml import Input, MLClient, Output, command
     from azure.ai.ml.entities import (

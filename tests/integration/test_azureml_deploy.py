@@ -16,22 +16,24 @@ from azure.ai.ml.constants._common import LROConfigurations
 
 from tests.integration.azure_twin.fixtures import azure, here  # noqa: F401
 from tests.integration.azure_twin.twin import Twin
-from tests.integration.azure_twin.world import REGION
+from tests.integration.azure_twin.world import REGION, WORKSPACE_ID
 from tests.loopback import Fault, Loopback, Request, Response, status
 from trainer.backends.azureml.backend import AzureML
 from trainer.backends.contract import DeploymentOptions, Endpoint
 from trainer.config import RunConfig
+from trainer.dashboard.playground.sources import DEPLOYED, LOCAL, find_endpoint, sources_of, target_of
 from trainer.errors import BackendError, ConfigError, ParityError
 from trainer.inference.client import Sampling
 from trainer.inference.local import TunedModel
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.scoring import Scorer
 from trainer.runs import Run
-from trainer.runs.ledger import Ledger
+from trainer.runs.ledger import Ledger, Thing
 
 MESSAGES = [{"role": "system", "content": "You count."}, {"role": "user", "content": "What is number 5?"}]
 MACHINE = "Standard_NC4as_T4_v3"
 STORE = "workspaceblobstore"
+PLACES = (WORKSPACE_ID, f"{WORKSPACE_ID}-two")  # the newer one last
 
 
 class Containers:
@@ -163,6 +165,7 @@ def test_from_nothing_to_answers_and_back_to_nothing(here: Twin, containers: Con
     (deployment,) = paths(here, "/deployments/")
     body = here.arm.resources[deployment]["properties"]
     assert body["requestSettings"] == {"requestTimeout": "PT3M", "maxConcurrentRequestsPerInstance": 1}
+    assert body["environmentVariables"]["TRAINER_EXPECTED_GPUS"] == "1"
     assert here.arm.resources[deployment.partition("/deployments")[0]]["properties"]["traffic"] == {
         deployment.rpartition("/")[2]: 100
     }
@@ -178,6 +181,14 @@ def test_from_nothing_to_answers_and_back_to_nothing(here: Twin, containers: Con
     (listed,) = AzureML().endpoints(run, print)
     assert listed.state == "Succeeded, 100 % of the traffic"
     assert listed.cost.startswith("about 0.0")
+    (known,) = AzureML().known_endpoints(run)
+    assert (known.name, known.state, known.hourly) == (listed.name, "exists, by the ledger", listed.hourly)
+    assert (known.url, listed.url) == (endpoint.url, endpoint.url)
+    target = target_of(run, f"{DEPLOYED}{known.name}")
+    assert f"{target.base_url}{target.path}" == endpoint.url
+    key = AzureML().key(run, listed.thing)
+    assert (key.value or "").startswith("key-")
+    assert key.words == f"the primary key of {endpoint.name}"
 
     AzureML().teardown(run, everything=True, say=said.append)
     assert here.arm.inventory() == paths(here, "codes/")  # the SDK uploads it within the deployment's own call
@@ -186,6 +197,29 @@ def test_from_nothing_to_answers_and_back_to_nothing(here: Twin, containers: Con
     before = len(here.service.requests)
     AzureML().teardown(run, everything=True, say=said.append)
     assert len(here.service.requests) == before
+
+
+def test_a_deployment_of_another_workspace_outlives_its_namesake(here: Twin, run: Run) -> None:
+    ledger = Ledger(run.path)
+    things = [Thing("azureml", "deployment", "one/blue", place, "0.50 USD an hour") for place in PLACES]
+    for thing in things:
+        ledger.write(thing, "exists")
+    titles = [f"{place.rpartition('/')[2]}/one/blue" for place in PLACES]
+    assert [endpoint.name for endpoint in AzureML().known_endpoints(run)] == titles
+    assert [place.value for place in sources_of(run).found] == [LOCAL, *(DEPLOYED + title for title in titles)]
+    for title, thing in zip(titles, things, strict=True):
+        assert (found := find_endpoint(run, title)) is not None
+        assert found.thing == thing
+        assert target_of(run, DEPLOYED + title).base_url.startswith("https://one.")
+    for name in ("one", "one/blue"):
+        with pytest.raises(ConfigError, match=f"'{name}' is in several workspaces, expected {' or '.join(titles)}"):
+            AzureML().client(run, name, base=False)
+    AzureML().remove(run, things[0], print)
+    assert [endpoint.name for endpoint in AzureML().known_endpoints(run)] == ["one/blue"]
+    assert [entry.thing.place for entry in ledger.open()] == [PLACES[1]]
+    asked = {request.path.partition("/onlineEndpoints")[0] for request in here.service.requests}
+    assert WORKSPACE_ID in asked
+    assert PLACES[1] not in asked
 
 
 @pytest.mark.long
@@ -209,22 +243,31 @@ def test_the_same_again_makes_nothing_and_another_one_leaves_the_old_for_going_b
     assert any(f"az ml online-deployment delete -e {endpoint.name} -n {old} " in line for line in said)
     deploy(run)  # back to the first
     assert AzureML().client(run, endpoint.name, base=False).name == f"{endpoint.name}/{old}"
+    there = Ledger(run.path).find("deployment", f"{endpoint.name}/{new}")
+    assert there is not None
+    AzureML().remove(run, there.thing, said.append)
+    assert [path.rpartition("/")[2] for path in paths(here, "/deployments/")] == [old]
+    assert [found.name for found in AzureML().known_endpoints(run)] == [f"{endpoint.name}/{old}"]
     AzureML().teardown(run, everything=False, say=said.append)
     assert here.arm.billing() == []
     assert paths(here, "onlineEndpoints") == []
-    assert {kind for kind, _ in open_things(run)} == {"model", "environment"}
+    assert {kind for kind, _ in open_things(run)} == {"model", "environment", "code"}
 
 
+@pytest.mark.slow
 def test_a_deployment_that_fails_is_deleted_and_its_log_is_shown(
     here: Twin,
     containers: Containers,
     run: Run,
 ) -> None:
     containers.state, containers.log = "Failed", "loading\nOutOfMemoryError: no room\n"
+    reason = "toomanyrequests: You have reached your pull rate limit."
+    here.arm.deployment_error = {"code": "ImageBuildFailure", "message": reason}
     with pytest.raises(BackendError) as failed:
         deploy(run)
     text = str(failed.value)
-    assert "has failed: ResourceNotReady" in text
+    said = f"has failed: ImageBuildFailure: {reason.removesuffix('.')}"
+    assert f"{said}; Docker Hub limits anonymous pulls: name a copy" in text
     assert "it was deleted and bills no more" in text
     assert "OutOfMemoryError: no room" in text
     assert here.arm.billing() == []
@@ -241,7 +284,7 @@ def test_where_a_failed_deployment_cannot_be_deleted_the_command_is_named(
 ) -> None:
     containers.state = "Failed"
     here.service.faults.append(Fault("403", lambda request: request.method == "DELETE", answer=status(403), times=9))
-    with pytest.raises(BackendError, match="it goes on billing, as it could not be deleted") as failed:
+    with pytest.raises(BackendError, match="it still bills, as it could not be deleted") as failed:
         deploy(run)
     (path,) = here.arm.billing()
     _, endpoint, _, deployment = path.split("/")
@@ -327,7 +370,7 @@ def test_when_the_network_fails_the_deployment_stays_and_the_command_goes_on_wit
     with pytest.raises(BackendError):
         deploy(run, said)
     assert len(here.arm.billing()) == 1
-    assert any("goes on by itself and bills; go on with it: the same command again" in line for line in said)
+    assert any("continues by itself and bills; follow it: the same command again" in line for line in said)
     here.service.faults.clear()
     made = list(here.arm.created)
     deploy(run)
@@ -430,7 +473,12 @@ def test_everything_that_is_wrong_is_told_before_anything_is_made(
             "2 x Standard_NC4as_T4_v3 need 12 cores, and of Standard NCASv3_T4 Family 11 of 11 are free",
         ),
         ({"mode": "vllm", "instance_type": "Standard_DS3_v2"}, {}, "vllm needs a GPU, and Standard_DS3_v2 has none"),
-        ({"tool_parser": "hermes"}, {}, "tool_parser and max_length are vLLM's"),
+        (
+            {"instance_type": "Standard_NC128ds_xl_RTXPRO6000BSE_v6"},
+            {},
+            "has no code, expected an image with another build; deploy with --mode vllm, or choose another size",
+        ),
+        ({"tool_parser": "hermes"}, {}, "tool_parser, max_length and vllm_image are vLLM's"),
     ],
 )
 def test_a_machine_that_will_not_do_is_told_with_the_way_out(

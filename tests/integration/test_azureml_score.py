@@ -9,17 +9,22 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.conftest import REPOSITORY
 from tests.environments import CannotInstall, scoring_python
+from tests.integration.azure_twin.gpus import GPUs, equip
 from tests.serving import wait_until
+from trainer.errors import ConfigError
+from trainer.inference.bundle import write_bundle
 from trainer.inference.client import Sampling
 from trainer.inference.export import export_run
 from trainer.inference.local import TunedModel
@@ -44,7 +49,7 @@ def test_the_serving_pins_are_those_that_the_tests_run_with_but_for_what_the_ser
     ours, theirs = pins(REPOSITORY / "constraints.txt"), pins(PINS)
     differ = {name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]}
     assert differ == HELD_BACK
-    assert {"torch", "transformers", "peft", "azureml-inference-server-http"} <= theirs.keys()
+    assert {"transformers", "peft", "azureml-inference-server-http"} <= theirs.keys()
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,72 @@ def python() -> Path:
         return scoring_python()
     except CannotInstall as error:
         pytest.skip(str(error))
+
+
+class Answer:
+    """The server's own type of an answer, as far as the script fills it."""
+
+    def __init__(self, message: Any, status: int, headers: Any = None, json_str: bool = False) -> None:
+        self.status, self.body = status, message if json_str else json.loads(message)
+
+
+class Asked:
+    """A request of flask's, as far as the script reads it."""
+
+    def __init__(self, method: str, body: Any = None) -> None:
+        self.method, self._body = method, json.dumps(body).encode()
+
+    def get_data(self, cache: bool) -> bytes:
+        return self._body
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script as the server imports it; the server's package, which is not installed here, is stood in for."""
+    api = "azureml_inference_server_http.api"
+    server = {
+        "azureml_inference_server_http": {},
+        api: {},
+        f"{api}.aml_request": {"rawhttp": lambda function: function},
+        f"{api}.aml_response": {"AMLResponse": Answer},
+    }
+    for name, contents in server.items():
+        module = ModuleType(name)
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+    found = ModuleType("score")
+    exec((REPOSITORY / "azureml" / "score.py").read_text(encoding="utf-8"), vars(found))
+    return found
+
+
+def test_the_script_answers_as_the_trained_model_within_its_limits(
+    script: Any, tuned: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(tuned, tmp_path / "model" / "1" / "adapter")
+    for name, value in (("AZUREML_MODEL_DIR", str(tmp_path / "model")), ("TRAINER_MAX_TOKENS", "50")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TRAINER_EXPECTED_GPUS", "0")
+    script.init()
+    assert (script.run(Asked("GET")).status, script.run(Asked("GET")).body) == (200, {"status": "ready"})
+    asked = {"model": "tuned", "messages": MESSAGES, "temperature": 0, "max_tokens": 40}
+    answer = script.run(Asked("POST", asked))
+    expected = TunedModel(tuned).tuned.answer(MESSAGES, Sampling(max_tokens=40))
+    assert (answer.status, answer.body["choices"][0]["message"]["content"].strip()) == (200, expected)
+    refused = script.run(Asked("POST", asked | {"max_tokens": 51}))
+    assert (refused.status, refused.body["error"]["code"]) == (400, "max_tokens_exceeded")
+
+
+def test_the_script_checks_the_gpus_before_it_reads_a_model(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = equip(tmp_path, GPUs(1, cuda="13.0", starts=False), os.environ["PATH"])
+    for name, value in (gpus | {"TRAINER_EXPECTED_GPUS": "1", "AZUREML_MODEL_DIR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="GPU: 0 can be used and the plan counts on 1; driver 535"):
+        script.init()
+    monkeypatch.setenv("TRAINER_EXPECTED_GPUS", "0")
+    with pytest.raises(ConfigError, match="has 0 exports, expected one"):
+        script.init()
 
 
 class Scoring:
@@ -79,7 +150,7 @@ class Scoring:
 
 
 @contextmanager
-def scoring(python: Path, model_dir: Path, log: Path) -> Iterator[Scoring]:
+def scoring(python: Path, model_dir: Path, log: Path, **more: str) -> Iterator[Scoring]:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     environment = os.environ | {
@@ -89,6 +160,7 @@ def scoring(python: Path, model_dir: Path, log: Path) -> Iterator[Scoring]:
         "PYTHONPATH": str(REPOSITORY / "src"),
         "TRAINER_MAX_TOKENS": "50",
     }
+    environment |= more
     with log.open("wb") as file:
         process = subprocess.Popen(
             [python, "-c", START.format(port=port)], env=environment, stdout=file, stderr=file, cwd=log.parent
@@ -149,3 +221,16 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(python: P
         wait_until(lambda: running.process.poll() is not None, READY_SECONDS)
         assert not running.is_healthy()
     assert re.search(r"ConfigError: .*model: has 0 exports, expected one", (tmp_path / "log").read_text())
+
+
+@pytest.mark.long
+def test_a_gpu_that_cannot_be_used_ends_the_server_before_a_model_is_read(python: Path, tmp_path: Path) -> None:
+    """The processor would answer otherwise, and pass for the GPU that is paid for."""
+    gpus = equip(tmp_path / "gpus", GPUs(1, cuda="13.0", starts=False), os.environ["PATH"])
+    gpus["PYTHONPATH"] += f":{REPOSITORY / 'src'}"
+    with scoring(python, tmp_path / "nowhere", tmp_path / "log", TRAINER_EXPECTED_GPUS="1", **gpus) as running:
+        wait_until(lambda: running.process.poll() is not None, READY_SECONDS)
+        text = running.log.read_text()
+        assert "User's init function failed" in text
+        assert "GPU: 0 can be used and the plan counts on 1; driver 535.274.02" in text
+        assert "exports, expected one" not in text

@@ -1,7 +1,10 @@
 """The images of deployments, which cannot run here: what they copy exists, what they call takes what it is told."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -9,14 +12,10 @@ from types import ModuleType
 import pytest
 
 from tests.conftest import REPOSITORY
-from trainer.backends.azureml.deploy.register import (
-    CONTEXTS,
-    PORT,
-    environment_version,
-    routes,
-    stage_code,
-    stage_context,
-)
+from tests.integration.azure_twin.gpus import GPUs, equip
+from trainer.backends.azureml.deploy.register import PORT, environment_version, routes, stage_code
+from trainer.backends.azureml.image import default_build, stage_context
+from trainer.config.azureml import DeploymentConfig
 from trainer.inference.bundle import write_bundle
 from trainer.inference.serve import vllm
 from trainer.runs import Run
@@ -43,16 +42,30 @@ def start() -> ModuleType:
 @pytest.mark.parametrize("mode", ["score", "vllm"])
 def test_an_image_copies_files_that_are_sent_and_is_pinned(mode: str, tmp_path: Path) -> None:
     stage_context(mode, tmp_path / mode)
-    assert sorted(path.name for path in (tmp_path / mode).iterdir()) == sorted(Path(p).name for p in CONTEXTS[mode])
     text = (tmp_path / mode / "Dockerfile").read_text()
     copied = re.findall(r"^COPY (\S+) ", text, flags=re.MULTILINE)
-    assert copied == [Path(name).name for name in CONTEXTS[mode] if Path(name).name != "Dockerfile"]
-    (image,) = re.findall(r"^FROM (\S+)$", text, flags=re.MULTILINE)
-    assert re.search(r":v?\d+\.\d+", image), "a tag that moves is no version"
+    found = {path.name for pattern in copied for path in (tmp_path / mode).glob(pattern)}
+    assert {path.name for path in (tmp_path / mode).iterdir()} == {"Dockerfile", *found}
+    given = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, flags=re.MULTILINE))
+    assert re.findall(r"^ARG \w+$", text, flags=re.MULTILINE) == [], "Azure ML passes no build arguments"
+    assert given.get("TORCH_BUILD") == {"score": default_build().name, "vllm": None}[mode]
+    (base,) = re.findall(r"^FROM (\S+)$", text, flags=re.MULTILINE)
+    image = given["VLLM_IMAGE"] if base == "${VLLM_IMAGE}" else base
+    assert re.search(r":v?\d+\.[\dv]+", image), "a tag that moves is no version"
     assert "latest" not in image
     assert f"EXPOSE {PORT[mode]}" in text
     assert routes(mode)["scoring_route"]["port"] == PORT[mode]
-    assert environment_version(mode) == environment_version(mode)
+    settings = DeploymentConfig.model_validate({"mode": mode})
+    assert environment_version(settings) == environment_version(settings)
+
+
+def test_a_copy_of_vllms_image_takes_its_place(tmp_path: Path) -> None:
+    copy = "me.azurecr.io/vllm/vllm-openai:v0.33.0-cu129"
+    stage_context("vllm", tmp_path / "vllm", copy)
+    text = (tmp_path / "vllm" / "Dockerfile").read_text()
+    assert re.findall(r"^ARG (.*)$", text, flags=re.MULTILINE) == [f"VLLM_IMAGE={copy}"]
+    versions = {environment_version(DeploymentConfig(mode="vllm", vllm_image=image)) for image in (None, copy)}
+    assert len(versions) == 2
 
 
 def test_the_scoring_image_starts_the_server_that_the_tests_start() -> None:
@@ -96,6 +109,19 @@ def test_vllm_is_told_what_the_registered_model_holds(tuned: Run, tmp_path: Path
     parsing = start.command(tmp_path / "model", {"TRAINER_TOOL_PARSER": "hermes"})
     assert parsing[-3:] == ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     assert start.RANKS == vllm.RANKS
+
+
+def test_vllm_is_not_started_where_no_gpu_can_be_used(tmp_path: Path) -> None:
+    """In the container's own folder, before it looks for a model: none is named."""
+    stage_context("vllm", tmp_path / "context")
+    gpus = equip(tmp_path / "gpus", GPUs(1, cuda="13.0", starts=False), os.environ["PATH"])
+    own = {name: value for name, value in os.environ.items() if name != "AZUREML_MODEL_DIR"}
+    done = subprocess.run(
+        [sys.executable, tmp_path / "context" / "start.py"], env=own | gpus | {"TRAINER_EXPECTED_GPUS": "1"},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("GPU: 0 can be used and the plan counts on 1; driver 535.274.02; torch 2.13.0+cu126")
 
 
 def test_a_container_without_a_model_ends_with_the_reason(tmp_path: Path, start: ModuleType) -> None:

@@ -1,15 +1,21 @@
 """Checking and submitting with the real SDK against a service on this machine: what is asked, sent, and how often."""
 
 import copy
+import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import yaml
 
+from tests.commands import performed
 from tests.entra import CREDENTIAL, LOGIN, SECRET, Entra
 from tests.loopback import Fault, Loopback, Request, Response, status
 from tests.proxy import Authority, Proxy
@@ -17,18 +23,23 @@ from trainer.backends import http, idempotent
 from trainer.backends.azureml import workspace
 from trainer.backends.azureml.backend import AzureML
 from trainer.backends.azureml.job import JobRequest
+from trainer.backends.azureml.submit import preview
 from trainer.backends.azureml.workspace import find_place
 from trainer.backends.contract import Plan
 from trainer.backends.quote import Quote
+from trainer.cli.documents.runs import Runs
 from trainer.config import RunConfig
 from trainer.config.load import dump_config
-from trainer.errors import BackendError, ConfigError
+from trainer.dashboard.deployments.bills import read_bills
+from trainer.errors import BackendError, ConfigError, DataError
 from trainer.runs import Run, create_run
 from trainer.runs.ledger import Ledger
+from trainer.runs.summary import Summary
 
 ARM, BLOB, PRICES = "management.azure.com", "account.blob.core.windows.net", "prices.azure.com"
 WS = "/subscriptions/s/resourceGroups/r/providers/Microsoft.MachineLearningServices/workspaces/w"
 LOCATION = "/subscriptions/s/providers/Microsoft.MachineLearningServices/locations/eastus"
+HOURLY = 3.0
 CANARY = "canary-personal-access-token"
 ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 SIZES = [
@@ -44,6 +55,7 @@ class Azure:
         self.entra, self.kept = Entra(), dict[str, Any]()
         self.limit, self.actions, self.job_status = 100, ["*"], "Queued"
         self.bodies: list[bytes] = []
+        self.started = datetime(2026, 1, 1, tzinfo=UTC)
         self.seconds, self.error = 60, ""  # that each job ran, and what ended it
 
     def __call__(self, request: Request) -> Response:
@@ -93,9 +105,9 @@ class Azure:
         if request.path == "/discovery":
             return Response(200, {"history": f"https://{ARM}"})
         if path.endswith("/details"):
-            minutes, seconds = divmod(self.seconds, 60)
-            end = f"2026-01-01T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}+00:00"
-            return Response(200, {"startTimeUtc": "2026-01-01T00:00:00+00:00", "endTimeUtc": end, "logFiles": {},
+            has_ended = self.kept[f"/jobs/{path.split('/')[-2]}"]["properties"]["status"] in ("Canceled", "Failed")
+            end = (self.started + timedelta(seconds=self.seconds)).isoformat() if has_ended else None
+            return Response(200, {"startTimeUtc": self.started.isoformat(), "endTimeUtc": end, "logFiles": {},
                                   "error": {"error": {"code": self.error, "message": "for a test"}}})  # fmt: skip
         if path in known:
             return Response(200, known[path])
@@ -187,7 +199,7 @@ def quiet(message: str) -> None:
 
 def launched(settings: RunConfig) -> Run:
     """As the command does after a check, whose findings other tests look at."""
-    request = JobRequest(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200)
+    request = JobRequest(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200, HOURLY, "EUR")
     run = create_run(settings)
     AzureML().launch(Plan(settings, Quote([], ""), [], request), run, quiet)
     return run
@@ -197,10 +209,32 @@ def test_checking_creates_nothing_and_says_what_it_costs(azure: Any, tmp_path: P
     service, loopback = azure
     plan = AzureML().check(config(tmp_path), quiet)
     assert service.kept == {}
-    assert {request.method for request in loopback.requests if request.host.startswith((ARM, BLOB))} == {"GET"}
+    asked = [request for request in loopback.requests if request.host.startswith((ARM, BLOB))]
+    assert {request.path.rpartition("/")[2] for request in asked if request.method != "GET"} == {"listSecrets"}
     assert plan.quote.total is not None
-    assert "not verified" not in dict(plan.rows)
+    assert {check.what for check in plan.checks if check.outcome != "ok"} == {"driver"}
     assert "Standard_NC24ads_A100_v4" in plan.text
+
+
+def test_preference_training_is_checked_and_sent_with_its_settings_and_pairs(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    settings = config(tmp_path)
+    pair = {"input": {"messages": [{"role": "user", "content": "a"}]}} | {
+        f"{name}_output": [{"role": "assistant", "content": name}] for name in ("preferred", "non_preferred")
+    }
+    (tmp_path / "train.jsonl").write_text(json.dumps(pair) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"train with training\.method=dpo"):
+        AzureML().check(settings, quiet)
+    dpo = {"method": "dpo", "dpo": {"beta": 0.3, "loss": "ipo", "reference": "base"}}
+    settings = RunConfig.model_validate(settings.model_dump(exclude_unset=True) | {"training": dpo})
+    plan = AzureML().check(settings, quiet)
+    assert plan.quote.total is not None
+    launched(settings)
+    sent = b"".join(service.bodies)
+    assert json.dumps(pair).encode() in sent
+    training = yaml.safe_load((Run(tmp_path / "runs" / "one").path / "config.yaml").read_text())["training"]
+    assert (training["method"], training["dpo"]["beta"], training["dpo"]["loss"]) == ("dpo", 0.3, "ipo")
+    assert b"loss: ipo" in sent, "the job's own config"
 
 
 def test_everything_that_is_wrong_is_said_at_once(azure: Any, tmp_path: Path) -> None:
@@ -248,6 +282,17 @@ def test_one_job_is_created_and_everything_is_in_the_ledger(azure: Any, queued: 
     assert sorted(open_things) == [(kind, "exists") for kind in ("code", "data", "environment", "job")]
     assert run.status() | {"state": "queued", "job": job, "backend": "azureml"} == run.status()
     assert Ledger(run.path).billing()[0].thing.delete_with == f"trainer cancel {first_launch[0]}"
+
+
+def test_an_image_of_one_s_own_is_the_job_s_and_none_is_registered(azure: Any, tmp_path: Path) -> None:
+    service, _ = azure
+    settings = config(tmp_path, environment="azureml:own:1")
+    text, _ = preview(settings, JobRequest(find_place(settings.azureml), settings.azureml.instance_type, 1, 7200))
+    assert yaml.safe_load(text)["environment"] == "azureml:own:1"
+    launched(settings)
+    (job,) = service.jobs()
+    assert service.kept[f"/jobs/{job}"]["properties"]["environmentId"] == f"{WS}/environments/own/versions/1"
+    assert [path for path in service.kept if path.startswith("/environments")] == []
 
 
 def test_nothing_secret_and_nothing_of_the_repository_is_sent(azure: Any, tmp_path: Path) -> None:
@@ -337,6 +382,61 @@ def test_a_cancelled_run_bills_no_more_and_is_resumed_by_another_job(azure: Any,
     first, second = (service.kept[f"/jobs/{name}"]["properties"] for name in service.jobs())
     assert first["outputs"]["run"]["uri"] == second["outputs"]["run"]["uri"]
     assert run.status()["attempt"] == 2
+
+
+def printed(*words: str) -> str:
+    """What a command prints of the runs, without asking the service."""
+    with mock.patch("trainer.cli.documents.runs.refreshed", lambda run: run):
+        return performed(words, lambda: 0.0).out
+
+
+def cost_of(run: Run) -> tuple[float, str]:
+    """Its cost so far with the currency, which the list of runs and the page tell alike."""
+    (found,) = Runs.model_validate_json(printed("runs", "--root", str(run.path.parent), "--format", "json")).runs
+    summary = Summary.of(run)
+    assert (found.cost_so_far, found.currency) == (pytest.approx(summary.cost, abs=0.01), summary.currency)
+    assert found.cost_so_far is not None
+    return found.cost_so_far, summary.currency
+
+
+def test_a_job_costs_from_its_start_to_its_end_at_the_price_that_was_quoted(
+    azure: Any, queued: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, _ = azure
+    (job,) = service.jobs()
+    assert cost_of(queued) == (0.0, "EUR"), "a job that waits costs nothing"
+    service.kept[f"/jobs/{job}"]["properties"]["status"] = "Running"
+    service.started = datetime.now(UTC) - timedelta(hours=2)
+    AzureML().refresh(queued, quiet)
+    AzureML().refresh(queued, quiet)
+    assert cost_of(queued) == (pytest.approx(2 * HOURLY, abs=0.1), "EUR")
+    (bill,) = read_bills(queued.path.parent).found
+    assert (bill.hourly, bill.so_far) == (HOURLY, pytest.approx(2 * HOURLY, abs=0.1))
+    assert "3.00 EUR an hour" in bill.words
+    assert "cost so far  about 6.0" in printed("show", str(queued.path))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert re.search(r" cost so far .*\n.* 6\.0\d EUR ", printed("runs", "--root", str(queued.path.parent)))
+    ended(service, job, "Canceled")
+    service.seconds = 1800
+    AzureML().refresh(queued, quiet)
+    assert cost_of(queued) == (HOURLY / 2, "EUR"), "it costs no more once it has ended"
+    AzureML().resume(queued, quiet)
+    ended(service, f"{job}-2", "Canceled")
+    AzureML().refresh(queued, quiet)
+    assert cost_of(queued) == (HOURLY, "EUR"), "each of its jobs costs"
+
+
+def test_a_job_whose_history_cannot_be_read_costs_from_the_first_look_at_it_running(azure: Any, queued: Run) -> None:
+    service, loopback = azure
+    loopback.faults = [Fault("403", answer=status(403), times=99).fresh(lambda one: one.path.endswith("/details"))]
+    (job,) = service.jobs()
+    for word, has_begun in (("Queued", False), ("Running", True), ("Canceled", True)):
+        service.kept[f"/jobs/{job}"]["properties"]["status"] = word
+        AzureML().refresh(queued, quiet)
+        entry = Ledger(queued.path).find("job")
+        assert entry is not None
+        assert (entry.facts["started_at"] is not None) == has_begun, word
+    assert 0 < cost_of(queued)[0] < 0.5
 
 
 def test_cancelling_ends_the_job_and_the_bill(azure: Any, queued: Run) -> None:

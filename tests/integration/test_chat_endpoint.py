@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.loopback import Fault, Loopback, Request, Response, status
-from trainer.backends.chat_endpoint import Address, ChatEndpoint, _events
-from trainer.backends.chat_route import pieces_of
+from trainer.backends.chat_endpoint import Address, ChatEndpoint
+from trainer.backends.chat_route import events_of, pieces_of
 from trainer.errors import BackendError
 from trainer.inference.client import Sampling
 from trainer.inference.tool_calls import Call
@@ -40,14 +40,14 @@ STREAM = b"".join(
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 10_000])
 def test_a_stream_is_read_however_it_is_cut(size: int) -> None:
     chunks = (STREAM[at : at + size] for at in range(0, len(STREAM), size))
-    assert list(pieces_of(_events(chunks))) == ["Grüße, ", "one", Call("add", {"a": 1}), Call("add", {"": "no JSON"})]
+    assert list(pieces_of(events_of(chunks))) == ["Grüße, ", "one", Call("add", {"a": 1}), Call("add", {"": "no JSON"})]
 
 
 def test_a_stream_that_ends_early_or_breaks_is_no_answer() -> None:
     with pytest.raises(BackendError, match="stopped answering before its end"):
-        list(_events([STREAM[: STREAM.index(b"data: [DONE]")]]))
+        list(events_of([STREAM[: STREAM.index(b"data: [DONE]")]]))
     with pytest.raises(BackendError, match="stopped answering: out of memory"):
-        list(_events([b'data: {"error": "out of memory"}\n\n']))
+        list(events_of([b'data: {"error": "out of memory"}\n\n']))
 
 
 class Model:

@@ -30,6 +30,8 @@ from trainer.runs import Run, create_run, files
 from trainer.runs.lifecycle import pending_note
 from trainer.runs.manifest import Manifest, PinnedBase
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror=alert(1)>{{ 7*7 }}&amp;'
 RIGHT = [f"Number {number} is the one after {number - 1}." for number in range(1, 9)]
 FACTS = [

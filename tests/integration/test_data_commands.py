@@ -114,3 +114,23 @@ def test_a_config_serves_for_a_file_alone_whatever_it_says_of_held_out_rows(data
     }
     (tmp_path / "run.yaml").write_text(json.dumps(settings))
     data(words[0], TRAIN, "--config", "run.yaml", *words[1:])
+
+
+def test_charts_are_written_as_a_page_that_is_replaced_and_no_other_file_is(data, tmp_path):
+    out, err = data("stats", TRAIN, "--validation", HELD_OUT, "--config", TINY, "--html", "page.html")
+    assert err[-1] == "page  page.html"
+    page = (tmp_path / "page.html").read_text()
+    assert "<h3>Tokens that training computes</h3>" in page
+    assert re.search(
+        r"packing +[\d,]+ tokens in \d+ steps of 8 rows; 1\.\d\d times as many without sharing", " ".join(out.split())
+    )
+    data("stats", TRAIN, "--html", "page.html")
+    assert "<h3>Tokens that training computes</h3>" not in (tmp_path / "page.html").read_text()
+    (tmp_path / "own.html").write_text("mine")
+    _, err = data("stats", TRAIN, "--html", "own.html", code=2)
+    assert "exists and is no page of this program" in " ".join(err)
+    assert (tmp_path / "own.html").read_text() == "mine"
+    _, err = data("stats", TRAIN, "--html", TRAIN, code=2)
+    assert "is a file that is measured, expected another one; choose another name" in " ".join(err)
+    _, err = data("stats", TRAIN, "--html", "page.html", "--format", "json", code=2)
+    assert "--html: is given with --format json" in " ".join(err)

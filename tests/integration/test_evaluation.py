@@ -4,7 +4,6 @@ import io
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,10 +16,11 @@ from rich.console import Console
 
 from tests.commands import performed
 from tests.conftest import QUESTIONS
+from tests.counting import HELD_OUT, chat_row, counting_config, launch, quiet, write
 from tests.documents import document_of
 from tests.manifests import rewrite
 from trainer.backends.choose import choose
-from trainer.backends.contract import Plan, Screen
+from trainer.backends.contract import Plan
 from trainer.backends.local import execute
 from trainer.backends.local.resumable import lacks_result
 from trainer.backends.quote import Quote
@@ -32,7 +32,6 @@ from trainer.inference.client import Sampling
 from trainer.inference.evaluation import local_model
 from trainer.inference.evaluation.held_out import find_held_out
 from trainer.inference.evaluation.local_model import render_held_out, row_losses
-from trainer.inference.generate import Continuation, generate
 from trainer.inference.local import TunedModel
 from trainer.inference.report.standings import Gate, judge
 from trainer.inference.tool_calls import Call
@@ -40,34 +39,6 @@ from trainer.runs import Run
 from trainer.runs.files import sha256_of
 from trainer.runs.lifecycle import pending_note
 from trainer.runs.ownership import foreign
-
-TALK = {
-    "messages": [
-        {"role": "system", "content": "You count."},
-        {"role": "user", "content": "One?"},
-        {"role": "assistant", "content": "Two, you fool.", "weight": 0},
-        {"role": "user", "content": "Three?"},
-        {"role": "assistant", "content": "Four."},
-        {"role": "user", "content": "Five?"},
-        {"role": "assistant", "content": "Six."},
-    ]
-}
-
-
-def chat_row(question: str, answer: str) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-HELD_OUT = [*(chat_row(*pair) for pair in QUESTIONS[18:]), TALK]
-
-
-def write(path: Path, rows: list[Any]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), width=200)
 
 
 @pytest.fixture(scope="module")
@@ -77,24 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(folder: Path) -> RunConfig:
-    train = write(folder / "train.jsonl", [chat_row(*pair) for pair in QUESTIONS[:18]])
-    return RunConfig.model_validate(
-        {
-            "model": {"base": "builtin:tiny"},
-            "data": {"train": train, "validation": write(folder / "held.jsonl", HELD_OUT)},
-            "lora": {"r": 8},
-            "training": {"n_epochs": 8, "batch_size": 6, "learning_rate": 5e-3},
-            "run": {"root": str(folder / "runs"), "name": "counting"},
-        }
-    )  # fmt: skip
-
-
-def launch(config: RunConfig, console: Console | None = None) -> tuple[Run, Any]:
-    backend = choose("local", Screen(console or quiet()))
-    plan = backend.check(config, print)
-    run = backend.create(plan, may_exist=False)
-    backend.launch(plan, run, print)
-    return run, backend.follow(run, print)
+    return counting_config(folder)
 
 
 @pytest.fixture(scope="module")
@@ -105,96 +59,6 @@ def run(config: RunConfig) -> Run:
 @pytest.fixture(scope="module")
 def model(run: Run) -> TunedModel:
     return TunedModel(run)
-
-
-def prompts(model: TunedModel) -> list[list[int]]:
-    texts = ["Hi", "What is number 3?", "What is number 21? " * 5, "Who? " * 60, "What is a wheel?", ""]
-    return [model.renderer.prompt_ids([{"role": "user", "content": text}]) for text in texts]
-
-
-# Generation
-
-
-@pytest.mark.parametrize("adapter", [False, True])
-def test_what_shares_a_batch_changes_no_answer(model: TunedModel, adapter: bool) -> None:
-    """As one by one without any padding, by the model's own forward pass and no cache."""
-    expected = [plain_greedy(model, prompt, adapter, 24) for prompt in prompts(model)]
-    assert {reply.ended for reply in expected} == {True, False}
-    for token_budget in (1, 300, 100_000):
-        found = generate(model, prompts(model), adapter=adapter, max_new_tokens=24, token_budget=token_budget)
-        assert found == expected
-
-
-def plain_greedy(model: TunedModel, prompt: list[int], adapter: bool, limit: int) -> Continuation:
-    ids = list(prompt)
-    (model.model.base_model.enable_adapter_layers if adapter else model.model.base_model.disable_adapter_layers)()
-    try:
-        for _ in range(limit):
-            with torch.no_grad():
-                token = int(model.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-            if token in model.end_ids:
-                return Continuation(tuple(ids[len(prompt) :]), ended=True)
-            ids.append(token)
-    finally:
-        model.model.base_model.enable_adapter_layers()
-    return Continuation(tuple(ids[len(prompt) :]), ended=False)
-
-
-def test_the_sampling_settings_of_the_base_do_not_count(model: TunedModel) -> None:
-    before = generate(model, prompts(model), adapter=True, max_new_tokens=24, token_budget=1000)
-    own = model.model.get_base_model().generation_config
-    own.update(repetition_penalty=5.0, do_sample=True, temperature=2.0, no_repeat_ngram_size=1)
-    try:
-        assert generate(model, prompts(model), adapter=True, max_new_tokens=24, token_budget=1000) == before
-        assert own.repetition_penalty == 5.0
-    finally:
-        own.update(repetition_penalty=1.0, do_sample=False, temperature=1.0, no_repeat_ngram_size=0)
-
-
-def test_the_context_is_never_left(model: TunedModel) -> None:
-    length = model.max_length
-    long, longer = [7] * (length - 3), [7] * length
-    (reply, other) = generate(model, [long, [7] * 5], adapter=True, max_new_tokens=8, token_budget=100_000)
-    assert len(reply.ids) <= 3
-    assert other == generate(model, [[7] * 5], adapter=True, max_new_tokens=8, token_budget=1)[0]
-    with pytest.raises(TrainingError, match=f"a prompt has {length:,} tokens, and the model reads {length:,}"):
-        generate(model, [longer], adapter=True, max_new_tokens=8, token_budget=1)
-
-
-def test_chat_and_evaluation_answer_alike(model: TunedModel) -> None:
-    text = "What is number 21?"
-    (reply,) = generate(model, [model.renderer.prompt_ids([{"role": "user", "content": text}])], adapter=True,
-                        max_new_tokens=40, token_budget=1)  # fmt: skip
-    chat = model.tuned.answer([{"role": "user", "content": text}], Sampling(max_tokens=40))
-    assert model.tokenizer.decode(reply.ids).strip() == chat
-
-
-def test_whoever_stops_reading_stops_the_model(model: TunedModel) -> None:
-    passes = 0
-
-    def count(*_: object) -> None:
-        nonlocal passes
-        passes += 1
-
-    threads = threading.active_count()
-    hook = model.model.get_base_model().register_forward_hook(count)
-    model.end_ids, ends = frozenset(), model.end_ids  # it would go on for 1,500 tokens
-    try:
-        stream = model.tuned.stream([{"role": "user", "content": "Hi"}], Sampling(max_tokens=1500))
-        next(stream)
-        stream.close()
-    finally:
-        model.end_ids = ends
-        hook.remove()
-    assert threading.active_count() == threads
-    assert passes < 200
-
-
-def test_a_conversation_that_the_model_cannot_read_is_told(model: TunedModel) -> None:
-    with pytest.raises(TrainingError, match=r"the conversation has [0-9,]+ tokens, and the model reads 2,048"):
-        model.tuned.answer([{"role": "user", "content": "word " * 3000}], Sampling())
-    with pytest.raises(TrainingError, match="this model's chat template refuses the conversation"):
-        model.tuned.answer([{"role": "user", "content": 5}], Sampling())
 
 
 # The comparison
@@ -287,6 +151,7 @@ def test_a_comparison_is_told_to_machines_and_its_gate_ends_the_command(run: Run
     assert "comparing base and tuned model" in done.err
 
 
+@pytest.mark.slow
 def test_a_fuller_report_is_never_replaced_unasked(run: Run, folder: Path) -> None:
     own, before = run.report / "report.json", run.comparison()
     assert before["num_rows"] == 7
@@ -325,6 +190,7 @@ def test_rows_that_were_trained_on_are_told(run: Run, folder: Path) -> None:
     assert whole["notes"] == ["18 of these rows were also trained on: the result looks better than it is"]
 
 
+@pytest.mark.slow
 def test_a_changed_validation_file_is_told(config: RunConfig, folder: Path) -> None:
     other = config.model_copy(update={
         "run": config.run.model_copy(update={"name": "changed"}),

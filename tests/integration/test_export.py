@@ -35,6 +35,8 @@ from trainer.model.loading import load_model
 from trainer.runs import Run
 from trainer.runs.files import write_json
 
+pytestmark = pytest.mark.slow
+
 DORA = {"lora__use_dora": True, "lora__use_rslora": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -387,7 +389,7 @@ def test_a_template_that_was_changed_after_training_is_told(runs: Runs, beside: 
     shutil.copytree(runs["plain"].path, beside / "copy")
     template = beside / "copy" / "adapter" / "chat_template.jinja"
     template.write_text(template.read_text().replace("Tools:", "Tool:"))
-    with pytest.raises(ConfigError, match=r"run 'copy': the chat template in '.*adapter' is not the one that was"):
+    with pytest.raises(ConfigError, match=r"run 'copy': the chat template in '.*adapter' is not the trained one"):
         export_run(Run(beside / "copy"), beside / "out", merge=False)
 
 
@@ -423,5 +425,5 @@ def test_an_export_whose_template_was_changed_is_not_served(runs: Runs, tmp_path
     shutil.copytree(runs.exported("plain", merge=True), tmp_path / "copy")
     template = tmp_path / "copy" / "chat_template.jinja"
     template.write_text(template.read_text() + " ")
-    with pytest.raises(ConfigError, match="the chat template is not the one that was trained; export the run again"):
+    with pytest.raises(ConfigError, match="the chat template is not the trained one; export the run again"):
         load_export(tmp_path / "copy")

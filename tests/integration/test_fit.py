@@ -16,6 +16,7 @@ import torch
 from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from tests.conftest import QUESTIONS
 from trainer.config import RunConfig
@@ -26,8 +27,9 @@ from trainer.runs import Run, create_run
 from trainer.runs import checkpoint as checkpoints
 from trainer.runs.manifest import ParentRun, RowCounts
 from trainer.runs.run import Outcome
-from trainer.training import executor, loop, saving
+from trainer.training import executor, loop, saving, trackers
 from trainer.training import fit as fitting
+from trainer.training import prepare as preparing
 from trainer.training.fit import fit
 from trainer.training.prepare import prepare
 
@@ -59,14 +61,14 @@ def measurements(run: Run) -> list[tuple[Any, ...]]:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     """Send this process a signal while the given step is being computed, once."""
-    original = loop.Trainer._step
+    original = loop.Trainer.training_step
 
-    def step_with_signal(self: loop.Trainer, rows: Any) -> torch.Tensor:
+    def step_with_signal(self: loop.Trainer, *arguments: Any, **named: Any) -> torch.Tensor:
         if self.state.global_step + 1 == step:
             os.kill(os.getpid(), number)
-        return original(self, rows)
+        return original(self, *arguments, **named)
 
-    monkeypatch.setattr(loop.Trainer, "_step", step_with_signal)
+    monkeypatch.setattr(loop.Trainer, "training_step", step_with_signal)
 
 
 def test_a_run_leaves_everything_that_is_promised(settings: Settings) -> None:
@@ -79,7 +81,7 @@ def test_a_run_leaves_everything_that_is_promised(settings: Settings) -> None:
     assert [row["step"] for row in run.results() if "full_valid_loss" in row] == [4, 8]
     manifest = run.manifest()
     assert manifest.rows == RowCounts(train=20, validation=4)
-    assert "auto" not in (run.path / "config.yaml").read_text()
+    assert ": auto\n" not in (run.path / "config.yaml").read_text()
     assert all(tensor.isfinite().all() for tensor in load_file(run.adapter / "adapter_model.safetensors").values())
 
 
@@ -234,6 +236,45 @@ def test_measurements_reach_tensorboard(settings: Settings) -> None:
     for name in ("learning_rate", "grad_norm"):
         points = {event.step: event.value for event in board.Scalars(f"train/{name}")}
         assert points == pytest.approx({row["step"]: row[name] for row in run.metrics()})
+
+
+def test_a_tracker_that_fails_is_left_out_and_changes_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, seen = Counter[str](), list[dict[str, Any]]()
+
+    class Tracker(TrainerCallback):
+        def __init__(self) -> None:
+            calls["made"] += 1
+            if calls["made"] == 3:
+                raise ConnectionError("nobody there")
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append(args.to_dict())
+
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            calls["log"] += 1
+            control.should_training_stop = True
+            if calls["log"] == 2:
+                raise ValueError("no space\nleft")
+
+    monkeypatch.setitem(trackers.INTEGRATION_TO_CALLBACK, "wandb", Tracker)
+    monkeypatch.setattr(preparing, "absent", lambda names: [])
+    runs = [train(settings(tracking__report_to=["wandb"]))[0] for _ in range(3)]
+    assert (calls["made"], calls["log"], len(seen)) == (
+        3,
+        3 + len(runs[1].results()),
+        2,
+    )  # transformers logs a summary, too
+    shown = {name: value for name, value in seen[0].items() if name.startswith("config.")}
+    assert (shown["config.lora.r"], shown["config.model.base"]) == (runs[0].config().lora.r, "builtin:tiny")
+    assert {type(value) for value in shown.values()} <= {bool, int, float, str}
+    words = [[event["message"] for event in run.events() if event["level"] == "warning"] for run in runs]
+    left = "wandb gets no more metrics, and the run continues: "
+    assert words[0] == [f"{left}ValueError: no space"]
+    assert words[2] == [f"{left}ConnectionError: nobody there"]
+    plain, _ = train(settings())
+    assert {adapter_hash(run) for run in runs} == {adapter_hash(plain)}
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])

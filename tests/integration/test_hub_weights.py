@@ -10,15 +10,18 @@ from pathlib import Path
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.hub import COMMIT
 from tests.loopback import Loopback, Request, Response
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError
 from trainer.model.base import find_base
 try:
-    print(find_base(ModelConfig(base="org/model")).notes)
+    base = find_base(ModelConfig(base="org/model"))
+    print(base.pinned(), base.notes)
 except ConfigError as error:
     print(error)
 """
@@ -76,7 +79,7 @@ def found(hub: Hub, tmp_path: Path) -> str:
 
 
 def test_names_and_shapes_are_read_and_the_weights_are_not_fetched(hub: Hub, tmp_path: Path) -> None:
-    assert found(hub, tmp_path) == "[]"
+    assert found(hub, tmp_path) == f"org/model, revision {COMMIT} []"
     assert hub.sent["model.safetensors"] <= 100_001
     assert (hub.folder / "model.safetensors").stat().st_size > 1_000_000
 

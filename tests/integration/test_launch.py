@@ -16,6 +16,8 @@ from tests.integration.test_fit import adapter_hash, measurements
 from tests.integration.test_ranks import run_of, write_config
 from trainer.runs import Run, lifecycle
 
+pytestmark = pytest.mark.slow
+
 MINUTE = 60
 
 

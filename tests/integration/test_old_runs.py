@@ -92,6 +92,7 @@ def test_an_old_run_is_listed_and_shown_with_its_checkpoints_and_its_log(kept: s
     assert "step" in well("logs", str(path))
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_exported_bundled_compared_asked_and_trained_further(folder: Path) -> None:
     run = Run(folder / "runs" / "finished")
     before = json.loads((run.report / "report.json").read_text(encoding="utf-8"))
@@ -116,6 +117,7 @@ def _losses(report: dict[str, Any]) -> list[float]:
     return [measure["base"], measure["tuned"]]
 
 
+@pytest.mark.slow
 def test_a_paused_run_resumes_from_its_checkpoint_bit_identically(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +207,7 @@ def test_an_old_run_of_the_service_is_deployed_asked_and_torn_down(account: Worl
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_an_old_run_of_azure_ml_is_deployed_asked_and_torn_down(
     here: Twin,
     containers: Containers,

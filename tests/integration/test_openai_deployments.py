@@ -5,6 +5,7 @@ import hashlib
 import ipaddress
 import ssl
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import BackendError, ConfigError
 from trainer.runs import Run, create_run
-from trainer.runs.ledger import Ledger
+from trainer.runs.ledger import Ledger, Thing
 from trainer.runs.manifest import PinnedBase, RowCounts
 
 TUNED = f"ft:{MODEL}:org::ftjob-1"
@@ -34,10 +35,17 @@ class ControlPlane:
     def __init__(self) -> None:
         self.there: dict[str, dict[str, Any]] = {}
         self.states = ["Creating", "Succeeded"]
+        self.region = "Sweden Central"
+        self.usages: list[dict[str, Any]] = []
 
     def __call__(self, request: Request) -> Response:
         name = request.path.rpartition("/")[2]
         assert request.headers["authorization"] == "Bearer managed"
+        if name == "usages":
+            assert request.path.endswith("/locations/swedencentral/usages")
+            return Response(200, {"value": self.usages})
+        if name == "resource":
+            return Response(200, {"name": name, "kind": "OpenAI", "location": self.region, "properties": {}})
         assert request.path.startswith(
             "/subscriptions/sub/resourceGroups/group/providers/Microsoft.CognitiveServices/accounts/resource/deployments/"
         )
@@ -151,6 +159,35 @@ def test_a_deployment_is_made_once_and_removed(run: Run, plane: ControlPlane) ->
     backend.teardown(run, False, quiet)
     assert plane.there == {}
     assert Ledger(run.path).billing() == []
+
+
+def test_the_ledger_tells_of_a_deployment_without_asking_the_service(run: Run, management: Loopback) -> None:
+    backend = OpenAIService()
+    for sku, name in (("standard", "one"), ("developer", "two")):
+        backend.deploy(plan(run, sku=sku, name=name), run, quiet)
+    asked = list(management.requests)
+    standard, developer = backend.known_endpoints(run)
+    assert management.requests == asked
+    assert (standard.state, standard.hourly, standard.deletes_at) == ("exists, by the ledger", 1.7, "")
+    assert (developer.hourly, developer.cost) == (0.0, "tokens only")
+    made, deleted = (datetime.datetime.fromisoformat(at) for at in (developer.made_at, developer.deletes_at))
+    assert deleted - made == datetime.timedelta(hours=24)
+    by_service = backend.endpoints(run, quiet)
+    assert [replace(found, state="", so_far=None) for found in by_service] == [
+        replace(found, state="", so_far=None) for found in (standard, developer)
+    ]
+
+
+def test_a_key_is_the_environments_or_there_is_none_and_it_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY", raising=False)
+    one = Thing("openai", "deployment", "one", "/the/account")
+    none = OpenAIService().key(run, one)
+    assert none.value is None
+    assert "Microsoft Entra ID, so that no key exists here; get a token with: az account" in none.words
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "secret-of-the-test")
+    key = OpenAIService().key(run, one)
+    assert (key.value, key.words) == ("secret-of-the-test", "the value of AZURE_OPENAI_API_KEY on this machine")
+    assert "secret" not in repr(key)
 
 
 def test_the_price_and_the_end_are_said_before(run: Run) -> None:

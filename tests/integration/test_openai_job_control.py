@@ -1,11 +1,12 @@
 """A job that is paused, cancelled, capped or taken down, and what is refused before there is one."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.loopback import Fault, Loopback, status
-from tests.openai_runs import Settings, environment, is_post, loopback, quiet, run_to_end, settings, tuning
+from tests.openai_runs import Settings, environment, is_post, loopback, quiet, rows, run_to_end, settings, tuning
 from tests.tuning import MODEL, Tuning
 from trainer.backends.openai.backend import OpenAIService
 from trainer.errors import BackendError, ConfigError
@@ -27,6 +28,32 @@ def test_pause_and_resume(settings: Settings, tuning: Tuning) -> None:
     assert (run.state, outcome.exit_code) == ("paused", 75)
     backend.resume(run, quiet)
     assert backend.follow(run, quiet).exit_code == 0
+
+
+def test_a_ledger_that_is_damaged_while_a_job_is_followed_is_told(settings: Settings, tuning: Tuning) -> None:
+    tuning.script = ["running"]
+    backend = OpenAIService()
+    plan = backend.check(settings(), quiet)
+    run = create_run(plan.config)
+    backend.launch(plan, run, quiet)
+    with (run.path / "ledger.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(ConfigError, match=r"ledger\.jsonl:\d+: is "):
+        backend.follow(run, quiet)
+
+
+def test_a_launch_that_was_interrupted_is_not_resumed_above_the_cap(
+    settings: Settings, tuning: Tuning, tmp_path: Path
+) -> None:
+    backend = OpenAIService()
+    run = backend.create(backend.check(settings("backend.spend_cap=0.1", "training.n_epochs=3"), quiet), False)
+    rows(tmp_path / "train.jsonl", 1000)
+    with pytest.raises(ConfigError, match=r"backend\.spend_cap: is 0\.10, the quote is "):
+        backend.resume(run, quiet)
+    assert (tuning.files, tuning.jobs) == ({}, {})
+    rows(tmp_path / "train.jsonl", 12)
+    backend.resume(run, quiet)
+    assert len(tuning.jobs) == 1
 
 
 def test_a_pause_that_is_refused_is_told(settings: Settings, tuning: Tuning, loopback: Loopback) -> None:

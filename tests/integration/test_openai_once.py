@@ -49,6 +49,7 @@ def test_a_fault_never_makes_two(
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("number", [pytest.param(n, marks=() if n == JOB else pytest.mark.long) for n in range(7)])
+@pytest.mark.slow
 def test_a_killed_launch_goes_on_to_one_job(
     number: int, after: bool, settings: Settings, tuning: Tuning, loopback: Loopback, tmp_path: Path
 ) -> None:

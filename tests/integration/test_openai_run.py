@@ -53,7 +53,7 @@ def test_the_run_s_config_holds_what_means_something_to_the_service_and_no_auto(
     tuning.azure = service == "azure"
     run = run_to_end(settings(f"evaluation.enabled={compared}", service=service))
     text = (run.path / "config.yaml").read_text()
-    assert "auto" not in text
+    assert ": auto\n" not in text
     written = yaml.safe_load(text)
     assert set(written) == set(RunConfig.model_fields) - FOREIGN
     assert set(written["model"]) == {"base"}

@@ -2,19 +2,12 @@
 
 import html
 import re
-import shutil
 import subprocess
 
-import pytest
-
-from trainer.data.files.preview import Span, Totals
-from trainer.data.files.preview_page import PreviewRow, preview_page
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+from tests.browser import FLAGS, chromium
+from trainer.data.files.preview import PreviewRow, Span, Totals, preview_page
 
 NUM_ROWS = 200
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 ASK = """
 <script>
 const told = [];
@@ -49,7 +42,7 @@ def row(number):
 def in_browser(page, path):
     """The page's document after its scripts have run."""
     path.write_text(page, encoding="utf-8")
-    command = [CHROMIUM, *FLAGS.split(), "--disable-component-update", "--disable-sync"]
+    command = [chromium(), "--headless", *FLAGS]
     profile = f"--user-data-dir={path.parent / 'profile'}"
     done = subprocess.run(
         [*command, profile, "--virtual-time-budget=2000", "--dump-dom", path.as_uri()],

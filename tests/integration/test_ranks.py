@@ -1,5 +1,6 @@
 """Two processes train one run: the same result as one, and they stop and go on together."""
 
+import json
 import os
 import signal
 import socket
@@ -12,10 +13,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import REPOSITORY
+from tests.conftest import QUESTIONS, REPOSITORY
 from tests.integration.test_fit import adapter_hash, measurements
+from tests.integration.test_preference import pairs_of
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.slow
 
 CONFIG = """
 model: {{base: builtin:tiny}}
@@ -75,6 +79,14 @@ def write_config(root: Path, dropout: float) -> Path:
     return path
 
 
+def write_pairs(root: Path) -> list[str]:
+    """Files of pairs, and the settings that train on them; an uneven number of pairs for two processes."""
+    pairs = pairs_of(QUESTIONS)
+    for name, rows in (("train", pairs[:17]), ("validation", pairs[17:])):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [f"data.train={root}/train.jsonl", f"data.validation={root}/validation.jsonl", "training.method=dpo"]
+
+
 def run_of(root: Path, name: str) -> Run:
     return Run(root / "runs" / name)
 
@@ -90,6 +102,23 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     for name, weight in weights.items():
         assert float((weight - expected_weights[name]).norm() / expected_weights[name].norm()) < 1e-3, name
     assert two.manifest().num_processes == 2
+
+
+def test_two_processes_learn_from_pairs_what_one_learns(tmp_path: Path) -> None:
+    """Also where a step is cut within pairs, and with the same reference."""
+    config, pairs = write_config(tmp_path, dropout=0), write_pairs(tmp_path)
+    budgets = {"one": 4096, "two": 70}
+    for size, (name, budget) in enumerate(budgets.items(), 1):
+        settings = [*pairs, f"memory.token_budget={budget}", f"run.name={name}", "evaluation.enabled=false"]
+        assert codes(start(["--config", config, *settings], size)) == [0] * size
+    one, two = run_of(tmp_path, "one"), run_of(tmp_path, "two")
+    for row, expected in zip(two.results(), one.results(), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
+    logps, expected_logps = (load_file(run.reference)["logps"] for run in (two, one))
+    assert float((logps - expected_logps).abs().max()) < 1e-3
+    weights, expected_weights = (load_file(run.adapter / "adapter_model.safetensors") for run in (two, one))
+    for name, weight in weights.items():
+        assert float((weight - expected_weights[name]).norm() / expected_weights[name].norm()) < 1e-3, name
 
 
 @pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.long), 0.1])

@@ -1,7 +1,6 @@
-"""Going on: bit-identical from any position, refused when anything changed, stopped and cancelled from outside."""
+"""Resuming: bit-identical from any position, stopped and cancelled from outside, on disks and mounts that fail."""
 
 import errno
-import io
 import json
 import os
 import random
@@ -9,7 +8,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,26 +15,19 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
-from safetensors.torch import load_file
 
-from tests.conftest import QUESTIONS, make_settings
+from tests.conftest import make_settings
 from tests.integration.test_fit import Settings, adapter_hash, measurements, quiet, resume, stop_at, train
 from tests.manifests import rewrite
 from trainer.backends.local import execute
-from trainer.config import RunConfig
-from trainer.config.problems import field_names
-from trainer.data.pack.packing import Pack
 from trainer.errors import ConfigError, ExitCode, TrainingError
 from trainer.model import threads
 from trainer.runs import Run, create_run, find_or_adopt, lifecycle, lock
 from trainer.runs.checkpoint import Checkpoint, list_checkpoints, newest_complete, write
-from trainer.runs.manifest import PinnedBase
+from trainer.runs.queue import Queue
 from trainer.training import fit as fitting
 from trainer.training import loop, saving
-from trainer.training.engine import Engine
-from trainer.training.fingerprint import CHANGEABLE, FREE, FREE_SECTIONS, fingerprint, refuse_changes
-from trainer.training.prepare import Prepared, prepare
+from trainer.training.prepare import prepare
 from trainer.training.saving import Saver
 from trainer.training.writer import Snapshot
 
@@ -95,6 +86,7 @@ def test_a_stopped_run_that_goes_on_is_the_run_that_never_stopped(
     assert measurements(stopped) == measurements(whole)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_again_and_again_is_still_the_same(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, uninterrupted: Callable[..., Run]
 ) -> None:
@@ -108,6 +100,7 @@ def test_a_run_stopped_again_and_again_is_still_the_same(
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +118,7 @@ def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_early_stopping_goes_on_counting(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {
         "training__n_epochs": 9,
@@ -139,6 +133,7 @@ def test_early_stopping_goes_on_counting(settings: Settings, monkeypatch: pytest
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_its_last_step_and_its_result_stores_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +147,7 @@ def test_a_run_killed_between_its_last_step_and_its_result_stores_it(
     assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
 
 
+@pytest.mark.slow
 def test_breaking_the_random_state_of_a_resume_would_be_seen(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,195 +156,6 @@ def test_breaking_the_random_state_of_a_resume_would_be_seen(
     monkeypatch.setattr(saving, "restore_rng", lambda state: None)
     resume(run)
     assert adapter_hash(run) != adapter_hash(whole)
-
-
-# What may not change
-
-MUTATIONS: dict[str, Any] = {
-    "lora.r": 8, "lora.lora_alpha": 64, "lora.lora_dropout": 0.2, "lora.target_modules": ["q_proj"],
-    "lora.use_rslora": True, "lora.use_dora": True, "model.quantization": "nf4", "model.dtype": "bfloat16",
-    "data.max_length": 512, "data.on_overlength": "drop", "training.n_epochs": 3, "training.batch_size": 5,
-    "training.learning_rate": 2e-3, "training.seed": 7, "training.optimizer": "sgd",
-    "training.lr_scheduler_type": "linear", "training.warmup_ratio": 0.5, "training.weight_decay": 0.1,
-    "training.adam_beta1": 0.8, "training.adam_beta2": 0.9, "training.adam_epsilon": 1e-6,
-    "training.max_grad_norm": 0.5, "training.deterministic": True, "training.eval_steps": 3, "training.eval_rows": 1,
-    "training.early_stopping_patience": 4, "training.early_stopping_threshold": 0.1, "training.adapter_from": "last",
-    "training.logging_steps": 3, "memory.token_budget": 77, "memory.recompute_layers": 1,
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    folder = tmp_path_factory.mktemp("prepared")
-    rows = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in QUESTIONS]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    values = {"model": {"base": "builtin:tiny"}, "data": {"train": str(folder / "train.jsonl")}, "lora": {"r": 4}}
-    training = {"n_epochs": 2, "batch_size": 6, "learning_rate": 1e-3}
-    return prepare(RunConfig.model_validate(values | {"training": training}), print)
-
-
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_a_changed_setting_is_refused_by_its_name(prepared: Prepared, name: str) -> None:
-    section, field = name.split(".")
-    values = prepared.config.model_dump()
-    before, values[section][field] = values[section][field], MUTATIONS[name]
-    values["training"]["learning_rate_multiplier"] = "auto"
-    changed = replace(prepared, config=RunConfig.model_validate(values))
-    with pytest.raises(ConfigError) as caught:
-        refuse_changes(fingerprint(prepared), fingerprint(changed), (), Path("runs/x"))
-    start = f"{name}: was {before!r} when the run started, is {_shown(MUTATIONS[name])}"
-    advice = (
-        f"; put the old value back, or accept the new one: --allow-change {name}"
-        if name in CHANGEABLE
-        else ", which a checkpoint cannot take on; put the old value back, or start a new run with model.base=runs/x"
-    )
-    assert str(caught.value) == start + advice
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(repr, value)) if isinstance(value, list) else repr(value)
-
-
-def test_every_setting_is_either_compared_or_known_to_change_nothing(prepared: Prepared) -> None:
-    compared = fingerprint(prepared).keys()
-    others = {"data.train", "data.validation", "training.method"}  # below; and one that has a single value
-    assert set(MUTATIONS) | others == {name for name in compared if " " not in name}
-    unknown = set(field_names()) - compared - FREE
-    assert {name.split(".")[0] for name in unknown} <= set(FREE_SECTIONS)
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("a word of a row", "data.train: was "),
-        ("a row less", "data.train: was "),
-        ("the held-out rows", "data.validation: was "),
-        ("the chat template", "the chat template: was sha256 "),
-        ("the weights", "the base model: was sha256 "),
-        ("the base's config", "the base model's config: was sha256 "),
-        ("the tokenizer", "the tokenizer: was sha256 "),
-    ],
-)
-def test_a_changed_world_is_refused_and_nothing_is_touched(stopped_on_own_base: Run, change: str, named: str) -> None:
-    run = stopped_on_own_base
-    base, template = Path(run.config().model.base), Path(str(run.config().model.chat_template))
-    data = run.config().data
-    world = contents(base.parent)
-    match change:
-        case "a word of a row":
-            _replace(Path(str(data.train)), "number 3", "number three")
-        case "a row less":
-            path = Path(str(data.train))
-            path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-        case "the held-out rows":
-            _replace(Path(str(data.validation)), "number 22", "number twenty-two")
-        case "the chat template":
-            _replace(template, "<|im_end|>\\n", "<|im_end|>\\n\\n")
-        case "the weights":
-            weights = base / "model.safetensors"
-            weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
-        case "the base's config":
-            _replace(base / "config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05')
-        case "the tokenizer":
-            file = base / "tokenizer.json"
-            tokenizer = json.loads(file.read_text())
-            tokenizer["model"]["merges"].pop()
-            file.write_text(json.dumps(tokenizer))
-    before = contents(run.path)
-    with pytest.raises(ConfigError) as caught:
-        resume(run)
-    assert any(problem.startswith(named) for problem in caught.value.problems), str(caught.value)
-    assert contents(run.path) == before
-    for path, content in world.items():
-        if path.read_bytes() != content:
-            path.write_bytes(content)
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def stopped_on_own_base(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Every test puts back what it changed of the files beside the run."""
-    folder = tmp_path_factory.mktemp("world")
-    base, template = _own_base(folder), folder / "template.jinja"
-    shutil.copy(base / "chat_template.jinja", template)
-    changes = {"model__base": str(base), "model__chat_template": str(template)}
-    with pytest.MonkeyPatch.context() as patch:
-        return stopped_run(make_settings(folder), patch, **changes)
-
-
-def test_a_world_that_was_put_back_is_the_same_world(stopped_on_own_base: Run, tmp_path: Path) -> None:
-    run = Run(shutil.copytree(stopped_on_own_base.path, tmp_path / "runs" / "stopped"))
-    assert resume(run).exit_code is ExitCode.DONE
-
-
-def _own_base(tmp_path: Path) -> Path:
-    from trainer.model.tiny import tiny_base
-
-    folder = tmp_path / "base"
-    shutil.copytree(tiny_base(), folder)
-    return folder
-
-
-def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-
-
-def test_a_base_that_an_earlier_version_made_on_first_use_is_refused(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = stopped_run(settings, monkeypatch)
-    former = PinnedBase("builtin:tiny", "tiny-d95eff64dabda08b", None)
-    rewrite(run, base=former)
-    with pytest.raises(ConfigError, match=r"was trained on a builtin:tiny that an earlier version made on its first"):
-        resume(run)
-
-
-def test_data_that_was_moved_is_the_same_data(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = stopped_run(settings, monkeypatch)
-    path = Path(str(run.config().data.train))
-    path.rename(path.with_name("moved.jsonl"))
-    outcome = execute.resume(run, quiet(), print, [f"data.train={path.with_name('moved.jsonl')}"])
-    assert outcome.exit_code is ExitCode.DONE
-
-
-def test_an_allowed_change_takes_effect_and_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = stopped_run(
-        settings, monkeypatch, 3, training__lr_scheduler_type="constant", training__warmup_ratio=0, **EVERY
-    )
-    overrides = ["training.learning_rate=5e-4", "training.n_epochs=3"]
-    names = ["training.learning_rate", "training.n_epochs"]
-    with pytest.raises(ConfigError, match=r"training\.n_epochs: was 2 when the run started, is 3; put"):
-        execute.resume(run, quiet(), print, overrides, names[:1])
-    told: list[str] = []
-    console = Console(file=io.StringIO())
-    assert execute.resume(run, console, told.append, overrides, names).exit_code is ExitCode.DONE
-    rates = {int(row["step"]): row["learning_rate"] for row in run.metrics()}
-    assert rates == {step: 1e-3 if step < 4 else 5e-4 for step in range(1, 13)}
-    assert run.status()["step"] == 12
-    assert run.config().training.n_epochs == 3
-    messages = [event["message"] for event in run.events()]
-    assert "training.learning_rate: was 0.001 when the run started, is 0.0005" in messages
-
-
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("lora.r", "--allow-change lora.r: cannot be allowed, expected one of: data.train, "),
-        ("training.n_epoch", "--allow-change training.n_epoch: cannot be allowed, did you mean training.n_epochs?"),
-    ],
-)
-def test_what_cannot_be_allowed_is_said(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, name: str, problem: str
-) -> None:
-    run = stopped_run(settings, monkeypatch)
-    with pytest.raises(ConfigError) as caught:
-        execute.resume(run, quiet(), print, [], [name])
-    assert str(caught.value).startswith(problem)
 
 
 # From outside
@@ -388,6 +195,7 @@ def test_a_run_that_waits_to_begin_can_be_cancelled(settings: Settings) -> None:
     assert (run.state, run.status()["step"]) == ("cancelled", 1)
 
 
+@pytest.mark.slow
 def test_a_request_to_a_process_that_is_gone_does_not_stop_the_next_one(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,120 +241,6 @@ def test_a_run_that_was_taken_over_ends(settings: Settings, monkeypatch: pytest.
     monkeypatch.setattr(loop.Trainer, "_step", losing)
     with pytest.raises(TrainingError, match="step 3: another process took over the run"):
         train(settings())
-
-
-# Not finite
-
-MIDDLE = (float("inf"), 4)
-WHERE = ["batch", "loss", "gradient", "weight", "optimizer state"]
-
-
-def poison(trainer: loop.Trainer, where: str, value: float, rows: Any) -> None:
-    parameters = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    match where:
-        case "gradient":
-            parameters[0].grad.fill_(value)
-        case "weight":
-            parameters[-1].data[0, 0] = value
-        case "optimizer state":
-            for state in trainer._torch_optimizer.state.values():
-                state["exp_avg"].fill_(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "step"),
-    [
-        pytest.param(value, step, id=f"{value} in step {step}", marks=[pytest.mark.long] * ((value, step) != MIDDLE))
-        for value in (float("nan"), float("inf"))
-        for step in (1, 4, 8)  # first, middle, last
-    ],
-)
-@pytest.mark.parametrize("where", WHERE)
-def test_what_is_not_finite_stops_the_run_and_is_never_stored(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, where: str, step: int, value: float
-) -> None:
-    original, sums = loop.Trainer._step, Engine.sums
-    bad = False
-
-    def step_of(self: loop.Trainer, rows: Any) -> torch.Tensor:
-        nonlocal bad
-        bad = self.state.global_step + 1 == step
-        loss = original(self, rows)
-        if bad:
-            poison(self, where, value, rows)
-        return loss
-
-    def sums_of(self: Engine, pack: Pack) -> Any:
-        found = sums(self, pack)
-        if bad and torch.is_grad_enabled() and where in ("batch", "loss"):
-            return replace(found, nll=found.nll * value)
-        return found
-
-    monkeypatch.setattr(loop.Trainer, "_step", step_of)
-    monkeypatch.setattr(Engine, "sums", sums_of)
-    if where == "optimizer state" and step == 1:
-        step = 2  # before the first update there is none
-    config = settings(training__save_steps=2, training__logging_steps=3)
-    with pytest.raises(TrainingError, match="not finite, expected finite numbers; "):
-        train(config)
-    (run,) = [Run(path) for path in Path(config.run.root).iterdir()]
-    assert run.state == "failed"
-    assert not run.adapter.exists()
-    for found in list_checkpoints(run.checkpoints):
-        for name in (saving.ADAPTER, saving.OPTIMIZER):
-            assert all(tensor.isfinite().all() for tensor in load_file(found.path / name).values())
-    assert all(row.get("train_loss") != 0.0 for row in run.results())
-    monkeypatch.undo()
-    assert resume(run).exit_code is ExitCode.DONE
-
-
-def test_the_policy_skip_leaves_the_update_out_and_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loop.Trainer._step
-
-    def step_of(self: loop.Trainer, rows: Any) -> torch.Tensor:
-        loss = original(self, rows)
-        if self.state.global_step + 1 in (2, 3):
-            poison(self, "gradient", float("nan"), rows)
-        return loss
-
-    monkeypatch.setattr(loop.Trainer, "_step", step_of)
-    run, outcome = train(settings(training__on_non_finite="skip", training__logging_steps=4, training__save_steps=1))
-    assert outcome.exit_code is ExitCode.DONE
-    messages = [event["message"] for event in run.events()]
-    assert [text for text in messages if "left out" in text] == [
-        f"step {step}: 1 updates left out, the loss or gradient was not finite" for step in (2, 3)
-    ]
-    assert all(t.isfinite().all() for t in load_file(run.adapter / saving.ADAPTER).values())
-
-
-def test_the_policy_skip_gives_up_after_five_in_a_row(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = loop.Trainer._step
-
-    def step_of(self: loop.Trainer, rows: Any) -> torch.Tensor:
-        loss = original(self, rows)
-        poison(self, "gradient", float("nan"), rows)
-        return loss
-
-    monkeypatch.setattr(loop.Trainer, "_step", step_of)
-    with pytest.raises(TrainingError, match="the gradient is not finite in 5 steps in a row"):
-        train(settings(training__on_non_finite="skip", training__logging_steps=5, training__n_epochs=3))
-
-
-def test_a_loss_spike_is_an_event(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    sums = Engine.sums
-    count = 0
-
-    def sums_of(self: Engine, pack: Pack) -> Any:
-        nonlocal count
-        found = sums(self, pack)
-        count += torch.is_grad_enabled()
-        return replace(found, nll=found.nll * 10) if count == 13 and torch.is_grad_enabled() else found
-
-    monkeypatch.setattr(Engine, "sums", sums_of)
-    run, _ = train(settings(training__n_epochs=4, training__logging_steps=2))
-    (spike,) = [event for event in run.events() if event["type"] == "loss_spike"]
-    assert spike["data"] == {"step": 13}
-    assert spike["message"].startswith("step 13: the loss is ")
 
 
 # A disk and a clock
@@ -644,6 +338,22 @@ def test_a_job_goes_on_from_nothing_but_what_a_mount_shows(
         execute.train(prepare(other, print), found, quiet())
 
 
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_manifest_that_a_mount_cuts_short_is_written_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, checkpointed: bool, uninterrupted: Callable[..., Run]
+) -> None:
+    whole = uninterrupted(**EVERY)
+    run = stopped_run(settings, monkeypatch, 3, **EVERY)
+    written = run.manifest()
+    (run.path / "manifest.json").write_bytes((run.path / "manifest.json").read_bytes()[:500])
+    if not checkpointed:
+        shutil.rmtree(run.checkpoints)
+        run.checkpoints.mkdir()
+    assert resume(run).exit_code is ExitCode.DONE
+    assert (adapter_hash(run), measurements(run)) == (adapter_hash(whole), measurements(whole))
+    assert run.manifest() == written
+
+
 def test_a_job_that_starts_again_with_other_memory_left_keeps_its_plan(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,6 +366,29 @@ def test_a_job_that_starts_again_with_other_memory_left_keeps_its_plan(
     assert prepared.plan.token_budget == budget
     assert prepare(settings(run__name="stopped"), print).plan.token_budget != budget
     assert execute.train(prepared, run, quiet()).exit_code is ExitCode.DONE
+
+
+def test_a_run_that_waits_is_checked_with_all_memory_and_planned_when_it_starts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.backends.choose import choose
+    from trainer.training import prepare as preparing
+
+    config = settings(run__name="waits")
+    monkeypatch.setattr(preparing, "free_memory_bytes", lambda device: 2**20)  # others run now
+    with pytest.raises(ConfigError, match="need"):
+        execute.check(config, print)
+    backend = choose("local")
+    plan = backend.check_waiting(config, print, None)
+    assert plan.config.memory == config.memory
+    run = backend.create(plan, may_exist=False)
+    assert run.config().memory.token_budget == "auto"
+    monkeypatch.undo()
+    lifecycle.enqueue(run)
+    backend.resume(run, print)  # by hand
+    assert Queue(run.path.parent).entries() == []
+    assert backend.follow(run, print).exit_code is ExitCode.DONE
+    assert run.config().memory.token_budget != "auto"
 
 
 def test_a_folder_that_holds_something_else_is_not_adopted(settings: Settings, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.serving import KEY, Serving, serving, wait_until
 from tests.tiny_runs import ADD, calling_rows, train
 from trainer.errors import TrainerError, TrainingError
 from trainer.inference.client import Sampling
-from trainer.inference.local import TunedModel
+from trainer.inference.local import LocalClient, TunedModel
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.server import Program
 from trainer.inference.serve.trained_prompt import TrainedPrompt
@@ -61,6 +61,26 @@ def test_the_served_model_says_what_the_trained_one_says(server: Serving, tuned:
         messages = [{"role": "system", "content": "You count."}, {"role": "user", "content": question}]
         answer = server.ask(question, temperature=0, max_tokens=40).choices[0].message.content
         assert answer.strip() == model.answer(messages, Sampling(max_tokens=40))
+
+
+def test_the_base_answers_under_its_own_name_while_the_tuned_model_does(server: Serving, tuned: Run) -> None:
+    model = TunedModel(tuned)
+    asked = [(client, question) for question in QUESTIONS for client in (model.tuned, model.base)]
+
+    def expected(client: LocalClient, question: str) -> str:
+        return client.answer([{"role": "user", "content": question}], Sampling(max_tokens=20))
+
+    def served(client: LocalClient, question: str) -> str:
+        body = body_of(server, question, temperature=0, max_tokens=20, model=client.name)
+        answer = json.loads(server.request("POST", CHAT, body)[1])
+        assert answer["model"] == client.name
+        return str(answer["choices"][0]["message"]["content"]).strip()
+
+    alone = [expected(*each) for each in asked]
+    with ThreadPoolExecutor(16) as threads:
+        assert list(threads.map(lambda each: served(*each), asked)) == alone
+    assert alone[::2] != alone[1::2]
+    assert "the model before fine-tuning answers there as builtin:tiny" in server.said
 
 
 def test_requests_side_by_side_get_what_each_would_get_alone(server: Serving) -> None:
@@ -188,9 +208,9 @@ def test_a_run_without_a_common_system_prompt_judges_none() -> None:
 
 
 def test_models_are_listed_and_found(server: Serving) -> None:
-    (listed,) = server.client.models.list().data
-    assert listed == server.client.models.retrieve(server.name)
-    assert listed.id == server.name
+    tuned, base = server.client.models.list().data
+    assert (tuned.id, base.id) == (server.name, "builtin:tiny")
+    assert (tuned, base) == tuple(map(server.client.models.retrieve, (tuned.id, base.id)))
     with pytest.raises(openai.NotFoundError):
         server.client.models.retrieve("gpt-4")
 
@@ -222,7 +242,9 @@ def test_a_wrong_key_is_not_let_in(server: Serving) -> None:
 
 
 def test_an_unknown_model_is_told_with_the_one_there_is(server: Serving) -> None:
-    with pytest.raises(openai.NotFoundError, match=f"the model 'gpt-4' is not served here, expected '{server.name}'"):
+    with pytest.raises(
+        openai.NotFoundError, match=f"the model 'gpt-4' is not served here, expected '{server.name}' or"
+    ):
         server.client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "x"}])
 
 
@@ -419,10 +441,10 @@ def test_bodies_hold_to_the_published_schema(server: Serving) -> None:
 
 
 def test_answers_with_tool_calls_hold_to_the_published_schema() -> None:
-    from trainer.inference.serve.answers import Answer, Usage, call_deltas
+    from trainer.inference.serve.answers import ChatCompletion, Usage, call_deltas
     from trainer.inference.tool_calls import Call
 
-    answer, calls = Answer("m", "fp"), [Call("add", {"a": 1, "b": "Köln \ud800"})]
+    answer, calls = ChatCompletion("m", "fp"), [Call("add", {"a": 1, "b": "Köln \ud800"})]
     body = answer.whole("", calls, "tool_calls", Usage(1, 2))
     check(body, "CreateChatCompletionResponse")
     arguments = body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]

@@ -20,7 +20,7 @@ from transformers import (
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError
 from trainer.inference.client import Sampling
-from trainer.inference.serve.engine import PAGE_TOKENS, Engine
+from trainer.inference.serve.engine import PAGE_TOKENS, ServingEngine
 from trainer.inference.serve.limits import Limits
 from trainer.model.base import find_base
 from trainer.model.loading import load_model
@@ -78,7 +78,7 @@ def served(model: Any, prompts: list[list[int]], num_tokens: int, num_pages: int
     """All prompts at once."""
 
     async def answer_all() -> list[list[int]]:
-        engine = Engine(model, [STOP], 1024, Limits(max_requests=len(prompts)))
+        engine = ServingEngine(model, [STOP], 1024, Limits(max_requests=len(prompts)))
         engine.num_pages = num_pages or engine.num_pages
         engine.start()
         try:
@@ -86,7 +86,7 @@ def served(model: Any, prompts: list[list[int]], num_tokens: int, num_pages: int
         finally:
             engine.stop()
 
-    async def answer(engine: Engine, ids: list[int]) -> list[int]:
+    async def answer(engine: ServingEngine, ids: list[int]) -> list[int]:
         return [token async for tokens in engine.tokens(ids, Sampling(max_tokens=num_tokens)) for token in tokens]
 
     return asyncio.run(answer_all())
@@ -121,7 +121,7 @@ def test_an_architecture_that_cannot_be_batched_is_told_with_the_way_out() -> No
     with pytest.raises(
         ConfigError, match="cannot be served by transformers' continuous batching: Invalid layer type: conv"
     ):
-        Engine(model, [STOP], 256, Limits()).start()
+        ServingEngine(model, [STOP], 256, Limits()).start()
 
 
 def test_without_memory_for_conversations_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_without_memory_for_conversations_it_is_told(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(engine, "free_memory_bytes", lambda device: 1000)
     with pytest.raises(ConfigError, match="cpu has no memory left for conversations beside the model; free some"):
-        Engine(random_model(KINDS["full attention"]), [STOP], 256, Limits())
+        ServingEngine(random_model(KINDS["full attention"]), [STOP], 256, Limits())
 
 
 def test_with_little_memory_conversations_are_shorter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_with_little_memory_conversations_are_shorter(monkeypatch: pytest.Monkey
 
     model = random_model(KINDS["full attention"])
     monkeypatch.setattr(engine, "free_memory_bytes", lambda device: 5_000_000)
-    small = Engine(model, [STOP], 1024, Limits())
+    small = ServingEngine(model, [STOP], 1024, Limits())
     assert small.max_length < 1024
     assert small.max_length == small.num_pages * PAGE_TOKENS
 
@@ -148,7 +148,7 @@ def test_a_model_that_fails_says_so_to_those_who_wait_and_to_the_health_check() 
     model = random_model(KINDS["full attention"])
 
     async def fail() -> None:
-        engine = Engine(model, [STOP], 256, Limits())
+        engine = ServingEngine(model, [STOP], 256, Limits())
         engine.start()
         assert engine.problem is None
         model.model.layers[0].forward = lambda *arguments, **options: 1 / 0

@@ -22,6 +22,8 @@ from trainer.model.checkpointing import recomputable
 from trainer.runs import Run
 from trainer.runs.checkpoint import Checkpoint
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 model: {{base: builtin:tiny}}
 data: {{train: data/glossary_train.jsonl, validation: data/glossary_validation.jsonl}}

@@ -282,6 +282,15 @@ def test_a_root_that_is_a_file_is_refused(tmp_path):
     )
 
 
+def test_a_tilde_is_the_home_folder_wherever_it_stands(stopped):
+    home, root = str(stopped.path.parent.parent), str(stopped.path.parent)
+    tilde = f"~/{stopped.path.parent.name}"
+    for words, variable in ((["--root", tilde], ""), ([], tilde), ([f"run.root={tilde}"], "")):
+        done = command("train", *SMALL, *words, "run.name=stopped", TRAINER_RUNS=variable or "elsewhere", HOME=home)
+        assert f"run.name: 'stopped' exists in {root!r}" in done.stderr
+    assert "stopped" in command("trainer", "runs", "--root", tilde, HOME=home).stdout
+
+
 ROOTS = {  # words and TRAINER_RUNS
     "the variable": ([], "{}"),
     "the option before the variable": (["--root", "{}"], "elsewhere"),

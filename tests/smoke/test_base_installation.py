@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from trainer.config.schema import RunConfig
 from trainer.runs import Run, create_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DATA = str(ROOT / "data" / "glossary_train.jsonl")
 TINY = ("--config", str(ROOT / "configs" / "tiny.yaml"), f"data.train={DATA}", "data.validation=")
@@ -28,6 +30,7 @@ WORK = {
                      "--question", "What is {term}?"),
     "data split": ("trainer", "data", "split", DATA, "--output-dir", "."),
     "data stats": ("trainer", "data", "stats", DATA),
+    "data clean --kinds": ("trainer", "data", "clean", "--kinds"),
     "data rules": ("trainer", "data", "rules"),
     "config schema": ("trainer", "config", "schema"),
     "config reference": ("trainer", "config", "reference"),
@@ -49,10 +52,13 @@ NEED = {  # and the extra that they name
     "resume": (("trainer", "resume", "begun"), "local"),
     "data preview": (("trainer", "data", "preview", DATA, *TINY[:2]), "local"),
     "data stats --config": (("trainer", "data", "stats", DATA, *TINY[:2]), "local"),
+    "data clean": (("trainer", "data", "clean", DATA), "workshop"),
+    "data clean --base": (("trainer", "data", "clean", DATA, "--base", "builtin:tiny"), "local"),
     "chat": (("trainer", "chat", "done", "Who are you?"), "local"),
     "evaluate": (("trainer", "evaluate", "done"), "local"),
     "export": (("trainer", "export", "done", "--output", "exported"), "local"),
     "serve": (("trainer", "serve", "done"), "serve"),
+    "ui": (("trainer", "ui", "--no-open"), "ui"),
     "train on Azure ML": (("train", *TINY, "--check", "backend.kind=azureml", *AZUREML), "azure"),
     "train by OpenAI": (("train", "--config", str(ROOT / "configs" / "openai.yaml"), "--check", f"data.train={DATA}",
                          "data.validation="), "openai"),

@@ -37,7 +37,7 @@ def test_from_a_table_to_files_that_can_be_trained(data, tmp_path):
     (tmp_path / "my rows.csv").write_text("id,question,answer\n" + rows + "60,Why?,\n")
     out, err = data("convert", "my rows.csv", "--system", "Count.", code=2)
     assert (out, len(err)) == ([], 2)
-    assert err[0].startswith("error: my rows.csv: 1 of 61 rows cannot be converted, expected all; mend them, or leave")
+    assert err[0].startswith("error: my rows.csv: 1 of 61 rows cannot be converted, expected all; fix them, or leave")
     out, err = data("convert", "my rows.csv", "--system", "Count.", "--skip-bad")
     assert err == []
     assert out == [
@@ -122,8 +122,8 @@ MISTAKES = {
     ),
     "a file that is not there": (
         ["convert", DATA / "glosary.json"],
-        f"error: {DATA}/glosary.json: the file does not exist, expected a file of rows (JSON, CSV, TSV or Parquet); "
-        f"did you mean {DATA}/glossary.json?",
+        f"error: {DATA}/glosary.json: the file does not exist, expected a file of rows (JSON, CSV, TSV, Excel or "
+        f"Parquet); did you mean {DATA}/glossary.json?",
     ),
     "a file in place of a folder": (
         ["split", DATA / "starter.jsonl", "--output-dir", DATA / "starter.jsonl" / "none"],

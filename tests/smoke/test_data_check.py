@@ -40,6 +40,7 @@ def test_a_pipe_shows_no_bar(large_file):
     assert (done.returncode, done.stdout, done.stderr) == (0, "2,300 rows, 0 errors, 0 warnings: can be trained\n", "")
 
 
+@pytest.mark.slow
 def test_rows_that_the_model_refuses_are_parted_out_and_the_others_train(tmp_path):
     """`train --check` names the command, which sets them aside."""
     rows = [

@@ -72,9 +72,9 @@ def test_a_cut_and_a_crash_leave_what_was_measured_and_name_the_rest(tmp_path: P
         "all = [('b', 'crash', crash), ('b', 'error', error), ('b', 'skip', skip), ('b', 'fine', fine)]\n"
         "all += [('c', 'slow', slow), ('c', 'late', fine)]\n"
         "parts, end = [Measurement(*one) for one in all], time.monotonic() + 60\n"
-        "run(parts, Setting('cpu', True, ''), Results(Path(sys.argv[1]), 'x'), end, {'b': 50, 'c': 2})\n"
+        "sys.exit(run(parts, Setting('cpu', True, ''), Results(Path(sys.argv[1]), 'x'), end, {'b': 50, 'c': 2}))\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=100)  # False is 0
     found = {name: (line["state"], line["why"], line["values"]) for name, line in results(tmp_path, "x").items()}
     assert found == {
         "crash": ("failed", "its process ended with 9", {"before": 2}),

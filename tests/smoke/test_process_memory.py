@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 UNITS = {"MiB": 2**20, "GiB": 2**30}
 # Other processors hold more or less: their matrix libraries, and how the C library gives memory back.

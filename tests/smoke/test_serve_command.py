@@ -82,6 +82,7 @@ def stream_of(client: openai.OpenAI, model: str) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_sigterm_lets_answers_in_progress_end_and_exits_with_0(tuned: Run) -> None:
     with started(tuned, TRAINER_API_KEY=KEY) as program:
         assert KEY not in "".join(program.lines)
@@ -154,6 +155,7 @@ def test_a_mistake_is_told_before_anything_is_loaded(tuned: Run, name: str) -> N
     assert "loading" not in said
 
 
+@pytest.mark.slow
 def test_vllm_gets_the_base_the_adapter_and_the_trained_template(tuned: Run, tmp_path: Path) -> None:
     """A stand-in for vLLM's command shows what it was called with."""
     program = tmp_path / "vllm"

@@ -17,6 +17,8 @@ from tests.serving import KEY, serving
 from trainer.inference.evaluation.measures import is_right
 from trainer.runs import Run
 
+pytestmark = pytest.mark.slow
+
 BIN = Path(sys.executable).parent
 
 
@@ -188,7 +190,7 @@ def test_ctrl_c_in_a_terminal_pauses_and_resume_ends_in_the_same_adapter(tmp_pat
     child.expect("interrupted; resume with: train --resume")
     child.expect(pexpect.EOF)
     child.close()
-    assert (child.exitstatus, run.state) == (130, "paused")
+    assert (child.exitstatus, run.state, "stopped_by" in run.status()) == (130, "paused", False)
     assert run_command("train", "--resume", run.path).returncode == 0
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == uninterrupted
 
@@ -210,6 +212,58 @@ def test_kill_9_is_survived_with_the_same_adapter(tmp_path: Path, uninterrupted:
     assert (run.adapter / "adapter_model.safetensors").read_bytes() == uninterrupted
 
 
+def test_waiting_runs_survive_kill_9_of_their_worker_and_of_the_run_it_has_started(
+    tmp_path: Path, uninterrupted: bytes
+) -> None:
+    run, second, root = Run(tmp_path / "short"), Run(tmp_path / "second"), ("--root", tmp_path)
+    queued = run_command("train", *short_run(tmp_path), "--queue")
+    assert (queued.returncode, "short waits in the queue, place 1; see all: trainer queue" in queued.stderr) == (
+        0,
+        True,
+    )
+    assert (
+        run_command("train", *short_run(tmp_path), "run.name=second", "training.n_epochs=1", "--queue").returncode == 0
+    )
+    wait_for_checkpoint(run)
+    listed = json.loads(run_command("trainer", "queue", *root, "--format", "json").stdout)
+    assert [(entry["run"], entry["state"]) for entry in listed["entries"]] == [
+        ("short", "started"),
+        ("second", "waiting"),
+    ]
+    os.kill(listed["worker_pid"], signal.SIGKILL)
+    os.kill(run.status()["pid"], signal.SIGKILL)
+    wait_for(run, "paused")
+    assert "is gone; it is resumed when its turn comes; no worker" in run_command("trainer", "show", run.path).stdout
+    follower = subprocess.Popen([BIN / "trainer", "logs", second.path, "--follow"], stderr=subprocess.PIPE, text=True)
+    worked = run_command("trainer", "queue", "work", *root)
+    assert (worked.returncode, worked.stderr.splitlines()) == (
+        0,
+        ["short: its process is gone; it is resumed", "short: started", "short: succeeded", "second: started",
+         "second: succeeded"],
+    )  # fmt: skip
+    _, said = follower.communicate(timeout=60)
+    assert (follower.returncode, "waits in the queue, place" in said) == (0, True)
+    assert (run.adapter / "adapter_model.safetensors").read_bytes() == uninterrupted
+    assert sum(event["type"] == "resumed" for event in run.events()) == 1
+    assert second.state == "succeeded"
+
+
+def test_two_settings_are_tried_and_the_better_one_is_named(tmp_path: Path) -> None:
+    words = ("training.n_epochs=20", "training.learning_rate=1e-5,5e-3", "--root", tmp_path, "--follow")
+    done = run_command("trainer", "sweep", "configs/tiny.yaml", *words)
+    assert done.returncode == 0, done.stderr
+    worse, better = (f"tiny-glossary-learning_rate-{rate}" for rate in ("1e-5", "5e-3"))
+    assert [Run(tmp_path / name).state for name in (worse, better)] == ["succeeded", "succeeded"]
+    assert f"best  {better}; try it: trainer chat {tmp_path / better}" in done.stderr
+    assert f"{better} is better than {worse}: " in done.stdout
+    compared = run_command("trainer", "compare", worse, better, "--root", tmp_path)
+    assert (compared.returncode, compared.stdout) == (0, done.stdout)
+    words = ("sweep", "configs/tiny.yaml", *words, "--format", "json")
+    again = json.loads(run_command("trainer", *words).stdout)
+    assert (again["num_enqueued"], again["best"]) == (0, better)
+    assert again["sentence"].startswith(f"{better} is better than {worse}: ")
+
+
 def wait_for(run: Run, *states: str) -> None:
     until = time.monotonic() + 200
     while run.state not in states:
@@ -227,13 +281,14 @@ def test_a_run_in_the_background_is_followed_paused_refused_resumed_and_cancelle
     assert second.returncode == 2
     assert f"error: run 'short': is in use by process {run.status()['pid']} on " in second.stderr
     paused = run_command("trainer", "pause", run.path)
-    assert (paused.returncode, run.state) == (0, "paused")
+    assert (paused.returncode, run.state, run.status()["stopped_by"]) == (0, "paused", "pause")
     assert paused.stderr == f"short is paused; resume it with: trainer resume {run.path}\n"
     again = run_command("trainer", "pause", run.path)
     assert (again.returncode, again.stderr) == (2, "error: run 'short': is paused, expected a running run\n")
     back = run_command("trainer", "resume", run.path, "--detach", "--format", "json")
     assert (back.returncode, json.loads(back.stdout)["run"]["state"]) == (0, "queued")
     wait_for(run, "running")
+    assert "stopped_by" not in run.status()
     cancelled = run_command("trainer", "cancel", run.path)
     assert (cancelled.returncode, run.state) == (0, "cancelled")
     ended = run_command("train", "--resume", run.path, "--detach")
