@@ -71,11 +71,23 @@ bench-checkpoints: setup ## How long training waits for a checkpoint
 bench-growth: setup ## Measure listing runs and reading logs, at 1, 10 and 100 times as many
 	$(BIN)/python -m benchmarks.growth
 
+screenshots: setup ## Take the pictures of the studio's pages in docs/screenshots; needs Chromium
+	$(BIN)/python -m tests.screenshots
+
+bench-ui: setup ## Measure the studio in a real browser: first paint, a long chart, live updates
+	$(BIN)/python -m benchmarks.ui
+
 bench-packing: setup ## Measure cutting rows into packs, at 1, 10 and 100 times as many; a minute
 	$(BIN)/python -m benchmarks.packing
 
 bench-data: setup ## Measure checking (a million rows) and rendering; a few minutes
 	$(BIN)/python benchmarks/data.py
+
+bench-clean: setup ## Measure cleaning of a million rows; some minutes
+	$(BIN)/python benchmarks/clean.py
+
+bench-doctor: setup ## Wrong answers planted and found by trainer data doctor; some minutes
+	$(BIN)/python benchmarks/doctor.py
 
 bench-first-step: setup ## From the command to the first step, this trainer and TRL; a quarter of an hour
 	$(BIN)/python benchmarks/first_step.py
@@ -89,13 +101,14 @@ bench-gpu: setup ## Exactness, speed and memory on a GPU, against TRL, in nine m
 bench-serve: setup ## Speed, overload and memory of trainer serve; a few minutes
 	$(BIN)/python benchmarks/serve.py
 
-faults-azureml: setup ## Every fault in every operation of Azure ML, against its twin; needs npm, half an hour
+faults-azureml: setup ## Every fault in every operation of Azure ML, against its twin; needs npm, an hour
 	$(BIN)/python -m tests.integration.azure_twin.matrix --output benchmarks/results/faults-azureml.json
 
 docs: setup ## Write the generated pages again
 	$(BIN)/trainer config schema > docs/config.schema.json
 	$(BIN)/trainer config reference > docs/config.md
 	$(BIN)/trainer data rules > docs/data_rules.md
+	$(BIN)/trainer data clean --kinds > docs/clean.md
 	$(BIN)/trainer schemas > docs/json.md
 	$(BIN)/trainer schemas --format json > docs/json.schema.json
 
@@ -106,4 +119,4 @@ clean: ## Remove the demo's run and .venv
 	if [ -e $(RUN) ]; then $(BIN)/trainer delete $(RUN) --yes; fi
 	rm -rf $(VENV)
 
-.PHONY: help setup demo demo-real demo-azureml demo-openai lint test test-unit test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-growth bench-packing bench-first-step bench-serve docs tiny-base clean
+.PHONY: help setup demo demo-real demo-azureml demo-openai lint test test-unit test-slow test-full chaos faults-openai faults-azureml bench bench-gpu bench-checkpoints bench-data bench-clean bench-doctor bench-growth bench-packing bench-first-step bench-serve bench-ui screenshots docs tiny-base clean

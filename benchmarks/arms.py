@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from models import adapted_model, config_of, fill_adapter, random_base
-from shapes import RANK, Job
+from shapes import LEARNING_RATE, RANK, Job
 from transformers import TrainerCallback
 
 from trainer.data.render.rendering import Example
@@ -21,12 +21,8 @@ from trainer.model.device import peak_process_bytes
 from trainer.training.memory import MAX_BUDGET
 
 if TYPE_CHECKING:
-    from trainer.data.pack.packing import Pack
-    from trainer.model.tree_attention import Kind
-    from trainer.training.engine import Engine
     from trainer.training.memory import MemoryPlan
 
-LEARNING_RATE = 2e-4
 MOST_MEMORY = 12 * 2**30  # on a CPU an arm that wants more ends, and not the machine it shares with others
 
 
@@ -42,26 +38,14 @@ def reference(model: Any, examples: Sequence[Example], job: Job) -> float:
     return loss
 
 
-def make_ours(
-    model: Any, job: Job, token_budget: int, layers: int, kind: "Kind | None" = None
-) -> "tuple[Engine, Callable[[Sequence[Example]], list[Pack]]]":
-    """The engine, some layers recomputed, and what cuts rows into packs of the budget."""
-    from trainer.training.engine import Engine
+def ours(model: Any, job: Job) -> Callable[[Sequence[Example]], float]:
+    """This trainer with the device's largest token budget: adds the gradient and returns the loss."""
+    from our_step import OurStep  # imports the engine: a time until ready includes that
 
-    engine = Engine(model, torch.device(job.device), kind=kind)
-    for note in engine.notes:
+    step = OurStep(model, torch.device(job.device), MAX_BUDGET[job.device])
+    for note in step.engine.notes:
         print(note, file=sys.stderr)
-    engine.recompute(layers)
-    return engine, lambda examples: engine.packs(examples, token_budget)
-
-
-def _our_backward(engine: "Engine", packs: "list[Pack]") -> float:
-    total, loss = sum(pack.num_supervised for pack in packs), 0.0
-    for pack in packs:
-        nll = engine.sums(pack).nll / total
-        nll.backward()
-        loss += nll.item()
-    return loss
+    return lambda examples: step.add_gradients(examples).item()
 
 
 def gradient_of_reference(model: Any, examples: Sequence[Example], job: Job) -> tuple[float, dict[str, torch.Tensor]]:
@@ -71,8 +55,7 @@ def gradient_of_reference(model: Any, examples: Sequence[Example], job: Job) -> 
 
 def gradient_of_ours(model: Any, examples: Sequence[Example], job: Job) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradient of one pack of all rows, in float32 on the host."""
-    engine, packs_of = make_ours(model, job, MAX_BUDGET[job.device], 0)
-    return _our_backward(engine, packs_of(examples)), gradients(model)
+    return ours(model, job)(examples), gradients(model)
 
 
 def plan(job: Job) -> "MemoryPlan":
@@ -96,7 +79,7 @@ def plan(job: Job) -> "MemoryPlan":
 
 
 class TrlSteps(TrainerCallback):
-    """TRL's real loop, told when to step: between two steps it waits for the next question."""
+    """TRL's real loop, which steps on a question: between two steps it waits for the next question."""
 
     def __init__(self, answer: "Answers") -> None:
         self.answers = answer
@@ -219,24 +202,23 @@ def _work_plain(model: Any, job: Job, gate_rows: int) -> None:
     def make_ready() -> Callable[[Sequence[Example]], float]:
         if job.arm == "reference":
             return lambda rows: reference(model, rows, job)
-        engine, packs_of = make_ours(model, job, MAX_BUDGET["cpu"], 0)
-        return lambda rows: _our_backward(engine, packs_of(rows))
+        return ours(model, job)
 
     answers = Answers(make_ready)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
+    from our_step import Updates  # after the arm is ready: that time includes only what the arm needs
+
+    updates = Updates(model)
     while question := answers.wait():
         if question == "gate":
             loss = answers.made(examples[:gate_rows])
             save_gradients(model, gradient_file(job))
             print(json.dumps({"loss": loss}), flush=True)
+            model.zero_grad()
         else:
             answers.start()
             answers.made(examples)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+            updates()
             answers.stop()
-        optimizer.zero_grad()
 
 
 def _work_trl(model: Any, job: Job, gate_rows: int) -> None:

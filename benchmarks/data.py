@@ -1,4 +1,4 @@
-"""How fast and in how much memory data is checked and rendered: `make bench-data`.
+"""Measure the time and memory of checking and rendering data: `make bench-data`.
 
 Checking runs as `trainer data check` does it, over a generated file, in one process. Rendering takes the sample files
 of data/, repeated, with the tokenizer of builtin:tiny.

@@ -9,7 +9,6 @@ measures a GPU.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -24,37 +23,10 @@ from ceiling import gemm_rate, machine
 from gate import agreement
 from shapes import MODELS, SHAPES, Job
 from table import measured, table
+from worker import Worker
 
 GATE_ROWS = 2
 RESULTS = Path(__file__).parent / "results"
-
-
-class Worker:
-    """An arm's process: it answers each line with a JSON object."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        command = [sys.executable, __file__, "--worker", json.dumps(asdict(job))]
-        # This trainer sets it where it is imported, and the rows come through it in all arms.
-        own = {"THP_MEM_ALLOC_ENABLE": str(int(job.arm == "ours"))}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, **pipes, text=True, env=os.environ | own)
-
-    def ask(self, what: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith('{"'):  # TRL prints dictionaries of its own
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        raise SystemExit(f"{self.job.arm}: ended with {self.process.wait()}")
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 Rounds = dict[str, list[dict[str, Any]]]  # of each arm the gate and the first step in one, then what is timed
@@ -64,10 +36,10 @@ def compare(job: Job, arms: list[str], repeats: int, rate: float) -> dict[str, A
     """Gate, first step, then `repeats` rounds of each arm: all processes at once, one step of each in turn."""
     with tempfile.TemporaryDirectory() as folder:
         job = replace(job, folder=folder)
-        reference = Worker(replace(job, arm="reference"))
+        reference = Worker(__file__, replace(job, arm="reference"))
         expected = reference.ask("gate")["loss"]
         reference.close()
-        workers = [Worker(replace(job, arm=arm)) for arm in arms]
+        workers = [Worker(__file__, replace(job, arm=arm), is_ours=arm == "ours") for arm in arms]
         parity = {worker.job.arm: _gate(worker, expected) for worker in workers}
         rounds = {worker.job.arm: [parity[worker.job.arm] | worker.ask("step")] for worker in workers}
         for _ in range(repeats):

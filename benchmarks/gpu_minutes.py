@@ -4,7 +4,8 @@ The measurements stand in the order of their worth. Each result is appended to D
 once, so a run that is cut off keeps what it had. One process imports everything and forks a child for each measurement:
 none waits for imports, and a crash takes only its own measurement along. What the time does not reach is listed as not
 measured. `--only c,d` repeats parts; the table takes each measurement's newest result.
-The exit code is 1 where a result is not exact, or a step compiles anew or waits for the device.
+The exit code is 1 where a measurement crashes or is cut off, a result is not exact, or a step compiles anew or waits
+for the device.
 """
 
 import argparse

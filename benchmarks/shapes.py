@@ -10,6 +10,7 @@ from trainer.data.pack.packing import make_packs
 from trainer.data.render.rendering import IGNORE_INDEX, Example
 
 RANK = 16
+LEARNING_RATE = 2e-4
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Job:
-    """What one process of the benchmark is to do."""
+    """The work of one process of the benchmark."""
 
     device: str
     model: str

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,25 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from arms import LEARNING_RATE
 from gpu.exactness import TINY, TINY_WINDOW
 from gpu.run import Measurement, Report, Setting
 from gpu.speed import finish
 from models import adapted_model
+from our_step import OurStep, Updates
 from shapes import MODELS, Job
 from torch import distributed
 
 from tests.gpu.steps import build, packed, rows
-from trainer.data.pack.balancing import balanced
-from trainer.model.adapter import trainable
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import shard_base
-from trainer.model.sharing import UNSHARED
 from trainer.training.engine import Engine
 from trainer.training.ranks import Ranks, join
 
 if TYPE_CHECKING:
-    from trainer.data.render.rendering import Example
+    pass
 
 STEPS = 3
 ROWS = 16
@@ -128,12 +125,12 @@ def _gradient(setting: Setting, case: Case, ranks: Ranks) -> dict[str, Any]:
     expected = packed(alone, Engine(alone, device), examples, 700)
     del alone
     model = _sharded(make(device=torch.device("cpu")), device, ranks) if case.sharded else make(device=device)
-    engine, exchanged = Engine(model, device, ranks), Exchanged()
+    step, exchanged = OurStep(model, device, 700, ranks=ranks, sharded=case.sharded), Exchanged()
     with counting(exchanged):
-        gradients = add_gradients(model, engine, ranks, examples, 700, case.sharded)
-    found = torch.cat([gradient.double().flatten().cpu() for gradient in gradients])
+        step.add_gradients(examples)
+    found = torch.cat([weight.grad.double().flatten().cpu() for weight in step.weights if weight.grad is not None])
     error = float((found - expected.gradient).norm() / expected.gradient.norm())
-    return {"gradient_error": error, "exact": error <= EXACT, "attention": engine.kind} | exchanged.values()
+    return {"gradient_error": error, "exact": error <= EXACT, "attention": step.engine.kind} | exchanged.values()
 
 
 def _speed(setting: Setting, case: Case, ranks: Ranks) -> dict[str, Any]:
@@ -145,18 +142,15 @@ def _speed(setting: Setting, case: Case, ranks: Ranks) -> dict[str, Any]:
     model = adapted_model(job.shape, dtype, place)
     if case.sharded:
         model = _sharded(model, device, ranks)
-    engine = Engine(model, device, ranks)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
+    step, updates = OurStep(model, device, 32_768, ranks=ranks, sharded=case.sharded), Updates(model)
     seconds, exchanged = [], Exchanged()
     for _ in range(1 + STEPS):
         exchanged = Exchanged()
         finish(setting)
         begin = time.perf_counter()
         with counting(exchanged):
-            add_gradients(model, engine, ranks, job.step.examples, 32_768, case.sharded)
-        optimizer.step()
-        optimizer.zero_grad()
+            step.add_gradients(job.step.examples)
+        updates()
         finish(setting)
         seconds.append(time.perf_counter() - begin)
     median = sorted(seconds[1:])[STEPS // 2]
@@ -166,26 +160,6 @@ def _speed(setting: Setting, case: Case, ranks: Ranks) -> dict[str, Any]:
 def _sharded(model: Any, device: torch.device, ranks: Ranks) -> Any:
     use_lean_norms(model.get_base_model())
     return shard_base(model, device, ranks.will_come)
-
-
-def add_gradients(
-    model: Any, engine: Engine, ranks: Ranks, examples: "Sequence[Example]", budget: int, sharded: bool
-) -> list[torch.Tensor]:
-    """Forward and backward of this process's share, then the sum over all processes, as a step of a run does it."""
-    parts = balanced(examples, ranks.size, shared=engine.sharing != UNSHARED)
-    packs = engine.packs(parts[ranks.rank], budget)
-    if sharded:  # each process brings together every layer, so all go through equally many packs
-        packs += [engine.idle] * (ranks.most(len(packs)) - len(packs))
-    total = sum(example.num_supervised for example in examples)
-    for pack in packs:
-        (engine.sums(pack).nll / total).backward()
-    weights = list(trainable(model).values())
-    for weight in weights:
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-    gradients = [weight.grad for weight in weights]
-    ranks.add_up(gradients)
-    return gradients
 
 
 @dataclass

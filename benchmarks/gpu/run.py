@@ -82,7 +82,7 @@ def run(
 ) -> bool:
     """Measure one after the other, each within its part's time and what is left of the whole.
 
-    Returns whether all that was measured holds what is promised.
+    Returns whether none failed: by a crash, by being cut off, or by a value that breaks a promise.
     """
     ends: dict[str, float] = {}
     holds = True
@@ -91,8 +91,8 @@ def run(
         if time.monotonic() >= part_end:
             _tell(results, measurement, NOT_MEASURED, "the time was up")
             continue
-        values = _measured(measurement, setting, results, part_end)
-        holds = holds and not broken_promises(values)
+        state, values = _measured(measurement, setting, results, part_end)
+        holds = holds and state != "failed"
         if measurement.part == "a" and values.get("gemm_flop_per_second"):
             setting = replace(setting, rate=values["gemm_flop_per_second"])
     return holds
@@ -108,8 +108,8 @@ def broken_promises(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _measured(measurement: Measurement, setting: Setting, results: Results, end: float) -> dict[str, Any]:
-    """Run one measurement in a child, and write down each of its results as it comes."""
+def _measured(measurement: Measurement, setting: Setting, results: Results, end: float) -> tuple[str, dict[str, Any]]:
+    """Run one measurement in a child, and write down each of its results as it comes; its state and all of them."""
     context = multiprocessing.get_context("spawn" if measurement.fresh else setting.start)
     mine, childs = context.Pipe(duplex=False)
     begin, values, state, why = time.monotonic(), dict[str, Any](), "", ""
@@ -133,7 +133,7 @@ def _measured(measurement: Measurement, setting: Setting, results: Results, end:
         state, why = "failed", ", ".join(broken)
     why = why or ("" if state == "measured" else f"its process ended with {child.exitcode}")
     _tell(results, measurement, state, why, values, time.monotonic() - begin)
-    return values
+    return state, values
 
 
 def _stop(child: Any, wants_stack: bool) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arms import LEARNING_RATE, TrlGradient, gradient_of_ours, gradient_of_reference, make_ours, plan, trl_trainer
+from arms import TrlGradient, gradient_of_ours, gradient_of_reference, plan, trl_trainer
 from gate import agreement
 from gpu.run import Measurement, Report, Setting, Skipped
 from models import adapted_model
+from our_step import OurStep, Updates
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from shapes import MODELS, Job
+from shapes import LEARNING_RATE, MODELS, Job
 from transformers import TrainerCallback
 
 from trainer.data.pack.packing import make_packs
@@ -117,23 +118,15 @@ def our_step(
 ) -> Callable[..., torch.Tensor]:
     """An optimizer step of a run, without reading anything back; it returns the loss on the device."""
     model = make_model(job)
-    engine, packs_of = make_ours(model, job, token_budget, layers, kind)
-    report(attention=engine.kind, notes="; ".join(engine.notes))
+    own = OurStep(model, torch.device(job.device), token_budget, layers, kind)
+    report(attention=own.engine.kind, notes="; ".join(own.engine.notes))
     prepare(model)  # after the engine's probe, whose rows are like none of a run
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
+    updates = Updates(model)
     model.train()
 
     def step(examples: Any = job.step.examples) -> torch.Tensor:
-        packs = packs_of(examples)
-        total, loss = sum(pack.num_supervised for pack in packs), torch.zeros((), device=job.device)
-        for pack in packs:
-            nll = engine.sums(pack).nll / total
-            nll.backward()
-            loss += nll.detach()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        loss = own.add_gradients(examples)
+        updates()
         return loss
 
     return step

@@ -12,7 +12,7 @@ def unsloth_steps(setting: Setting, report: Report, model: str) -> None:
     """Reference, gate, first step and timed steps."""
     if importlib.util.find_spec("unsloth") is None:
         raise Skipped("unsloth is not installed")
-    import unsloth  # noqa: F401, I001  # before transformers
+    import unsloth  # noqa: F401, I001  # it patches transformers, so it comes first
 
     from arms import unsloth_model
     from gpu import speed
