@@ -9,12 +9,17 @@ import pytest
 from tests.browser import browsed
 from tests.studio import Studio, make_run, studio, write_results, write_status
 from tests.waiting import until
+from trainer.dashboard import ROUTES
 from trainer.runs import Run
 from trainer.runs.queue import Queue
 from trainer.runs.summary import Summaries
+from trainer.web.routes import Access
 
 pytestmark = pytest.mark.slow
 PHONE = {"width": 360, "height": 700}
+PAGES = [route.path for route in ROUTES if route.access is Access.PAGE]
+WITHOUT_PARAMETERS = [path for path in PAGES if "{" not in path and not path.endswith("/progress")]
+RUN_PAGES = [path.format(name="run-1") for path in PAGES if path.startswith("/runs/{name}")]
 
 
 @pytest.fixture
@@ -182,7 +187,7 @@ def test_a_phone_shows_pages_without_scrolling_sideways(served):
     make_run(served.server.studio.root, "a-name-" * 12, base="an/" + "endless" * 9)
     Queue(served.server.studio.root).add("a-name-" * 12)
     with browsed(served, viewport=PHONE) as page:
-        for path in ("/runs", "/runs/run-1", "/runs/run-1/files", "/queue", "/compare?run=run-0&run=run-1"):
+        for path in (*WITHOUT_PARAMETERS, *RUN_PAGES, "/compare?run=run-0&run=run-1"):
             page.goto(served.server.address + path)
             assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], path
 
