@@ -77,3 +77,40 @@ def test_a_file_that_arrives_while_a_field_is_being_kept_is_shown(tmp_path, monk
         for route, answer in held:
             route.fulfill(response=answer)
         page.locator(".chosen .file", has_text="rows.jsonl").wait_for()
+
+
+@pytest.mark.slow
+def test_an_answer_that_was_overtaken_is_not_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("book.xlsx").write_bytes(b"PK\x03\x04 of a workbook")
+    Path("rows.jsonl").write_bytes(sample_rows(FILES[0]))
+    with studio(Path("runs")) as served, browsed(served) as page:
+        page.goto(f"{served.server.address}/new")
+        held = []
+        page.route("**/state", lambda route: held.append((route, route.fetch())), times=1)
+        page.locator("#file-train").set_input_files("book.xlsx")
+        until(lambda: held or page.wait_for_timeout(50), "the page looks after what was refused", 20)
+        page.locator("#file-train").set_input_files("rows.jsonl")
+        page.locator(".chosen .file", has_text="rows.jsonl").wait_for()
+        for route, answer in held:
+            route.fulfill(response=answer)
+        page.get_by_text("is trained, and").or_(page.get_by_text("Show which tokens are trained")).first.wait_for()
+        assert page.locator(".chosen .file").inner_text() == "rows.jsonl"
+
+
+@pytest.mark.slow
+def test_a_file_chosen_while_the_page_changes_is_taken_and_a_typed_place_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.jsonl", "more.jsonl"):
+        Path(name).write_bytes(sample_rows(FILES[0]))
+    with studio(Path("runs")) as served, browsed(served) as page:
+        page.goto(f"{served.server.address}/new")
+        with page.expect_file_chooser() as chooser:
+            page.locator(".drop[data-role=train]").click()
+        page.locator("#pick-train summary").click()
+        page.locator("#place-train").fill("half a na")
+        page.locator("#file-validation").set_input_files("more.jsonl")
+        page.locator(".chosen .file", has_text="more.jsonl").wait_for()
+        chooser.value.set_files("rows.jsonl")
+        page.locator(".chosen .file", has_text="rows.jsonl").wait_for()
+        assert page.locator("#place-train").input_value() == "half a na"

@@ -7,7 +7,7 @@
   const base = form.dataset.base, kept = document.getElementById("kept");
   const csrf = document.querySelector('meta[name="csrf"]').content;
   const unsent = new Map(JSON.parse(sessionStorage.getItem(base) ?? "[]"));
-  let typing = 0, polling = 0, sending = null;
+  let typing = 0, polling = 0, asked = 0, sending = null;
 
   function say(words) { kept.textContent = words; }
 
@@ -49,8 +49,10 @@
     const place = document.getElementById(id);
     if (!place || place.dataset.html === html) return;
     const focused = document.activeElement?.id, open = new Set([...place.querySelectorAll("details[open][id]")].map((one) => one.id));
+    const used = place.querySelectorAll("input[type='file'], progress, [name^='place.']"); // perhaps by an open dialog, right now
     place.innerHTML = html;
     place.dataset.html = html;
+    for (const one of used) document.getElementById(one.id)?.replaceWith(one);
     for (const one of place.querySelectorAll("details[id]")) if (open.has(one.id)) one.open = true;
     restore();
     if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus();
@@ -89,9 +91,14 @@
   // Until nothing is on its way to the server any more, kept or refused.
   async function sent() { while (sending) await sending.catch(() => {}); }
 
+  // Answers may overtake one another: only the one that was asked for last is shown.
   async function look() {
-    await sent(); // its answer may be older than what is looked for
-    try { show(await answerOf(`${base}/state`)); } catch { polling = setTimeout(look, 3000); }
+    await sent();
+    const number = ++asked;
+    try {
+      const state = await answerOf(`${base}/state`);
+      if (number === asked) show(state);
+    } catch { if (number === asked) polling = setTimeout(look, 3000); }
   }
 
   // Fields go one request after another; a later text of a field replaces the earlier one.
@@ -108,13 +115,16 @@
       for (const [name, value] of fields) if (unsent.get(name) === value) unsent.delete(name);
       sessionStorage.setItem(base, JSON.stringify([...unsent]));
       sending = null;
+      asked += 1;
       say("Everything is kept");
       if (state.refused) { notice(state.refused); look(); } else show(state);
+      return !state.refused;
     } catch (error) {
       sending = null;
       say("Not kept yet; what you typed stays here");
       notice(error instanceof TypeError ? "the server does not answer; what you typed stays here and is sent when it is back" : error.message);
       typing = setTimeout(() => send(), 4000);
+      return false;
     }
   }
 
@@ -132,7 +142,8 @@
     button.disabled = true;
     button.setAttribute("aria-busy", "true");
     const beside = [...form.elements].filter((element) => element.name?.startsWith("place.") || (element.name === "confirm" && element.checked));
-    await send(button.value, Object.fromEntries(beside.map((element) => [element.name, element.value])));
+    const isTaken = await send(button.value, Object.fromEntries(beside.map((element) => [element.name, element.value])));
+    if (isTaken) for (const one of beside) if (one.name !== "confirm") one.value = "";
     button.disabled = false;
     button.removeAttribute("aria-busy");
   });
