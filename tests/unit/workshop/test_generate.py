@@ -25,20 +25,20 @@ from trainer.backends.http import FIRST_WAIT_SECONDS
 from trainer.backends.quote import Item, Quote
 from trainer.errors import ConfigError, DataError
 from trainer.runs.ledger import Ledger
+from trainer.workshop.asking.budget import Budget, CapReached
+from trainer.workshop.asking.endpoint import connect, place_of
+from trainer.workshop.asking.pace import Pace, exhausted_seconds, span_seconds
+from trainer.workshop.asking.reading import read_json
+from trainer.workshop.asking.sender import MOST_UNKNOWN
+from trainer.workshop.asking.store import AnswerStore
 from trainer.workshop.documents.chunk import Chunk
 from trainer.workshop.generate import generate as engine
-from trainer.workshop.generate.budget import Budget, CapReached
 from trainer.workshop.generate.chunk_work import ChunkOutcome, Made
-from trainer.workshop.generate.endpoint import connect, place_of
 from trainer.workshop.generate.generate import Generated, Settings, Unfinished, finish_early, make_plan
 from trainer.workshop.generate.generate import generate as carry_out
 from trainer.workshop.generate.kind import Brief, Unusable, hold_quote
 from trainer.workshop.generate.kinds import KINDS
-from trainer.workshop.generate.pace import Pace, exhausted_seconds, span_seconds
-from trainer.workshop.generate.reading import read_json
 from trainer.workshop.generate.rows import Sifted, first_rows, sift
-from trainer.workshop.generate.sender import MOST_UNKNOWN
-from trainer.workshop.generate.store import AnswerStore
 from trainer.workshop.generate.variety import draw_slots
 
 TOPICS = {
@@ -353,7 +353,7 @@ def test_a_request_that_may_have_been_paid_each_time_is_sent_a_few_times_alone(
     service: Loopback, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRAINER_PATIENCE_SECONDS", "60")
-    monkeypatch.setattr("trainer.workshop.generate.pace.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("trainer.workshop.asking.pace.FIRST_WAIT_SECONDS", 0.01)
     lost = Fault("lost", lambda request: "rim" in source_of(request.json()), commits=True, broken="reset", times=99)
     service.faults.append(lost)
     done = made(settings(service, **PRICED))
@@ -673,7 +673,7 @@ def test_the_command_reports_asks_and_refuses(service: Loopback, writer: Writer)
 
 
 def test_one_process_at_a_time_writes_a_set(service: Loopback) -> None:
-    with make_plan(settings(service)), pytest.raises(ConfigError, match="another process generates into it"):
+    with make_plan(settings(service)), pytest.raises(ConfigError, match="another process works in it"):
         make_plan(settings(service))
 
 

@@ -13,13 +13,13 @@ from tests.loopback import Loopback
 from tests.writer import Item, Writer, sentences
 from trainer.data.read.checks import check_files
 from trainer.errors import ConfigError
+from trainer.workshop.asking.request import Answer, Request
 from trainer.workshop.documents.chunk import Chunk
 from trainer.workshop.generate.chunk_work import Task
 from trainer.workshop.generate.generate import Generated, Settings, make_plan, work_on
 from trainer.workshop.generate.generate import generate as carry_out
 from trainer.workshop.generate.kind import Brief, Kind
 from trainer.workshop.generate.kinds import KINDS
-from trainer.workshop.generate.request import Answer, Request
 
 HUBS = "A hub holds the axle of the wheel. The front hub of a city bike takes 36 spokes. Grease it once a year."
 TYRES = "Tyres are inflated to 4 bar in summer. In winter a softer tyre grips better. Worn tyres show a grey thread."

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 
 from trainer.errors import Attempts, ConfigError, TrainerError, quoted
 from trainer.web.words import whole_number
-from trainer.workshop.generate.endpoint import place_of
+from trainer.workshop.asking.endpoint import place_of
 from trainer.workshop.generate.generate import Settings
 from trainer.workshop.generate.kinds import KINDS
 

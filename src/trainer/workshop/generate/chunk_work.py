@@ -4,18 +4,14 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainer.workshop.asking.repair import Unread, asked
+from trainer.workshop.asking.request import Answer, Request, Stage
 from trainer.workshop.documents.chunk import Chunk
 from trainer.workshop.generate.kind import Brief, Item, Kind, Row, Unusable, hold_quote
-from trainer.workshop.generate.prompts import to_judge, to_repair, to_write
-from trainer.workshop.generate.reading import read_json
-from trainer.workshop.generate.request import Answer, Request, Stage
+from trainer.workshop.generate.prompts import to_judge, to_write
 from trainer.workshop.generate.variety import Slot, draw_slots
 
 Steps = Generator[Request, Answer, "ChunkOutcome"]  # asks, is sent the answers, and returns
-
-
-class Unread(Exception):
-    """An answer that cannot be used, nor the one to the request to repair it; the problem in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +73,9 @@ class _Examples:
     dropped: list[Made] = field(default_factory=list)
     requests: tuple[str, ...] = ()
 
+    def note(self, answer: Answer) -> None:
+        self.requests += (answer.id,)
+
     def drop(self, item: Item, slot: Slot | None, code: str, reason: str, verdict: str | None = None) -> None:
         self.dropped.append(Made(self.chunk, slot, item, None, self.requests, verdict, (code, reason)))
 
@@ -120,13 +119,13 @@ def steps(task: Task, chunk: Chunk) -> Steps:
     """The requests of a chunk, one after the other. Whoever drives it sends each answer in."""
     examples = _Examples(task, chunk)
     try:
-        written = yield from _asked(task, chunk, task.first_request(chunk), examples)
+        written = yield from asked(task.first_request(chunk), "write", examples.note)
         examples.take(written["examples"])
         verdicts = None
         if task.judges and examples.kept:
             items = [item for _, (_, item) in sorted(examples.kept.items())]
             judging = task.request("judge", chunk, to_judge(task.kind, task.brief, chunk, items), judging=True)
-            judged = yield from _asked(task, chunk, judging, examples)
+            judged = yield from asked(judging, "judge", examples.note)
             verdicts = {verdict["number"]: verdict for verdict in reversed(judged["verdicts"])}
         examples.finish(verdicts)
     except Unread as problem:
@@ -134,27 +133,3 @@ def steps(task: Task, chunk: Chunk) -> Steps:
             examples.drop(item, slot, "unjudged", "the judge's answer cannot be used")
         return ChunkOutcome(chunk, (), tuple(examples.dropped), str(problem))
     return ChunkOutcome(chunk, tuple(examples.rows), tuple(examples.dropped))
-
-
-def _asked(
-    task: Task, chunk: Chunk, request: Request, examples: _Examples
-) -> Generator[Request, Answer, dict[str, Any]]:
-    """The JSON of an answer, which may be given again once. Raises: Unread."""
-    judging = request.stage == "judge"
-    answer = yield request
-    examples.requests += (answer.id,)
-    value, problem = _read(answer, request)
-    if value is None and answer.ended:
-        messages = to_repair([dict(each) for each in request.messages], answer.text, problem, request.schema)
-        again = yield task.request("repair", chunk, messages, judging)
-        examples.requests += (again.id,)
-        value, problem = _read(again, request)
-    if value is None:
-        raise Unread(f"the answer to the request to {'judge' if judging else 'write'} cannot be used: {problem}")
-    return value
-
-
-def _read(answer: Answer, request: Request) -> tuple[dict[str, Any] | None, str]:
-    if not answer.ended:
-        return None, f"it was cut off at {request.max_tokens:,} tokens; raise --max-tokens"
-    return read_json(answer.text, request.schema)

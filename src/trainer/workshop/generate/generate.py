@@ -11,27 +11,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from trainer.backends.chat_endpoint import ChatEndpoint
-from trainer.backends.quote import CENT, Quote
+from trainer.backends.quote import Quote
 from trainer.data.files.new_files import refuse_new_files
 from trainer.data.quoting import counted
 from trainer.data.read.rows import FileReader
 from trainer.errors import Attempts, BackendError, ConfigError, DataError, ExitCode, quoted
 from trainer.extras import need
+from trainer.workshop.asking.budget import Budget, Prices, TokenNeed, hold_agreed, limit_of, prices_for, quote_need
+from trainer.workshop.asking.endpoint import ChatAddress, connect, place_of
+from trainer.workshop.asking.sender import Answers, Ended, KeptAnswers, Missing, RequestRefused, Sender
+from trainer.workshop.asking.side_by_side import side_by_side
+from trainer.workshop.asking.store import AnswerStore, total
 from trainer.workshop.documents.chunk import Chunk
 from trainer.workshop.documents.read import CHUNK_CHARACTERS, read_documents
-from trainer.workshop.generate.budget import Budget, Prices, TokenNeed, need_of, prices_for, quote_need
 from trainer.workshop.generate.chunk_work import ChunkOutcome, Task, steps
-from trainer.workshop.generate.endpoint import ChatAddress, connect, place_of
 from trainer.workshop.generate.kind import Brief, Row
 from trainer.workshop.generate.kinds import find_kind
+from trainer.workshop.generate.need import need_of
 from trainer.workshop.generate.output import OutputFiles, write_files
-from trainer.workshop.generate.pace import STEP_SECONDS
 from trainer.workshop.generate.rows import Sifted, first_rows, sift
-from trainer.workshop.generate.sender import Answers, Ended, KeptAnswers, Missing, RequestRefused, Sender
-from trainer.workshop.generate.store import AnswerStore
 from trainer.workshop.generate.variety import order_key
 
 Say = Callable[[str], None]
@@ -131,12 +132,6 @@ class GenerationPlan:
     def files(self) -> OutputFiles:
         return OutputFiles.of(self.settings.output, self.settings.aside)
 
-    @property
-    def spent(self) -> float:
-        """Cost of the requests before, those without an answer at their most."""
-        paid = sum(entry.facts.get("cost") or 0.0 for entry in self.store.paid)
-        return paid + sum(entry.facts.get("most") or 0.0 for entry in self.store.unknown)
-
     def __enter__(self) -> Self:
         return self
 
@@ -233,11 +228,9 @@ def generate(
     Raises: ConfigError, above the price that was agreed to; Unfinished, where it ends early: nothing is written then,
     and all answers are kept; DataError, where no row is left.
     """
-    _hold_agreed(plan.quote, agreed)
-    limit = None if plan.prices.is_free else plan.settings.cap
-    if limit is None and plan.quote.ceiling is not None and plan.quote.bills:
-        limit = plan.spent + plan.quote.ceiling
-    sender = Sender(plan.endpoint, plan.place, plan.store, plan.prices, Budget(limit, plan.spent))
+    hold_agreed(plan.quote, agreed)
+    limit = limit_of(plan.quote, plan.prices, plan.settings.cap, plan.store.spent)
+    sender = Sender(plan.endpoint, plan.place, plan.store, plan.prices, Budget(limit, plan.store.spent))
     if stop is not None:
         sender.stop = stop
     report = _Report(sender.budget, plan.prices.input is not None, progress)
@@ -321,17 +314,9 @@ def _quote(plan: GenerationPlan) -> None:
             needs[chunk.id] = need_of(plan.task, chunk, missing.request)
     _, wave = next_wave(plan, plan.known)
     needed = sum((needs[chunk.id] for chunk in wave), TokenNeed())
-    plan.quote = quote_need(needed, plan.prices, plan.settings.cap, plan.spent, len(wave), len(plan.store))
-
-
-def _hold_agreed(quote: Quote, agreed: Quote) -> None:
-    """Raises: ConfigError, where the price is above the one that was agreed to."""
-    if quote.bills and (
-        not agreed.bills or (agreed.total is not None and (quote.total is None or quote.total > agreed.total + CENT))
-    ):
-        raise ConfigError(
-            f"the quote is now: {'; '.join(quote.lines())}; expected no more than was agreed to; agree again"
-        )
+    plan.quote = quote_need(
+        needed, plan.prices, plan.settings.cap, plan.store.spent, len(plan.store), counted(len(wave), "chunk")
+    )
 
 
 def work_on(task: Task, chunk: Chunk, answers: Answers) -> ChunkOutcome:
@@ -422,32 +407,6 @@ def _ask_all(
     side_by_side(ask, rest, plan.settings.concurrency, sender.stop)
 
 
-def side_by_side(work: Callable[[Chunk], None], chunks: deque[Chunk], count: int, stop: threading.Event) -> None:
-    """Work on chunks with threads that a second Ctrl-C need not wait for. Raises: Ended, and what `work` raises."""
-    errors: list[BaseException] = []
-
-    def take() -> None:
-        while not stop.is_set():
-            try:
-                work(chunks.popleft())
-            except IndexError:
-                return
-            except BaseException as error:
-                errors.append(error)
-                stop.set()
-
-    threads = [threading.Thread(target=take, daemon=True) for _ in range(min(count, len(chunks)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        while thread.is_alive():
-            thread.join(STEP_SECONDS)
-    if errors:
-        raise next((error for error in errors if not isinstance(error, Ended)), errors[0])
-    if chunks:
-        raise Ended("stopped")
-
-
 def _sifted(plan: GenerationPlan, outcomes: dict[str, ChunkOutcome]) -> Sifted:
     """The rows of the outcomes in the order of the sources."""
     there = [outcomes[chunk.id] for chunk in plan.chunks if chunk.id in outcomes]
@@ -480,21 +439,10 @@ def _finish(plan: GenerationPlan, outcomes: dict[str, ChunkOutcome], num_sent: i
         num_sent,
         sum(entry.facts.get("input_tokens") or 0 for entry in paid),
         sum(entry.facts.get("output_tokens") or 0 for entry in paid),
-        _cost(plan),
+        plan.store.cost,
         len(unknown),
-        _sum(entry.facts.get("most") for entry in unknown),
+        total(entry.facts.get("most") for entry in unknown),
     )
-
-
-def _cost(plan: GenerationPlan) -> float | None:
-    """Cost of all requests, with those whose end nobody knows at their most; None where no price is known."""
-    costs: list[Any] = [entry.facts.get("cost") for entry in plan.store.paid]
-    return _sum([*costs, *(entry.facts.get("most") for entry in plan.store.unknown)])
-
-
-def _sum(amounts: Iterable[Any]) -> float | None:
-    found = list(amounts)
-    return None if None in found else float(sum(found))
 
 
 def _how_to_go_on(plan: GenerationPlan, report: _Report, reason: str, is_capped: bool) -> str:

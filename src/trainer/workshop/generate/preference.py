@@ -2,10 +2,10 @@
 
 import json
 
+from trainer.workshop.asking.request import digest
 from trainer.workshop.documents.chunk import Chunk
 from trainer.workshop.generate.kind import Brief, Item, Kind, Row, Unusable, filled, text
 from trainer.workshop.generate.qa import FORMS
-from trainer.workshop.generate.variety import digest
 
 TASK = """\
 Each example is a question that a person asks an assistant, and two answers. The person does not see the source: name \

@@ -6,9 +6,9 @@ from typing import Any
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.strict_json import parse
 from trainer.errors import quoted
+from trainer.workshop.asking.request import digest
 from trainer.workshop.documents.chunk import Chunk
 from trainer.workshop.generate.kind import Brief, Item, Kind, Row, Unusable, filled, text
-from trainer.workshop.generate.variety import digest
 
 TASK = """\
 The source describes an operation of an API that an assistant can call as a function. Each example is what a person \

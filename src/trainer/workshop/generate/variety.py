@@ -1,9 +1,9 @@
 """Variety of the rows of a chunk: who asks, in which form, how hard; the same for the same chunk and seed."""
 
-import hashlib
 import random
 from dataclasses import dataclass
 
+from trainer.workshop.asking.request import digest
 from trainer.workshop.generate.kind import Brief, Kind
 
 PERSONAS = (
@@ -48,15 +48,6 @@ def draw_slots(kind: Kind, brief: Brief, chunk_id: str, seed: int, count: int) -
 def order_key(purpose: str, seed: int, chunk_id: str) -> str:
     """A key that puts chunks into an order of chance, another one for each purpose and seed."""
     return digest(purpose, str(seed), chunk_id)
-
-
-def digest(*words: str) -> str:
-    """SHA-256 of the words, each with its length before it."""
-    whole = hashlib.sha256()
-    for word in words:
-        data = word.encode("utf-8", "surrogatepass")
-        whole.update(f"{len(data)}:".encode() + data)
-    return whole.hexdigest()
 
 
 def _drawn(chance: random.Random, words: tuple[str, ...], count: int) -> list[str]:

@@ -17,8 +17,8 @@ from trainer.backends.openai.client import azure_token, openai_key
 from trainer.data.fetch.web import secret_of
 from trainer.errors import ConfigError
 from trainer.runs.files import read_record, write_json
-from trainer.workshop.generate.prompts import in_words
-from trainer.workshop.generate.request import Answer, Request
+from trainer.workshop.asking.repair import in_words
+from trainer.workshop.asking.request import Answer, Request
 
 ROUTE = "/chat/completions"
 AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com", ".azure.us")

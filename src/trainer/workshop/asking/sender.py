@@ -6,11 +6,11 @@ from typing import Protocol
 from trainer.backends.chat_endpoint import ChatEndpoint
 from trainer.backends.http import Failure, failure_of, is_failure, patience_seconds, refusal
 from trainer.errors import BackendError
-from trainer.workshop.generate.budget import Budget, CapReached, Prices
-from trainer.workshop.generate.endpoint import ChatAddress, Dialect, answer_of
-from trainer.workshop.generate.pace import Pace
-from trainer.workshop.generate.request import Answer, Request
-from trainer.workshop.generate.store import AnswerStore
+from trainer.workshop.asking.budget import Budget, CapReached, Prices
+from trainer.workshop.asking.endpoint import ChatAddress, Dialect, answer_of
+from trainer.workshop.asking.pace import Pace
+from trainer.workshop.asking.request import Answer, Request
+from trainer.workshop.asking.store import AnswerStore
 
 MOST_UNKNOWN = 3  # requests that may have been executed, and were sent again
 REFUSED_IN_A_ROW = 5  # requests that the endpoint refuses for their content, none answered between them

@@ -1,4 +1,4 @@
-"""Money of a generated set: prices, the quote before anything is sent, and the limit that no request may cross."""
+"""Money of questions to a model: prices, the quote before anything is sent, and the limit that no request may cross."""
 
 import threading
 from collections.abc import Iterable
@@ -6,18 +6,14 @@ from dataclasses import dataclass
 
 from trainer.backends.openai.catalog import family_of
 from trainer.backends.openai.price_list import prices_of
-from trainer.backends.quote import Item, Quote
+from trainer.backends.quote import CENT, Item, Quote
 from trainer.config.openai import OpenAIConfig
 from trainer.data.quoting import counted
 from trainer.errors import ConfigError
-from trainer.workshop.documents.chunk import Chunk
-from trainer.workshop.generate.chunk_work import Task
-from trainer.workshop.generate.endpoint import ChatAddress
-from trainer.workshop.generate.prompts import to_judge
-from trainer.workshop.generate.request import BYTES_PER_TOKEN, Answer, Request
+from trainer.workshop.asking.endpoint import ChatAddress
+from trainer.workshop.asking.request import BYTES_PER_TOKEN, Answer, Request
 
 MILLION = 1_000_000
-VERDICT_TOKENS = 45  # of a verdict, for the quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +81,17 @@ class TokenNeed:
         return TokenNeed(*(one + two for one, two in pairs))
 
 
-def need_of(task: Task, chunk: Chunk, request: Request) -> TokenNeed:
-    """The need of a chunk that has come to `request`; most of all if each answer has to be given twice."""
-    written, judged = task.rows_per_chunk * task.kind.row_tokens, task.rows_per_chunk * VERDICT_TOKENS
-    found = _twice(request, judged if request.name == "verdicts" else written)
-    if task.judges and request.name != "verdicts":
-        judging = task.request("judge", chunk, to_judge(task.kind, task.brief, chunk, []), judging=True)
-        items = task.max_tokens * BYTES_PER_TOKEN
-        found += _twice(judging, judged, written, items)
-    return found
+def twice(request: Request, answer: int, more: int = 0, most_more: int = 0) -> TokenNeed:
+    """The need of a request whose answer has about `answer` tokens; most of all if that has to be given twice.
 
-
-def _twice(request: Request, answer: int, more: int = 0, most_more: int = 0) -> TokenNeed:
+    `more`: tokens that the request lacks yet; `most_more`: bytes of them.
+    """
     again = request.max_tokens * BYTES_PER_TOKEN + request.num_bytes
     most = 2 * (request.most_tokens + most_more) + again
     return TokenNeed(1, request.usual_tokens + more, min(answer, request.max_tokens), most, 2 * request.max_tokens)
 
 
-def quote_need(need: TokenNeed, prices: Prices, cap: float | None, paid: float, chunks: int, kept: int) -> Quote:
+def quote_need(need: TokenNeed, prices: Prices, cap: float | None, paid: float, kept: int, about: str) -> Quote:
     """The quote of what is still to be sent; without items where nothing is, or where it is free.
 
     Raises: ConfigError, for a cap that no price can be compared with.
@@ -117,7 +106,7 @@ def quote_need(need: TokenNeed, prices: Prices, cap: float | None, paid: float, 
     amount, most = prices.cost(need.input, need.output), prices.cost(need.most_input, need.most_output)
     price = "" if prices.input is None else f" at {prices.input:,.2f} and {prices.output:,.2f} a million"
     what = (
-        f"{counted(chunks, 'chunk')}: about {need.requests:,} requests, {need.input:,} tokens to read and "
+        f"{about}: about {need.requests:,} requests, {need.input:,} tokens to read and "
         f"{need.output:,} to write (estimated){price}"
     )
     return Quote((Item(what, amount, most),), prices.source, notes=tuple(_notes(cap, paid, amount, most, kept)))
@@ -133,6 +122,24 @@ def _notes(cap: float | None, paid: float, amount: float | None, most: float | N
     if cap is not None and paid + amount > cap:
         yield f"the cap of {cap:,.2f} USD may end it early; what is answered by then is kept"
     yield f"no request is sent that could bring this above {max(limit, 0.0):,.2f} USD"
+
+
+def hold_agreed(quote: Quote, agreed: Quote) -> None:
+    """Raises: ConfigError, where the price is above the one that was agreed to."""
+    if quote.bills and (
+        not agreed.bills or (agreed.total is not None and (quote.total is None or quote.total > agreed.total + CENT))
+    ):
+        raise ConfigError(
+            f"the quote is now: {'; '.join(quote.lines())}; expected no more than was agreed to; agree again"
+        )
+
+
+def limit_of(quote: Quote, prices: Prices, cap: float | None, spent: float) -> float | None:
+    """The amount that all requests together may reach: the cap, else what the quote can come to."""
+    limit = None if prices.is_free else cap
+    if limit is None and quote.ceiling is not None and quote.bills:
+        limit = spent + quote.ceiling
+    return limit
 
 
 class CapReached(Exception):

@@ -1,12 +1,11 @@
 """Requests to the model and its answers, apart from the way in which an endpoint is asked."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
-
-from trainer.workshop.generate.variety import digest
 
 Stage = Literal["write", "judge", "repair"]
 BYTES_PER_TOKEN = 4  # of text in most languages, for an estimate; no token has less than one byte of it
@@ -19,7 +18,7 @@ class Request:
     """One question to the model. Equal requests have equal keys, and are paid once."""
 
     stage: Stage
-    chunk: str
+    subject: str  # whose question it is, such as a chunk's
     messages: Sequence[Mapping[str, str]]
     name: str  # of the schema
     schema: Mapping[str, Any]
@@ -29,7 +28,7 @@ class Request:
 
     @cached_property
     def content(self) -> str:
-        """The request in one spelling; whose chunk it is changes nothing."""
+        """The request in one spelling; its subject changes nothing."""
         asked = [self.messages, self.schema, self.max_tokens, self.temperature, self.seed]
         return json.dumps(asked, ensure_ascii=True, sort_keys=True)
 
@@ -64,3 +63,12 @@ class Answer:
     id: str
     input_tokens: int | None
     output_tokens: int | None
+
+
+def digest(*words: str) -> str:
+    """SHA-256 of the words, each with its length before it."""
+    whole = hashlib.sha256()
+    for word in words:
+        data = word.encode("utf-8", "surrogatepass")
+        whole.update(f"{len(data)}:".encode() + data)
+    return whole.hexdigest()

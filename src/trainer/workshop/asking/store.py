@@ -1,4 +1,4 @@
-"""Side folder of a set that is being generated: every answer, kept before it counts, and the ledger of what was paid.
+"""Folder of what was asked of an endpoint: every answer, kept before it counts, and the ledger of what was paid.
 
 `answers.jsonl` holds the answers by the digest of their requests, `ledger.jsonl` a line before each request that may
 cost and one after it. What the ledger has as intended, and no answer for, was on its way when a process ended.
@@ -8,15 +8,16 @@ import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from trainer.errors import ConfigError
 from trainer.runs import flock
 from trainer.runs.files import append_line, read_lines, refuse_newer
 from trainer.runs.ledger import Entry, Ledger, Thing
-from trainer.workshop.generate.request import Answer, Request
+from trainer.workshop.asking.request import Answer, Request
 
 FORMAT = 1
 ANSWERS, DIALECT, LOCK = "answers.jsonl", "endpoint.json", "lock"
@@ -31,7 +32,7 @@ class AnswerStore:
         folder.mkdir(parents=True, exist_ok=True)
         handle = flock.take(folder / LOCK)
         if handle is None:
-            raise ConfigError(f"{folder}: another process generates into it, expected none; wait for it, or end it")
+            raise ConfigError(f"{folder}: another process works in it, expected none; wait for it, or end it")
         self._handle: int | None = handle
         self._lock = threading.Lock()
         self._answers: dict[str, Answer] = {}
@@ -76,6 +77,18 @@ class AnswerStore:
         with self._lock:
             return [entry for entry in self._settled.values() if entry.step == "intended"]
 
+    @property
+    def spent(self) -> float:
+        """Cost of the requests before, those without an answer at their most."""
+        paid = sum(entry.facts.get("cost") or 0.0 for entry in self.paid)
+        return paid + sum(entry.facts.get("most") or 0.0 for entry in self.unknown)
+
+    @property
+    def cost(self) -> float | None:
+        """The same; None where no price was known for one of them."""
+        costs: list[Any] = [entry.facts.get("cost") for entry in self.paid]
+        return total([*costs, *(entry.facts.get("most") for entry in self.unknown)])
+
     def find(self, request: Request) -> Answer | None:
         """The kept answer to an equal request."""
         with self._lock:
@@ -90,7 +103,7 @@ class AnswerStore:
         with self._lock:
             self._attempts[key] += 1
             thing = Thing("endpoint", "request", f"{key}.{self._attempts[key]}", f"{self.model} at {self.url}")
-            facts = {"stage": request.stage, "chunk": request.chunk, "most": most}
+            facts = {"stage": request.stage, "subject": request.subject, "most": most}
             self._settled[thing.key] = self.ledger.write(thing, "intended", **facts)
         return thing
 
@@ -102,7 +115,13 @@ class AnswerStore:
     def keep(self, request: Request, answer: Answer) -> None:
         """Have an answer on disk."""
         key = request.key(self.url, self.model)
-        line = {"format": FORMAT, "key": key, "stage": request.stage, "chunk": request.chunk, "answer": asdict(answer)}
+        line = {
+            "format": FORMAT,
+            "key": key,
+            "stage": request.stage,
+            "subject": request.subject,
+            "answer": asdict(answer),
+        }
         with self._lock:
             append_line(self.folder / ANSWERS, line, flush=True)
             self._answers[key] = answer
@@ -133,3 +152,9 @@ class AnswerStore:
 
 def _request_of(key: str) -> str:
     return key.rpartition(".")[0]
+
+
+def total(amounts: Iterable[Any]) -> float | None:
+    """The sum; None where one of them is not known."""
+    found = list(amounts)
+    return None if None in found else float(sum(found))
