@@ -202,7 +202,9 @@ def test_a_good_answer_becomes_a_row_if_the_rules_take_it(loaded: Studio, tuned:
     )
     assert empty.status == 400
     assert "EMPTY" in empty.text or "content" in empty.text
-    assert loaded.post(f"/playground/{tuned.name}/rows", fields | {"set": "../up"}).status == 400
+    before = json.dumps([QUESTION])
+    for bent in ({"set": "../up"}, {"before": "1"}, {"before": before, "calls": "[1]"}, {"tools": "[1]"}):
+        assert loaded.post(f"/playground/{tuned.name}/rows", fields | bent).status == 400, bent
     assert len(file.read_text().splitlines()) == 1
 
 

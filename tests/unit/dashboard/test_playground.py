@@ -35,6 +35,14 @@ FORM = {
     "top_p": "1",
     "seed": "7",
 }
+BENT: list[dict[str, Any]] = [  # what no page of ours sends
+    {"content": 1},
+    {"tool_calls": 1},
+    {"tool_calls": ["x"]},
+    {"tool_calls": [{"id": "a"}]},
+    {"tool_calls": [{"id": 1, "function": {"name": "x", "arguments": ""}}]},
+    {"tool_calls": [{"id": "a", "function": {"name": "x", "arguments": {}}}]},
+]
 ADD = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -55,6 +63,11 @@ def test_a_form_becomes_a_conversation() -> None:
         ({"messages": "[]"}, ["messages: hold no question"]),
         ({"messages": json.dumps([{"role": "user", "content": " "}])}, ["messages: hold no question"]),
         ({"messages": json.dumps([{"role": "system", "content": "x"}])}, ["messages: hold no question"]),
+        *(
+            ({"messages": json.dumps([{"role": "assistant", **bent}]), "question": "?"}, ["messages: hold no question"])
+            for bent in BENT
+        ),
+        ({"tools": '[{"function": 1}]'}, ["tools: are no list of tools"]),
         ({"tools": "[{]"}, ["tools: column 3:"]),
         ({"tools": "{}"}, ["tools: are no list of tools"]),
         ({"system": "x" * 600_000}, ["messages: have more than 500,000 characters"]),

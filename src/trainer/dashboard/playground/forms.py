@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from trainer.data.json_scanner import JsonProblem
 from trainer.data.strict_json import parse
@@ -39,7 +39,7 @@ class Asked:
 def asked_of(form: Mapping[str, Any]) -> Asked:
     """The conversation of a form. Raises: ConfigError, with everything that is wrong."""
     problems: list[str] = []
-    system, said, tools = str(form.get("system", "")).strip(), messages_of(form, problems), _tools(form, problems)
+    system, said, tools = str(form.get("system", "")).strip(), messages_of(form, problems), tools_of(form, problems)
     values = {name: _number(form, name, problems) for name in BOUNDS}
     if sum(len(str(part)) for part in (system, said, tools)) > MAX_CHARS:
         problems.append(f"messages: have more than {MAX_CHARS:,} characters, expected fewer; shorten them")
@@ -52,7 +52,7 @@ def asked_of(form: Mapping[str, Any]) -> Asked:
 def messages_of(form: Mapping[str, Any], problems: list[str]) -> list[dict[str, Any]]:
     """The messages of a form with its question, where it has one, at their end; `problems` gets what is wrong."""
     value = parse(str(form.get("messages", "")))
-    if not isinstance(value, list) or not all(isinstance(one, dict) and one.get("role") in ROLES for one in value):
+    if not are_messages(value):
         problems.append("messages: hold no question, expected one; write one")
         return []
     if "question" in form:
@@ -61,6 +61,28 @@ def messages_of(form: Mapping[str, Any], problems: list[str]) -> list[dict[str, 
         problems.append("messages: hold no question, expected text; write one")
         return []
     return value
+
+
+def are_messages(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    """True of a conversation as this page writes it; what a browser sends back may be anything."""
+    return isinstance(value, list) and all(
+        isinstance(one, dict)
+        and one.get("role") in ROLES
+        and all(isinstance(one.get(key, ""), str) for key in ("content", "reasoning_content", "tool_call_id"))
+        and are_calls(one.get("tool_calls", []))
+        for one in value
+    )
+
+
+def are_calls(value: object) -> bool:
+    """True of an answer's tool calls."""
+    return isinstance(value, list) and all(
+        isinstance(call, dict)
+        and isinstance(call.get("id"), str)
+        and isinstance(function := call.get("function"), dict)
+        and all(isinstance(function.get(key), str) for key in ("name", "arguments"))
+        for call in value
+    )
 
 
 def open_calls(said: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -90,7 +112,8 @@ def answer_message(said: Sequence[Mapping[str, Any]], text: str, calls: Sequence
     return {"role": "assistant", **({"content": text.strip()} if text.strip() else {}), "tool_calls": made}
 
 
-def _tools(form: Mapping[str, Any], problems: list[str]) -> list[Tool]:
+def tools_of(form: Mapping[str, Any], problems: list[str]) -> list[Tool]:
+    """The tools of a form; `problems` gets what is wrong."""
     text = str(form.get("tools", "")).strip()
     if not text:
         return []
@@ -98,7 +121,9 @@ def _tools(form: Mapping[str, Any], problems: list[str]) -> list[Tool]:
     if isinstance(value, JsonProblem):
         problems.append(f"tools: column {value.column}: {value.found}, expected {value.accepted}; correct it")
         return []
-    if not isinstance(value, list) or not all(isinstance(tool, dict) and "function" in tool for tool in value):
+    if not isinstance(value, list) or not all(
+        isinstance(tool, dict) and isinstance(tool.get("function"), dict) for tool in value
+    ):
         problems.append('tools: are no list of tools, expected [{"type": "function", "function": {…}}]; correct them')
         return []
     return value

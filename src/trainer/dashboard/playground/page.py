@@ -23,12 +23,22 @@ from trainer.dashboard.playground.conversation import (
     said_parts,
     swapped,
 )
-from trainer.dashboard.playground.forms import answer_message, asked_of, messages_of, open_calls, pretty
+from trainer.dashboard.playground.forms import (
+    answer_message,
+    are_calls,
+    are_messages,
+    asked_of,
+    messages_of,
+    open_calls,
+    pretty,
+    tools_of,
+)
 from trainer.dashboard.playground.local_model import LocalModels
 from trainer.dashboard.playground.rounds import Round, Rounds, Which, is_id
 from trainer.dashboard.playground.sources import LOCAL, client_of, sources_of, target_of
 from trainer.dashboard.playground.votes import Vote, Votes
 from trainer.dashboard.run import Tab, leads_to, run_of
+from trainer.data.strict_json import parse
 from trainer.errors import ConfigError, TrainerError
 from trainer.inference.client import ChatClient, Sampling
 from trainer.inference.dialogue import training_row
@@ -225,7 +235,7 @@ def keep(request: Request) -> Response:
     problems: list[str] = []
     try:
         said = _kept(form) if "before" in form else messages_of(form, problems)
-        tools = json.loads(str(form.get("tools") or "[]"))
+        tools = tools_of(form, problems)
         if problems or said[-1]["role"] != "assistant":
             raise ConfigError(*(problems or ["messages: end without an answer, expected one; ask first"]))
         row = training_row(str(form.get("system", "")).strip() or None, said, tools)
@@ -233,16 +243,20 @@ def keep(request: Request) -> Response:
         file = append_to_set(sets.own, str(form.get("set", "")).strip(), row, sets.used())
     except TrainerError as error:
         return swapped(request, 400, kept=parts_of(request).kept(problem=str(error)))
-    except ValueError as error:
-        return swapped(request, 400, kept=parts_of(request).kept(problem=f"tools: are no JSON: {error}"))
     return swapped(request, kept=parts_of(request).kept(f"/data/{id_of(file)}", file.name[13:]))
 
 
 def _kept(form: FormData) -> list[dict[str, Any]]:
-    """A conversation with its answer as it was edited. Raises: ValueError, where its calls are no JSON."""
+    """A conversation with its answer as it was edited. Raises: ConfigError, where its calls are no tool calls."""
     text, calls = str(form.get("answer", "")).strip(), str(form.get("calls", "")).strip()
     answer = {"role": "assistant", **({"content": text} if text or not calls else {})}
-    return [*json.loads(str(form["before"])), answer | ({"tool_calls": json.loads(calls)} if calls else {})]
+    before, called = parse(str(form["before"])), parse(calls) if calls else []
+    if not are_calls(called):
+        form_of_calls = '[{"id": "…", "type": "function", "function": {"name": "…", "arguments": "…"}}]'
+        raise ConfigError(f"tool calls: are no list of calls, expected {form_of_calls}; correct them")
+    if not are_messages(before):
+        raise ConfigError("messages: are no conversation of this page, expected one; ask again")
+    return [*before, answer | ({"tool_calls": called} if calls else {})]
 
 
 def _model_values(state: Playground, run: Run) -> dict[str, Any]:
