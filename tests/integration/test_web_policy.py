@@ -103,7 +103,7 @@ class TestEveryRoute:
             assert found.status == 401, (wrong, found.text)
 
     def test_answers_no_other_method(self, path, route, served):
-        others = {method for _, other in PATHS if other.path == route.path for method in other.access.methods}
+        others = {method for _, other in PATHS if other.path == route.path for method in other.methods}
         for method in set(METHODS) - others:
             found = served.send(method, path, served.acting)
             assert found.status == 405, method

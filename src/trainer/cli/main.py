@@ -3,6 +3,7 @@
 import typer
 
 from trainer.cli import (
+    api,
     chat,
     config,
     control,
@@ -68,6 +69,7 @@ trainer_app.command(name="schemas", rich_help_panel=LOOK)(config.schemas)
 trainer_app.command(name="chat", rich_help_panel=USE)(chat.chat)
 trainer_app.command(name="export", rich_help_panel=USE)(export.export)
 trainer_app.command(name="serve", rich_help_panel=USE)(serve.serve)
+trainer_app.command(name="api", rich_help_panel=USE)(api.api)
 trainer_app.command(name="models", rich_help_panel=CLOUD)(models.models)
 trainer_app.command(name="sizes", rich_help_panel=CLOUD)(sizes.sizes)
 trainer_app.command(name="register", rich_help_panel=CLOUD)(deploy.register)

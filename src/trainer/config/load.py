@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from trainer.config.conflicts import foreign_settings, given_settings, idle_settings, is_default, was_resolved
 from trainer.config.problems import describe
@@ -14,6 +14,7 @@ from trainer.config.schema import RunConfig
 from trainer.config.yaml_source import YamlSource, parse_yaml
 from trainer.errors import ConfigError, quoted
 
+Settings = TypeVar("Settings", bound=BaseModel)
 KINDS: dict[type, str] = {list: "a list", str: "a text", int: "a number", float: "a number"}
 
 
@@ -50,6 +51,24 @@ def load_config(path: Path, overrides: Sequence[str] = (), together: bool = True
     if problems := [*source.problems, *idle]:
         raise ConfigError(*problems)
     return config
+
+
+def load_settings(path: Path, tree: type[Settings]) -> Settings:
+    """Read a YAML file of another tree than a run's. Raises: ConfigError, with all of its mistakes."""
+    source = parse_yaml(_read(path), str(path))
+    source.values = {} if source.values is None else source.values
+    if not isinstance(source.values, dict):
+        raise ConfigError(
+            f"{path}: holds {KINDS.get(type(source.values), 'a value')}, expected sections such as "
+            f"{next(iter(tree.model_fields))}:"
+        )
+    try:
+        settings = tree.model_validate(source.values)
+    except ValidationError as error:
+        raise ConfigError(*source.problems, *describe(error, source.values, source.place, tree)) from None
+    if source.problems:
+        raise ConfigError(*source.problems)
+    return settings
 
 
 def dump_config(config: RunConfig) -> str:

@@ -91,14 +91,16 @@ FOREIGN_NAMES = {
 }
 
 
-def describe(error: ValidationError, values: Any, place: Callable[[Path], str]) -> list[str]:
-    """One `place: field: what was found, what is accepted` a mistake, in the order of the schema."""
+def describe(
+    error: ValidationError, values: Any, place: Callable[[Path], str], tree: type[BaseModel] = RunConfig
+) -> list[str]:
+    """One `place: field: what was found, what is accepted` a mistake, in the order of the schema, which is `tree`."""
     by_field: dict[Path, list[ErrorDetails]] = {}
     for detail in error.errors():
         by_field.setdefault(_path_in(values, detail), []).append(detail)
     # Of a union, pydantic also reports the branches that were not meant: for a bad entry of a list, that it is no text.
     inner = [path for path in by_field if not any(path == other[: len(path)] for other in by_field if other != path)]
-    return [f"{place(path)}: {_sentence(path, by_field[path])}" for path in inner]
+    return [f"{place(path)}: {_sentence(path, by_field[path], tree)}" for path in inner]
 
 
 def _path_in(values: Any, detail: ErrorDetails) -> Path:
@@ -118,11 +120,11 @@ def _path_in(values: Any, detail: ErrorDetails) -> Path:
     return path
 
 
-def _sentence(path: Path, details: list[ErrorDetails]) -> str:
+def _sentence(path: Path, details: list[ErrorDetails], tree: type[BaseModel]) -> str:
     name, first = ".".join(map(str, path)), details[0]
     match first["type"]:
         case "extra_forbidden":
-            return f"{name}: unknown field{suggestion(path)}"
+            return f"{name}: unknown field{suggestion(path, tree)}"
         case "missing":
             return f"{name}: missing; add it{_example(path)}"
         case "both_set":
@@ -186,24 +188,23 @@ def _example(path: Path) -> str:
     return examples.get(tuple(map(str, path)), "")
 
 
-def suggestion(path: Path) -> str:
+def suggestion(path: Path, tree: type[BaseModel] = RunConfig) -> str:
     """`, did you mean …?` for an unknown key: a foreign name, a near one here, or one of another section."""
     key = str(path[-1])
-    if "." in key and key in field_names():
+    if "." in key and key in field_names(tree):
         section, _, name = key.rpartition(".")
         return f", write it below its section: {section}: {{{name}: …}}"
-    if key in FOREIGN_NAMES:
+    if tree is RunConfig and key in FOREIGN_NAMES:
         return f", it is called {FOREIGN_NAMES[key]} here"
-    here = list(_section_at(path[:-1]).model_fields)
+    here = list(_section_at(path[:-1], tree).model_fields)
     if near := similar(key, here):
         return near
-    elsewhere = [dotted for dotted in field_names() if dotted.rsplit(".", 1)[-1] == key]
+    elsewhere = [dotted for dotted in field_names(tree) if dotted.rsplit(".", 1)[-1] == key]
     return similar(key, [key], shown=elsewhere) if elsewhere else f", expected {', '.join(here)}"
 
 
-def _section_at(path: Path) -> type[BaseModel]:
+def _section_at(path: Path, section: type[BaseModel]) -> type[BaseModel]:
     """The section whose keys stand at `path`; an entry of a list belongs to the field that holds the list."""
-    section: type[BaseModel] = RunConfig
     for part in path:
         if isinstance(part, str) and (info := section.model_fields.get(part)):
             section = _model_in(info.annotation) or section

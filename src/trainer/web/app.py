@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer import __version__
 from trainer.errors import TrainerError, file_error
+from trainer.web.door import Door
 from trainer.web.mistakes import SHOWN
 from trainer.web.policy import ALWAYS, CSRF_FIELD, CSRF_HEADER, SAFE_METHODS, Policy
 from trainer.web.problems import Problem, problem_of
@@ -42,6 +43,7 @@ class Studio:
     report: Callable[[Exception], None] = lambda error: None  # of a mistake of ours, or an answer that broke off
     streams: Streams = field(default_factory=Streams)
     file_roots: Sequence[Path] = ()  # folders whose files pages may list and read, beside that of the runs
+    door: Door | None = None  # of programs; without one there are pages alone
 
     def __post_init__(self) -> None:
         self.streams.report = self.report
@@ -61,6 +63,12 @@ def studio_of(request: Request) -> Studio:
     """The studio that answers a request."""
     studio: Studio = request.scope["studio"]
     return studio
+
+
+def body_of(request: Request) -> bytes:
+    """The body of a program's request."""
+    body: bytes = request.scope["body"]
+    return body
 
 
 def form_of(request: Request) -> FormData:
@@ -110,42 +118,74 @@ def done(request: Request, path: str, lines: Sequence[str]) -> Response:
 
 class _App:
     def __init__(self, studio: Studio, routes: Sequence[Route]) -> None:
-        self.studio, self.routes = studio, routes
+        self.studio = studio
+        self.pages = [route for route in routes if not route.access.is_for_programs]
+        self.programs = [route for route in routes if route.access.is_for_programs]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         scope["studio"] = self.studio
-        request, is_static = Request(scope, receive), False
+        request, is_static, door = Request(scope, receive), False, self._door(scope)
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 cache = () if is_static else ((b"cache-control", b"no-store"),)
-                message["headers"] = [*message["headers"], *ALWAYS, *cache]
+                own = door.headers(request) if door else ()
+                message["headers"] = [*message["headers"], *ALWAYS, *cache, *own]
             await send(message)
 
         try:
-            route, answer = await self._answer(request)
-            is_static = route is not None and route.access is Access.STATIC
-        except Problem as problem:
-            answer = _refused(request, problem)
-        except TrainerError as error:
-            answer = _refused(request, problem_of(error))
+            if door:
+                answer = await self._answer_program(request, door)
+            else:
+                route, answer = await self._answer(request)
+                is_static = route is not None and route.access is Access.STATIC
         except ClientDisconnect:
             return
-        except OSError as error:
-            answer = _refused(request, problem_of(file_error(error)))
         except Exception as error:
-            self.studio.report(error)
-            words = f"{type(error).__name__}: a mistake of this program; {SHOWN}"
-            answer = _refused(request, Problem(500, words))
+            problem = self._problem(error)
+            answer = door.refusal(request, problem) if door else _refused(request, problem)
         try:
             await answer(scope, request.receive, send_guarded)
         except Exception as error:  # in the middle of an answer, which ends here
             self.studio.report(error)
 
+    def _door(self, scope: Scope) -> Door | None:
+        """The door of a program's request, whose path becomes that of its route; None of a browser's."""
+        door = self.studio.door
+        if door is None or (path := door.path_of(scope["path"])) is None:
+            return None
+        scope["path"] = path
+        return door
+
+    def _problem(self, error: Exception) -> Problem:
+        """An error as it is told; a mistake of ours is reported, too."""
+        match error:
+            case Problem():
+                return error
+            case TrainerError():
+                return problem_of(error)
+            case OSError():
+                return problem_of(file_error(error))
+        self.studio.report(error)
+        return Problem(500, f"{type(error).__name__}: a mistake of this program; {SHOWN}")
+
+    async def _answer_program(self, request: Request, door: Door) -> ASGIApp:
+        self.studio.policy.check_host(request)
+        door.enter(request)
+        if (route := self._find(request, self.programs)) is None:
+            raise Problem(404, f"Invalid URL ({request.method} {request.scope['path'][:200]})")
+        if request.method not in route.methods:
+            words = f"Not allowed to {request.method} on {request.scope['path'][:200]}"
+            raise Problem(405, f"{words}; expected {', '.join(route.methods)}", route.methods)
+        _limit_body(request, route, "body")
+        if route.access is Access.API:
+            request.scope["body"] = await request.body()
+        return await _handled(request, route)
+
     async def _answer(self, request: Request) -> tuple[Route | None, ASGIApp]:
-        policy, route = self.studio.policy, self._find(request)
+        policy, route = self.studio.policy, self._find(request, self.pages)
         policy.check_source(request, route)
         if (entrance := self._enter(request)) is not None:
             return route, entrance
@@ -153,34 +193,29 @@ class _App:
             request.scope["session"] = session = policy.session_of(request)
         if route is None:
             raise Problem(404, f"{request.scope['path'][:200]}: there is no such page; see the navigation above")
-        if request.method not in route.access.methods:
-            raise Problem(
-                405, f"{request.method}: is not answered here; see the navigation above", route.access.methods
-            )
+        if request.method not in route.methods:
+            raise Problem(405, f"{request.method}: is not answered here; see the navigation above", route.methods)
         match route.access:
             case Access.ACTION:
-                _limit_body(request, route)
+                _limit_body(request, route, "form")
                 request.scope["form"] = form = await _read_form(request, route)
                 given = request.headers.get(CSRF_HEADER) or form.get(CSRF_FIELD)
                 policy.check_csrf(session, given if isinstance(given, str) else None)
             case Access.UPLOAD:
                 policy.check_csrf(session, request.headers.get(CSRF_HEADER))
-                _limit_body(request, route)
-        if inspect.iscoroutinefunction(route.handler):
-            return route, await route.handler(request)
-        answer: Any = await anyio.to_thread.run_sync(route.handler, request)
-        return route, answer
+                _limit_body(request, route, "form")
+        return route, await _handled(request, route)
 
-    def _find(self, request: Request) -> Route | None:
+    def _find(self, request: Request, routes: Sequence[Route]) -> Route | None:
         """The first route of the path that answers the method, else the first of the path."""
         found = None
-        for route in self.routes:
+        for route in routes:
             if (parameters := route.match(request.scope["path"])) is None:
                 continue
-            if found is None or request.method in route.access.methods:
+            if found is None or request.method in route.methods:
                 found = route
                 request.scope["path_params"] = dict(parameters)
-            if request.method in route.access.methods:
+            if request.method in route.methods:
                 break
         return found
 
@@ -205,10 +240,19 @@ class _App:
         return answer
 
 
-def _limit_body(request: Request, route: Route) -> None:
+async def _handled(request: Request, route: Route) -> ASGIApp:
+    """The handler's answer: of a coroutine here, of a plain function in a thread."""
+    if inspect.iscoroutinefunction(route.handler):
+        answer: Any = await route.handler(request)
+    else:
+        answer = await anyio.to_thread.run_sync(route.handler, request)
+    return answer  # type: ignore[no-any-return]  # an ASGI app by the type of handlers
+
+
+def _limit_body(request: Request, route: Route, what: str) -> None:
     """Let no more of a body be read than the route takes. Raises: Problem, as soon as it is announced or has come."""
     announced = request.headers.get("content-length", "0")
-    too_large = Problem(413, f"form: is too large, expected at most {route.max_bytes:,} bytes; nothing was done")
+    too_large = Problem(413, f"{what}: is too large, expected at most {route.max_bytes:,} bytes; nothing was done")
     if (size := whole_number(announced, route.max_bytes + 1)) is None or size > route.max_bytes:
         raise too_large
     receive, num_bytes = request.receive, 0

@@ -44,11 +44,15 @@ class Policy:
     sessions: Sessions
     cookie: str  # its name: cookies of one host are shared by all ports
 
-    def check_source(self, request: Request, route: Route | None) -> None:
-        """Raises: Problem, unless a page of ours may have sent it, or a person did."""
+    def check_host(self, request: Request) -> None:
+        """Raises: Problem, when the request was meant for another server."""
         hosts = request.headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
-            raise Problem(421, "host: this server does not answer to that name; open the link that trainer ui printed")
+            raise Problem(421, "host: this server does not answer to that name; use the address that it printed")
+
+    def check_source(self, request: Request, route: Route | None) -> None:
+        """Raises: Problem, unless a page of ours may have sent it, or a person did."""
+        self.check_host(request)
         origins = request.headers.getlist("origin")
         if any(origin not in self.origins for origin in origins) or len(origins) > 1:
             raise Problem(403, "origin: another site sent this, expected a page of this server; nothing was done")

@@ -10,6 +10,7 @@ from trainer.inference.serve.connections import connection_type
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.listening import bind, run_until_signal
 from trainer.web.app import Studio, make_app
+from trainer.web.door import Door
 from trainer.web.policy import make_policy
 from trainer.web.routes import Link, Route
 from trainer.web.sessions import Sessions, find_secret
@@ -33,10 +34,11 @@ class StudioServer:
         names: Sequence[str] = (),
         report: Callable[[Exception], None] = lambda error: None,
         file_roots: Sequence[Path] = (),
+        door: Door | None = None,
     ) -> None:
         """`packages` hold the templates of `routes`; `report` gets each mistake of ours.
 
-        Pages may list and read the files below `file_roots` beside those of the runs.
+        Pages may list and read the files below `file_roots` beside those of the runs. Programs enter by the `door`.
         """
         self.sessions = Sessions(find_secret(root))
         self.listener = bind(host, port)
@@ -44,7 +46,7 @@ class StudioServer:
         policy = make_policy(host, port, names, self.sessions)
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         templates = Templates(["trainer.web", *packages])
-        self.studio = Studio(root, policy, templates, routes, navigation, report, file_roots=file_roots)
+        self.studio = Studio(root, policy, templates, routes, navigation, report, file_roots=file_roots, door=door)
         settings = uvicorn.Config(
             make_app(self.studio),
             http=connection_type(CONNECTIONS),
