@@ -19,7 +19,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn; text parts of `content` are joined to one string, image parts are the URLs of `images`."""
+    """One turn; text parts of `content` are joined to one string, image parts are the URLs of `images`.
+
+    `reasoning_content` is the thought before an assistant's answer.
+    """
 
     role: str
     content: str | None
@@ -29,6 +32,7 @@ class Message:
     tool_call_id: str | None = None
     refusal: str | None = None
     images: tuple[str, ...] = ()
+    reasoning_content: str | None = None
 
     @property
     def trained(self) -> bool:

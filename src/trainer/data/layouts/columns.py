@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from trainer.data.layouts.messages import NotConvertible, Row
+from trainer.data.layouts.thoughts import with_thoughts
 from trainer.data.quoting import listed, quoted
 from trainer.errors import ConfigError, similar
 
@@ -127,7 +128,7 @@ def rows_of_columns(row: Mapping[str, Any], columns: Columns | None, dropped: Co
         if name not in columns.needed and value not in (None, ""):
             dropped[name] += 1
     assert columns.answer is not None
-    answer = {"role": "assistant", "content": _text(row, columns.answer)}
+    (answer,) = with_thoughts([{"role": "assistant", "content": _text(row, columns.answer)}])
     text = _text(row, columns.system) if columns.system and row[columns.system] is not None else ""
     system = [{"role": "system", "content": text}] if text.strip() else []
     return [{"messages": [*system, {"role": "user", "content": ask}, answer]} for ask in columns.prompts(row)]

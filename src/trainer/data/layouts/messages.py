@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.data.json_scanner import JsonProblem
+from trainer.data.layouts.thoughts import take_thought
 from trainer.data.layouts.training_marks import TRAINED, UnclearMark, take_weight
 from trainer.data.quoting import quoted
 from trainer.data.rules.messages import KEYS_OF_ROLE
@@ -84,6 +85,7 @@ def _message(message: Mapping[str, Any], index: int, dropped: Counter[str]) -> R
             take_weight(made, f"messages[{index}]")
         except UnclearMark as error:
             raise NotConvertible(str(error)) from None
+        take_thought(made)
         _take_tagged_calls(made, index)
         _complete(made, index)
     elif role == "tool" and isinstance(made.get("content"), str) and (text := _RESPONSE.fullmatch(made["content"])):

@@ -14,6 +14,7 @@ from typing import Any
 from trainer.data.layouts.messages import NotConvertible, Row, chat_tools
 from trainer.data.layouts.services import system_text
 from trainer.data.layouts.shapes import after_system, as_messages, count_dropped, read_lists
+from trainer.data.layouts.thoughts import with_thoughts
 from trainer.data.layouts.training_marks import UnclearMark, refuse_untrained
 from trainer.data.quoting import listed
 
@@ -91,10 +92,8 @@ def _dialogue(text: str) -> list[Row]:
     if len(_TURN.findall(text)) < 2 or not _TURN.match(text):
         return []
     _, *parts = _TURN.split(text)
-    return [
-        {"role": _SPEAKERS[speaker], "content": said.strip()}
-        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    turns = zip(parts[::2], parts[1::2], strict=True)
+    return with_thoughts([{"role": _SPEAKERS[speaker], "content": said.strip()} for speaker, said in turns])
 
 
 def _prompt(row: Mapping[str, Any], dropped: Counter[str]) -> tuple[Mapping[str, Any], list[Row]]:

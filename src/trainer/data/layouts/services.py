@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from trainer.data.layouts.messages import NotConvertible, Row
+from trainer.data.layouts.thoughts import NAMES as THOUGHT_NAMES
 from trainer.data.quoting import quoted
 
 _TEXTS = ("text", "input_text", "output_text")
 _BLOCKS = ("tool_use", "tool_result", "thinking", "redacted_thinking", "image", "input_text", "output_text")
+_KEYS_OF_ANSWER = ("role", "content", "reasoning_content", *THOUGHT_NAMES, "tool_calls", "refusal")
 _NOT_CARRIED = ("cache_control", "citations")
 # As Gemini's schemas spell them.
 _TYPES = frozenset({"STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"})
@@ -33,7 +35,9 @@ def _plain(message: Any, index: int, dropped: Counter[str]) -> list[Any]:
     calls = [_called(part, index) for part in parts if part.get("type") == "tool_use"]
     results = [_answered(part, index, dropped) for part in parts if part.get("type") == "tool_result"]
     joined = "".join(part["text"] for part in said) if all(part["type"] == "text" for part in said) else said
+    thoughts = "\n\n".join(part["thinking"] for part in parts if isinstance(part.get("thinking"), str)).strip()
     rest = {key: value for key, value in message.items() if key != "content"}
+    rest |= {"reasoning_content": thoughts} if thoughts else {}
     rest |= ({"content": joined} if joined else {}) | ({"tool_calls": calls} if calls else {})
     return [*results, *([rest] if joined or calls or not results else [])]
 
@@ -52,10 +56,10 @@ def _said(part: Mapping[str, Any], index: int, dropped: Counter[str]) -> Row | N
             return {"type": "text", "text": _text(part.get("text"), f"messages[{index}].content[].text")}
         case "image":
             return {"type": "image_url", "image_url": {"url": _address(part.get("source"), index)}}
-        case "thinking" | "redacted_thinking":
-            dropped["messages[].content[].thinking"] += 1
+        case "redacted_thinking":
+            dropped["messages[].content[].redacted_thinking"] += 1
             return None
-        case "tool_use" | "tool_result":
+        case "thinking" | "tool_use" | "tool_result":
             return None
         case "image_url":
             return dict(part)
@@ -138,7 +142,7 @@ def _answer(response: object) -> Any:
     body = response.get("body", response) if isinstance(response, dict) else response
     match body:
         case {"choices": [{"message": dict(message)}]}:
-            return {key: message[key] for key in ("role", "content", "tool_calls", "refusal") if message.get(key)}
+            return {key: message[key] for key in _KEYS_OF_ANSWER if message.get(key)}
         case {"choices": [_, _, *_]}:
             raise NotConvertible("has several answers as response.choices, expected one; keep the one to train")
     raise NotConvertible(f"has {quoted(body)} as response, expected a chat completion; remove the row")
@@ -175,9 +179,11 @@ def _list(value: Any) -> list[Any]:
 def _of_content(content: Any, index: int, dropped: Counter[str]) -> Iterator[Row]:
     """The results first, which answer the calls of the content before; then text and calls as one message."""
     where = f"contents[{index}]"
-    text, calls, others = "", [], False
+    text, thought, calls, others = "", "", [], False
     for part in _parts(content):
         match part:
+            case {"thought": True, "text": str(said)}:
+                thought += said
             case {"thought": True}:
                 dropped["contents[].parts[].thought"] += 1
             case {"text": str(said)}:
@@ -193,6 +199,7 @@ def _of_content(content: Any, index: int, dropped: Counter[str]) -> Iterator[Row
     if text or calls or not others:
         yield {
             "role": role,
+            **({"reasoning_content": thought} if thought.strip() else {}),
             **({"content": text} if text or not calls else {}),
             **({"tool_calls": calls} if calls else {}),
         }

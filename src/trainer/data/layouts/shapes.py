@@ -11,6 +11,7 @@ from trainer.data.layouts.call_sets import of_glaive, of_xlam
 from trainer.data.layouts.columns import Columns, rows_of_columns
 from trainer.data.layouts.messages import NotConvertible, Row, chat_messages, chat_tools
 from trainer.data.layouts.services import of_batch, of_gemini, plain_messages, system_text
+from trainer.data.layouts.thoughts import with_thoughts
 from trainer.data.layouts.training_marks import UnclearMark, refuse_untrained
 from trainer.data.quoting import quoted
 from trainer.data.rules.findings import FindingList
@@ -201,7 +202,7 @@ def _pair(turn: object, index: int) -> tuple[str, str]:
 
 
 def _turn(question: str, answer: str) -> list[Row]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return with_thoughts([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
 
 
 def _from_completion(row: Mapping[str, Any], dropped: Counter[str]) -> Row:
@@ -233,7 +234,7 @@ def _without_end(text: str, ends: Sequence[str], name: str, dropped: Counter[str
 def as_messages(value: object, role: str, name: str, dropped: Counter[str]) -> list[Row]:
     """A text as a message of `role`, a list or a single message as it is."""
     if isinstance(value, str):
-        return [{"role": role, "content": value}]
+        return with_thoughts([{"role": role, "content": value}])
     listed = [value] if isinstance(value, dict) else value
     return chat_messages(plain_messages(listed, dropped), dropped, name)
 

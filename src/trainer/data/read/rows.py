@@ -248,6 +248,7 @@ def _message(message: Mapping[str, Any], caller: str) -> Message:
         tool_call_id=caller if is_function else message.get("tool_call_id"),
         refusal=message.get("refusal"),
         images=_images(message.get("content")),
+        reasoning_content=message.get("reasoning_content"),
     )
 
 

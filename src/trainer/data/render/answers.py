@@ -83,6 +83,10 @@ def _opened_by_prompt(template: ChatTemplate, text: str, prompt: str, message: M
     model's own answer is the text as it was written, without what the prompt holds.
     """
     content: str = message["content"]
+    if (thought := message.get("reasoning_content")) and template.thoughts is not None and template.thoughts.cut:
+        begin = prompt.rstrip().removesuffix("<think>")
+        said = text.removeprefix(begin)
+        return prompt + thought.strip() + template.thoughts.after + said if text.startswith(begin) else None
     lengths = range(min(len(content), MAX_OPENING_CHARS), 0, -1)
     opening = next((content[:n] for n in lengths if prompt.endswith(content[:n])), "")
     if message.get("tool_calls") or not opening.strip() or not text.startswith(prompt.removesuffix(opening)):

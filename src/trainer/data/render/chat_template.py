@@ -17,7 +17,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.render.pinned_date import with_pinned_date
+from trainer.data.render.probes import PROBE as PROBE
+from trainer.data.render.probes import QUESTION, USER
+from trainer.data.render.probes import RenderingError as RenderingError
 from trainer.data.render.template_limits import MAX_BYTES, MAX_SECONDS, TemplateLimit, limited
+from trainer.data.render.thoughts import ThoughtForm, thought_form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
 ChatMessages = Sequence[Mapping[str, Any]]
 Tools = list[dict[str, Any]] | None
 
-QUESTION, PROBE = "probe question", "probe answer"
 _SHORT_ID = re.compile(r"[A-Za-z0-9]{9}")  # what Mistral's templates demand of the id of a tool call
 _NAMED = re.compile(r"\w")
 _TAG = re.compile(r"[^\w\s].*\w.*[^\w\s]", re.DOTALL)
@@ -35,11 +38,6 @@ TOO_MUCH = (
     f"this model's chat template takes more than {MAX_SECONDS:g} seconds or {MAX_BYTES >> 30} GiB for this row, "
     "expected milliseconds; choose another base, or correct the template and set it as model.chat_template"
 )
-_USER = {"role": "user", "content": QUESTION}
-
-
-class RenderingError(ValueError):
-    """A conversation that this template cannot render exactly; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +194,7 @@ class ChatTemplate:
         """Raises: RenderingError, when the template cannot be trained with, whatever the conversation."""
         assert self.end_markers
         bos = self.tokenizer.bos_token_id
-        if bos is not None and self.encode([_USER]).ids[:2] == [bos, bos]:
+        if bos is not None and self.encode([USER]).ids[:2] == [bos, bos]:
             raise RenderingError(
                 f"the chat template begins with {self.spelled(bos)!r} twice, expected it once; write it into the "
                 "template once and set that as model.chat_template"
@@ -226,11 +224,11 @@ class ChatTemplate:
     @cached_property
     def closing(self) -> str:
         """All text that the template writes after the last answer."""
-        return self.text([_USER, {"role": "assistant", "content": PROBE}]).split(PROBE, 1)[1]
+        return self.text([USER, {"role": "assistant", "content": PROBE}]).split(PROBE, 1)[1]
 
     @cached_property
     def _answer_end(self) -> int:
-        return self._end([_USER, {"role": "assistant", "content": PROBE}], _USER)
+        return self._end([USER, {"role": "assistant", "content": PROBE}], USER)
 
     @cached_property
     def _call_end(self) -> int:
@@ -309,7 +307,7 @@ class ChatTemplate:
     @cached_property
     def _headers(self) -> frozenset[int]:
         """Added tokens in tags before a user's text, and the first one after it."""
-        rendered = self.encode([_USER, {"role": "assistant", "content": PROBE}, _USER])
+        rendered = self.encode([USER, {"role": "assistant", "content": PROBE}, USER])
         added = self.tokenizer.added_tokens_decoder
         tags = {token for token in {*rendered.ids} if token in added and _TAG.fullmatch(added[token].content)}
         after = [token for token in rendered.after(rendered.text.find(QUESTION)) if token in added]
@@ -330,6 +328,8 @@ class ChatTemplate:
         }
         if message["role"] == "developer" and not self.keeps_developer:
             adapted["role"] = "system"
+        if thought := message.get("reasoning_content"):
+            adapted["thinking"] = thought  # gpt-oss' name
         if message.get("tool_calls"):
             adapted["tool_calls"] = [self._adapt_call(call) for call in message["tool_calls"]]
         if message.get("tool_call_id"):
@@ -354,14 +354,14 @@ class ChatTemplate:
         return re.search(r"""['"]developer['"]""", str(self.tokenizer.chat_template)) is not None
 
     @cached_property
+    def thoughts(self) -> ThoughtForm | None:
+        """Form in which the template writes a thought; None where it has no place for one."""
+        return thought_form(self.text)
+
+    @property
     def thoughts_apart(self) -> bool:
         """True if the template has a place for thoughts that is not <think>, as gpt-oss has a channel for them."""
-        thought = "probe thought"
-        try:
-            text = self.text([_USER, {"role": "assistant", "content": PROBE, "reasoning_content": thought}])
-        except RenderingError:
-            return False
-        return thought in text and "<think>" not in text
+        return self.thoughts is not None and "</think>" not in self.thoughts.after
 
     @cached_property
     def _short_ids(self) -> bool:
@@ -387,7 +387,7 @@ class ChatTemplate:
             arguments = json.dumps({"probe": PROBE}) if self._arguments_as_text else {"probe": PROBE}
         function = {"name": "probe_function", "arguments": arguments}
         call = {"id": call_id, "type": "function", "function": function}
-        return [_USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
+        return [USER, {"role": "assistant", "content": "", "tool_calls": [call]}]
 
     @staticmethod
     def _result(call_id: str) -> dict[str, Any]:

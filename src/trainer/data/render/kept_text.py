@@ -49,6 +49,8 @@ def check_answer(answer: str, message: Mapping[str, Any], index: int, opening: s
     parts = [part.strip() for part in re.split("(</?think>)", message["content"]) if part.strip()]
     if parts and parts[0] == "<think>" and opening.rstrip().endswith("<think>"):
         del parts[0]
+    if thought := message.get("reasoning_content"):
+        parts.insert(0, thought.strip())
     calls = [call["function"] for call in message.get("tool_calls", ())]
     position = 0
     for expected in (*parts, *(call["name"] for call in calls)):
@@ -75,6 +77,8 @@ def texts_of(conversation: Conversation) -> Iterator[tuple[str, str]]:
     """Texts that the author of a row wrote in its messages, with their places."""
     for index, message in enumerate(conversation.messages):
         yield f"messages[{index}].content", message.content or ""
+        if message.reasoning_content:
+            yield f"messages[{index}].reasoning_content", message.reasoning_content
         for call in message.tool_calls:
             yield f"messages[{index}].tool_calls", "\n".join((call.id, call.name, *_leaves(json.loads(call.arguments))))
 

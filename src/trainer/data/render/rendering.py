@@ -88,6 +88,7 @@ class Renderer:
 
     def _render_chat(self, conversation: Conversation) -> list[Example]:
         self._refuse_control_tokens(conversation)
+        self._refuse_lost_thoughts(conversation)
         messages = [self.template.adapt(as_object(message)) for message in conversation.messages]
         tools = [dict(tool) for tool in conversation.tools] or None
         trained = [index for index, message in enumerate(conversation.messages) if message.trained]
@@ -159,6 +160,15 @@ class Renderer:
                 raise RenderingError(f"{place} holds {token!r}, a control token of this model; remove or respell it")
         self._clean_tools = conversation.tools
 
+    def _refuse_lost_thoughts(self, conversation: Conversation) -> None:
+        """A template without a place for thoughts would leave them out without a word."""
+        for index, message in enumerate(conversation.messages):
+            if message.reasoning_content and self.template.thoughts is None:
+                raise RenderingError(
+                    f"messages[{index}].reasoning_content has no place in this model's chat template, expected none; "
+                    "choose a base that thinks, or write the thought as <think>...</think> into content"
+                )
+
     # Tokens and labels
 
     def _example(self, text: str, answers: Sequence[RenderedAnswer]) -> tuple[Example, list[RenderedAnswer]]:
@@ -222,8 +232,10 @@ class Renderer:
         self._complete_shapes.add(shape)
 
 
-def _shape(messages: ChatMessages) -> tuple[tuple[str, bool, int], ...]:
-    return tuple((m["role"], bool(m["content"]), len(m.get("tool_calls", ()))) for m in messages)
+def _shape(messages: ChatMessages) -> tuple[tuple[str, bool, bool, int], ...]:
+    return tuple(
+        (m["role"], bool(m["content"]), "reasoning_content" in m, len(m.get("tool_calls", ()))) for m in messages
+    )
 
 
 def as_object(message: Message) -> dict[str, Any]:
@@ -235,6 +247,7 @@ def as_object(message: Message) -> dict[str, Any]:
     return {
         "role": message.role,
         "content": message.content,
+        "reasoning_content": message.reasoning_content,
         "name": message.name,
         "tool_calls": calls or None,
         "tool_call_id": message.tool_call_id,

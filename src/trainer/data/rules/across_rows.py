@@ -84,6 +84,8 @@ def _joined(message: Message) -> str:
     """Content of a message besides its weight; most messages have a role and a text only."""
     others = (message.name, message.tool_call_id, message.tool_calls, message.refusal, message.images)
     said = f"{message.role} \1 {message.content or ''}"
+    if message.reasoning_content:
+        said += f" \4 {message.reasoning_content}"
     return f"{said} \1 {others}" if any(others) else said
 
 

@@ -164,7 +164,8 @@ _MESSAGE_RULES = (
     Rule(
         "KEY_FOR_ROLE",
         "a key stands in messages of its role only",
-        "tool_calls, function_call and refusal belong to the assistant, tool_call_id to tool messages.",
+        "reasoning_content, tool_calls, function_call and refusal belong to the assistant, tool_call_id to tool "
+        "messages.",
         "remove it or correct the role",
         "rows.jsonl:1: KEY_FOR_ROLE: messages[0] has tool_call_id in a user message, expected "
         "tool_call_id in tool messages only; remove it or correct the role",
@@ -190,6 +191,33 @@ _MESSAGE_RULES = (
         "Probably a gap in the source of the data.",
         "write it",
         "rows.jsonl:1: EMPTY_QUESTION: messages[0].content is empty, expected text; write it",
+    ),
+    Rule(
+        "THOUGHT",
+        "reasoning_content is the thought before an answer",
+        "A string on an assistant message, without tags: the model's chat template writes those. An answer has one "
+        "thought, so that it does not begin with <think> as well.",
+        "write the thought or remove the key",
+        "rows.jsonl:1: THOUGHT: messages[1].reasoning_content is 7, expected a non-empty string; write the thought "
+        "or remove the key",
+    ),
+    Rule(
+        "OPEN_THOUGHT",
+        "a thought that begins with <think> ends with </think>",
+        "A model that learns an answer without the end tag never comes to its answer: what reads replies waits for it.",
+        "close the thought with </think>, or take <think> out",
+        "rows.jsonl:1: OPEN_THOUGHT: messages[1].content has <think> without an end, expected </think> behind the "
+        "thought; close the thought with </think>, or take <think> out",
+        openai="warning",
+    ),
+    warning(
+        "THOUGHT_IN_TEXT",
+        "a thought stands in reasoning_content, not in the answer",
+        "Each model's chat template writes a thought in its own way, and only one in reasoning_content can be told "
+        "from the answer: data.train_reasoning decides on it, and replies are compared without it.",
+        "move it with: trainer data convert FILE",
+        "rows.jsonl:1: THOUGHT_IN_TEXT: messages[1].content begins with <think>, expected the thought as "
+        "reasoning_content; move it with: trainer data convert FILE",
     ),
     Rule(
         "IMAGE",
@@ -381,14 +409,6 @@ _ACROSS_RULES = (
         "or labels at its ends; cut it off",
     ),
     warning(
-        "OPEN_THOUGHT",
-        "a thought that begins with <think> ends with </think>",
-        "A model that learns an answer without the end tag never comes to its answer: what reads replies waits for it.",
-        "close the thought with </think>, or take <think> out",
-        "rows.jsonl:1: OPEN_THOUGHT: messages[1].content has <think> without an end, expected </think> behind the "
-        "thought; close the thought with </think>, or take <think> out",
-    ),
-    warning(
         "SECRET",
         "no keys, tokens or private keys",
         "A model can repeat what it was trained on. Only the first four characters are shown.",
@@ -434,9 +454,9 @@ _TOKEN_RULES = (
         "thoughts stand where the model's template has a place for them",
         "gpt-oss writes thoughts into a channel of their own, so that <think> in the text would be trained as part of "
         "the final answer, which people see. Needs the model: found by train --check, and by data check --config.",
-        "take the thought out of the answer",
+        "move it to reasoning_content with: trainer data convert FILE",
         "rows.jsonl:1: THOUGHT_FORM: messages[1].content holds <think>, which this model's template writes as part of "
-        "the answer, expected no thought; take the thought out of the answer",
+        "the answer, expected no thought; move it to reasoning_content with: trainer data convert FILE",
         local="warning",
         only="local",
     ),

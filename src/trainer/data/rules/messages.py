@@ -8,6 +8,7 @@ from typing import Any
 from trainer.data.quoting import quoted
 from trainer.data.rules.findings import FindingList
 from trainer.data.rules.keys import check_keys
+from trainer.data.rules.thoughts import check_thought
 from trainer.kinds import is_service
 
 # learn.microsoft.com, "Fine-tune a model with image data"; the page says 64 images in one place and 10 in another.
@@ -19,7 +20,7 @@ _WRITTEN_KEYS = {
     "system": _ALL_ROLES,
     "developer": _ALL_ROLES,
     "user": _ALL_ROLES,
-    "assistant": (*_ALL_ROLES, "weight", "tool_calls", "function_call", "refusal"),
+    "assistant": (*_ALL_ROLES, "reasoning_content", "weight", "tool_calls", "function_call", "refusal"),
     "tool": (*_ALL_ROLES, "tool_call_id"),
     "function": _ALL_ROLES,
 }
@@ -53,6 +54,8 @@ def check_message(message: Any, index: int, findings: FindingList) -> str | None
         _note_misplaced_keys(message, role, index, findings)
     if "content" in message or keys_known:
         _check_content(message, role, index, findings)
+    if role == "assistant":
+        check_thought(message, index, findings)
     if len(message) > 2:
         _check_values(message, role, index, findings)
     return role
@@ -60,9 +63,9 @@ def check_message(message: Any, index: int, findings: FindingList) -> str | None
 
 def _is_plain(role: object, content: object) -> bool:
     """True if there is nothing to check: most messages have a role and a text and nothing else."""
-    return (
-        type(role) is str and role in KEYS_OF_ROLE and type(content) is str and bool(content) and not content.isspace()
-    )
+    if type(role) is not str or role not in KEYS_OF_ROLE or type(content) is not str:
+        return False
+    return bool(content) and not content.isspace() and "<think>" not in content
 
 
 def _check_keys(message: Mapping[str, Any], role: object, index: int, findings: FindingList) -> bool:

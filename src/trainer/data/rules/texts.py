@@ -34,8 +34,8 @@ class TextChecks:
         for index, message in enumerate(messages):
             if message.trained and message.content:
                 self._check_debris(f"{name(index)}.content", message.content)
-                self._check_thought(f"{name(index)}.content", message.content)
         said = [message.content or "" for message in messages]
+        said += [message.reasoning_content for message in messages if message.reasoning_content]
         said += [call.arguments for message in messages if message.tool_calls for call in message.tool_calls]
         if may_hold_private("\n".join(said)):
             for index, message in enumerate(messages):
@@ -46,10 +46,6 @@ class TextChecks:
         if debris := _debris(text.strip()):
             found = f"{debris[0]} with {quoted(debris[1])}"
             self.findings.add("DEBRIS", where, found, "an answer without markup or labels at its ends")
-
-    def _check_thought(self, where: str, text: str) -> None:
-        if text.rfind("<think>") > text.rfind("</think>") and text.lstrip().startswith("<think>"):
-            self.findings.add("OPEN_THOUGHT", where, "has <think> without an end", "</think> behind the thought")
 
     def _check_private(self, where: str, text: str) -> None:
         for private in find_private(text):
@@ -62,6 +58,8 @@ class TextChecks:
 def _texts(message: Message) -> Iterator[tuple[str, str]]:
     if message.content:
         yield "content", message.content
+    if message.reasoning_content:
+        yield "reasoning_content", message.reasoning_content
     for index, call in enumerate(message.tool_calls):
         yield f"tool_calls[{index}].function.arguments", call.arguments
 

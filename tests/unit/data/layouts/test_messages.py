@@ -121,3 +121,32 @@ def test_a_null_that_is_a_value_is_kept():
 def test_tools_that_are_no_list_are_refused(tools):
     with pytest.raises(NotConvertible, match=r"^tools is .*, expected a list of functions, or its JSON$"):
         chat_tools(tools)
+
+
+THOUGHTS = {
+    "gpt-oss' key": {"thinking": "Well."},
+    "OpenRouter's key": {"reasoning": "Well.", "reasoning_content": None},
+    "its own key": {"reasoning_content": "Well."},
+    "two keys that say the same": {"reasoning": "Well.", "reasoning_content": "Well."},
+    "tags": {"content": "<think>\nWell.\n</think>\n\nHi"},
+    "tags in parts": {"content": [{"type": "text", "text": "<think>Well."}, {"type": "text", "text": "</think>Hi"}]},
+}
+
+
+@pytest.mark.parametrize("thought", THOUGHTS.values(), ids=THOUGHTS)
+def test_every_way_to_write_a_thought(thought):
+    made = said({"role": "assistant", "content": "Hi", **thought})
+    assert made == [{"role": "assistant", "content": "Hi", "reasoning_content": "Well."}]
+
+
+@pytest.mark.parametrize("empty", [{"content": "<think>\n\n</think>\n\nHi"}, {"thinking": " "}])
+def test_a_thought_of_nothing_is_none(empty):
+    assert said({"role": "assistant", "content": "Hi", **empty}) == [{"role": "assistant", "content": "Hi"}]
+
+
+def test_what_is_no_thought_stays():
+    talking = {"role": "assistant", "content": "Write <think> and </think>."}
+    asking = {"role": "user", "content": "<think>Well.</think>Hi"}
+    cut = {"role": "assistant", "content": "<think>Well."}
+    twice = {"role": "assistant", "content": "<think>A</think>Hi", "reasoning_content": "B"}
+    assert said(asking, talking, cut, twice) == [asking, talking, cut, twice]

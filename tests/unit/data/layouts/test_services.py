@@ -52,14 +52,19 @@ def test_the_blocks_of_anthropic():
         "messages": [
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
-            {"role": "assistant", "content": "I look.", "tool_calls": [call("t1")]},
+            {
+                "role": "assistant",
+                "reasoning_content": "Ask.",
+                "content": "I look.",
+                "tool_calls": [call("t1")],
+            },
             {"role": "tool", "content": "rain", "tool_call_id": "t1"},
             user("Well?"),
             bot(),
         ],
         "tools": [TOOL],
     }
-    assert dropped == {"messages[].content[].thinking": 1, "messages[].content[].cache_control": 1}
+    assert dropped == {"messages[].content[].cache_control": 1}
 
 
 def test_a_result_alone_leaves_no_empty_question():
@@ -113,13 +118,13 @@ def test_the_contents_of_gemini(spelling):
         "messages": [
             {"role": "system", "content": "Be brief."},
             user(),
-            {"role": "assistant", "tool_calls": [call("call_2_0")]},
+            {"role": "assistant", "reasoning_content": "Ask.", "tool_calls": [call("call_2_0")]},
             {"role": "tool", "content": '{"sky": "rain"}', "tool_call_id": "call_2_0"},
             bot(),
         ],
         "tools": [TOOL],
     }
-    assert dropped == {"contents[].parts[].thought": 1}
+    assert dropped == {}
 
 
 REQUEST = {"model": "gpt-4o-mini", "messages": [user()], "tools": [TOOL]}

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from trainer.data.layouts.messages import NotConvertible
+from trainer.data.layouts.preferences import pair_of
 from trainer.data.layouts.shapes import convert_row, with_system
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -228,3 +229,26 @@ def test_a_system_prompt_is_given_only_where_there_is_none():
     assert with_system({"messages": [user()]}, "Be brief.") == {"messages": [SYSTEM, user()]}
     for own in (SYSTEM, {"role": "developer", "content": "Mine"}):
         assert with_system({"messages": [own, user()]}, "x") == {"messages": [own, user()]}
+
+
+TAGGED = "<think>\nWell.\n</think>\n\nHello"
+THINKING_ROWS = {
+    "chat": {"messages": [user(), bot(TAGGED)]},
+    "ShareGPT": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": TAGGED}]},
+    "Alpaca": {"instruction": "Hi", "output": TAGGED},
+    "prompt and completion": {"prompt": "Hi", "completion": TAGGED},
+    "columns": {"question": "Hi", "answer": TAGGED},
+    "preferences": {"prompt": "Hi", "chosen": TAGGED, "rejected": "Bye"},
+}
+
+
+@pytest.mark.parametrize("row", THINKING_ROWS.values(), ids=THINKING_ROWS)
+def test_a_thought_in_the_text_of_any_layout_gets_its_key(row):
+    _, (made,) = convert_row(row, None, Counter())
+    assert made["messages"] == [user(), bot("Hello", reasoning_content="Well.")]
+
+
+def test_both_answers_of_a_pair_keep_their_thoughts():
+    made = pair_of({"prompt": "Hi", "chosen": TAGGED, "rejected": [bot("Bye", thinking="Hm.")]}, Counter())
+    assert made["preferred_output"] == [bot("Hello", reasoning_content="Well.")]
+    assert made["non_preferred_output"] == [bot("Bye", reasoning_content="Hm.")]

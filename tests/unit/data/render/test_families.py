@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.conftest import CHATML, talk
 from tests.families import FAMILIES, family_tokenizer
 from tests.golden_masks import CASES, FOLDER, golden_text, spelled
-from trainer.data.conversations import Conversation
+from trainer.data.conversations import Conversation, Message
 from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 TRAINABLE = [name for name in FAMILIES if name != "glm-4.5"]  # its template ends turns without a token
@@ -162,6 +162,25 @@ def test_an_empty_thought_is_one(name: str) -> None:
     made, conversation = renderer(name), talk(("user", "Hi"), ("assistant", "<think>\n\n</think>\n\nHello there."))
     (example,) = made.render(conversation)
     check_equalities(made, conversation, [example])
+
+
+@pytest.mark.parametrize("name", ["llama-3.1", "smollm-3"])
+def test_a_template_without_a_place_for_thoughts_refuses_them(name: str) -> None:
+    thinking = Conversation(
+        (
+            Message("user", "Hi"),
+            Message("assistant", "Hello.", reasoning_content="Be kind."),
+        ),
+        (),
+        "",
+        1,
+    )
+    with pytest.raises(RenderingError) as caught:
+        renderer(name).render(thinking)
+    assert str(caught.value) == (
+        "messages[1].reasoning_content has no place in this model's chat template, expected none; choose a base that "
+        "thinks, or write the thought as <think>...</think> into content"
+    )
 
 
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name, case in ACCEPTED if FAMILIES[name].adds_bos])
