@@ -25,6 +25,7 @@ from trainer.runs import Run, create_run, find_begun, find_or_adopt, refuse_exis
 from trainer.runs.damage import readable_manifest
 from trainer.runs.ledger import Ledger, Thing
 from trainer.runs.lifecycle import enqueue, further
+from trainer.runs.manifest import WeightShare
 from trainer.runs.queue import Queue
 from trainer.runs.run import Outcome, State
 
@@ -66,6 +67,8 @@ class TrainingNumbers:
     revision: str | None
     dtype: str
     quantization: str
+    weights: Sequence[WeightShare]
+    adapter_weights: int
     device: str
     rows_trained: int
     rows_held_out: int

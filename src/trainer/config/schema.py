@@ -74,7 +74,7 @@ class LoraSettings(Section):
     """Dropout on the adapter's input. 0 keeps the gradient independent of how a step is split."""
 
     target_modules: Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)] = "all-linear"
-    """Layers that get an adapter: `all-linear` (every linear layer but the output head) or module names."""
+    """Weights that get an adapter. `all-linear`: every linear layer but the output head, and the experts of a mixture, but not the routers that choose them. Or names of layers (`q_proj`), of parameters (`experts.down_proj`), or of modules that hold some (`experts`, `self_attn`). A router must be named itself."""
 
     use_rslora: Flag = False
     """Rank-stabilised scaling, for large `r`."""

@@ -1,13 +1,15 @@
 """The adapter: LoRA weights put onto a base, made new or loaded from a run."""
 
 import json
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.config.schema import LoraSettings
 from trainer.errors import ConfigError, quoted
+from trainer.model.experts import is_mixture
+from trainer.model.peft_form import as_named, as_trained, on_disk, put_on
+from trainer.model.targets import find_targets
 from trainer.model.weight_files import TensorInfo, read_header
 from trainer.runs import files
 from trainer.runs.checkpoint import MANIFEST, Checkpoint, make_manifest
@@ -21,27 +23,17 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def add_adapter(model: "PreTrainedModel", settings: LoraSettings) -> "PeftModel":
-    """A new adapter on every layer that the settings name; its B matrices are 0, so the model is unchanged at first."""
+    """A new adapter on every weight that the settings name; its B matrices are 0, so the model is unchanged at first.
+
+    Raises: ConfigError, as `find_targets` does.
+    """
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
-    adapted = get_peft_model(model, LoraConfig(task_type=TaskType.CAUSAL_LM, **settings.model_dump()))
+    config = LoraConfig(task_type=TaskType.CAUSAL_LM, **settings.model_dump())
+    with as_named():
+        adapted = get_peft_model(model, put_on(config, model, find_targets(model, settings)))
     assert isinstance(adapted, PeftModel)
     return adapted
-
-
-def check_targets(model: "PreTrainedModel", settings: LoraSettings) -> None:
-    """Raises: ConfigError, for each target that matches no layer. PEFT only fails when none of them does."""
-    if settings.target_modules == "all-linear":
-        return
-    linear = [name for name, _ in linear_modules(model)]
-    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-    problems = [
-        f"lora.target_modules: {target!r} matches no layer of this model, expected some of: {', '.join(known)}"
-        for target in settings.target_modules
-        if not any(name == target or name.endswith(f".{target}") for name in linear)
-    ]
-    if problems:
-        raise ConfigError(*problems)
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False) -> "PeftModel":
@@ -49,7 +41,7 @@ def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False
 
     Raises: ConfigError, when the folder is not an adapter of this base, or not what its manifest says.
     """
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
     place, file = f"adapter {str(folder)!r}", folder / ADAPTER
     if not file.is_file():
@@ -58,9 +50,11 @@ def load_adapter(model: "PreTrainedModel", folder: Path, trainable: bool = False
         raise ConfigError(f"{place}: {problem}; bring the old files back")
     try:
         tensors = read_header(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is missing is reported below, in words
-            adapted = PeftModel.from_pretrained(model, folder, is_trainable=trainable, use_safetensors=True)
+        config = as_trained(PeftConfig.from_pretrained(str(folder)), model)
+        with as_named():  # what is missing is reported below, in words
+            adapted = PeftModel.from_pretrained(
+                model, folder, is_trainable=trainable, config=config, use_safetensors=True
+            )
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{place}: {_in_words(error)}") from error
     if problem := tensors_problem(adapted, tensors):
@@ -155,16 +149,4 @@ def overwrite(tensors: "Mapping[str, torch.Tensor]", values: "Mapping[str, torch
 def adapter_config(model: "PeftModel") -> bytes:
     """The adapter's configuration in PEFT's own format."""
     config = model.active_peft_config.to_dict() | {"inference_mode": True}
-    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-    return json.dumps(plain, indent=2).encode()
-
-
-def linear_modules(model: "PreTrainedModel") -> Iterator[tuple[str, "torch.Tensor"]]:
-    """Name and weight of each layer that can take an adapter: the linear ones except the output head."""
-    import torch
-    from transformers.pytorch_utils import Conv1D
-
-    head = model.get_output_embeddings()
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head:
-            yield name, module.weight
+    return json.dumps(on_disk(config, is_mixture(model)), indent=2).encode()

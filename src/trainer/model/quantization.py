@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
 from trainer.extras import need
+from trainer.model.experts import is_within, routers
+from trainer.model.targets import linear_modules
 from trainer.model.weight_files import TensorInfo
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 DEQUANTIZED = "mxfp4"  # gpt-oss: trained in the number format, which transformers makes of it while it loads
 NOTES_OF_A_WEIGHT = (
@@ -80,6 +82,14 @@ def loading_arguments(config: "PretrainedConfig", settings: ModelConfig, dtype: 
         return {"quantization_config": made}
     kept = own | {"bnb_4bit_compute_dtype": str(dtype).removeprefix("torch.")}
     return {"config": type(config).from_dict(config.to_dict() | {"quantization_config": kept})}
+
+
+def quantized_weights(model: "PreTrainedModel", settings: ModelConfig) -> set[str]:
+    """Names of the weights that are quantized: of linear layers, unless they choose experts."""
+    if adopted(settings, model.config).quantization == "none":
+        return set()
+    choosing = routers(model)
+    return {f"{name}.weight" for name, _ in linear_modules(model) if not is_within(name, choosing)}
 
 
 def _bitsandbytes(scheme: str, dtype: "torch.dtype") -> Any:

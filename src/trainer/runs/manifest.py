@@ -97,6 +97,16 @@ class ParentRun:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightShare:
+    """Weights of one kind in the base: how many there are, and how many got an adapter and were quantized."""
+
+    kind: str
+    weights: int
+    adapted: int
+    quantized: int
+
+
+@dataclass(frozen=True, slots=True)
 class LongRow:
     """A row that `data.on_overlength` dropped or shortened."""
 
@@ -152,6 +162,7 @@ class Manifest:
     device: str
     num_processes: int = 1
     attention: str | None = None
+    weights: tuple[WeightShare, ...] = ()  # of the base, by kind
     num_threads: int | None = None
     fingerprint: Mapping[str, Any] | None = None  # what the result of training here depends on
     launch: Launch | None = None  # at the fine-tuning service

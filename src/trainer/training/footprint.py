@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.config.schema import LoraSettings, RunConfig
-from trainer.model.adapter import linear_modules
+from trainer.config.schema import RunConfig
 from trainer.model.base import Base
 from trainer.model.checkpointing import recomputable
+from trainer.model.targets import linear_modules, num_trained
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def footprint(
         num_layers=shape.num_hidden_layers,
         num_recomputable=min(len(recomputable(base.skeleton)), shape.num_hidden_layers),
         weights=_weights_bytes(base, config, dtype, num_shards),
-        adapter=_adapter_parameters(base, config.lora) * ADAPTER_BYTES[device.type],
+        adapter=num_trained(base.skeleton, config.lora) * ADAPTER_BYTES[device.type],
         kept=_kept(base, config, size, longest if kind == "segments" else 0),
         kept_per_pair=pairs,
         mask=size if kind in ("dense", "eager") else 0,
@@ -154,13 +154,3 @@ def _shard_bytes(base: Base, dtype: "torch.dtype", num_shards: int) -> int:
     layers = [sum(weight.numel() for weight in layer.parameters()) for layer in recomputable(base.skeleton)]
     rest = sum(weight.numel() for weight in base.skeleton.parameters()) - sum(layers)
     return int((sum(layers) / num_shards + TOGETHER * max(layers) + rest) * dtype.itemsize)
-
-
-def _adapter_parameters(base: Base, settings: LoraSettings) -> int:
-    """Weights of an adapter on every layer that the settings name."""
-    targets = settings.target_modules
-    return sum(
-        settings.r * sum(weight.shape)
-        for name, weight in linear_modules(base.skeleton)
-        if targets == "all-linear" or any(f".{name}".endswith(f".{target}") for target in targets)
-    )

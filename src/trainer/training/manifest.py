@@ -69,6 +69,7 @@ def build_manifest(prepared: "Prepared", fingerprint: "Fingerprint") -> Manifest
         device=describe(prepared.device),
         num_processes=prepared.ranks.size,
         attention=prepared.base.attention,
+        weights=prepared.shares,
         num_threads=torch.get_num_threads(),
         fingerprint=fingerprint,
     )

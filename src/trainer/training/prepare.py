@@ -13,12 +13,14 @@ from trainer.data.read.sources import CheckedData, check_data
 from trainer.data.render.rendering import Renderer, RenderingError
 from trainer.errors import ConfigError, MissingDependency
 from trainer.extras import absent, missing
-from trainer.model.adapter import check_targets
 from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.model.device import free_memory_bytes, pick_device, pick_dtype, total_memory_bytes
 from trainer.model.lineage import Parent, find_parent, inherit
-from trainer.model.quantization import adopted
+from trainer.model.quantization import adopted, quantized_weights
+from trainer.model.shares import weight_shares
+from trainer.model.targets import num_trained
 from trainer.model.threads import choose_threads
+from trainer.runs.manifest import WeightShare
 from trainer.training import launch
 from trainer.training.dataset import TrainingData, render_data
 from trainer.training.garbage import all_stays
@@ -46,9 +48,15 @@ class Prepared:
     tokenizer: "PreTrainedTokenizerBase"
     data: TrainingData
     memory: MemoryPlan
+    shares: tuple[WeightShare, ...]  # of the base's weights: what gets an adapter, and what is quantized
     device: "torch.device"
     dtype: "torch.dtype"
     ranks: Ranks
+
+    @property
+    def num_trained(self) -> int:
+        """Weights of the adapter."""
+        return num_trained(self.base.skeleton, self.config.lora)
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,7 @@ def prepare(
     config, base, parent = preprocessing.config, preprocessing.base, preprocessing.parent
     for note in base.notes:
         report(note)
-    if parent is None:
-        check_targets(base.skeleton, config.lora)
+    shares = _find_shares(config, base)
     data = render_data(checked, config.data, preprocessing.renderer, preprocessing.max_length, ranks.on_machine)
     if data.has_role("developer") and not preprocessing.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
@@ -102,7 +109,15 @@ def prepare(
     plan = make_plan(config, num_rows, preprocessing.max_length, memory.token_budget, memory.recompute_layers)
     number_format, is_sharded = str(dtype).removeprefix("torch."), memory.num_shards > 1
     resolved = resolve(config, plan, number_format, is_sharded, data.validation, device.type != "cpu")
-    return Prepared(resolved, plan, base, parent, preprocessing.renderer.tokenizer, data, memory, device, dtype, ranks)
+    return Prepared(
+        resolved, plan, base, parent, preprocessing.renderer.tokenizer, data, memory, shares, device, dtype, ranks
+    )
+
+
+def _find_shares(config: RunConfig, base: Base) -> tuple[WeightShare, ...]:
+    """Raises: ConfigError, for targets that the model does not have."""
+    quantized = quantized_weights(base.skeleton, config.model)
+    return tuple(weight_shares(base.skeleton, config.lora, quantized))
 
 
 def _num_processes(ranks: Ranks) -> int:

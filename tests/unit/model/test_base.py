@@ -16,9 +16,10 @@ from tests.hub import COMMIT, fetched
 from tests.unit.model.conftest import SHAPE
 from trainer.config.schema import LoraSettings, ModelConfig
 from trainer.errors import ConfigError
-from trainer.model.adapter import add_adapter, check_targets
+from trainer.model.adapter import add_adapter
 from trainer.model.base import find_base, load_tokenizer, weights_digest
 from trainer.model.loading import load_model
+from trainer.model.targets import find_targets
 from trainer.runs.manifest import PinnedBase
 
 
@@ -222,7 +223,7 @@ def test_every_target_that_matches_nothing_is_named(folder: Path) -> None:
     base = find_base(ModelConfig(base=str(folder)))
     settings = LoraSettings(target_modules=["q_proj", "nope", "lm_head"])
     expected = "expected some of: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
-    assert problem(lambda: check_targets(base.skeleton, settings)) == "\n".join(
+    assert problem(lambda: find_targets(base.skeleton, settings)) == "\n".join(
         f"lora.target_modules: {name!r} matches no layer of this model, {expected}" for name in ("nope", "lm_head")
     )
 

@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
+from tests.mixtures import MIXTURES, mixture
 from tests.traced_flex import traced_flex
+from trainer.config.schema import LoraSettings
 from trainer.data.conversations import Conversation
 from trainer.data.read.rows import read_conversations
 from trainer.data.render.rendering import IGNORE_INDEX, Example
 from trainer.model import flex, tree_attention
+from trainer.model.adapter import add_adapter
 from trainer.model.tree_attention import Kind
 from trainer.training.engine import Engine
 
@@ -163,6 +166,22 @@ def test_sharing_changes_neither_loss_nor_gradient(name: str, dtype: torch.dtype
     assert all(pack.shared for pack in engine.packs(rows, 10_000))
     for token_budget in (1, 90, 10_000):
         assert_same(packed(model, engine, rows, token_budget), expected, bound)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_experts_are_chosen_for_each_token_alone(name: str) -> None:
+    """So packs change neither loss nor gradient: routing has no capacity, no loss of its own and no noise."""
+    torch.manual_seed(0)
+    model, rows = add_adapter(mixture(name), LoraSettings(r=4)), random_rows()
+    for parameter_name, parameter in model.named_parameters():
+        if "lora_B" in parameter_name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    expected = reference(model, rows)
+    assert any(".experts." in weight for weight in expected[1])
+    engine = Engine(model, CPU)
+    assert any(pack.shared for pack in engine.packs(rows, 10_000)) is (name != "GptOss")
+    for token_budget in (1, 90, 10_000):
+        assert_same(packed(model, engine, rows, token_budget), expected, SINGLE)
 
 
 @pytest.mark.parametrize(("name", "dropout"), [*((name, 0.2) for name in MODELS), *((n, 0.0) for n in UNSHARED_MODELS)])

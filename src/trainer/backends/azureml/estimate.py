@@ -89,13 +89,13 @@ def _file_problems(base: str) -> tuple[str, ...]:
 
 def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) -> Workload:
     """With the base's own tokenizer and shape. Raises: ConfigError, DataError."""
-    from trainer.model.adapter import check_targets
+    from trainer.model.targets import find_targets
     from trainer.training.dataset import render_data
     from trainer.training.prepare import load_preprocessing
 
     preprocessing = load_preprocessing(config)
     if preprocessing.parent is None:
-        check_targets(preprocessing.base.skeleton, preprocessing.config.lora)
+        find_targets(preprocessing.base.skeleton, preprocessing.config.lora)
     data = render_data(checked, preprocessing.config.data, preprocessing.renderer, preprocessing.max_length)
     parameters = sum(parameter.numel() for parameter in preprocessing.base.skeleton.parameters())
     work = Workload(

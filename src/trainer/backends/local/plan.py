@@ -7,6 +7,7 @@ from trainer.backends.quote import Quote
 from trainer.data.read.sources import without_validation
 from trainer.data.render.overlength import in_words
 from trainer.model.device import describe, held_memory_bytes
+from trainer.model.shares import adapter_in_words, quantization_in_words
 from trainer.training.memory import gib, process_bytes
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def _numbers(prepared: "Prepared") -> TrainingNumbers:
         revision=prepared.base.revision,
         dtype=str(prepared.dtype).removeprefix("torch."),
         quantization=model.quantization,
+        weights=prepared.shares,
+        adapter_weights=prepared.num_trained,
         device=describe(prepared.device),
         rows_trained=len(data.train),
         rows_held_out=len(data.validation),
@@ -65,6 +68,7 @@ def _rows(prepared: "Prepared") -> list[tuple[str, str]]:
     counts = f"{len(data.train):,} rows to train on, {len(data.validation):,} to validate; {data.num_tokens:,} tokens"
     rows = [
         ("model", f"{model.base}{revision}, {weights}"),
+        *_weights(prepared),
         ("device", describe(prepared.device)),
         ("data", f"{counts}, {data.num_supervised:,} supervised ({share:.0%}); longest row {data.longest:,}"),
     ]
@@ -82,6 +86,17 @@ def _rows(prepared: "Prepared") -> list[tuple[str, str]]:
     if (hidden := len(data.report.findings) - MOST_SHOWN) > 0:
         rows.append(("", f"and {hidden} more warnings: trainer data check FILE"))
     return rows
+
+
+def _weights(prepared: "Prepared") -> list[tuple[str, str]]:
+    """Shares of the weights: what is quantized, and what gets an adapter."""
+    shares, model = prepared.shares, prepared.config.model
+    number_format = str(prepared.dtype).removeprefix("torch.")
+    trained = f"{prepared.num_trained:,} weights are trained"
+    rows = [("adapter", f"{adapter_in_words(shares)}; {trained}")]
+    if model.quantization == "none":
+        return rows
+    return [("stored", quantization_in_words(shares, model.quantization, number_format)), *rows]
 
 
 def _memory(prepared: "Prepared") -> str:

@@ -84,6 +84,19 @@ class TooLong(Part):
     """Its treatment by data.on_overlength."""
 
 
+class WeightShare(Part):
+    """Weights of one kind in the base."""
+
+    kind: str
+    """Attention, experts, router, embeddings, …"""
+    weights: int
+    """Weights of this kind."""
+    adapted: int
+    """Those that get an adapter."""
+    quantized: int
+    """Those that are stored quantized."""
+
+
 class LocalPlan(Part):
     """A run on this machine, in numbers; nothing is `auto` any more."""
 
@@ -95,6 +108,10 @@ class LocalPlan(Part):
     """The number format that is computed in."""
     quantization: str
     """Storage of the base's weights, or none."""
+    weights: list[WeightShare]
+    """The base's weights by kind, the most first: what gets an adapter, and what is quantized."""
+    adapter_weights: int
+    """Weights of the adapter, which are trained."""
     device: str
     """The device that computes."""
     rows_trained: int
