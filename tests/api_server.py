@@ -8,6 +8,7 @@ from typing import Any
 
 from openai import OpenAI
 
+from tests.api_contract import Watched
 from tests.studio import Answer, Studio
 from trainer.api.app import ROUTES, ApiDoor
 from trainer.api.keys import Caller, Key, digest_of
@@ -27,10 +28,15 @@ class ApiServer:
 
     def __init__(self, server: StudioServer) -> None:
         self.server, self.http = server, Studio(server)
+        self.clients = dict[tuple[object, ...], OpenAI]()
 
     def client(self, name: str = "ann", below: str = "/v1", **settings: Any) -> OpenAI:
         """An unmodified client of OpenAI's SDK; it does not repeat what fails."""
-        return OpenAI(api_key=key_of(name), base_url=f"{self.server.address}{below}", **({"max_retries": 0} | settings))
+        key = (name, below, *sorted(settings.items()))
+        if key not in self.clients:
+            own = {"max_retries": 0} | settings
+            self.clients[key] = OpenAI(api_key=key_of(name), base_url=f"{self.server.address}{below}", **own)
+        return self.clients[key]
 
     def send(
         self, method: str, path: str, body: bytes | str | None = None, name: str = "ann", **headers: str
@@ -49,10 +55,14 @@ def settings_of(root: Path, **settings: Any) -> ApiSettings:
 
 @contextmanager
 def api_server(root: Path, **settings: Any) -> Iterator[ApiServer]:
-    """Serve the API of a folder of runs; it has ended when the block is left, and made no mistake."""
+    """Serve the API of a folder of runs; it has ended when the block is left, and made no mistake.
+
+    Every request and answer was as the OpenAPI document has it.
+    """
     mistakes: list[Exception] = []
     door = ApiDoor(settings_of(root, **settings), alone=True)
     server = StudioServer(root, ROUTES, (), (), report=mistakes.append, door=door)
+    watched = server.uvicorn.config.app = Watched(server.uvicorn.config.app)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -62,3 +72,4 @@ def api_server(root: Path, **settings: Any) -> Iterator[ApiServer]:
         thread.join(20)
         assert not thread.is_alive()
     assert mistakes == []
+    assert watched.findings == []

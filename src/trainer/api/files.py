@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from trainer.api.errors import ApiError, invalid, not_found
-from trainer.api.folders import CONTENT, Incoming, home_of, remove_folder
+from trainer.api.folders import CONTENT, RECORD, Incoming, home_of, remove_folder
 from trainer.api.forms import StreamedForm, pour
 from trainer.api.idempotency import one_id
 from trainer.api.keys import api_settings_of, caller_of
@@ -238,7 +238,7 @@ def _folder(root: Path, owner: str, id: str) -> Path:  # noqa: A002  # as above
 
 
 def _read(folder: Path) -> FileRecord | None:
-    found = read_record(folder / "record.json")
+    found = read_record(folder / RECORD)
     try:
         return FileRecord(**found)
     except TypeError:  # none, or one of a later version

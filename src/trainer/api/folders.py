@@ -16,7 +16,7 @@ from trainer.runs import flock
 from trainer.runs.files import flush_folder, write_whole
 
 FOLDER = ".api"  # hidden, so no run
-CONTENT, RESERVED = "content", "reserved"
+CONTENT, PART, RESERVED, RECORD = "content", "part_", "reserved", "record.json"
 STEP_BYTES = 64 * 2**20  # by which room is reserved for a body of unknown length
 
 
@@ -85,7 +85,7 @@ class Incoming:
         self.file.close()
         (self.folder / CONTENT).replace(self.folder / content)
         (self.folder / RESERVED).unlink(missing_ok=True)
-        write_whole(self.folder / "record.json", record)
+        write_whole(self.folder / RECORD, record)
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         self.folder.replace(folder)
         flush_folder(folder.parent)
@@ -98,6 +98,21 @@ class Incoming:
             self.folder.with_suffix(".lock").unlink(missing_ok=True)
             os.close(self.handle)
             self.handle = None
+
+
+def make_folder(home: Path, folder: Path, record: str, num_bytes: int, max_bytes: int | None) -> None:
+    """A folder with its record.json and room for so many bytes. Raises: ApiError, where its owner may not have them."""
+    with locked(home):
+        others = used_bytes(home)
+        if max_bytes is not None and others + num_bytes > max_bytes:
+            raise _no_room(others, num_bytes, max_bytes)
+        beside = home / "incoming" / secrets.token_hex(8)
+        beside.mkdir(mode=0o700, parents=True)
+        write_whole(beside / RESERVED, str(num_bytes))
+        write_whole(beside / RECORD, record)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        beside.replace(folder)
+    flush_folder(folder.parent)
 
 
 def remove_folder(home: Path, folder: Path) -> bool:
@@ -142,7 +157,7 @@ def _folders(parent: Path) -> list[Path]:
 def _size(folder: Path) -> int:
     """Bytes of the contents in a folder, not of its records."""
     with contextlib.suppress(FileNotFoundError):  # it is removed, or has just got its name
-        return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.name.startswith((CONTENT, "part_")))
+        return sum(entry.stat().st_size for entry in os.scandir(folder) if entry.name.startswith((CONTENT, PART)))
     return 0
 
 

@@ -77,7 +77,7 @@ class StreamedForm:
         if (is_file and self.has_file) or self._name in self.fields:
             raise ApiError(400, f"{self._name}: stands twice, expected once", "invalid_value", self._name)
         if is_file:
-            self.has_file, self.filename = True, _plain_name(options.get(b"filename", b""))
+            self.has_file, self.filename = True, plain_name(options.get(b"filename", b"").decode("utf-8", "replace"))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._name == self.file:
@@ -107,8 +107,8 @@ async def pour(stream: AsyncIterator[bytes], form: StreamedForm) -> None:
     form.finish()
 
 
-def _plain_name(raw: bytes) -> str:
+def plain_name(given: str) -> str:
     """The last part of a file's name as its sender calls it, printable: it is shown, and never a path of ours."""
-    last = raw.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+    last = given.replace("\\", "/").rpartition("/")[2]
     shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in last)
     return shown.strip()[:MAX_NAME_CHARACTERS] or "upload"
