@@ -24,6 +24,7 @@ KNOWN = (
     ("GET /fine_tuning/jobs", "answer status"),
     ("POST /fine_tuning/jobs", "sdk status"),
     ("GET /fine_tuning/jobs", "sdk status"),
+    ("", "request ?api-version"),  # Azure's clients send it
 )
 
 
@@ -61,7 +62,7 @@ class Watched:
             await send(message)
 
         await self.app(scope, listen, tell)
-        if len(sent) <= MOST_BYTES and len(answered) <= MOST_BYTES:
+        if status and len(sent) <= MOST_BYTES and len(answered) <= MOST_BYTES:
             with self.lock:
                 self._look(path, _request(scope, path, bytes(sent)), _response(status, kind, bytes(answered)))
 

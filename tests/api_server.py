@@ -71,5 +71,5 @@ def api_server(root: Path, **settings: Any) -> Iterator[ApiServer]:
         server.stop()
         thread.join(20)
         assert not thread.is_alive()
-    assert mistakes == []
-    assert watched.findings == []
+    assert mistakes == [], mistakes
+    assert watched.findings == [], watched.findings

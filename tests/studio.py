@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from trainer.runs.files import read_record
 from trainer.runs.results import COLUMNS
+from trainer.web.door import Door
 from trainer.web.routes import Link, Route
 from trainer.web.server import StudioServer
 
@@ -95,18 +96,21 @@ def studio(
     navigation: Sequence[Link] | None = None,
     packages: Sequence[str] | None = None,
     port: int = 0,
+    door: Door | None = None,
+    api: Sequence[Route] = (),
 ) -> Iterator[Studio]:
-    """Serve the dashboard's routes, or others; it has ended when the block is left, and made no mistake."""
+    """Serve the dashboard's routes, or others, and those of `api`; it ends with the block, and made no mistake."""
     from trainer import dashboard
 
     mistakes: list[Exception] = []
     server = StudioServer(
         root,
-        dashboard.ROUTES if routes is None else routes,
+        (*(dashboard.ROUTES if routes is None else routes), *api),
         dashboard.NAVIGATION if navigation is None else navigation,
         [dashboard.PACKAGE] if packages is None else packages,
         port=port,
         report=mistakes.append,
+        door=door,
     )
     server.studio.streams.poll_seconds = 0.05
     thread = threading.Thread(target=server.run)

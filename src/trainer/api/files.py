@@ -5,14 +5,15 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from trainer.api.errors import ApiError, invalid, not_found
 from trainer.api.folders import CONTENT, RECORD, Incoming, home_of, remove_folder
@@ -27,6 +28,7 @@ from trainer.web.words import whole_number
 FINE_TUNE, RESULTS = "fine-tune", "fine-tune-results"
 MAX_FILE_BYTES = 8 * 2**30
 MAX_FORM_BYTES = 64 * 2**10  # of what stands around the file
+PIECE_BYTES = 2**20
 MAX_LISTED = 10_000
 LIFE_SECONDS = (3_600, 2_592_000)
 ID = re.compile(r"file-[A-Za-z0-9]{1,64}")
@@ -115,9 +117,8 @@ def add_file(
         return there
     incoming = Incoming(home_of(root, owner))
     try:
-        with source.open("rb") as file:
-            for piece in iter(functools.partial(file.read, 2**20), b""):
-                incoming.write(piece)
+        for piece in _pieces(source.open("rb")):
+            incoming.write(piece)
         return keep(root, owner, incoming, filename, purpose, id or new_id())
     finally:
         incoming.close()
@@ -216,10 +217,22 @@ def retrieve_file(request: Request) -> Response:
 
 
 def file_content(request: Request) -> Response:
-    """A file's bytes, as an attachment."""
+    """A file's bytes, as an attachment. It is open before the answer begins, and may be deleted from then on."""
     file = _asked(request)
-    path = file.path(api_settings_of(request).root)
-    return FileResponse(path, media_type="application/octet-stream", filename=file.filename)
+    try:
+        content = file.path(api_settings_of(request).root).open("rb")
+    except FileNotFoundError:
+        raise not_found("File object", file.id) from None
+    headers = {
+        "content-length": str(file.num_bytes),
+        "content-disposition": f"attachment; filename*=utf-8''{quote(file.filename)}",
+    }
+    return StreamingResponse(_pieces(content), headers=headers, media_type="application/octet-stream")
+
+
+def _pieces(content: BinaryIO) -> Iterator[bytes]:
+    with content:
+        yield from iter(functools.partial(content.read, PIECE_BYTES), b"")
 
 
 def delete_route(request: Request) -> Response:

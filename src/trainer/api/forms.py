@@ -1,6 +1,8 @@
 """Multipart forms whose one file goes on as it arrives: memory holds a piece of it, whatever its size."""
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from python_multipart.exceptions import FormParserError
@@ -8,9 +10,13 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from trainer.api.errors import ApiError
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 PIECE_BYTES = 2**20  # handed to a thread at a time
 MAX_FIELD_BYTES = 4096
 MAX_NAME_CHARACTERS = 255
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # it warns of each body that is no form
 
 
 class StreamedForm:
@@ -25,19 +31,22 @@ class StreamedForm:
         self.fields, self.filename = dict[str, str](), ""
         self.has_file, self.has_ended, self._name = False, False, ""
         self._header, self._value, self._disposition, self._text = b"", b"", b"", bytearray()
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_end,
-                "on_part_data": self._data,
-                "on_part_end": self._part_end,
-                "on_end": self._end,
-            },
-        )
+        try:
+            self._parser = MultipartParser(boundary, self._callbacks())
+        except FormParserError as error:
+            raise ApiError(400, f"body: is no multipart form: {error}") from None
+
+    def _callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_end,
+            "on_part_data": self._data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body."""

@@ -38,7 +38,6 @@ LIFE_SECONDS = 3600
 MAX_PART_BYTES = 64 * 2**20
 MAX_FORM_BYTES = MAX_PART_BYTES + files.MAX_FORM_BYTES
 MAX_PARTS = 10_000
-PIECE_BYTES = 2**20
 ID, PART_ID = re.compile(r"upload_[A-Za-z0-9]{1,64}"), re.compile(r"part_[A-Za-z0-9]{1,64}")
 ARRIVING = "arriving-"
 Status = Literal["pending", "completed", "cancelled", "expired"]
@@ -178,7 +177,7 @@ def _joined(root: Path, folder: Path, upload: UploadRecord, body: Completion) ->
 def _pieces(parts: list[Path]) -> Iterator[bytes]:
     for part in parts:
         with part.open("rb") as file:
-            yield from iter(functools.partial(file.read, PIECE_BYTES), b"")
+            yield from iter(functools.partial(file.read, files.PIECE_BYTES), b"")
 
 
 def _part(folder: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ from trainer.backends.unexpected import in_words, without_secrets
 from trainer.data.quoting import printable
 from trainer.errors import TrainerError
 
-SHOWN = "the terminal of trainer ui shows where it comes from, which a report of it needs"
+SHOWN = "the terminal of the server shows where it comes from, which a report of it needs"
 
 
 def told(error: Exception, doing: str) -> str:

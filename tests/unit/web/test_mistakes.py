@@ -34,7 +34,7 @@ def test_a_mistake_is_words_on_the_page_and_a_place_on_the_terminal(capsys: pyte
     except ValueError as error:
         said = told(error, "removing x")
     assert said == (
-        "removing x: unexpected ValueError: no row for …\x1b[2J; the terminal of trainer ui shows where it comes from, "
+        "removing x: unexpected ValueError: no row for …\x1b[2J; the terminal of the server shows where it comes from, "
         "which a report of it needs"
     )
     shown = capsys.readouterr().err
