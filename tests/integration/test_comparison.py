@@ -416,7 +416,7 @@ def test_a_gate_without_a_report_is_a_mistake_and_no_verdict(made: Make) -> None
     ]
     without = performed(("compare", str(made("two", RIGHT).path)), lambda: 0.0)
     assert without.errors == [
-        "error: trainer compare: got 'two', expected two or more different runs, or one with --gate"
+        "error: trainer compare: got 'two', expected two or more different runs, or one with --gate or --judge"
     ]
 
 

@@ -380,7 +380,7 @@ def test_a_run_without_held_out_rows_needs_a_file_of_them(finished):
 
 def test_one_run_is_not_compared_with_itself(finished):
     assert refusal("trainer", "compare", str(finished.path), str(finished.path)) == [
-        "error: trainer compare: got 'done', 'done', expected two or more different runs, or one with --gate"
+        "error: trainer compare: got 'done', 'done', expected two or more different runs, or one with --gate or --judge"
     ]
 
 

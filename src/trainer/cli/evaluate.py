@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from trainer.cli.console import Debug, Format, Output, Root, RunName, command, err, loading, out, say
+from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, loading, out, say
+from trainer.cli.judge import judged, refuse_stray
+from trainer.cli.train import Yes
 from trainer.errors import ExitCode
 from trainer.runs import Run, find_run
 
@@ -106,10 +108,34 @@ def _refuse_at_once(run: Run, rows: Path | None, suite: str | None) -> None:
 @command
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Names or folders of two or more runs; of one with --gate.")
+        list[str],
+        typer.Argument(metavar="RUN...", help="Two or more runs, by name or folder; one with --gate or --judge."),
     ],
     page: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page's file.")] = None,
     gate: GateName = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Have this model judge one run's answers; needs --endpoint.")
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="The judge's service, any with OpenAI's chat route.")
+    ] = None,
+    cap: Annotated[
+        float | None, typer.Option(metavar="USD", help="Send nothing that could bring the judge's cost above it.")
+    ] = None,
+    price_in: Annotated[float | None, typer.Option(metavar="USD", help="The price of a million tokens read.")] = None,
+    price_out: Annotated[
+        float | None, typer.Option(metavar="USD", help="The price of a million tokens written.")
+    ] = None,
+    key_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="The environment variable that holds the judge's key.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="The longest answer of the judge, in tokens. Default: 2048.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", help="Requests to the judge at a time. Default: 4.")
+    ] = None,
+    yes: Yes = False,
     root: Root = Path("runs"),
     output: Output = Format.text,
     debug: Debug = False,
@@ -118,13 +144,29 @@ def compare(
 
     Takes what each run's own report holds, and computes nothing anew. With --gate the exit code is 3 unless the first
     run is better than its base and than each other run, or not worse, by more than chance.
+
+    With --judge a model is asked, in both orders, which of two answers is better: the run's or the one before tuning.
+    The outcome joins the run's report and changes neither verdict nor gate. Every answer of the judge is kept: the
+    same command resumes, however it ended, and pays for no answer twice.
     """
     from trainer.inference.report.standings import Gate, judge_runs, results_of
     from trainer.inference.report.standings import notes as notes_on
 
+    numbers = {"cap": cap, "price_in": price_in, "price_out": price_out}
+    sizes = {"max_tokens": max_tokens, "concurrency": concurrency}
+    refuse_stray(judge, runs, endpoint=endpoint, key_env=key_env, **numbers, **sizes)
     found = [find_run(name, root) for name in runs]
+    opinion = None
+    if judge is not None and endpoint is not None:
+        from trainer.workshop.judge.judge import JudgeSettings
+
+        given = {name: size for name, size in sizes.items() if size is not None}
+        settings = JudgeSettings(endpoint, judge, cap, price_in, price_out, key_env, **given)
+        opinion, code = judged(found[0], settings, yes)
+        if opinion is None:
+            return code
     judgement = None if gate is None else judge_runs(Gate(gate), found)
-    if len(found) == 1 and judgement is not None:
+    if len(found) == 1 and (judgement is not None or opinion is not None):
         page, sentence, ranked = None, *_one(found[0])
         notes = found[0].remarks()
     else:
@@ -136,12 +178,16 @@ def compare(
     if output is Format.json:
         from trainer.cli.documents.verdicts import compared
 
-        compared(sentence, notes, ranked, page, judgement).print()
+        compared(sentence, notes, ranked, page, judgement, opinion).print()
         return _code(judgement)
     show_standings(ranked)
     out.print(escape(sentence), style="bold")
     for note in notes:
         out.print(note, markup=False)
+    if opinion is not None:
+        out.print(escape(clean(opinion["sentence"])), style="bold")
+        for remark in opinion["remarks"]:
+            out.print(remark, markup=False, soft_wrap=True)
     if page is not None:
         say(f"page  {page}")
     return _show_gate(judgement)

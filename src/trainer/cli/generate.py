@@ -137,7 +137,8 @@ def generate(
 
 
 def _generate(plan: "GenerationPlan", interruption: Interruption, output: Format) -> int:
-    from trainer.workshop.generate.generate import Unfinished, generate
+    from trainer.workshop.asking.sender import Unfinished
+    from trainer.workshop.generate.generate import generate
 
     stop = threading.Event()
 

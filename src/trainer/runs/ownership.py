@@ -36,6 +36,7 @@ FOLDERS = {  # and the names in them
     "checkpoints": re.compile(r"step-\d+"),
     "report": re.compile(r"[A-Za-z0-9_-]+\.(html|json|svg)"),
     "adapter": re.compile(rf".*\.(safetensors|json|jinja|txt|model|tiktoken|spm|bpe|vocab|md)|{TEMPLATES}"),
+    "judge": re.compile(r"answers\.jsonl|ledger\.jsonl|endpoint\.json|lock"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
 }
 IN_A_CHECKPOINT = re.compile(r".*\.(safetensors|json|jsonl|csv|bin|pt)")

@@ -29,12 +29,12 @@ from trainer.workshop.asking.budget import Budget, CapReached
 from trainer.workshop.asking.endpoint import connect, place_of
 from trainer.workshop.asking.pace import Pace, exhausted_seconds, span_seconds
 from trainer.workshop.asking.reading import read_json
-from trainer.workshop.asking.sender import MOST_UNKNOWN
+from trainer.workshop.asking.sender import MOST_UNKNOWN, Unfinished
 from trainer.workshop.asking.store import AnswerStore
 from trainer.workshop.documents.chunk import Chunk
 from trainer.workshop.generate import generate as engine
 from trainer.workshop.generate.chunk_work import ChunkOutcome, Made
-from trainer.workshop.generate.generate import Generated, Settings, Unfinished, finish_early, make_plan
+from trainer.workshop.generate.generate import Generated, Settings, finish_early, make_plan
 from trainer.workshop.generate.generate import generate as carry_out
 from trainer.workshop.generate.kind import Brief, Unusable, hold_quote
 from trainer.workshop.generate.kinds import KINDS

@@ -108,6 +108,50 @@ class Gate(Part):
     """Beside the base, and with `trainer compare` beside each other run."""
 
 
+class Judge(Part):
+    """Preferences of a model as the judge between the tuned model's answers and those before tuning."""
+
+    model: str
+    """The judge."""
+    endpoint: str
+    """Its address."""
+    against: str
+    """The other side: base, or the run that was trained further."""
+    kind: Literal["better", "worse", "unclear"]
+    """better or worse where the preferences are beyond chance, else unclear."""
+    sentence: str
+    """The same for people, with its figures."""
+    remarks: list[str]
+    """Limits of its evidence, each in a sentence."""
+    pairs: int
+    """Pairs of answers."""
+    better: int
+    """Pairs in which it prefers the tuned answer, in both orders."""
+    same: int
+    """Ties: it prefers neither, or its opinion changes with the order, or the answers are equal."""
+    worse: int
+    """Pairs in which it prefers the other answer, in both orders."""
+    alike: int
+    """Ties with equal answers, which were not asked about."""
+    swayed: int
+    """Ties as the order changed its opinion."""
+    failed: int
+    """Pairs without an opinion, which count nowhere."""
+    win_rate: float
+    """Share of the pairs that the tuned model wins; a tie is half a win."""
+    interval: Interval
+    """Its 95% interval."""
+    cost: float | None
+    """The cost in USD of judging this run, now and before; null where no price is known."""
+
+    @classmethod
+    def of(cls, judge: Mapping[str, Any]) -> Self:
+        """From what report.json holds."""
+        low, high = judge["interval"]
+        values = {name: judge[name] for name in cls.model_fields}
+        return cls.model_validate(values | {"interval": {"low": low, "high": high}})
+
+
 class Measure(Part):
     """A figure of both models over the same rows."""
 
@@ -184,6 +228,8 @@ class Compare(Document):
     """The page; null for one run, whose page is its report."""
     gate: Gate | None
     """Outcome of --gate for the first run; null without it."""
+    judge: Judge | None
+    """Preferences of the model of --judge; null without it."""
 
 
 def evaluated(result: Mapping[str, Any], page: Path, judgement: "standings.Judgement | None") -> Evaluate:
@@ -210,6 +256,7 @@ def compared(
     ranked: "Sequence[standings.Contestant]",
     page: Path | None,
     judgement: "standings.Judgement | None",
+    judge: Mapping[str, Any] | None,
 ) -> Compare:
     """The result of `trainer compare`."""
     from trainer.inference.evaluation.measures import MEASURES
@@ -224,6 +271,7 @@ def compared(
         models=models,
         page=None if page is None else str(page),
         gate=_gate(judgement),
+        judge=None if judge is None else Judge.of(judge),
     )
 
 

@@ -23,12 +23,12 @@ from trainer.dashboard.work import RecordedWork
 from trainer.drafts.files import Uploads, in_words
 from trainer.errors import ConfigError
 from trainer.web.mistakes import told
+from trainer.workshop.asking.sender import Unfinished
 from trainer.workshop.generate.generate import (
     Generated,
     GenerationPlan,
     Progress,
     Settings,
-    Unfinished,
     finish_early,
     generate,
     make_plan,

@@ -225,7 +225,7 @@ def decide(base: Sequence[Sums], tuned: Sequence[Sums], outcomes: Sequence[Outco
     steps = [STEPS[outcome] for outcome in outcomes]
     tests: tuple[tuple[Literal["right", "score"], Sequence[float]], ...] = (("right", right), ("score", steps))
     for by, changes in tests:
-        up, down = _moved(changes, groups)
+        up, down = moved(changes, groups)
         if sign_test(up, down) < LEVEL:
             return Decision("better" if up > down else "worse", by)
     return Decision("unclear")
@@ -237,7 +237,7 @@ def sign_test(up: int, down: int) -> float:
     return min(1.0, 2 * sum(comb(total, number) for number in range(min(up, down) + 1)) / (1 << total))
 
 
-def _moved(changes: Sequence[float], groups: Sequence[int]) -> tuple[int, int]:
+def moved(changes: Sequence[float], groups: Sequence[int]) -> tuple[int, int]:
     """Numbers of groups of rows that went up, and that went down."""
     sums: dict[int, float] = {}
     for change, group in zip(changes, groups, strict=True):

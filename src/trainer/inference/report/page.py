@@ -56,7 +56,7 @@ def row_view(row: Mapping[str, Any], names: Sequence[str], mark_reference: bool 
         "place": row["place"],
         "tools": row["tools"],
         "scores": [row["score"][name] for name in names],
-        "question": _question(row["messages"][: row["answers"][0]["message"]]),
+        "question": last_question(row["messages"][: row["answers"][0]["message"]]),
         "parts": [
             _answers(answers[index], message, names, mark_reference) if index in answers else _said(message)
             for index, message in enumerate(row["messages"])
@@ -70,8 +70,8 @@ def _right_of(row: Mapping[str, Any], name: str) -> bool:
     return right is not None and right[0] == right[1]
 
 
-def _question(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The last thing that a user said before the first answer."""
+def last_question(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The last thing that a user said in them, shortened."""
     asked = [message.get("content") or "" for message in messages if message["role"] == "user"]
     text = " ".join((asked or [""])[-1].split())
     return text if len(text) <= SHOWN_QUESTION else f"{text[:SHOWN_QUESTION]}…"

@@ -9,7 +9,16 @@ from trainer import __version__
 from trainer.config.schema import RunConfig
 from trainer.inference.evaluation.measures import BAR, MARGIN, MEASURES
 from trainer.inference.evaluation.significance import Difference
-from trainer.inference.report.page import NUM_OPEN, NUM_SHOWN, capitalized, render_page, row_view, trusted
+from trainer.inference.report.page import (
+    NUM_OPEN,
+    NUM_SHOWN,
+    capitalized,
+    last_question,
+    render_page,
+    row_view,
+    trusted,
+)
+from trainer.inference.tool_calls import Call
 from trainer.kinds import is_service
 from trainer.runs import Run
 from trainer.runs.manifest import Manifest
@@ -42,6 +51,7 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         tiles=list(_tiles(result)),
         measures=list(measure_rows(result)),
         kept=kept_view(result),
+        judge=judge_view(result),
         learning=learning(run),
         curves=[(title, trusted(plots[name])) for name, title in titles.items() if name in plots],
         changes=trusted(plots["changes"]),
@@ -133,6 +143,38 @@ def kept_view(result: Mapping[str, Any]) -> dict[str, Any] | None:
 def _said(answer: Mapping[str, Any]) -> tuple[str, bool]:
     """The answer with its calls, and True if it was cut off."""
     return "\n".join(filter(None, [answer["text"], *answer["calls"]])) or "(nothing)", not answer["ended"]
+
+
+def judge_view(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Outcome of a judge, with the pairs in which it finds the tuned answer worse; None without one."""
+    judge = result.get("judge")
+    if not judge:
+        return None
+    worse = [answer for answer in judge["answers"] if answer["outcome"] == "worse"]
+    return {
+        "sentence": capitalized(judge["sentence"]),
+        "tone": {"better": "good", "worse": "bad"}.get(judge["kind"], ""),
+        "remarks": [capitalized(remark) for remark in judge["remarks"]],
+        "model": judge["model"],
+        "endpoint": judge["endpoint"],
+        "worse": [_judged(result, answer) for answer in worse[:NUM_LOST]],
+        "num_hidden": max(0, len(worse) - NUM_LOST),
+    }
+
+
+def _judged(result: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
+    row, against = result["rows"][judged["row"]], result["verdict"]["against"]
+    answer = next(each for each in row["answers"] if each["message"] == judged["message"])
+    names = columns_of(result)
+    return {
+        "question": last_question(row["messages"][: judged["message"]]),
+        "answers": [(names[key], *_said(_with_calls_in_words(answer[key]))) for key in (against, "tuned")],
+        "reasons": [opinion["reason"] for opinion in judged["opinions"]],
+    }
+
+
+def _with_calls_in_words(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {**answer, "calls": [str(Call(call["name"], call["arguments"])) for call in answer["calls"]]}
 
 
 def tone(difference: Difference) -> str:

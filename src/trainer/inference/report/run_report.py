@@ -1,5 +1,6 @@
 """The report of a run: `report/` with a page for people, report.json for machines, and the plots as files."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> 
     Raises: TrainingError, when the disk is full or the folder cannot be written.
     """
     is_the_runs = replace or _goes_as_far(run, result)
+    if is_the_runs:
+        result = _with_judge(run, result)
     plots, page = _plots(run, result), run.report / f"{OWN_PAGE if is_the_runs else _name(result)}.html"
     html = report_page(run, result, plots)
     try:
@@ -53,6 +56,13 @@ def _goes_as_far(run: Run, result: Mapping[str, Any]) -> bool:
         return (same_rows or more_rows) and same_items and _longest(before) <= _longest(result)
     except (LookupError, TypeError, ValueError):  # a damaged report: what was just computed is not lost for it
         return True
+
+
+def _with_judge(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with what a judge has said about the same answers, which was paid for."""
+    before = run.comparison()
+    is_the_same = before.get("rows") == json.loads(json.dumps(result["rows"])) and "judge" not in result
+    return dict(result) | ({"judge": before["judge"]} if is_the_same and "judge" in before else {})
 
 
 def _longest(result: Mapping[str, Any]) -> int:

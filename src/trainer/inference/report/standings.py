@@ -57,7 +57,7 @@ def results_of(runs: Sequence[Run], least: int = 2) -> list[dict[str, Any]]:
     if len(set(names)) < least or len(set(names)) < len(names):
         raise ConfigError(
             f"trainer compare: got {', '.join(map(repr, names))}, "
-            "expected two or more different runs, or one with --gate"
+            "expected two or more different runs, or one with --gate or --judge"
         )
     found = [readable(run.comparison(), run.report / "report.json") for run in runs]
     missing = [

@@ -1,16 +1,19 @@
 """Sending of requests: each answer is paid once, kept before it counts, and asked for again only within bounds."""
 
 import threading
-from typing import Protocol
+from collections.abc import Generator
+from typing import Protocol, TypeVar
 
 from trainer.backends.chat_endpoint import ChatEndpoint
 from trainer.backends.http import Failure, failure_of, is_failure, patience_seconds, refusal
-from trainer.errors import BackendError
+from trainer.errors import BackendError, ExitCode
 from trainer.workshop.asking.budget import Budget, CapReached, Prices
 from trainer.workshop.asking.endpoint import ChatAddress, Dialect, answer_of
 from trainer.workshop.asking.pace import Pace
 from trainer.workshop.asking.request import Answer, Request
 from trainer.workshop.asking.store import AnswerStore
+
+R = TypeVar("R")
 
 MOST_UNKNOWN = 3  # requests that may have been executed, and were sent again
 REFUSED_IN_A_ROW = 5  # requests that the endpoint refuses for their content, none answered between them
@@ -22,6 +25,16 @@ class Ended(Exception):
     """Nothing more is sent; the reason in one sentence."""
 
 
+class Unfinished(BackendError):
+    """Asking ended early for a reason; every answer is kept, and the same command resumes it."""
+
+    exit_code = ExitCode.RESUMABLE
+
+    def __init__(self, words: str, reason: str) -> None:
+        super().__init__(words)
+        self.reason = reason
+
+
 class RequestRefused(Exception):
     """The endpoint does not answer this request; others may go."""
 
@@ -30,6 +43,17 @@ class Answers(Protocol):
     """Source of answers. Raises: Ended, RequestRefused."""
 
     def answer(self, request: Request) -> Answer: ...
+
+
+def answered(work: Generator[Request, Answer, R], answers: Answers) -> R:
+    """The outcome of work that asks and is sent the answers. Raises: what `answers` raises."""
+    try:
+        request = next(work)
+        while True:
+            request = work.send(answers.answer(request))
+    except StopIteration as end:
+        outcome: R = end.value
+        return outcome
 
 
 class Missing(Exception):

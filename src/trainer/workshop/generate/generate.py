@@ -18,11 +18,21 @@ from trainer.backends.quote import Quote
 from trainer.data.files.new_files import refuse_new_files
 from trainer.data.quoting import counted
 from trainer.data.read.rows import FileReader
-from trainer.errors import Attempts, BackendError, ConfigError, DataError, ExitCode, quoted
+from trainer.errors import Attempts, ConfigError, DataError, quoted
 from trainer.extras import need
 from trainer.workshop.asking.budget import Budget, Prices, TokenNeed, hold_agreed, limit_of, prices_for, quote_need
 from trainer.workshop.asking.endpoint import ChatAddress, connect, place_of
-from trainer.workshop.asking.sender import Answers, Ended, KeptAnswers, Missing, RequestRefused, Sender
+from trainer.workshop.asking.numbers import limits, wrong
+from trainer.workshop.asking.sender import (
+    Answers,
+    Ended,
+    KeptAnswers,
+    Missing,
+    RequestRefused,
+    Sender,
+    Unfinished,
+    answered,
+)
 from trainer.workshop.asking.side_by_side import side_by_side
 from trainer.workshop.asking.store import AnswerStore, total
 from trainer.workshop.documents.chunk import Chunk
@@ -68,16 +78,6 @@ class Settings:
     key_variable: str | None = None
     force: bool = False
     aside: Path | None = None  # the folder of answers and provenance; None: beside the output
-
-
-class Unfinished(BackendError):
-    """Generation ended early for a reason; every answer is kept, and the same command resumes it."""
-
-    exit_code = ExitCode.RESUMABLE
-
-    def __init__(self, words: str, reason: str) -> None:
-        super().__init__(words)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,31 +248,16 @@ def finish_early(plan: GenerationPlan) -> Generated:
 
 
 def _refuse_numbers(settings: Settings) -> None:
-    problems = [
-        f"--{name}: is {value:g}, expected {wanted}; correct it"
-        for name, value, wanted, is_right in (
+    rows, share = settings.rows, settings.validation_share
+    problems = wrong(
+        (
             ("rows-per-chunk", settings.rows_per_chunk, "1 to 20", 1 <= settings.rows_per_chunk <= 20),
-            (
-                "rows",
-                1 if settings.rows is None else settings.rows,
-                "1 or more",
-                settings.rows is None or settings.rows >= 1,
-            ),
-            (
-                "validation-share",
-                settings.validation_share,
-                "0 or more, and less than 1",
-                0 <= settings.validation_share < 1,
-            ),
-            ("concurrency", settings.concurrency, "1 to 64", 1 <= settings.concurrency <= 64),
-            ("max-tokens", settings.max_tokens, "64 or more", settings.max_tokens >= 64),
+            ("rows", 1 if rows is None else rows, "1 or more", rows is None or rows >= 1),
+            ("validation-share", share, "0 or more, and less than 1", 0 <= share < 1),
             ("temperature", settings.temperature, "0 to 2", 0 <= settings.temperature <= 2),
-            ("cap", settings.cap or 0.0, "more than 0", settings.cap is None or settings.cap > 0),
-            ("price-in", settings.price_in or 0.0, "0 or more", (settings.price_in or 0) >= 0),
-            ("price-out", settings.price_out or 0.0, "0 or more", (settings.price_out or 0) >= 0),
+            *limits(settings),
         )
-        if not is_right
-    ]
+    )
     if not settings.output.name.endswith(".jsonl"):
         problems.append(f"--output: is {str(settings.output)!r}, expected a name that ends with .jsonl; correct it")
     texts = ("language", "tone", "system", "model")
@@ -321,14 +306,8 @@ def _quote(plan: GenerationPlan) -> None:
 
 def work_on(task: Task, chunk: Chunk, answers: Answers) -> ChunkOutcome:
     """The outcome of a chunk. Raises: what `answers` raises; RequestRefused is an outcome."""
-    work = steps(task, chunk)
-    request = next(work)
     try:
-        while True:
-            request = work.send(answers.answer(request))
-    except StopIteration as end:
-        outcome: ChunkOutcome = end.value
-        return outcome
+        return answered(steps(task, chunk), answers)
     except RequestRefused as refused:
         return ChunkOutcome(chunk, failure=str(refused))
 
