@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
@@ -12,6 +12,8 @@ from openai import OpenAI
 
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.server import Program
+from trainer.inference.serve.service import Service
+from trainer.inference.serve.sources import TrainedRuns
 from trainer.runs import Run
 
 KEY = "key-of-the-tests"
@@ -27,10 +29,10 @@ class Serving:
         self.port: int = program.listener.getsockname()[1]
         self.client = OpenAI(base_url=f"{program.address}/v1", api_key=KEY, max_retries=0, timeout=60)
 
-    def ask(self, content: str, **settings: Any) -> Any:
+    def ask(self, content: str, model: str | None = None, **settings: Any) -> Any:
         """The official client's answer to one question under the system prompt of the training rows."""
         messages = [{"role": "system", "content": "You count."}, {"role": "user", "content": content}]
-        return self.client.chat.completions.create(model=self.name, messages=messages, **settings)
+        return self.client.chat.completions.create(model=model or self.name, messages=messages, **settings)
 
     def connect(self) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -52,11 +54,15 @@ class Serving:
         return response, response.read()
 
     @property
+    def service(self) -> Service:
+        """The first model's."""
+        assert self.program.server.models is not None
+        return self.program.server.models.services[0]
+
+    @property
     def generating(self) -> list[Any]:
-        """The states of the requests that the model is working on."""
-        service = self.program.server.service
-        assert service is not None
-        manager = service.engine.manager
+        """The states of the requests that the first model is working on."""
+        manager = self.service.engine.manager
         assert manager is not None
         return [*manager.batch_processor.scheduler.active_requests.values(), *manager.input_queue.queue]
 
@@ -66,10 +72,10 @@ class Serving:
 
 
 @contextmanager
-def serving(run: Run, limits: Limits | None = None) -> Iterator[Serving]:
-    """Serve a run; it has ended when the block is left."""
+def serving(run: Run, limits: Limits | None = None, others: Sequence[Run] = ()) -> Iterator[Serving]:
+    """Serve runs; it has ended when the block is left."""
     said: list[str] = []
-    program = Program(run, "127.0.0.1", 0, [], KEY, limits or Limits(), said.append)
+    program = Program(TrainedRuns([run, *others]), "127.0.0.1", 0, [], KEY, limits or Limits(), said.append)
     thread = threading.Thread(target=program.run)
     thread.start()
     try:

@@ -27,8 +27,8 @@ from trainer.inference.client import Sampling
 from trainer.inference.export import Accepted, export_run
 from trainer.inference.local import TunedModel
 from trainer.inference.parity import EXACT, QUANTIZED, ROUNDED
+from trainer.inference.serve.exported import load_export
 from trainer.inference.serve.limits import Limits
-from trainer.inference.serve.loading import load_export
 from trainer.inference.trained import trained_base
 from trainer.model.lineage import find_parent
 from trainer.model.loading import load_model
@@ -413,7 +413,7 @@ def test_an_export_is_served_as_the_model_that_was_trained(runs: Runs, variant: 
     scored = scorer.score(json.dumps(body).encode())
     expected = TunedModel(runs[variant]).tuned.answer(messages, Sampling(max_tokens=20))
     assert scored.body["choices"][0]["message"]["content"].strip() == expected
-    scorer.service.engine.stop()
+    scorer.models.stop()
 
 
 def test_a_folder_that_is_no_export_is_not_served(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from trainer.inference.client import Sampling
 from trainer.inference.local import LocalClient, TunedModel
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.server import Program
+from trainer.inference.serve.sources import TrainedRuns
 from trainer.inference.serve.trained_prompt import TrainedPrompt
 from trainer.runs import Run
 
@@ -221,14 +222,14 @@ def test_health_needs_no_key_and_says_that_it_is_ready(server: Serving) -> None:
 
 
 def test_nothing_is_answered_before_the_model_is_loaded(server: Serving) -> None:
-    service, server.program.server.service = server.program.server.service, None
+    models, server.program.server.models = server.program.server.models, None
     try:
         for method, path, body in (("GET", "/health", None), ("POST", CHAT, body_of(server))):
             response, text = server.request(method, path, body)
             assert (response.status, response.getheader("Retry-After")) == (503, "2")
             assert json.loads(text)["error"]["code"] == "not_ready"
     finally:
-        server.program.server.service = service
+        server.program.server.models = models
 
 
 # Refusals
@@ -353,8 +354,7 @@ def test_a_client_that_leaves_stops_its_generation(server: Serving, stream: bool
     (request,) = server.generating
     connection.close()
     wait_until(lambda: server.num_generating == 0, seconds=5)
-    service = server.program.server.service
-    assert service is not None
+    service = server.service
     wait_until(lambda: service.places.taken == 0, seconds=5)
     assert request.status.name == "DECODING"  # it was not let go on to its end
     assert request.generated_len() < 300
@@ -367,8 +367,7 @@ def test_a_client_that_leaves_stops_its_generation(server: Serving, stream: bool
 def test_an_answer_that_takes_too_long_is_given_up(
     small: Serving, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = small.program.server.service
-    assert service is not None
+    service = small.service
     monkeypatch.setattr(service, "limits", Limits(max_seconds=0.05, max_tokens=1000))
     _, text = small.request("POST", CHAT, endless(small) | {"stream": stream, "max_tokens": 1000})
     if stream:
@@ -455,7 +454,7 @@ def test_answers_with_tool_calls_hold_to_the_published_schema() -> None:
 
 @pytest.mark.long
 def test_a_server_whose_model_fails_tells_everyone_and_ends(tuned: Run) -> None:
-    program = Program(tuned, "127.0.0.1", 0, [], KEY, Limits())
+    program = Program(TrainedRuns([tuned]), "127.0.0.1", 0, [], KEY, Limits())
     errors: list[TrainerError] = []
 
     def run() -> None:
@@ -468,9 +467,7 @@ def test_a_server_whose_model_fails_tells_everyone_and_ends(tuned: Run) -> None:
     thread.start()
     server = Serving(program)
     wait_until(lambda: server.request("GET", "/health")[0].status == 200, seconds=120)
-    service = program.server.service
-    assert service is not None
-    service.engine.model.model.layers[0].forward = lambda *arguments, **options: 1 / 0
+    server.service.engine.model.model.layers[0].forward = lambda *arguments, **options: 1 / 0
     response, text = server.request("POST", CHAT, body_of(server))
     assert (response.status, json.loads(text)["error"]["code"]) == (500, "server_error")
     thread.join(timeout=60)

@@ -110,8 +110,7 @@ def test_an_answer_takes_the_time_that_it_takes(hasty: Serving) -> None:
 
 
 def test_a_prompt_that_cannot_fit_is_refused_before_it_is_rendered(patient: Serving) -> None:
-    service = patient.program.server.service
-    assert service is not None
+    service = patient.service
     assert service.renderer._process is not None
     pid = service.renderer._process.pid
     body = {"model": patient.name, "messages": [{"role": "user", "content": "a1! " * 225_000}]}

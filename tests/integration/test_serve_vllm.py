@@ -1,6 +1,7 @@
 """What vLLM is called with, for each kind of run."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,25 @@ def changed(tuned: Run, folder: Path, before: str, after: str) -> Run:
     return Run(folder / "changed")
 
 
-def words_of(run: Run) -> list[str]:
-    return command("vllm", run, "127.0.0.1", 8000, Limits())
+def words_of(*runs: Run) -> list[str]:
+    return command("vllm", runs, "127.0.0.1", 8000, Limits())
 
 
 @pytest.mark.parametrize(("rank", "allowed"), [(1, "1"), (4, "8"), (33, "64"), (300, "320")])
 def test_the_rank_is_the_next_one_that_vllm_allows(tuned: Run, tmp_path: Path, rank: int, allowed: str) -> None:
     words = words_of(changed(tuned, tmp_path, "  r: 4\n", f"  r: {rank}\n"))
     assert words[words.index("--max-lora-rank") + 1] == allowed
+
+
+def test_several_runs_get_one_base_the_largest_rank_and_their_names(tuned: Run, tmp_path: Path) -> None:
+    tall = changed(tuned, tmp_path, "  r: 4\n", "  r: 33\n")
+    words = words_of(tuned, tall)
+    at = words.index("--lora-modules")
+    assert words[at + 1 : at + 3] == [f"tuned={tuned.adapter}", f"changed={tall.adapter}"]
+    assert [words[words.index(name) + 1] for name in ("--max-lora-rank", "--max-loras")] == ["64", "2"]
+    tall.write_manifest(replace(tall.manifest(), template_sha256="0" * 64))
+    with pytest.raises(ConfigError, match=r"run 'changed': its chat template is not that of 'tuned', expected one"):
+        words_of(tuned, tall)
 
 
 def test_a_4_bit_base_is_made_by_vllm_too(tuned: Run, tmp_path: Path) -> None:

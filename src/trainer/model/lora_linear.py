@@ -9,6 +9,8 @@ Added to an output that is rounded already, all of an adapter that changes it by
 which is most of a young one. An NF4 base is dequantized for that, as bitsandbytes does itself. With dropout, and in
 int8, the base computes its own product; the adapter's is added to it in one pass.
 
+A layer may carry several adapters, of which one is active at a time.
+
 DoRA's norms are found without the weight that they are of. PEFT keeps DoRA with dropout, which multiplies by the base
 twice, and DoRA on a quantized base: both would have to hold or restore the base's weights, which is most of their time.
 """
@@ -31,19 +33,20 @@ MIN_ROWS_TO_DEQUANTIZE = 32  # fewer, as in answering token by token, go through
 class LoraLinear:
     """PEFT's layer with another forward pass: same weights, same names, same file. Put before a class of PEFT's."""
 
+    plain: frozenset[str] = frozenset()  # names of the adapters that are computed here; the others are PEFT's
     answers = False  # with weights that no longer change: base and adapter stand side by side in memory
-    joined: Tensor | None = None  # [W, s B], of which the base's weight is a view
+    joined: Tensor | None = None  # [W, s B] with room for the largest B, of which the base's weight is a view
     joined_from: tuple[object, ...] = ()
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if self.disable_adapters or self.merged or args or kwargs:
+        (name,) = self.active_adapters or ("",)
+        if self.disable_adapters or self.merged or args or kwargs or name not in self.plain:
             output: Tensor = super().forward(x, *args, **kwargs)  # type: ignore[misc]  # PEFT's
             return output
-        (name,) = self.active_adapters
         a, b, scaling = self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
         base, dropout = self.base_layer, self.lora_dropout[name]
         product: Tensor
-        if self.lora_variant:
+        if name in self.lora_variant:
             product = _LoraProduct.apply(x, base.weight, None, a, b, scaling)  # type: ignore[no-untyped-call]
             product = product * (self.lora_magnitude_vector[name].weight / _norms(self, a, b, scaling)).to(x.dtype)
             return product if base.bias is None else product + base.bias
@@ -65,10 +68,15 @@ def use_lora_linear(model: "PeftModel", answers: bool = False) -> None:
     sharded cannot move.
     """
     for module in model.modules():
-        if _is_plain(module):
-            kind: Any = type(module)
-            module.__class__ = _faster(kind)
-            module.answers = answers
+        if not isinstance(module, lora.LoraLayer):
+            continue
+        layer: Any = module
+        plain = frozenset(name for name in layer.lora_A if _is_plain(layer, name))
+        if plain and not isinstance(layer, LoraLinear):
+            kind: Any = type(layer)
+            layer.__class__ = _faster(kind)
+        if isinstance(layer, LoraLinear):
+            layer.plain, layer.answers = plain, answers
 
 
 @cache
@@ -76,26 +84,22 @@ def _faster(kind: Any) -> Any:
     return type(kind.__name__, (LoraLinear, kind), {})
 
 
-def _is_plain(module: Any) -> bool:
-    """One adapter without bias on torch's own linear layer or one of bitsandbytes; DoRA as far as said above."""
+def _is_plain(layer: Any, name: str) -> bool:
+    """An adapter without bias on torch's own linear layer or one of bitsandbytes; DoRA as far as said above."""
     return (
-        isinstance(module, lora.LoraLayer)
-        and type(module).__name__ in ("Linear", "Linear4bit", "Linear8bitLt")
-        and not isinstance(module, LoraLinear)
-        and isinstance(module.base_layer, nn.Linear)
-        and len(module.active_adapters) == 1
-        and set(module.active_adapters) <= set(module.lora_A)
-        and (not module.lora_variant or _is_plain_dora(module))
-        and not any(module.lora_bias.values())
-        and not module.base_layer.weight.requires_grad
+        type(layer).__name__ in ("Linear", "Linear4bit", "Linear8bitLt")
+        and isinstance(layer.base_layer, nn.Linear)
+        and (name not in layer.lora_variant or _is_plain_dora(layer, name))
+        and not layer.lora_bias[name]
+        and not layer.base_layer.weight.requires_grad
     )
 
 
-def _is_plain_dora(module: Any) -> bool:
+def _is_plain_dora(layer: Any, name: str) -> bool:
     return (
-        type(module.base_layer) is nn.Linear
-        and all(type(variant).__name__ == "DoraLinearVariant" for variant in module.lora_variant.values())
-        and all(isinstance(dropout, nn.Identity) for dropout in module.lora_dropout.values())
+        type(layer.base_layer) is nn.Linear
+        and type(layer.lora_variant[name]).__name__ == "DoraLinearVariant"
+        and isinstance(layer.lora_dropout[name], nn.Identity)
     )
 
 
@@ -179,20 +183,27 @@ def _is_joined(base: Any, x: Tensor) -> bool:
 
 
 def _joined_weight(module: Any, b: Tensor, scaling: float) -> Tensor:
-    """[W, s B, 0], [out, in + r, to a multiple of 8]; B anew where another adapter has been written into it."""
+    """[W, s B, 0], [out, in + r, to a multiple of 8]; B anew where another one stands there, or was written into it."""
     base, now = module.base_layer, (b, b._version, scaling)
     num_in, rank = base.weight.shape[1], b.shape[1]
+    width = num_in + _aligned(rank)
     joined: Tensor | None = module.joined
-    if joined is None or base.weight.data_ptr() != joined.data_ptr():
-        width = num_in + -(-rank // 8) * 8  # what tensor cores ask of a row
-        joined = base.weight.new_zeros(base.weight.shape[0], width)
+    if joined is None or base.weight.data_ptr() != joined.data_ptr() or joined.shape[1] < width:
+        room = max(_aligned(other.weight.shape[1]) for other in module.lora_B.values())
+        joined = base.weight.new_zeros(base.weight.shape[0], num_in + room)
         joined[:, :num_in] = base.weight
         base.weight.data = joined[:, :num_in]
         module.joined, module.joined_from = joined, ()
     if module.joined_from[1:] != now[1:] or module.joined_from[0] is not b:
         joined[:, num_in : num_in + rank] = b * scaling
+        joined[:, num_in + rank : width] = 0
         module.joined_from = now
-    return joined
+    return joined[:, :width]
+
+
+def _aligned(rank: int) -> int:
+    """The next multiple of 8, which tensor cores ask of a row."""
+    return -(-rank // 8) * 8
 
 
 def _joined_product(x: Tensor, joined: Tensor, a: Tensor, bias: Tensor | None) -> Tensor:

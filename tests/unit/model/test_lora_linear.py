@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -175,6 +176,29 @@ def test_a_model_that_answers_holds_base_and_adapter_side_by_side() -> None:
         layer.lora_B["default"].weight.mul_(-3)  # as another adapter that is put on
         assert kept(model, x) == pytest.approx(1, abs=0.1)
         assert layer.base_layer.weight.data_ptr() == where
+
+
+def test_adapters_of_other_ranks_and_layers_share_a_base_and_compute_as_alone() -> None:
+    """In 16 bits, in which base and active adapter stand side by side."""
+    both, x = adapted(torch.bfloat16).eval(), torch.randn(5, 24, dtype=torch.bfloat16)
+    for name, rank, layers in (("tall", 19, ["first", "second"]), ("narrow", 2, ["second"])):
+        both.add_adapter(name, LoraConfig(r=rank, target_modules=layers, init_lora_weights=False))
+    names = ["default", "tall", "narrow"]
+    expected = {}
+    for name in names:
+        alone = copy.deepcopy(both)
+        for other in set(names) - {name}:
+            alone.delete_adapter(other)
+        alone.set_adapter(name)
+        use_lora_linear(alone, answers=True)
+        with torch.no_grad():
+            expected[name] = alone(x).float()
+    use_lora_linear(both, answers=True)
+    for name in (*names, *reversed(names), "tall", "default", "narrow"):
+        both.set_adapter(name)
+        with torch.no_grad():
+            torch.testing.assert_close(both(x).float(), expected[name], rtol=0.02, atol=0.02)
+    assert all(not one.allclose(other, atol=0.1) for one, other in combinations(expected.values(), 2))
 
 
 @pytest.mark.parametrize("settings", [{"use_dora": True, "lora_dropout": 0.1}, {"lora_bias": True}])

@@ -16,6 +16,7 @@ from trainer.errors import TrainerError
 from trainer.inference.serve.guards import KEY_VARIABLE
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.server import Program
+from trainer.inference.serve.sources import TrainedRuns
 from trainer.runs import Run
 
 LIMITS = Limits(max_requests=4, max_tokens=4096, max_seconds=600.0)
@@ -25,7 +26,9 @@ def main(folder: str) -> int:
     """Serve the run of a folder with the key of the environment, until standard input ends."""
     tell = _teller()
     try:
-        program = Program(Run(Path(folder)), "127.0.0.1", 0, (), os.environ[KEY_VARIABLE], LIMITS, _saying(tell))
+        program = Program(
+            TrainedRuns([Run(Path(folder))]), "127.0.0.1", 0, (), os.environ[KEY_VARIABLE], LIMITS, _saying(tell)
+        )
         tell({"port": program.listener.getsockname()[1]})
         for work in (_end_with_parent, _tell_when_ready):
             threading.Thread(target=work, args=(program, tell), daemon=True).start()
@@ -66,7 +69,7 @@ def _end_with_parent(program: Program, tell: Any) -> None:
 
 
 def _tell_when_ready(program: Program, tell: Any) -> None:
-    while program.server.service is None:
+    while program.server.models is None:
         if program.server.problem:
             return
         time.sleep(0.05)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trainer.inference.serve.guards import check_host, check_key
 from trainer.inference.serve.limits import Limits, read_body
+from trainer.inference.serve.models import Models
 from trainer.inference.serve.refusals import Refusal, failed, not_ready
 from trainer.inference.serve.requests import ChatRequest, parse_request
 from trainer.inference.serve.service import Service
@@ -27,28 +28,28 @@ OPEN_PATHS = ("/health",)  # without a key
 
 @dataclass
 class Server:
-    """State that the app answers from; `service` is None until the model is loaded."""
+    """State that the app answers from; `models` is None until they are loaded."""
 
     name: str
     key: str
     hosts: frozenset[str]
     limits: Limits
     created: int
-    service: Service | None = None
+    models: Models | None = None
     problem: str | None = None  # why there will be no answers any more
 
     @property
     def names(self) -> list[str]:
         """Names of the models, as far as they are known."""
-        return [self.name] if self.service is None else self.service.names
+        return [self.name] if self.models is None else self.models.names
 
-    def ready(self) -> Service:
+    def ready(self) -> Models:
         """Raises: Refusal, while the model is being loaded and after it has failed."""
-        if self.service is None:
+        if self.models is None:
             raise not_ready(self.problem or "the model is being loaded")
-        if self.problem or self.service.problem:
-            raise failed(f"the model has stopped: {self.problem or self.service.problem}")
-        return self.service
+        if self.problem or self.models.problem:
+            raise failed(f"the model has stopped: {self.problem or self.models.problem}")
+        return self.models
 
 
 def make_app(server: Server, lifespan: Callable[[Starlette], Any] | None = None) -> ASGIApp:
@@ -101,7 +102,7 @@ async def health(request: Request) -> Response:
 
 
 async def models(request: Request) -> Response:
-    """The tuned model, and once it is loaded its base."""
+    """The tuned models, and once they are loaded their base."""
     server: Server = request.app.state.server
     return JSONResponse({"object": "list", "data": [_model(server, name) for name in server.names]})
 
@@ -129,18 +130,21 @@ class ChatCompletions:
         if self.request.method != "POST":
             raise HTTPException(405, headers={"allow": "POST"})
         server: Server = self.request.app.state.server
-        service = server.ready()
+        models = server.ready()
         if self.request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise Refusal(415, "the content type is not application/json, expected that", "unsupported_media_type")
-        service.places.check()  # before the body is read
+        models.places.check()  # before the body is read
         announced = self.request.headers.get("content-length")
         try:
             body = await read_body(self.request.stream(), announced, server.limits)
         except ClientDisconnect:
             return
         chat = parse_request(body)
-        service = await service.named(chat.model)
-        await _unless_client_leaves(self.receive, self._answer(service, chat))
+        await _unless_client_leaves(self.receive, self._answer_by_name(models, chat))
+
+    async def _answer_by_name(self, models: Models, chat: ChatRequest) -> None:
+        async with models.using(chat.model) as service:
+            await self._answer(service, chat)
 
     async def _answer(self, service: Service, chat: ChatRequest) -> None:
         judgment = service.trained.judge(chat.rendered_messages())

@@ -17,6 +17,7 @@ from trainer.model.device import free_memory_bytes
 from trainer.runs.process import usable_cores
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
     from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
 
@@ -29,9 +30,18 @@ STOP_SECONDS = 10.0
 class ServingEngine:
     """A loaded model that answers requests side by side; use it from one event loop."""
 
-    def __init__(self, model: "PreTrainedModel", stops: Sequence[int], max_length: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        stops: Sequence[int],
+        max_length: int,
+        limits: Limits,
+        cache_bytes: int | None = None,
+    ) -> None:
+        """`cache_bytes` is the most that its conversations may take; without it, a share of the free memory."""
         self.model, self.stops, self.limits = model, list(stops), limits
-        self.num_pages = _num_pages(model, max_length, limits)
+        room = memory_for_caches(model.device) if cache_bytes is None else cache_bytes
+        self.num_pages = _num_pages(model, max_length, limits, room)
         self.max_length = min(max_length, self.num_pages * PAGE_TOKENS)
         self.manager: ContinuousBatchingManager | None = None
 
@@ -113,8 +123,9 @@ class ServingEngine:
                 router.output_queue.get_nowait()
 
     def stop(self) -> None:
-        """End the thread that generates; requests in progress fail."""
+        """End the thread that generates and let go of its cache; requests in progress fail."""
         if self.manager is not None:
+            self.manager._original_attn_impl = None  # it would set it for the other models of these weights too
             self.manager.stop(block=True, timeout=STOP_SECONDS, hard_stop=True)
 
 
@@ -129,16 +140,20 @@ def _leave_a_core(model: "PreTrainedModel") -> None:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores() - 1)))
 
 
-def _num_pages(model: "PreTrainedModel", max_length: int, limits: Limits) -> int:
-    """Pages for as many whole conversations as there may be at a time, as far as the memory goes.
+def memory_for_caches(device: "torch.device") -> int:
+    """Bytes that conversations may take of what is free now: of all engines that are about to start."""
+    return int(MEMORY_SHARE[device.type] * free_memory_bytes(device))
 
-    Raises: ConfigError, when it goes nowhere.
+
+def _num_pages(model: "PreTrainedModel", max_length: int, limits: Limits, room: int) -> int:
+    """Pages for as many whole conversations as there may be at a time, as far as `room` bytes go.
+
+    Raises: ConfigError, when they go nowhere.
     """
     wanted = limits.max_requests * -(-max_length // PAGE_TOKENS)
-    device = model.device
-    affordable = int(MEMORY_SHARE[device.type] * free_memory_bytes(device)) // (PAGE_TOKENS * _bytes_per_token(model))
+    affordable = room // (PAGE_TOKENS * _bytes_per_token(model))
     if affordable < 2:
-        raise ConfigError(f"{device} has no memory left for conversations beside the model; free some")
+        raise ConfigError(f"{model.device} has no memory left for conversations beside the model; free some")
     return min(wanted, affordable)
 
 

@@ -1,30 +1,36 @@
-"""A service from a run, or from a folder that `trainer export` wrote."""
+"""The models of one base, which is loaded once: those of runs, and the base itself."""
 
 import hashlib
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from trainer.config.schema import ModelConfig
-from trainer.errors import ConfigError
-from trainer.inference.serve.engine import ServingEngine
+from trainer.data.render.rendering import Renderer
+from trainer.inference.serve.engine import ServingEngine, memory_for_caches
 from trainer.inference.serve.gate import check_prompts
 from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.models import Models
 from trainer.inference.serve.rendering import PromptRenderer
-from trainer.inference.serve.service import BaseModel, Service, in_thread
+from trainer.inference.serve.service import Service, in_thread
+from trainer.inference.serve.together import refuse_others
 from trainer.inference.serve.trained_prompt import TrainedPrompt
-from trainer.inference.serve.views import views
-from trainer.inference.trained import stop_ids, stored_tokenizer, template_digest
-from trainer.model.adapter import load_to_answer
-from trainer.model.base import find_base
-from trainer.model.device import pick_device, pick_dtype
-from trainer.model.loading import load_model
+from trainer.inference.serve.weights import Weights
+from trainer.inference.trained import stop_ids, stored_tokenizer, trained_base, trained_tokenizer
 from trainer.runs import Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Report = Callable[[str], None]
+TOKENIZER_FILES = (
+    "*token*.json",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,84 +54,111 @@ class ServedModel:
         return f"fp_{digest.hexdigest()[:12]}"
 
 
-async def service_of_run(run: Run, limits: Limits, report: Callable[[str], None]) -> Service:
-    """The run's model, ready to answer; its prompts are compared with those of training.
+class Loader:
+    """Makes the models of one base, which is in memory: those of runs, and the base itself.
 
-    Raises: ConfigError, ParityError.
+    `num_engines` share the memory for conversations; with `keep_to_it` no more of them answer at a time.
     """
-    tuned = await in_thread(lambda: _tuned(run))
-    renderer = PromptRenderer(run.adapter)
-    await renderer.start()
+
+    def __init__(
+        self, weights: Weights, limits: Limits, report: Report, num_engines: int = 1, keep_to_it: bool = False
+    ) -> None:
+        self.weights, self.limits, self.report = weights, limits, report
+        self.models = Models(limits, num_engines if keep_to_it else None)
+        self.room = memory_for_caches(weights.model.device) // num_engines
+        self._renderers: dict[str, PromptRenderer] = {}
+
+    def offer_run(self, run: Run, name: str) -> None:
+        """Let the run's model be asked by this name. Raises: ConfigError, for a run of another base."""
+        refuse_others(self.weights.base.pinned(), self.weights.settings, self.weights.base.name, [run])
+        self.models.offer(name, lambda: self._start_run(run, name))
+
+    def offer_base(self, name: str, tokenizer_folder: Path, room: int | None) -> None:
+        """Let the base be asked by this name, with the prompts that a tokenizer's folder makes.
+
+        `room` is in bytes; None for a share of the memory that is free when the base is first asked.
+        """
+        self.models.offer(name, lambda: self._start_base(name, tokenizer_folder, room))
+
+    async def stop(self) -> None:
+        """End all that answers and renders."""
+        await in_thread(self.models.stop)
+        for renderer in self._renderers.values():
+            await renderer.stop()
+
+    async def _start_run(self, run: Run, name: str) -> Service:
+        """The run's model; its prompts are compared with those of training. Raises: ConfigError, ParityError."""
+        tokenizer = await in_thread(lambda: trained_tokenizer(run))
+        renderer = await self._renderer(run.adapter)
+        num_prompts, source = await check_prompts(run, Renderer(tokenizer), renderer)
+        self.report(f"{num_prompts} prompts of {source} are the ones that were trained")
+        adapter = await in_thread(lambda: self.weights.add(run.adapter))
+        model = ServedModel(name, run.adapter, self.weights.view(adapter), tokenizer, self.weights.base.max_length)
+        trained = TrainedPrompt(run.manifest().system_prompt, self.report)
+
+        def release() -> None:
+            self.weights.remove(adapter)
+
+        try:
+            fingerprint = await in_thread(lambda: model.fingerprint)
+            engine = await engine_of(model, renderer, self.limits, self.report, self.room)
+        except BaseException:
+            release()
+            raise
+        return Service(name, fingerprint, engine, renderer, tokenizer, self.models.places, trained, release)
+
+    async def _start_base(self, name: str, folder: Path, room: int | None) -> Service:
+        renderer, tokenizer = await self._renderer(folder), await in_thread(lambda: stored_tokenizer(folder))
+        base = self.weights.base
+        model = ServedModel(name, folder, self.weights.view(None), tokenizer, base.max_length)
+        engine = await engine_of(model, renderer, self.limits, self.report, room)
+        fingerprint = f"fp_{hashlib.sha256(str(base.pinned()).encode()).hexdigest()[:12]}"
+        return Service(name, fingerprint, engine, renderer, tokenizer, self.models.places, TrainedPrompt(None))
+
+    async def _renderer(self, folder: Path) -> PromptRenderer:
+        """The process that renders with the tokenizer of a folder; equal tokenizers share one."""
+        digest = await in_thread(lambda: _tokenizer_digest(folder))
+        if digest not in self._renderers:
+            renderer = PromptRenderer(folder)
+            await renderer.start()
+            self._renderers[digest] = renderer
+        return self._renderers[digest]
+
+
+async def load_runs(runs: Sequence[Run], limits: Limits, report: Report) -> Loader:
+    """The models of runs of one base, ready to answer, and the base, which answers once it is asked.
+
+    Its prompts are those of the first run. Raises: ConfigError, ParityError.
+    """
+    first = runs[0]
+    weights = await in_thread(lambda: Weights(trained_base(first), first.config().model))
+    loader = Loader(weights, limits, report, num_engines=len(runs))
     try:
-        num_prompts, source = await check_prompts(run, tuned.renderer, renderer)
+        for run in runs:
+            loader.offer_run(run, run.name)
+            await loader.models.start(run.name)
     except BaseException:
-        await renderer.stop()
+        await loader.stop()
         raise
-    report(f"{num_prompts} prompts of {source} are the ones that were trained")
-    with_adapter, without = views(tuned.model)
-    model = ServedModel(run.name, run.adapter, with_adapter, tuned.tokenizer, tuned.max_length)
-    service = await _service(model, renderer, limits, report, run.manifest().system_prompt)
-    base, stops = run.manifest().base, service.engine.stops
-    fingerprint = f"fp_{hashlib.sha256(str(base).encode()).hexdigest()[:12]}"
-    service.base = BaseModel(base.name, fingerprint, lambda: ServingEngine(without, stops, tuned.max_length, limits))
-    return service
+    loader.offer_base(first.manifest().base.name, first.adapter, room=None)
+    return loader
 
 
-async def service_of_export(folder: Path, limits: Limits, report: Callable[[str], None]) -> Service:
-    """The exported model, ready to answer. Raises: ConfigError, when the folder is not a whole export."""
-    model = await in_thread(lambda: load_export(folder))
-    renderer = PromptRenderer(folder)
-    await renderer.start()
-    return await _service(model, renderer, limits, report)
-
-
-async def _service(
-    model: ServedModel,
-    renderer: PromptRenderer,
-    limits: Limits,
-    report: Callable[[str], None],
-    prompt: str | None = None,
-) -> Service:
+async def engine_of(
+    model: ServedModel, renderer: PromptRenderer, limits: Limits, report: Report, room: int | None = None
+) -> ServingEngine:
+    """A started engine. Raises: ConfigError, when transformers cannot batch the model, or memory lacks."""
     stops = stop_ids(renderer.stops, model.model.generation_config.eos_token_id)
-    engine = ServingEngine(model.model, stops, model.max_length, limits)
+    engine = ServingEngine(model.model, stops, model.max_length, limits, room)
     await in_thread(engine.start)
     if engine.max_length < model.max_length:
         report(f"memory is left for conversations of {engine.max_length:,} tokens, of {model.max_length:,}")
-    return Service(
-        model.name, model.fingerprint, engine, renderer, model.tokenizer, limits, TrainedPrompt(prompt, report)
-    )
+    return engine
 
 
-def _tuned(run: Run) -> Any:
-    from trainer.inference.local import TunedModel
-
-    return TunedModel(run)
-
-
-def load_export(folder: Path) -> ServedModel:
-    """The model of an export, in the form and number format in which it was compared with the trained one.
-
-    Raises: ConfigError, when the folder is not an export, its template was changed, or its base is not to be had.
-    """
-    try:
-        origin = json.loads((folder / "parity.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ConfigError(f"{folder}: has no parity.json, expected a folder written by: trainer export") from None
-    tokenizer = stored_tokenizer(folder)
-    if template_digest(tokenizer) != origin["template_sha256"]:
-        raise ConfigError(f"{folder}: the chat template is not the trained one; export the run again")
-    settings = ModelConfig(base=str(folder), dtype=origin["dtype"])
-    if not origin["merged"]:
-        pinned = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        source = {"base": _base_of(folder, pinned["base_model_name_or_path"]), "revision": pinned["revision"]}
-        settings = settings.model_copy(update={**source, "quantization": origin["quantization"]})
-    base, device = find_base(settings), pick_device()
-    model = load_model(base, settings, device, pick_dtype(settings, device))
-    if not origin["merged"]:
-        model = load_to_answer(model, folder).get_base_model()
-    return ServedModel(str(origin["run"]), folder, model.eval(), tokenizer, base.max_length)
-
-
-def _base_of(folder: Path, name: str) -> str:
-    """A hub's id, a folder of this machine, or the one that came along with the adapter."""
-    return str(folder / name) if (folder / name).is_dir() else name
+def _tokenizer_digest(folder: Path) -> str:
+    """Of the files that a prompt is made with; an adapter's own files are left out."""
+    digest = hashlib.sha256()
+    for file in sorted(path for name in TOKENIZER_FILES for path in folder.glob(name)):
+        digest.update(f"{file.relative_to(folder)}\n{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()

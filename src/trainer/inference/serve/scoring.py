@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.inference.serve.exported import models_of_export
 from trainer.inference.serve.limits import Limits
-from trainer.inference.serve.loading import service_of_export
+from trainer.inference.serve.models import Models
 from trainer.inference.serve.refusals import Refusal, failed
 from trainer.inference.serve.requests import parse_request
-from trainer.inference.serve.service import Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class Scorer:
         self.limits = limits
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        loading = service_of_export(folder, limits, lambda message: None)
-        self.service: Service = asyncio.run_coroutine_threadsafe(loading, self._loop).result()
+        loading = models_of_export(folder, limits, lambda message: None)
+        self.models: Models = asyncio.run_coroutine_threadsafe(loading, self._loop).result()
 
     def score(self, body: bytes) -> Scored:
         """The answer to a chat request."""
@@ -51,9 +51,10 @@ class Scorer:
         if len(body) > self.limits.max_body_bytes:
             message = f"the body is too large, expected at most {self.limits.max_body_bytes:,} bytes"
             raise Refusal(413, message, "request_too_large")
-        if problem := self.service.problem:
+        if problem := self.models.problem:
             raise failed(f"the model has stopped: {problem}")
         request = parse_request(body)
         if request.stream:
             raise Refusal(400, "stream is not supported here, expected false", "unsupported_parameter", "stream")
-        return await (await self.service.named(request.model)).answer(request)
+        async with self.models.using(request.model) as service:
+            return await service.answer(request)

@@ -10,13 +10,13 @@ from trainer.errors import TrainerError, TrainingError
 from trainer.inference.serve.guards import KEY_VARIABLE, allowed_hosts
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.listening import bind, run_until_signal
-from trainer.inference.trained import trained_adapter
-from trainer.runs import Run
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from trainer.inference.serve.app import Server
+    from trainer.inference.serve.loading import Loader
+    from trainer.inference.serve.sources import TrainedRuns
 
 WATCH_SECONDS = 1.0
 
@@ -29,7 +29,7 @@ class Program:
 
     def __init__(
         self,
-        run: Run,
+        source: "TrainedRuns",
         host: str,
         port: int,
         names: Sequence[str],
@@ -44,12 +44,11 @@ class Program:
         from trainer.inference.serve.app import Server, make_app
         from trainer.inference.serve.connections import connection_type
 
-        trained_adapter(run)
         self.listener = bind(host, port)
         port = self.listener.getsockname()[1]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        self.server = Server(run.name, key, allowed_hosts(host, port, names), limits, created=int(time.time()))
-        self.keeper = _Keeper(run, self.server, report, self.address, authorization or f"${KEY_VARIABLE}")
+        self.server = Server(source.names[0], key, allowed_hosts(host, port, names), limits, created=int(time.time()))
+        self.keeper = _Keeper(source, self.server, report, self.address, authorization or f"${KEY_VARIABLE}")
         settings = uvicorn.Config(
             make_app(self.server, self.keeper.lifespan),
             http=connection_type(limits),
@@ -87,11 +86,12 @@ class _Keeper:
     """Loads the model while the port is open, watches it, and ends it with the server."""
 
     def __init__(
-        self, run: Run, server: "Server", report: Callable[[str], None], address: str, authorization: str
+        self, source: "TrainedRuns", server: "Server", report: Callable[[str], None], address: str, authorization: str
     ) -> None:
-        self.run, self.server, self.report, self.address = run, server, report, address
+        self.source, self.server, self.report, self.address = source, server, report, address
         self.authorization = authorization
         self.stop: Callable[[], None] = lambda: None
+        self.loader: Loader | None = None
         self.error: TrainerError | None = None
 
     @asynccontextmanager
@@ -100,26 +100,26 @@ class _Keeper:
         yield
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        if self.server.service is not None:
-            await asyncio.to_thread(self.server.service.stop)
-            await self.server.service.renderer.stop()
+        if self.loader is not None:
+            await self.loader.stop()
 
     async def _keep(self) -> None:
-        from trainer.inference.serve.loading import service_of_run
         from trainer.inference.serve.trained_prompt import ready_call
 
+        names = ", ".join(self.source.names)
         try:
-            self.report(f"loading {self.run.name}; {self.address}/health says when it is ready")
-            self.server.service = await service_of_run(self.run, self.server.limits, self.report)
-            call = await asyncio.to_thread(ready_call, self.run, self.address, self.authorization)
+            self.report(f"loading {names}; {self.address}/health says when it is ready")
+            self.loader = await self.source.load(self.server.limits, self.report)
+            models = self.server.models = self.loader.models
+            call = await asyncio.to_thread(ready_call, self.source.runs[0], self.address, self.authorization)
             if call is not None:
                 self.report(f"a question as the training rows ask it:\n{call}")
-            for name in self.server.names[1:]:
+            for name in models.names[len(self.source.names) :]:
                 self.report(f"the model before fine-tuning answers there as {name}")
-            self.report(f"serving {self.run.name} on {self.address}/v1")
-            while not self.server.service.problem:
+            self.report(f"serving {names} on {self.address}/v1")
+            while not models.problem:
                 await asyncio.sleep(WATCH_SECONDS)
-            raise TrainingError(f"the model has stopped: {self.server.service.problem}; start the server again")
+            raise TrainingError(f"the model has stopped: {models.problem}; start the server again")
         except TrainerError as error:
             self.error = error
         except Exception as error:

@@ -1,4 +1,4 @@
-"""One run's model behind chat requests: parse, render, generate, answer. Knows nothing of HTTP."""
+"""One model behind chat requests: parse, render, generate, answer. Knows nothing of HTTP."""
 
 import asyncio
 import json
@@ -8,11 +8,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainer.errors import ConfigError
 from trainer.inference.client import Sampling
 from trainer.inference.serve.answers import END_OF_STREAM, ChatCompletion, FinishReason, Usage, call_deltas, event
-from trainer.inference.serve.limits import Limits, Slots
-from trainer.inference.serve.refusals import Refusal, failed
+from trainer.inference.serve.limits import Slots
+from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.requests import ChatRequest
 from trainer.inference.serve.text import TextStream
 from trainer.inference.serve.trained_prompt import TrainedPrompt
@@ -25,15 +24,6 @@ if TYPE_CHECKING:
     from trainer.inference.serve.rendering import PromptRenderer
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class BaseModel:
-    """The model before fine-tuning, answered for from the same weights; its engine is made when it is first asked."""
-
-    name: str
-    fingerprint: str
-    make_engine: "Callable[[], ServingEngine]"
 
 
 @dataclass
@@ -52,7 +42,7 @@ class _Progress:
 
 
 class Service:
-    """A loaded model, its tokenizer, and the limits of its use."""
+    """A loaded model, its tokenizer, and the limits of its use, of which `places` may be those of others too."""
 
     def __init__(
         self,
@@ -61,56 +51,19 @@ class Service:
         engine: "ServingEngine",
         renderer: "PromptRenderer",
         tokenizer: "PreTrainedTokenizerBase",
-        limits: Limits,
+        places: Slots,
         trained: TrainedPrompt,
-        base: BaseModel | None = None,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
+        """`release` lets go of what only this model needs, once it answers no more."""
         self.name, self.fingerprint = name, fingerprint
-        self.engine, self.renderer, self.tokenizer, self.limits = engine, renderer, tokenizer, limits
-        self.places, self.trained, self.base = Slots(limits), trained, base
-        self._answering_base: Service | None = None
-        self._starting_base = asyncio.Lock()
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the models that answer."""
-        return [self.name, *([self.base.name] if self.base and self.base.name != self.name else [])]
-
-    @property
-    def problem(self) -> str | None:
-        """Error that ended the answering of either model, or None."""
-        other = self._answering_base.engine.problem if self._answering_base else None
-        return self.engine.problem or other
-
-    async def named(self, name: str) -> "Service":
-        """The service of the model with this name. Raises: Refusal, when there is none, or no memory for it."""
-        if name not in self.names:
-            message = f"the model {name[:80]!r} is not served here, expected {' or '.join(map(repr, self.names))}"
-            raise Refusal(404, message, "model_not_found", "model")
-        if self.base is None or name == self.name:
-            return self
-        async with self._starting_base:
-            if self._answering_base is None:
-                self._answering_base = await self._start_base(self.base)
-        return self._answering_base
-
-    async def _start_base(self, base: BaseModel) -> "Service":
-        try:
-            engine = await in_thread(base.make_engine)
-            await in_thread(engine.start)
-        except ConfigError as error:
-            raise failed(f"the model before fine-tuning cannot answer: {error}") from error
-        service = Service(
-            base.name, base.fingerprint, engine, self.renderer, self.tokenizer, self.limits, TrainedPrompt(None)
-        )
-        service.places = self.places
-        return service
+        self.engine, self.renderer, self.tokenizer = engine, renderer, tokenizer
+        self.places, self.limits, self.trained, self.release = places, places.limits, trained, release
 
     def stop(self) -> None:
-        """End the threads that generate; requests in progress fail."""
-        for service in (self._answering_base, self):
-            if service is not None:
-                service.engine.stop()
+        """End the thread that generates; requests in progress fail."""
+        self.engine.stop()
+        self.release()
 
     async def prompt(self, request: ChatRequest) -> list[int]:
         """The ids that the model gets. Raises: Refusal."""
