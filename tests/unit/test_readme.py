@@ -33,6 +33,7 @@ PAGES = [
     "docs/first-contact.md",
     "docs/generate.md",
     "docs/guide.md",
+    "docs/migrate.md",
     "docs/openai.md",
     "docs/packing.md",
     "docs/troubleshooting.md",

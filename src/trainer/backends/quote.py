@@ -116,7 +116,7 @@ def hold_agreed_price(quote: Quote, run: Run) -> None:
     """
     entry = next((entry for entry in Queue(run.path.parent).entries() if entry.run == run.name), None)
     agreed = (None if entry is None else entry.quote) or agreed_with(run)
-    if not quote.bills or (agreed is not None and quote.currency == agreed.currency and not _is_above(quote, agreed)):
+    if not quote.bills or (agreed is not None and quote.currency == agreed.currency and not is_above(quote, agreed)):
         return
     found = f"run {run.name!r}: its quote is now: {'; '.join(quote.lines())}; expected "
     found += "one that was agreed to" if agreed is None else f"no more than was agreed to: {'; '.join(agreed.lines)}"
@@ -128,7 +128,7 @@ def hold_agreed_price(quote: Quote, run: Run) -> None:
     raise ConfigError(words)
 
 
-def _is_above(quote: Quote, agreed: Agreed) -> bool:
+def is_above(quote: Quote, agreed: Agreed) -> bool:
     """True where a price is higher than agreed, or no longer known."""
     pairs = ((quote.total, agreed.total), (quote.ceiling, agreed.ceiling))
     return any(old is not None and (new is None or new > old + CENT) for new, old in pairs)

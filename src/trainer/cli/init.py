@@ -98,12 +98,12 @@ def init(
         hold_out,
         parse_columns(columns, question or []),
         system,
-        _service(),
+        named_service(),
     )
     _report(wish, begin(_asked_about(wish) if asks else wish))
 
 
-def _service() -> "Literal['azure', 'openai']":
+def named_service() -> "Literal['azure', 'openai']":
     """The fine-tuning service that the environment names."""
     return "openai" if "OPENAI_API_KEY" in os.environ and "AZURE_OPENAI_ENDPOINT" not in os.environ else "azure"
 
@@ -116,7 +116,7 @@ def _clone(source: str, output: Path | None, data: Path | None, validation: Path
     rows = GivenRows(data, validation)
     if source.startswith(JOB):
         target = output or Path(f"{source}.yaml")
-        written = clone_job(source, OpenAIConfig(service=_service()), target, rows, say)
+        written = clone_job(source, OpenAIConfig(service=named_service()), target, rows, say)
     else:
         run = find_run(source, root)
         target = output or Path(f"{run.name}.yaml")

@@ -13,6 +13,7 @@ from trainer.cli import (
     export,
     init,
     logs,
+    migrate,
     models,
     queue,
     runs,
@@ -54,6 +55,7 @@ trainer_app.command(name="train", cls=SettingsCommand, rich_help_panel=TRAIN)(tr
 trainer_app.command(name="resume", cls=SettingsCommand, rich_help_panel=TRAIN)(resume_command)
 trainer_app.command(name="pause", rich_help_panel=TRAIN)(control.pause)
 trainer_app.command(name="cancel", rich_help_panel=TRAIN)(control.cancel)
+trainer_app.command(name="migrate", cls=SettingsCommand, rich_help_panel=TRAIN)(migrate.migrate)
 trainer_app.command(name="sweep", cls=SettingsCommand, rich_help_panel=TRAIN)(sweep.sweep)
 trainer_app.add_typer(queue.app, name="queue", rich_help_panel=TRAIN)
 trainer_app.add_typer(config.app, name="config", rich_help_panel=TRAIN)

@@ -42,6 +42,7 @@ class _Wishes:
     gpus: int | None
     yes: bool
     output: Format
+    words: Sequence[str] = ()  # that repeat the command in another process, where they are not this one's own
 
     @property
     def trains_here(self) -> bool:
@@ -129,6 +130,18 @@ def train(
     return _start(settings, wishes)
 
 
+def train_as(settings: "RunConfig", words: Sequence[str], check: bool, yes: bool) -> int:
+    """Start or resume the run of a config, or check it, as `train` does; the exit code.
+
+    `words` are the arguments of `trainer` that do this again in other processes.
+    """
+    from trainer.backends.contract import Changes
+
+    return _start(
+        settings, _Wishes(check, False, None, False, True, Changes(), False, None, yes, Format.text, tuple(words))
+    )
+
+
 def refuse_beside_queue(queue: bool, gpus: int | None, others: Sequence[str]) -> None:
     """Raises: ConfigError, for options that contradict --queue, or mean nothing without it."""
     if gpus is not None and not queue:
@@ -165,7 +178,7 @@ def _start(settings: "RunConfig", wishes: _Wishes) -> int:
         try:
             settings = with_local_data(settings, say)
             backend.refuse_at_once(settings, wishes.auto_resume, wishes.detach, wishes.changes)
-            if wishes.trains_here and (code := backend.in_processes(_words(), say)) is not None:
+            if wishes.trains_here and (code := backend.in_processes(wishes.words or _words(), say)) is not None:
                 return code
             notes = Notes()
             plan = _checked(backend, settings, notes, wishes)

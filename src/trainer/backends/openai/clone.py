@@ -30,14 +30,14 @@ def read_job(settings: OpenAIConfig, name: str, say: Say) -> tuple[FineTuningSer
     return service, job
 
 
-def settings_of(job: Record, settings: OpenAIConfig) -> Sections:
+def settings_of(job: Record, settings: OpenAIConfig, option: str = "--from") -> Sections:
     """The sections of a config that make such a job, but for its data; `method` stands there where the job tells it.
 
-    Raises: ConfigError, for a job of a method that this trainer does not send.
+    Raises: ConfigError, for a job of a method that this trainer does not send; `option` has named the job.
     """
     numbers = {name: int(value) if name in WHOLE else value for name, value in hyperparameters(job).items()}
     beta = numbers.pop("beta", None)
-    training: dict[str, Any] = _method(job) | numbers | ({} if beta is None else {"dpo": {"beta": beta}})
+    training: dict[str, Any] = _method(job, option) | numbers | ({} if beta is None else {"dpo": {"beta": beta}})
     if isinstance(seed := job.get("seed"), int) and not isinstance(seed, bool) and seed >= 0:
         training["seed"] = seed
     openai: dict[str, Any] = {"service": settings.service}
@@ -69,7 +69,7 @@ def files_of(service: FineTuningService, job: Record, roles: "set[Role]", say: S
     return found
 
 
-def _method(job: Record) -> dict[str, str]:
+def _method(job: Record, option: str) -> dict[str, str]:
     method = job.get("method")
     word = method.get("type") if isinstance(method, Mapping) else None
     if word is None:
@@ -77,7 +77,7 @@ def _method(job: Record) -> dict[str, str]:
     known = {theirs: ours for ours, theirs in METHODS.items()}
     if word not in known:
         raise ConfigError(
-            f"--from: the job {job['id']} was trained with {word!r}, expected {' or '.join(map(repr, known))}"
+            f"{option}: the job {job['id']} was trained with {word!r}, expected {' or '.join(map(repr, known))}"
         )
     return {"method": known[word]}
 

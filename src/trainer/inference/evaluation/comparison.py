@@ -8,7 +8,7 @@ them to report.json.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trainer.inference.evaluation.held_out import HeldOut
@@ -27,9 +27,13 @@ def compare(
     say: Callable[[str], None],
     since: float,
     progress: Progress = lambda model, done, total: None,
+    names: Mapping[ModelKey, str] | None = None,
 ) -> dict[str, Any]:
-    """The result as report.json holds it; `since` is when the work on it began (time.monotonic)."""
-    _tell(run, held_out, answerer, say)
+    """The result as report.json holds it; `since` is when the work on it began (time.monotonic).
+
+    `names`: of the models, where they are not the run's base and its own.
+    """
+    _tell(run, held_out, answerer, say, names)
     questions = ask(held_out.rows, answerer.reference)
     answers: dict[ModelKey, list[MeasuredAnswer]] = {}
     losses: dict[ModelKey, Sequence[Sums]] = {}
@@ -37,17 +41,24 @@ def compare(
         answers[model] = _answers(model, questions, answerer, progress)
         if (of_rows := answerer.losses(model)) is not None:
             losses[model] = of_rows
-    return make_result(run, held_out, questions, answers, losses, time.monotonic() - since)
+    return make_result(run, held_out, questions, answers, losses, time.monotonic() - since, names)
 
 
-def _tell(run: Run, held_out: HeldOut, answerer: Answerer, say: Callable[[str], None]) -> None:
+def _tell(
+    run: Run,
+    held_out: HeldOut,
+    answerer: Answerer,
+    say: Callable[[str], None],
+    names: Mapping[ModelKey, str] | None,
+) -> None:
     for note in held_out.notes:
         say(note)
     count, total = len(held_out.rows), held_out.total
     rows = f"{count:,}" if count == total else f"{count:,} of {total:,}"
     drawn = "" if count == total else f", drawn at random with seed {held_out.seed}"
     start = f", {run.config().model.base}" if "start" in answerer.models else ""
-    say(f"comparing base{start} and tuned model on {rows} held-out rows{drawn}")
+    models = f"base{start} and tuned model" if names is None else " and ".join(names.values())
+    say(f"comparing {models} on {rows} held-out rows{drawn}")
 
 
 def _answers(

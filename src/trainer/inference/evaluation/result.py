@@ -30,8 +30,12 @@ def make_result(
     answers: Mapping[ModelKey, Sequence[MeasuredAnswer]],
     losses: Mapping[ModelKey, Sequence[Sums]],
     seconds: float,
+    names: Mapping[ModelKey, str] | None = None,
 ) -> dict[str, Any]:
-    """`answers` by model and question, `losses` by model and row, of the models that have any."""
+    """`answers` by model and question, `losses` by model and row, of the models that have any.
+
+    `names`: of the models, where they are not the run's base and its own.
+    """
     against: ModelKey = "start" if "start" in answers else "base"
     noise = noise_levels([None if question.reference.names else question.reference.text for question in questions])
     asked: list[list[tuple[int, Question]]] = [[] for _ in held_out.rows]
@@ -45,7 +49,7 @@ def make_result(
     independent, distinct = groups(rows), count_distinct(rows, held_out.trained)
     found = differences(sums[against], sums["tuned"], independent, held_out.seed)
     from_base = [] if against == "base" else differences(sums["base"], sums["tuned"], independent, held_out.seed)
-    names = names_of(run, answers)
+    names = names_of(run, answers) if names is None else dict(names)
     outcomes = [row["outcome"] for row in rows]
     verdict = make_verdict(outcomes, sums, against, names, found, independent, distinct, held_out.max_new_tokens)
     wins = win_rate(sums[_reference(run, answers)], sums["tuned"], independent)

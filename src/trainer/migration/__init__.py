@@ -1,0 +1,1 @@
+"""A job of a fine-tuning service, moved to an open model: fetched, trained again, and both compared."""
