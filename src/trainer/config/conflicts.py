@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.config.schema import DpoConfig, RunConfig, TrainingConfig
+from trainer.config.schema import DpoConfig, RunConfig, TrainingConfig, WandbRun
 from trainer.kinds import is_service, learns_from_pairs
 
 
@@ -60,6 +60,12 @@ NEEDS = (
         lambda config: config.openai.wandb.project is None,
         "belongs to a project of Weights & Biases, and openai.wandb.project is not set",
         "give openai.wandb.project",
+    ),
+    Need(
+        tuple(f"tracking.wandb.{name}" for name in WandbRun.model_fields),
+        lambda config: "wandb" not in config.tracking.report_to,
+        "names a run at Weights & Biases, and tracking.report_to does not hold wandb",
+        "add wandb to tracking.report_to",
     ),
     Need(
         tuple(f"training.dpo.{name}" for name in DpoConfig.model_fields),

@@ -275,11 +275,30 @@ class EvaluationConfig(Section):
 Tracker = Literal["clearml", "comet_ml", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"]
 
 
+class WandbRun(Section):
+    """The run at Weights & Biases, for `tracking.report_to: [wandb]`. Its key comes from the environment."""
+
+    project: Text | None = None
+    """The project. Default: WANDB_PROJECT, else `huggingface`."""
+
+    entity: Text | None = None
+    """The team or user. Default: WANDB_ENTITY, else that of the key."""
+
+    name: Text | None = None
+    """The run's name there. Default: the run's own."""
+
+    tags: list[Text] = []  # noqa: RUF012  # pydantic copies it for each config
+    """Tags of the run."""
+
+
 class TrackingConfig(Section):
     """Trackers that also get the metrics."""
 
     report_to: list[Tracker] = []  # noqa: RUF012  # pydantic copies it for each config
     """Experiment trackers, set up by their own environment variables, for example MLFLOW_TRACKING_URI or WANDB_MODE=offline. They get the metrics and every setting. One that fails is left out, and the run continues."""
+
+    wandb: WandbRun = WandbRun()
+    """Names at Weights & Biases."""
 
 
 class BackendConfig(Section):

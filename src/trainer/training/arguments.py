@@ -42,7 +42,7 @@ def trl_arguments(config: RunConfig, plan: TrainingPlan, run: Run, model: PeftMo
         save_strategy="no",
         disable_tqdm=True,
         report_to=[],
-        run_name=run.name,
+        run_name=config.tracking.wandb.name or run.name,
     )
     arguments.ours = shown_settings(config)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # more GPUs in one process would mean DataParallel

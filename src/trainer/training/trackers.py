@@ -1,5 +1,6 @@
 """Trackers that also get the metrics: transformers' own callbacks, each guarded, so that none of them fails a run."""
 
+import os
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
@@ -9,7 +10,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from trl import SFTConfig
 
-from trainer.config.schema import RunConfig
+from trainer.config.schema import RunConfig, WandbRun
 from trainer.runs import Run
 
 Tell = Callable[[str], None]
@@ -76,6 +77,12 @@ for _event in [name for name in dir(TrainerCallback) if name.startswith("on_")]:
     setattr(Guarded, _event, _passing(_event))
 
 
+def wandb_variables(names: WandbRun) -> dict[str, str]:
+    """The names as the client of Weights & Biases reads them; the run's own name is an argument of training."""
+    given = {"PROJECT": names.project, "ENTITY": names.entity, "TAGS": ",".join(names.tags)}
+    return {f"WANDB_{name}": text for name, text in given.items() if text}
+
+
 def tracker_callbacks(config: RunConfig, run: Run, tell: Tell) -> list[TrainerCallback]:
     """The trackers of a run. TensorBoard writes into its folder, for which transformers has no setting."""
 
@@ -84,5 +91,6 @@ def tracker_callbacks(config: RunConfig, run: Run, tell: Tell) -> list[TrainerCa
 
         return TensorBoardCallback(SummaryWriter(run.path / "tensorboard"))
 
+    os.environ.update(wandb_variables(config.tracking.wandb))
     makers = INTEGRATION_TO_CALLBACK | {"tensorboard": tensorboard}
     return [Guarded(name, makers[name], tell) for name in config.tracking.report_to]

@@ -50,6 +50,20 @@ IDLE = {
         for name, shown in (("entity=me", "'me'"), ("name=first", "'first'"), ("tags=[one]", "['one']"))
     },
     **{
+        f"tracking.wandb.{name}": (
+            shown,
+            "names a run at Weights & Biases, and tracking.report_to does not hold wandb; add wandb to "
+            "tracking.report_to, or remove it",
+            "tracking.report_to=[wandb]",
+        )
+        for name, shown in (
+            ("project=bikes", "'bikes'"),
+            ("entity=me", "'me'"),
+            ("name=first", "'first'"),
+            ("tags=[one]", "['one']"),
+        )
+    },
+    **{
         f"training.dpo.{setting}": (
             shown,
             "is a setting of dpo, and training.method is 'sft'; set training.method to dpo, or remove it",
