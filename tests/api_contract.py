@@ -67,6 +67,8 @@ class Watched:
                 self._look(path, _request(scope, path, bytes(sent)), _response(status, kind, bytes(answered)))
 
     def _look(self, path: str, request: Request, response: Response) -> None:
+        if path.endswith("/events") and response.headers["Content-Type"] == "text/event-stream":
+            return  # of the service as it was before the document
         if response.status < 400:
             self.contract(path.removeprefix("/openai").removeprefix("/v1"), request, response)
         elif self.contract.spec is not None:

@@ -11,6 +11,7 @@ from openai import OpenAI
 from tests.api_contract import Watched
 from tests.studio import Answer, Studio
 from trainer.api.app import ROUTES, ApiDoor
+from trainer.api.attendant import attending
 from trainer.api.keys import Caller, Key, digest_of
 from trainer.api.settings import ApiSettings, BaseOffer
 from trainer.web.server import StudioServer
@@ -59,17 +60,18 @@ def api_server(root: Path, **settings: Any) -> Iterator[ApiServer]:
 
     Every request and answer was as the OpenAPI document has it.
     """
-    mistakes: list[Exception] = []
+    mistakes, said = list[Exception](), list[str]()
     door = ApiDoor(settings_of(root, **settings), alone=True)
     server = StudioServer(root, ROUTES, (), (), report=mistakes.append, door=door)
     watched = server.uvicorn.config.app = Watched(server.uvicorn.config.app)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        yield ApiServer(server)
+        with attending(door.settings, said.append, poll_seconds=0.05):
+            yield ApiServer(server)
     finally:
         server.stop()
         thread.join(20)
         assert not thread.is_alive()
-    assert mistakes == [], mistakes
+    assert (mistakes, said) == ([], []), (mistakes, said)
     assert watched.findings == [], watched.findings

@@ -36,11 +36,11 @@ from trainer.backends.azureml.job import prefix_of, recall
 from trainer.backends.azureml.node import write_files
 from trainer.config.load import dump_config, load_config
 from trainer.config.schema import RunConfig
-from trainer.dashboard import attendance
 from trainer.runs import Run, create_run
 from trainer.runs.ledger import Ledger
 from trainer.training.fit import fit
 from trainer.training.prepare import prepare
+from trainer.web import attendance
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 __all__ = ["azure", "here"]

@@ -15,7 +15,7 @@ from tests.openai_service import arm
 from tests.openai_service.world import MODEL, RUN, World, world
 from tests.studio import Studio, stream, studio
 from tests.waiting import until
-from trainer.dashboard import attendance
+from trainer.web import attendance
 
 PAGE = f"/runs/{RUN}"
 

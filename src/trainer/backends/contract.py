@@ -136,6 +136,8 @@ class Plan(Generic[T]):
     doubts: Sequence[str] = ()  # contradictions that a person settles before it starts, a sentence each
     checks: Sequence[Check] = ()  # of the service; empty where there is none to check
     files: Sequence[UploadFile] = ()  # uploaded beside the job
+    trained_tokens: int | None = None  # tokens of the training rows times their epochs; None where nobody counts them
+    ceiling: float | None = None  # what the run costs at most, where its backend ends it in time
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ def api(
         )
 
     from trainer.api.app import ROUTES, ApiDoor
+    from trainer.api.attendant import attending
     from trainer.api.folders import sweep
     from trainer.api.settings import load_api
     from trainer.web.mistakes import report
@@ -77,7 +78,8 @@ def api(
         say(f"key: {started.new_key} (shown once; set TRAINER_API_KEY to choose one)")
     say(f"the API of {folder} answers at the address below, which is a client's base_url; Ctrl-C ends it")
     out.print(f"{server.address}/v1", markup=False)
-    server.run_until_signal()
+    with attending(started.settings, say):
+        server.run_until_signal()
 
 
 def _show_new_key(name: str) -> None:

@@ -18,15 +18,17 @@ Settings = TypeVar("Settings", bound=BaseModel)
 KINDS: dict[type, str] = {list: "a list", str: "a text", int: "a number", float: "a number"}
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), together: bool = True) -> RunConfig:
+def load_config(path: Path | None, overrides: Sequence[str] = (), together: bool = True) -> RunConfig:
     """Read `path`, apply overrides such as `training.n_epochs=1`, and validate the whole tree.
+
+    Without a path the overrides are all there is.
 
     `together` also refuses what would have no effect beside the other settings. A run's own config holds all numbers,
     chosen or not, so of one only the overrides are looked at.
 
     Raises: ConfigError, with all mistakes of the file and of the overrides.
     """
-    source = parse_yaml(_read(path), str(path))
+    source = parse_yaml("" if path is None else _read(path), str(path))
     source.values = {} if source.values is None else source.values
     if not isinstance(source.values, dict):
         raise ConfigError(

@@ -10,7 +10,6 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trainer.dashboard.attendance import ATTENDANCE
 from trainer.dashboard.run import path_of, settings_of
 from trainer.dashboard.run_metrics import CHARTS, Chart, ChartLine, new_points, seen, source_of
 from trainer.dashboard.run_report import result_of
@@ -21,6 +20,7 @@ from trainer.runs.collection import run_below
 from trainer.runs.damage import readable_manifest
 from trainer.runs.summary import LOOKED_AT, Summary
 from trainer.web.app import json_text, render, render_text, studio_of
+from trainer.web.attendance import ATTENDANCE
 from trainer.web.routes import Access, Link, Route
 from trainer.web.streaming import EventStream, Feed, RenderedPart, Together, cursors, digest_of, state_of
 

@@ -12,7 +12,6 @@ from starlette.responses import RedirectResponse, Response
 
 from trainer.backends.choose import choose
 from trainer.backends.contract import Control
-from trainer.dashboard.attendance import ATTENDANCE
 from trainer.errors import ConfigError
 from trainer.kinds import executes_here
 from trainer.runs import Run, files
@@ -27,6 +26,7 @@ from trainer.runs.results import COLUMNS, last_values
 from trainer.runs.run import CONFIG, OUTPUT
 from trainer.runs.summary import LOOKED_AT, Summary
 from trainer.web.app import render, render_text, studio_of
+from trainer.web.attendance import ATTENDANCE
 from trainer.web.problems import Problem
 from trainer.web.routes import Access, Route
 from trainer.web.streaming import EventStream, Feed, RenderedPart, Together, cursors, digest_of, state_of

@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trainer.dashboard.attendance import ATTENDANCE
 from trainer.runs import Run
 from trainer.runs.summary import Summaries, Summary
 from trainer.web.app import render, render_text, studio_of
+from trainer.web.attendance import ATTENDANCE
 from trainer.web.routes import Access, Link, Route
 from trainer.web.streaming import Delta, Event, EventStream, partial
 from trainer.web.words import whole_number

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 LONGEST_NAME = 255  # of a file, everywhere
 
 
-def create_run(config: "RunConfig") -> Run:
-    """Make the run's folder with its config in it; it appears whole or not at all.
+def create_run(config: "RunConfig", fill: Callable[[Run], object] = lambda run: None) -> Run:
+    """Make the run's folder with its config in it, and what `fill` adds; it appears whole or not at all.
 
     Raises: ConfigError, when a run of that name exists or the folder cannot be written.
     """
@@ -34,6 +35,7 @@ def create_run(config: "RunConfig") -> Run:
         made.mkdir(mode=_mode_below(root))
         try:
             _begin(Run(made), config)
+            fill(Run(made))
             return Run(_named(made, config))
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)

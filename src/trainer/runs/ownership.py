@@ -29,7 +29,8 @@ FILES = frozenset(
     {
         MARKER, "config.yaml", "status.json", "manifest.json", "events.jsonl", "results.csv", "metrics.jsonl",
         "lock.json", "process.json", "request.json", "output.log", "ledger.jsonl", "azureml.json", "job.yml",
-        "reference.safetensors",
+        "reference.safetensors", "api_job.json", "api_admission.json", "api_outcome.json", "api_deleted.json",
+        "findings.jsonl",
     }
 )  # fmt: skip
 FOLDERS = {  # and the names in them
@@ -37,6 +38,7 @@ FOLDERS = {  # and the names in them
     "report": re.compile(r"[A-Za-z0-9_-]+\.(html|json|svg)"),
     "adapter": re.compile(rf".*\.(safetensors|json|jinja|txt|model|tiktoken|spm|bpe|vocab|md)|{TEMPLATES}"),
     "judge": re.compile(r"answers\.jsonl|ledger\.jsonl|endpoint\.json|lock"),
+    "data": re.compile(r"(train|validation)\.jsonl(\.gz|\.zst)?"),
     "tensorboard": re.compile(r"events\.out\.tfevents\..*"),
 }
 IN_A_CHECKPOINT = re.compile(r".*\.(safetensors|json|jsonl|csv|bin|pt)")

@@ -10,6 +10,8 @@ process.json     the process of a run in the background         request.json    
 reference.safetensors   of preference training, the reference's log-probabilities of every answer
 report/          base and tuned model on held-out rows, as a page and as JSON
 ledger.jsonl     what the run has created at a service, and what of it still bills
+data/            of a job of the API, its rows           findings.jsonl  what is wrong with them
+api_job.json, api_admission.json, api_outcome.json, api_deleted.json: that job, from its request to its model's end
 .azure-llm-trainer   the sign that train made this folder, so that it may be deleted
 """
 

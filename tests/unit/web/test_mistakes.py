@@ -11,11 +11,11 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from trainer.dashboard import attendance
 from trainer.dashboard.playground.rounds import Rounds
 from trainer.errors import BackendError, ConfigError, TrainerError, TrainingError
 from trainer.inference.client import Sampling
 from trainer.runs import Run
+from trainer.web import attendance
 from trainer.web.mistakes import report, told
 from trainer.web.problems import problem_of
 from trainer.web.routes import Access, Route

@@ -176,14 +176,18 @@ def cost_of(
     return CostEstimate(hours, basis, timeout, quote, per_hour)
 
 
+def trained_tokens(config: RunConfig, work: Workload) -> int:
+    """Tokens of the training rows times their epochs."""
+    return work.num_tokens * make_plan(config, work.num_rows, 1, 1).n_epochs
+
+
 def _hours(config: RunConfig, work: Workload, machine: Machine | None) -> tuple[float | None, str]:
     if config.azureml.hours is not None:
         return config.azureml.hours, "azureml.hours of the config"
     if machine is None or work.num_parameters is None:
         missing = "the GPU" if machine is None else "the base's size"
         return None, f"not known, as {missing} is not; give azureml.hours"
-    plan = make_plan(config, work.num_rows, 1, 1)
-    tokens = work.num_tokens * plan.n_epochs
+    tokens = trained_tokens(config, work)
     if learns_from_pairs(config.training.method):
         tokens += work.num_tokens // 2  # of the reference: one pass forward, half of a step's operations
     num_gpus = machine.num_gpus * config.azureml.instance_count

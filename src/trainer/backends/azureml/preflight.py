@@ -6,7 +6,7 @@ Every check ends as ok, as a problem, or as not looked at, with the reason.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from trainer.backends.azureml.estimate import Workload, cost_of, measure
+from trainer.backends.azureml.estimate import Workload, cost_of, measure, trained_tokens
 from trainer.backends.azureml.hub_base import hub_id, is_gated
 from trainer.backends.azureml.job import JobRequest
 from trainer.backends.azureml.machines import GIB, Machine, price_of
@@ -49,7 +49,17 @@ def preflight(config: RunConfig, say: Say) -> Plan[JobRequest]:
     request = JobRequest(place, *limits, cost.hourly, config.azureml.currency)
     text, files = preview(config, request)
     rows = _rows(config, place, seen, work, files)
-    return Plan(config, cost.quote, rows, request, text, checks=seen.checks, files=files)
+    return Plan(
+        config,
+        cost.quote,
+        rows,
+        request,
+        text,
+        checks=seen.checks,
+        files=files,
+        trained_tokens=trained_tokens(config, work),
+        ceiling=None if cost.hourly is None else cost.hourly * cost.timeout_seconds / 3600,
+    )
 
 
 def _survey(config: RunConfig, problems: list[str], say: Say) -> tuple[Place | None, Survey]:

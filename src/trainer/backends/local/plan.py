@@ -26,6 +26,7 @@ def make_plan(prepared: "Prepared") -> "Plan[Prepared]":
         ready="config, data, tokens and memory are in order",
         numbers=_numbers(prepared),
         findings=prepared.data.report.findings,
+        trained_tokens=prepared.data.num_tokens * prepared.plan.n_epochs,
     )
 
 

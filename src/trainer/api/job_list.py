@@ -1,0 +1,42 @@
+"""All jobs, and those that are still open, for lists of thousands: what never changes is read once."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from trainer.api.job import ENDED, OUTCOME, Job, job_by_id, job_ids
+from trainer.runs import files
+
+KEPT = 100_000  # jobs: a kibibyte each
+
+
+@lru_cache(KEPT)
+def _known(root: Path, id_: str, number: int) -> Job:
+    job = job_by_id(root, id_)
+    assert job is not None
+    return job
+
+
+def find(root: Path, id_: str) -> Job | None:
+    """The job of an id, whoever owns it. Its record is read again only where its folder is another one."""
+    try:
+        number = (root / id_).stat().st_ino
+        return _known(root, id_, number)
+    except (OSError, AssertionError):
+        return None
+
+
+def all_jobs(root: Path) -> list[Job]:
+    """All jobs below a folder, the newest first."""
+    return [job for id_ in job_ids(root) if (job := find(root, id_)) is not None]
+
+
+def is_open(job: Job) -> bool:
+    """True while the job waits or runs."""
+    if (job.run.path / OUTCOME).exists():
+        return False
+    return files.read_record(job.run.path / "status.json").get("state") not in ENDED
+
+
+def num_open(root: Path, owner: str) -> int:
+    """The number of an owner's jobs that wait or run."""
+    return sum(job.owner == owner and is_open(job) for job in all_jobs(root))
