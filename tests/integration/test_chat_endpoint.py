@@ -12,6 +12,7 @@ from trainer.backends.chat_endpoint import Address, ChatEndpoint
 from trainer.backends.chat_route import events_of, pieces_of
 from trainer.errors import BackendError
 from trainer.inference.client import Sampling
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call
 
 MESSAGES = [{"role": "user", "content": "Add 1 and 2."}]
@@ -86,7 +87,7 @@ def test_a_whole_answer_is_text_and_calls_and_the_key_is_asked_for_each_time() -
     assert [request.headers["authorization"] for request in model.asked] == ["Bearer a", "Bearer b"]
 
 
-def test_a_server_that_reads_no_calls_is_read_in_the_form_that_was_trained() -> None:
+def test_a_server_that_reads_no_calls_and_no_thoughts_is_read_in_the_form_that_was_trained() -> None:
     from trainer.data.render.rendering import Renderer
     from trainer.inference.replies import ReplyReader
     from trainer.inference.trained import stored_tokenizer
@@ -99,8 +100,11 @@ def test_a_server_that_reads_no_calls_is_read_in_the_form_that_was_trained() -> 
     model = Model({}, event(content=written[:9]) + event(content=written[9:]) + b"data: [DONE]\n\n")
     with endpoint(model, streams=True, reader=lambda: reader) as (client, _):
         assert list(client.stream(MESSAGES, Sampling(), TOOLS)) == [Call("add", {"a": 1})]
-    asked = model.asked[0].json()
-    assert (asked["tool_choice"], asked["skip_special_tokens"], asked["tools"]) == ("none", False, TOOLS)
+        model.stream = event(content="<think>On") + event(content="e.</think>\n\nTwo.") + b"data: [DONE]\n\n"
+        assert list(client.stream(MESSAGES, Sampling())) == [Thought("On"), Thought("e."), "Two."]
+    with_tools, without = (request.json() for request in model.asked)
+    assert (with_tools["tool_choice"], with_tools["skip_special_tokens"], with_tools["tools"]) == ("none", False, TOOLS)
+    assert (without["skip_special_tokens"], "tool_choice" in without) == (False, False)
 
 
 @pytest.mark.parametrize("streams", [True, False])

@@ -444,7 +444,7 @@ def test_answers_with_tool_calls_hold_to_the_published_schema() -> None:
     from trainer.inference.tool_calls import Call
 
     answer, calls = ChatCompletion("m", "fp"), [Call("add", {"a": 1, "b": "Köln \ud800"})]
-    body = answer.whole("", calls, "tool_calls", Usage(1, 2))
+    body = answer.whole("One and Köln.", "", calls, "tool_calls", Usage(1, 2, 1))
     check(body, "CreateChatCompletionResponse")
     arguments = body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]
     assert arguments == '{"a": 1, "b": "Köln \\ud800"}'

@@ -21,7 +21,7 @@ from trainer.errors import ConfigError, ParityError
 from trainer.inference.probes import request_of
 from trainer.inference.serve.gate import check_prompts, prompts_in
 from trainer.inference.serve.refusals import Refusal
-from trainer.inference.serve.rendering import PromptRenderer
+from trainer.inference.serve.rendering import Prompt, PromptRenderer
 from trainer.inference.serve.requests import parse_request
 from trainer.inference.trained import trained_tokenizer
 from trainer.runs import Run
@@ -56,7 +56,7 @@ def renderer(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     run(started.stop())
 
 
-def prompt_of(renderer: PromptRenderer, text: str) -> Coroutine[Any, Any, list[int]]:
+def prompt_of(renderer: PromptRenderer, text: str) -> Coroutine[Any, Any, Prompt]:
     return renderer.prompt([{"role": "user", "content": text}], None)
 
 
@@ -79,7 +79,8 @@ def test_prompts_with_tools_are_the_training_prompts_too(run: Runner, tuned: Run
         answers = [index for index, message in enumerate(row.messages) if message.trained]
         for index, expected in zip(answers, prompts_in(trained.render(row)), strict=True):
             request = parse_request(json.dumps({"model": "m"} | request_of(row, index)).encode())
-            assert run(served.prompt(request.rendered_messages(), request.rendered_tools())) == expected
+            sent = run(served.prompt(request.rendered_messages(), request.rendered_tools()))
+            assert sent.ids == expected
             num_compared += 1
     assert num_compared > 20
 
@@ -205,7 +206,7 @@ def test_a_process_that_is_killed_while_idle_spoils_no_answer(run: Runner, rende
 
 
 def test_a_long_prompt_is_rendered(run: Runner, renderer: PromptRenderer) -> None:
-    assert len(run(prompt_of(renderer, "a1! " * 100_000))) > 100_000
+    assert len(run(prompt_of(renderer, "a1! " * 100_000)).ids) > 100_000
 
 
 def test_the_copy_ends_with_the_server(run: Runner, tmp_path: Path) -> None:

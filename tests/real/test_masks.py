@@ -166,7 +166,7 @@ def test_the_server_takes_what_was_trained(name: str, tmp_path: Path) -> None:
         server = PromptRenderer(tmp_path)
         await server.start()
         try:
-            return [await server.prompt(row["messages"][:-1], None) for row in rows]
+            return [(await server.prompt(row["messages"][:-1], None)).ids for row in rows]
         finally:
             await server.stop()
 

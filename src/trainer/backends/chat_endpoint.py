@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.backends.chat_route import events_of, failures_in_words, object_of, pieces_of, reply_of, request_body
 from trainer.backends.http import patiently, timeout_seconds
-from trainer.inference.client import ChatMessage, Sampling, Tool
-from trainer.inference.tool_calls import Call
+from trainer.inference.client import ChatMessage, Piece, Sampling, Tool
 
 if TYPE_CHECKING:
     from azure.core import PipelineClient
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from trainer.inference.replies import ReplyReader
 
 ANSWER_SECONDS = 190.0  # Azure ML gives an answer 180
-# vLLM then shows the model its tools and answers with what it wrote.
-AS_WRITTEN = {"tool_choice": "none", "skip_special_tokens": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,7 @@ class Address:
 class ChatEndpoint:
     """Answers from a deployed model.
 
-    `reader` reads tool calls in the model's own text, for a server that does not: it is then shown the tools and asked
-    to call none, so that it answers with what the model wrote.
+    `reader` reads thoughts and tool calls in the model's own text, for a server that does not.
     """
 
     def __init__(self, name: str, address: Address, reader: "Callable[[], ReplyReader] | None" = None) -> None:
@@ -42,17 +38,17 @@ class ChatEndpoint:
 
     def stream(
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
-    ) -> Iterator[str | Call]:
+    ) -> Iterator[Piece]:
         """The answer in pieces, or whole where the endpoint does not stream. Raises: BackendError."""
         body = request_body(self.address.model, messages, sampling, tools)
-        if not tools or self.reader is None:
+        if self.reader is None:
             yield from self._pieces(body)
             return
         from trainer.inference.replies import split_stream
 
-        body |= AS_WRITTEN
-        text = (piece for piece in self._pieces(body) if isinstance(piece, str))
-        yield from split_stream(text, self.reader(), "", tools)
+        reader = self.reader()
+        text = (piece for piece in self._pieces(body | as_written(tools)) if isinstance(piece, str))
+        yield from split_stream(text, reader, reader.prompt(messages, tools), tools or None)
 
     def ask(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The whole answer to a request in OpenAI's form. Raises: BackendError."""
@@ -64,7 +60,7 @@ class ChatEndpoint:
             _refuse(response)
             return object_of(response.text()), dict(response.headers)
 
-    def _pieces(self, body: dict[str, Any]) -> Iterator[str | Call]:
+    def _pieces(self, body: dict[str, Any]) -> Iterator[Piece]:
         if not self.address.streams:
             reply = reply_of(self.ask(body), self.name)
             yield from ([reply.text] if reply.text else [])
@@ -82,6 +78,11 @@ class ChatEndpoint:
         timeouts = {"connection_timeout": timeout_seconds(), "read_timeout": ANSWER_SECONDS}
         with _client() as client, client.send_request(request, stream=stream, **timeouts) as response:
             yield response
+
+
+def as_written(tools: Sequence[Tool] | None) -> dict[str, Any]:
+    """Settings with which vLLM answers with all that the model wrote, after it was shown its tools."""
+    return {"skip_special_tokens": False} | ({"tool_choice": "none"} if tools else {})
 
 
 def _client() -> "PipelineClient[Any, Any]":

@@ -7,8 +7,9 @@ from typing import Any
 
 from trainer.backends.http import failure_of, is_failure, refusal
 from trainer.errors import BackendError, quoted
-from trainer.inference.client import ChatMessage, Reply, Sampling, Tool
-from trainer.inference.tool_calls import Call, as_call
+from trainer.inference.client import ChatMessage, Piece, Reply, Sampling, Tool
+from trainer.inference.thoughts import Thought
+from trainer.inference.tool_calls import as_call
 
 
 def request_body(
@@ -28,18 +29,27 @@ def reply_of(answer: Mapping[str, Any], name: str) -> Reply:
         message = choice["message"]
         calls = tuple(as_call(call.get("function") or {}) for call in message.get("tool_calls") or ())
         text = str(message.get("content") or message.get("refusal") or "")
+        thought = _thought(message)
     except (KeyError, IndexError, TypeError, AttributeError):
         shown = quoted(str(answer), 200)
         raise BackendError(f"asking {name}: answers {shown}, expected an answer of OpenAI's form") from None
-    return Reply(text, calls, choice.get("finish_reason") != "length")
+    return Reply(text, calls, choice.get("finish_reason") != "length", thought=thought)
 
 
-def pieces_of(events: Iterable[Mapping[str, Any]]) -> Iterator[str | Call]:
-    """Text as it comes; the calls at the end, when their arguments are whole."""
+def _thought(message: Mapping[str, Any]) -> str:
+    """The thought of a message or a delta: each service has its own word, and OpenAI's tell none."""
+    found = message.get("reasoning_content") or message.get("reasoning")
+    return found if isinstance(found, str) else ""
+
+
+def pieces_of(events: Iterable[Mapping[str, Any]]) -> Iterator[Piece]:
+    """Thought and text as they come; the calls at the end, when their arguments are whole."""
     calls: dict[int, dict[str, str]] = {}
     for event in events:
         for choice in (event.get("choices") or [])[:1]:  # Azure's first event, on its content filter, has none
             delta = choice.get("delta") or {}
+            if thought := _thought(delta):
+                yield Thought(thought)
             if text := delta.get("content") or delta.get("refusal"):
                 yield str(text)
             for part in delta.get("tool_calls") or ():

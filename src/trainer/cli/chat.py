@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,12 @@ from trainer.errors import ConfigError
 from trainer.runs import Run, find_run
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from trainer.inference.client import ChatClient
     from trainer.inference.dialogue import Dialogue, Shown
+
+THOUGHT = "dim italic"  # how a thought is printed
 
 
 @command
@@ -70,7 +75,7 @@ def chat(
         _answer_side_by_side(dialogue, asked)
     elif asked:
         for question in asked:
-            out.print(clean(_reply(dialogue.model, dialogue, question)), markup=False)
+            _print_answer(_reply(dialogue.model, dialogue, question))
     else:
         _converse(dialogue)
 
@@ -82,10 +87,20 @@ def _print_document(run: Run, dialogue: "Dialogue", questions: list[str], is_bas
     for question in questions:
         said = _reply(dialogue.model, dialogue, question)
         if is_base:
-            answers.append(Exchange(question=question, base=said, tuned=None))
+            answers.append(
+                Exchange(question=question, base=said.text, tuned=None, base_thought=said.thought, tuned_thought=None)
+            )
             continue
         before = _reply(dialogue.base, dialogue, question) if dialogue.base and dialogue.with_base else None
-        answers.append(Exchange(question=question, base=before, tuned=said))
+        answers.append(
+            Exchange(
+                question=question,
+                base=before and before.text,
+                tuned=said.text,
+                base_thought=before and before.thought,
+                tuned_thought=said.thought,
+            )
+        )
     Chat(run=run.name, system=dialogue.system or None, answers=answers).print()
 
 
@@ -126,12 +141,30 @@ def _read_questions(file: Path | None) -> list[str]:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
 
 
-def _reply(client: "ChatClient", dialogue: "Dialogue", question: str) -> str:
-    """One model's answer to a question without a history; a tool call stands on a line of its own."""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A model's answer to a question without a history; a tool call stands on a line of its own."""
+
+    text: str
+    thought: str | None
+
+
+def _reply(client: "ChatClient", dialogue: "Dialogue", question: str) -> _Answer:
+    from trainer.inference.thoughts import Thought
+
     head = [{"role": "system", "content": dialogue.system}] if dialogue.system else []
     messages = [*head, {"role": "user", "content": question}]
-    pieces = client.stream(messages, dialogue.sampling, dialogue.tools)
-    return "".join(piece if isinstance(piece, str) else f"\n{piece}" for piece in pieces).strip()
+    pieces = list(client.stream(messages, dialogue.sampling, dialogue.tools))
+    thought = "".join(piece.text for piece in pieces if isinstance(piece, Thought)).strip()
+    said = [piece if isinstance(piece, str) else f"\n{piece}" for piece in pieces if not isinstance(piece, Thought)]
+    return _Answer("".join(said).strip(), thought or None)
+
+
+def _print_answer(answer: _Answer) -> None:
+    """The thought goes where notices go, so that standard output holds the answer alone."""
+    if answer.thought:
+        err.print(clean(answer.thought), style=THOUGHT, markup=False, highlight=False, soft_wrap=True)
+    out.print(clean(answer.text), markup=False)
 
 
 def _answer_side_by_side(dialogue: "Dialogue", questions: list[str]) -> None:
@@ -144,9 +177,17 @@ def _answer_side_by_side(dialogue: "Dialogue", questions: list[str]) -> None:
     for title, style in (("question", "bold"), ("base", "dim"), ("tuned", "green")):
         table.add_column(title, style=style, ratio=1)
     for question in questions:
-        answers = [_reply(client, dialogue, question) for client in (dialogue.base, dialogue.model)]
-        table.add_row(*(Text(clean(cell)) for cell in (question, *answers)))
+        answers = [_cell(_reply(client, dialogue, question)) for client in (dialogue.base, dialogue.model)]
+        table.add_row(Text(clean(question)), *answers)
     out.print(table)
+
+
+def _cell(answer: _Answer) -> "Text":
+    from rich.text import Text
+
+    if not answer.thought:
+        return Text(clean(answer.text))
+    return Text.assemble((clean(answer.thought), THOUGHT), "\n\n", clean(answer.text))
 
 
 def _converse(dialogue: "Dialogue") -> None:
@@ -180,20 +221,24 @@ def _converse(dialogue: "Dialogue") -> None:
 def _show(shown: "Generator[Shown]") -> None:
     """Print what is said as it comes, ending in a new line."""
     from trainer.inference.dialogue import Notice, Speaker
+    from trainer.inference.thoughts import Thought
 
-    open_line = False
+    open_kind: type | None = None  # of a line that has begun
     for item in shown:
-        if open_line and not isinstance(item, str):
+        kind = type(item) if isinstance(item, str | Thought) else None
+        if open_kind is not None and kind is not open_kind:
             out.print()
-        open_line = isinstance(item, str)
+        open_kind = kind
         match item:
             case Notice(text):
                 say(text)
             case Speaker(name):
                 out.print(clean(name), style="bold", markup=False)
+            case Thought(text):
+                out.print(clean(text), end="", style=THOUGHT, markup=False, highlight=False)
             case str():
                 out.print(clean(item), end="", markup=False)
             case _:
                 out.print(clean(str(item)), style="cyan", markup=False)
-    if open_line:
+    if open_kind is not None:
         out.print()

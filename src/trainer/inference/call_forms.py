@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import Any
 
 from trainer.data.render.chat_template import ChatTemplate, RenderingError
+from trainer.inference.thought_markers import THOUGHT, thought_markers
 from trainer.inference.tool_calls import (
     Brackets,
     Call,
@@ -21,7 +22,6 @@ from trainer.inference.tool_calls import (
     as_list,
     as_object,
     json_at,
-    without_thinking,
 )
 
 NAME = "probe_function"
@@ -48,13 +48,20 @@ def call_form(template: ChatTemplate) -> CallForm | None:
 
 
 def _rendered(template: ChatTemplate, count: int, arguments: Mapping[str, str]) -> str:
-    """Text of `count` probe calls as a model generates it, without its thinking and the token that ends it."""
+    """Text of `count` probe calls as a model generates it, without a thought and the token that ends it."""
     function = {"name": NAME, "arguments": json.dumps(arguments)}
     calls = [{"id": f"probe000{number}", "type": "function", "function": function} for number in range(count)]
     answer = template.adapt({"role": "assistant", "content": "", "tool_calls": calls})
     tool = {"name": NAME, "description": "A probe.", "parameters": {"type": "object", "properties": {}}}
     question = {"role": "user", "content": "probe question"}
-    return without_thinking(generated_text(template, [question, answer], [{"type": "function", "function": tool}]))
+    tools = [{"type": "function", "function": tool}]
+    form, prompt = thought_markers(template), template.text([question], tools, prompt=True)
+    try:
+        text = generated_text(template, [question, answer], tools)
+    except RenderingError:  # Nemotron's prompt opens a thought, which its template leaves out where there is none
+        thinking = template.adapt(answer | {"reasoning_content": THOUGHT})
+        text = generated_text(template, [question, thinking], tools)
+    return form.split(text, form.opened_by(prompt))[1]
 
 
 def generated_text(template: ChatTemplate, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call
 
 ChatMessage = Mapping[str, Any]  # {"role": …, "content": …}, as in the data files
 Tool = Mapping[str, Any]
+Piece = str | Thought | Call  # of an answer: its text, what it thought before, a call behind both
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer, without thinking and control tokens; `ended` is False where it was cut off."""
+    """A whole answer, without control tokens and with its thought apart; `ended` is False where it was cut off."""
 
     text: str
     calls: tuple[Call, ...]
     ended: bool
     generated: str = ""  # every token as text, where the tokens are known
+    thought: str = ""
 
 
 class ReplyClient(Protocol):
@@ -37,7 +40,7 @@ class ReplyClient(Protocol):
 
 
 class ChatClient(Protocol):
-    """Answers a conversation in pieces of text, as they come, and with the calls of tools at its end."""
+    """Answers a conversation in pieces of thought and text, as they come, and with the calls of tools at its end."""
 
     @property
     def name(self) -> str:
@@ -46,4 +49,4 @@ class ChatClient(Protocol):
 
     def stream(
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
-    ) -> Iterator[str | Call]: ...
+    ) -> Iterator[Piece]: ...

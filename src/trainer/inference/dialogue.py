@@ -17,7 +17,8 @@ from trainer.data.rules.row import check_row
 from trainer.data.rules.tools import ToolLists
 from trainer.data.strict_json import parse
 from trainer.errors import DataError, TrainerError, similar
-from trainer.inference.client import ChatClient, Sampling, Tool
+from trainer.inference.client import ChatClient, Piece, Sampling, Tool
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call
 from trainer.runs import files
 from trainer.runs.files import expanded
@@ -47,7 +48,7 @@ class Speaker:
     name: str
 
 
-Shown = Notice | Speaker | str | Call
+Shown = Notice | Speaker | Piece
 
 
 @dataclass
@@ -126,14 +127,17 @@ class Dialogue:
     def _answer_of(self, client: ChatClient) -> Generator[Shown, None, dict[str, Any]]:
         """Yield a model's answer as it comes; return it as a message."""
         head = [{"role": "system", "content": self.system}] if self.system else []
-        text, calls = "", []
+        text, thought, calls = "", "", []
         for piece in client.stream([*head, *self.messages], self.sampling, self.tools):
             if isinstance(piece, Call):
                 calls.append(piece)
+            elif isinstance(piece, Thought):
+                thought += piece.text
             else:
                 text += piece
             yield piece
-        return _message(text.strip(), calls, first_number=sum(len(m.get("tool_calls", ())) for m in self.messages) + 1)
+        number = sum(len(m.get("tool_calls", ())) for m in self.messages) + 1
+        return _message(text.strip(), calls, number) | with_thought(thought)
 
     def _open_calls(self) -> list[dict[str, Any]]:
         """The calls of the last answer that no tool has answered yet."""
@@ -191,6 +195,11 @@ def _message(text: str, calls: Sequence[Call], first_number: int) -> dict[str, A
         for number, function in enumerate(functions, start=first_number)
     ]
     return {"role": "assistant", "content": text or None, "tool_calls": made}
+
+
+def with_thought(thought: str) -> dict[str, str]:
+    """The key of a message that holds its thought; none where there is none. A template shows of it what it wants."""
+    return {"reasoning_content": thought.strip()} if thought.strip() else {}
 
 
 def training_row(

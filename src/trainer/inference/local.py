@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from trainer.data.render.chat_template import Rendered
 from trainer.data.render.rendering import Renderer, RenderingError
 from trainer.errors import ConfigError, TrainingError
-from trainer.inference.client import ChatMessage, Sampling, Tool
+from trainer.inference.client import ChatMessage, Piece, Sampling, Tool
 from trainer.inference.replies import ReplyReader, split_stream
-from trainer.inference.tool_calls import Call
 from trainer.inference.trained import trained_adapter, trained_base, trained_tokenizer
 from trainer.model.adapter import ADAPTER, adapter_tensors, load_to_answer, overwrite, tensors_problem
 from trainer.model.device import pick_device, pick_dtype
@@ -44,6 +43,7 @@ class TunedModel:
         self.ranks = ranks if ranks and config.memory.shard_base is True else Ranks()
         self.tokenizer = trained_tokenizer(run)
         self.renderer = Renderer(self.tokenizer)
+        self.reader = ReplyReader(self.renderer)
         place = torch.device("cpu") if self.is_sharded else device
         model = load_model(base, settings, place, pick_dtype(settings, device))
         self.model: PeftModel = load_to_answer(model, run.adapter, whole=not self.is_sharded)
@@ -93,27 +93,21 @@ class LocalClient:
 
     def stream(
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
-    ) -> Iterator[str | Call]:
+    ) -> Iterator[Piece]:
         """The answer in pieces, then its tool calls. Whoever stops reading stops the model.
 
         Raises: TrainingError, when the prompt is longer than the model can read.
         """
         prompt = self._prompt(messages, tools)
-        if not tools:
-            yield from self._generate(prompt.ids, sampling, skip_special_tokens=True)
-            return
-        pieces = self._generate(prompt.ids, sampling, skip_special_tokens=False)
-        yield from split_stream(pieces, ReplyReader(self.owner.renderer), prompt.text, tools)
+        yield from split_stream(self._generate(prompt.ids, sampling), self.owner.reader, prompt.text, tools or None)
 
     def answer(self, messages: Sequence[ChatMessage], sampling: Sampling) -> str:
-        """The whole answer, as text."""
-        return "".join(map(str, self.stream(messages, sampling))).strip()
+        """The whole answer, as text without its thought."""
+        return "".join(piece for piece in self.stream(messages, sampling) if isinstance(piece, str)).strip()
 
     def _prompt(self, messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> Rendered:
-        template = self.owner.renderer.template
         try:
-            offered = [dict(tool) for tool in tools] or None
-            prompt = template.encode([template.adapt(message) for message in messages], offered, prompt=True)
+            prompt = self.owner.renderer.prompt(messages, [dict(tool) for tool in tools] or None)
         except RenderingError as error:
             raise TrainingError(str(error)) from None
         if len(prompt.ids) >= self.owner.max_length:
@@ -122,11 +116,11 @@ class LocalClient:
             )
         return prompt
 
-    def _generate(self, ids: Sequence[int], sampling: Sampling, skip_special_tokens: bool) -> Iterator[str]:
-        """Text as a thread of its own generates it."""
+    def _generate(self, ids: Sequence[int], sampling: Sampling) -> Iterator[str]:
+        """Text with its control tokens, as a thread of its own generates it."""
         from transformers import TextIteratorStreamer
 
-        streamer = TextIteratorStreamer(self.owner.tokenizer, skip_prompt=True, skip_special_tokens=skip_special_tokens)
+        streamer = TextIteratorStreamer(self.owner.tokenizer, skip_prompt=True, skip_special_tokens=False)
         unwanted = threading.Event()
         arguments = self._arguments(ids, sampling) | {"stopping_criteria": [lambda *_, **__: unwanted.is_set()]}
         failed: list[BaseException] = []

@@ -1,16 +1,16 @@
-"""Replies: a model's words without thinking and control tokens, and the tool calls in them."""
+"""Replies: a model's words without control tokens, its thought apart, and the tool calls in them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trainer.data.render.chat_template import PROBE, ChatMessages, RenderingError, Tools
+from trainer.data.render.chat_template import ChatMessages, RenderingError, Tools
 from trainer.data.render.rendering import Renderer
 from trainer.inference.call_forms import call_form, generated_text
-from trainer.inference.tool_calls import Call, CallForm, before_call, typed, without_thinking
-
-THINKING_BEGINS, THINKING_ENDS = "<think>", "</think>"
+from trainer.inference.thought_markers import thought_markers
+from trainer.inference.thoughts import Thought, ThoughtMarkers, ThoughtSplitter
+from trainer.inference.tool_calls import Call, CallForm, before_call, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,24 @@ class Spoken:
 
     text: str
     calls: tuple[Call, ...] = ()
+    thought: str = ""
 
 
 class ReplyReader:
     """Reads replies in the form in which one model's chat template writes them."""
 
     def __init__(self, renderer: Renderer) -> None:
-        self.template = renderer.template
+        self.renderer, self.template = renderer, renderer.template
 
     @cached_property
     def form(self) -> CallForm | None:
         """Form of the template's tool calls; None where text and calls look alike."""
         return call_form(self.template)
+
+    @cached_property
+    def thoughts(self) -> ThoughtMarkers:
+        """Text that the template writes around thoughts."""
+        return thought_markers(self.template)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Every token as text, control tokens too."""
@@ -38,13 +44,17 @@ class ReplyReader:
 
     def read(self, generated: str, prompt: str) -> Spoken:
         """`generated` is what `decode` gave, without the token that ends it; `prompt` is the text it followed."""
-        thinks = THINKING_BEGINS in generated or prompt.rstrip().endswith(THINKING_BEGINS)
-        if thinks and THINKING_ENDS not in generated:
-            return Spoken("")  # cut off before it came to an answer
-        text, calls = self.form.read(generated) if self.form else (without_thinking(generated), [])
-        if self._opening and self._opening in text:
-            text = text.rpartition(self._opening)[2]
-        return Spoken(self.template.control_token.sub("", text).strip(), tuple(calls))
+        control = self.template.control_token
+        thought, answer = self.thoughts.split(generated, self.thoughts.opened_by(prompt), control)
+        text, calls = self.form.read(answer) if self.form else (answer, [])
+        return Spoken(control.sub("", text).strip(), tuple(calls), thought)
+
+    def prompt(self, messages: ChatMessages, tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """The text that serving sends; empty where the template refuses the messages."""
+        try:
+            return self.renderer.prompt(messages, [dict(tool) for tool in tools or ()] or None).text
+        except RenderingError:
+            return ""
 
     def rendered(self, messages: ChatMessages, tools: Tools) -> str | None:
         """Text to generate for the last of `messages`; None where the template shows none."""
@@ -53,33 +63,36 @@ class ReplyReader:
         except RenderingError:
             return None
 
-    @cached_property
-    def _opening(self) -> str:
-        """Text of the template between prompt and answer: gpt-oss names a channel, most write nothing."""
-        question: dict[str, Any] = {"role": "user", "content": "probe question"}
-        try:
-            answer = generated_text(self.template, [question, {"role": "assistant", "content": PROBE}], None)
-        except RenderingError:  # DeepSeek-R1's prompt holds how an answer begins, and its renderings do not
-            return ""
-        return without_thinking(answer.partition(PROBE)[0]).strip()
-
 
 def split_stream(
-    pieces: Iterable[str], reader: ReplyReader, prompt: str, tools: Sequence[Mapping[str, Any]]
-) -> Iterator[str | Call]:
-    """Text as soon as it cannot be the beginning of a call; then the calls. `pieces` hold control tokens."""
-    opening = reader.form.opening if reader.form else None
+    pieces: Iterable[str], reader: ReplyReader, prompt: str, tools: Sequence[Mapping[str, Any]] | None
+) -> Iterator[str | Thought | Call]:
+    """Thoughts and text as they come, the text only when it cannot be the beginning of a call; then the calls.
+
+    `pieces` hold control tokens. No calls are looked for where `tools` is None.
+    """
+    form = None if tools is None else reader.form
+    splitter = ThoughtSplitter(reader.thoughts, reader.thoughts.opened_by(prompt), reader.template.control_token)
     text, shown = "", 0
-    for piece in pieces:
-        text += piece
-        safe = max(shown, len(text) if opening is None else before_call(text, opening))
+    for part in _parts(pieces, splitter):
+        if isinstance(part, Thought):
+            yield part
+            continue
+        text += part
+        safe = len(text) if form is None else max(shown, before_call(text, form.opening))
         yield from _visible(text[shown:safe], reader)
         shown = safe
-    calls = reader.read(_without_end(text, reader), prompt).calls
+    calls = form.read(_without_end(text, reader))[1] if form else []
     if not calls:
         yield from _visible(text[shown:], reader)
     for call in calls:
-        yield typed(call, tools)
+        yield typed(call, tools or ())
+
+
+def _parts(pieces: Iterable[str], splitter: ThoughtSplitter) -> Iterator[Thought | str]:
+    for piece in pieces:
+        yield from splitter.feed(piece)
+    yield from splitter.finish()
 
 
 def _without_end(text: str, reader: ReplyReader) -> str:

@@ -133,7 +133,6 @@ class CallForm:
 
     def read(self, text: str) -> tuple[str, list[Call]]:
         """The text before the calls, and the calls. Without calls, or with broken ones, all of it is text."""
-        text = without_thinking(text)
         opening = self.brackets.opening
         start = re.search(_loose(opening), text) if opening.strip() else re.match("", text)
         if start is None:
@@ -202,11 +201,6 @@ def _declared(schema: Any) -> dict[str, str]:
         return {}
     types = {key: value.get("type") for key, value in properties.items() if isinstance(value, dict)}
     return {key: kind for key, kind in types.items() if isinstance(kind, str)}
-
-
-def without_thinking(text: str) -> str:
-    """Text after the thinking of a reasoning model."""
-    return text.rpartition("</think>")[2]
 
 
 def _loose(literal: str) -> str:

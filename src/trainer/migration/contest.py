@@ -23,8 +23,8 @@ from trainer.inference.client import ChatMessage, Reply, ReplyClient, Sampling, 
 from trainer.inference.evaluation.chat_endpoint import EndpointAnswerer
 from trainer.inference.evaluation.held_out import HeldOut, trained_files
 from trainer.inference.evaluation.measures import ModelKey
-from trainer.inference.evaluation.questions import Question, Reference
-from trainer.inference.tool_calls import Call, without_thinking
+from trainer.inference.evaluation.questions import Question, Reference, thought_json
+from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 from trainer.runs.files import append_line, read_lines
 from trainer.runs.ledger import Thing
@@ -105,13 +105,14 @@ class KeptReplies:
         reply = self.client.reply(messages, sampling, tools)
         calls = [{"name": call.name, "arguments": call.arguments} for call in reply.calls]
         with self._lock:
-            append_line(self.file, {"key": key, "text": reply.text, "calls": calls, "ended": reply.ended}, flush=True)
+            line = {"key": key, "text": reply.text, "calls": calls, "ended": reply.ended} | thought_json(reply)
+            append_line(self.file, line, flush=True)
         return reply
 
 
 def _reply(line: Mapping[str, Any]) -> Reply:
     calls = tuple(Call(call["name"], call["arguments"]) for call in line["calls"])
-    return Reply(str(line["text"]), calls, bool(line["ended"]))
+    return Reply(str(line["text"]), calls, bool(line["ended"]), thought=str(line.get("reasoning_content", "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,8 @@ class OldAndNew:
     models: tuple[ModelKey, ...] = ("base", "tuned")
 
     def reference(self, conversation: Conversation, message: int) -> Reference:
-        """As data, and without thinking, which neither side's answers hold."""
-        found = self.old.reference(conversation, message)
-        return replace(found, text=without_thinking(found.text).strip())
+        """As data, and without its thought, which neither side's answers hold."""
+        return self.old.reference(conversation, message)
 
     def replies(
         self, model: ModelKey, questions: Sequence[Question], advance: Callable[[int], None]

@@ -7,6 +7,7 @@ import pytest
 from trainer.backends.chat_route import pieces_of, reply_of, request_body
 from trainer.errors import BackendError
 from trainer.inference.client import Reply, Sampling
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call, as_call
 
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "weather"}}
@@ -33,19 +34,25 @@ def test_tool_calls_arrive_in_pieces() -> None:
     events = [
         {"choices": []},  # Azure's word on its content filter
         {"choices": [{"index": 0, "delta": None}]},
-        event(content="Let me see."),
+        event(reasoning_content="Rain?", content=""),
+        event(reasoning=" Or sun?"),
+        event(reasoning_content=None, content="Let me see."),
         event(tool_calls=[call(1, "time", ""), call(0, "weather", '{"city"')]),
         event(tool_calls=[call(0, None, ': "Bern"}'), call(1, None, "no JSON")]),
         event(refusal="No."),
     ]
     assert list(pieces_of(events)) == [
-        "Let me see.", "No.", Call("weather", {"city": "Bern"}), Call("time", {"": "no JSON"}),
+        Thought("Rain?"), Thought(" Or sun?"), "Let me see.", "No.",
+        Call("weather", {"city": "Bern"}), Call("time", {"": "no JSON"}),
     ]  # fmt: skip
 
 
 MESSAGE = {"content": " It is ", "tool_calls": [call(None, "weather", '{"city": "Bern"}')]}
 REPLIES = {
     "text and calls": (MESSAGE, "tool_calls", Reply(" It is ", (Call("weather", {"city": "Bern"}),), True)),
+    "a thought": ({"content": "Yes.", "reasoning_content": "a"}, "stop", Reply("Yes.", (), True, thought="a")),
+    "a thought in another word": ({"content": "", "reasoning": "a"}, "length", Reply("", (), False, thought="a")),
+    "what is no thought": ({"content": "Yes.", "reasoning": {"effort": 1}}, "stop", Reply("Yes.", (), True)),
     "cut off": ({"content": "It", "tool_calls": None}, "length", Reply("It", (), False)),
     "refused": ({"content": None, "refusal": "No."}, "stop", Reply("No.", (), True)),
     "nothing": ({"content": None}, "stop", Reply("", (), True)),

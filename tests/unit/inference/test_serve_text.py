@@ -108,8 +108,8 @@ def fed(text: str, stops: list[str], opening: str | None = None, at_once: bool =
     tokenizer = make_tokenizer(CHATML, SPECIAL)
     stream = TextStream(tokenizer, stops, opening)
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = [stream.feed(tokens)] if at_once else [stream.feed([token]) for token in tokens]
-    return [*pieces, stream.finish()], stream
+    pieces = list(stream.feed(tokens)) if at_once else [piece for token in tokens for piece in stream.feed([token])]
+    return [str(piece) for piece in (*pieces, *stream.finish())], stream
 
 
 @pytest.mark.parametrize("text", ["plain", "naïve 日本 🚲 ", "a<|im_end|>", " leading and trailing ", "<", "<|im"])

@@ -10,6 +10,7 @@ import trl
 from tests.conftest import make_tokenizer
 from trainer.data.render.chat_template import ChatTemplate
 from trainer.inference.call_forms import call_form, generated_text
+from trainer.inference.thought_markers import thought_markers
 from trainer.inference.tool_calls import Call, CallForm, typed
 
 HEAD = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
@@ -182,9 +183,10 @@ def test_templates_of_real_models_are_read_back(family: str) -> None:
     assert form is not None
     function = {"name": "weather", "arguments": '{"city": "Bonn", "note": "at \\"noon\\""}'}
     call = {"id": "call_1", "type": "function", "function": function}
-    answer = template.adapt({"role": "assistant", "content": "", "tool_calls": [call]})
-    text = generated_text(template, [{"role": "user", "content": "?"}, answer], None)
-    assert form.read(text) == ("", [Call("weather", {"city": "Bonn", "note": 'at "noon"'})])
+    said = template.adapt({"role": "assistant", "content": "", "tool_calls": [call]})
+    text = generated_text(template, [{"role": "user", "content": "?"}, said], None)
+    _, answer = thought_markers(template).split(text)
+    assert form.read(answer) == ("", [Call("weather", {"city": "Bonn", "note": 'at "noon"'})])
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from trainer.backends.openai.client import FineTuningService, Record
 from trainer.backends.openai.deploy import model_to_deploy
 from trainer.backends.openai.endpoints import find_deployment, newest, openai_at
 from trainer.errors import BackendError, ConfigError
-from trainer.inference.client import ChatMessage, Reply, Sampling, Tool
-from trainer.inference.tool_calls import Call
+from trainer.inference.client import ChatMessage, Piece, Reply, Sampling, Tool
 from trainer.runs import Run
 
 
@@ -28,7 +27,7 @@ class ServiceChat:
 
     def stream(
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
-    ) -> Iterator[str | Call]:
+    ) -> Iterator[Piece]:
         self._hold_there()
         with failures_in_words(self.model):
             yield from pieces_of(self._events(self._body(messages, sampling, tools)))

@@ -14,6 +14,10 @@ class Exchange(Part):
     """The base's answer; null without --base or --compare."""
     tuned: str | None
     """The tuned model's answer; null with --base."""
+    base_thought: str | None
+    """The thought before the base's answer; null where there is none."""
+    tuned_thought: str | None
+    """The thought before the tuned model's answer; null where there is none."""
 
 
 class Chat(Document):

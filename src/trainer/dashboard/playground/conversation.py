@@ -58,7 +58,7 @@ async def events_of(request: Request, run: Run, found: Round | None) -> AsyncGen
     else:
         async for event in found.events():
             letter = event["side"]
-            if "text" in event:
+            if "text" in event or "thought" in event:
                 yield event_text(Event(json_text(event), "said"))
             elif "call" in event:
                 yield event_text(partial(f"calls-{letter}", parts.one_call(event["call"]), "beforeend"))

@@ -17,9 +17,8 @@ from typing import Any
 from trainer.backends.chat_route import events_of, pieces_of, request_body
 from trainer.child_environment import training_environment
 from trainer.errors import BackendError, TrainerError
-from trainer.inference.client import ChatMessage, Sampling, Tool
+from trainer.inference.client import ChatMessage, Piece, Sampling, Tool
 from trainer.inference.serve.guards import KEY_VARIABLE
-from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 from trainer.runs.queue import Queue
 
@@ -169,7 +168,7 @@ class ServedChat:
 
     def stream(
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
-    ) -> Iterator[str | Call]:
+    ) -> Iterator[Piece]:
         """The answer in pieces, then its calls; whoever stops reading stops the model. Raises: BackendError."""
         assert self.loaded.port is not None
         body: Mapping[str, Any] = request_body(self.name, messages, sampling, tools) | {"stream": True}

@@ -41,7 +41,7 @@ from trainer.dashboard.run import Tab, leads_to, run_of
 from trainer.data.strict_json import parse
 from trainer.errors import ConfigError, TrainerError
 from trainer.inference.client import ChatClient, Sampling
-from trainer.inference.dialogue import training_row
+from trainer.inference.dialogue import training_row, with_thought
 from trainer.runs import Run, list_runs
 from trainer.runs.run import now
 from trainer.web.app import form_of, render, studio_of
@@ -204,7 +204,8 @@ def edit(request: Request) -> Response:
         return refused(request, error)
     parts, before = parts_of(request), json.dumps(found.said, ensure_ascii=False)
     calls = pretty(message["tool_calls"]) if "tool_calls" in message else ""
-    box = parts.edit(here_of(run), before, message.get("content", ""), calls, f"{run.name}-answers")
+    text, thought = message.get("content", ""), message.get("reasoning_content", "")
+    box = parts.edit(here_of(run), before, text, thought, calls, f"{run.name}-answers")
     return swapped(request, after=parts.after(box))
 
 
@@ -213,7 +214,7 @@ def _chosen(request: Request, run: Run) -> tuple[Round, dict[str, Any]]:
     found, letter = _state(request).rounds.find(run.name, request.path_params["id"]), form_of(request).get("side")
     if found is None or found.is_hidden or (side := found.sides.get(str(letter))) is None or not side.ended:
         raise ConfigError("side: is no whole answer that is known here; ask again")
-    return found, answer_message(found.said, side.text, side.calls)
+    return found, answer_message(found.said, side.text, side.calls) | with_thought(side.thought)
 
 
 def code(request: Request) -> Response:
@@ -250,6 +251,7 @@ def _kept(form: FormData) -> list[dict[str, Any]]:
     """A conversation with its answer as it was edited. Raises: ConfigError, where its calls are no tool calls."""
     text, calls = str(form.get("answer", "")).strip(), str(form.get("calls", "")).strip()
     answer = {"role": "assistant", **({"content": text} if text or not calls else {})}
+    answer |= with_thought(str(form.get("thought", "")))
     before, called = parse(str(form["before"])), parse(calls) if calls else []
     if not are_calls(called):
         form_of_calls = '[{"id": "…", "type": "function", "function": {"name": "…", "arguments": "…"}}]'

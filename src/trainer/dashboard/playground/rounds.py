@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from trainer.backends.http import hurried
 from trainer.inference.client import ChatClient, ChatMessage, Sampling, Tool
+from trainer.inference.thoughts import Thought
 from trainer.web.mistakes import told
 
 Which = Literal["tuned", "base"]
@@ -34,6 +35,7 @@ class Side:
     which: Which
     client: ChatClient
     text: str = ""
+    thought: str = ""
     calls: list[dict[str, Any]] = field(default_factory=list)
     problem: str = ""
     words: str = ""  # on how it came or ended
@@ -141,6 +143,9 @@ class Round:
                     if isinstance(piece, str):
                         side.text += piece
                         put({"side": letter, "text": piece})
+                    elif isinstance(piece, Thought):
+                        side.thought += piece.text
+                        put({"side": letter, "thought": piece.text})
                     else:
                         arguments = json.dumps(piece.arguments, ensure_ascii=False)
                         side.calls.append({"name": piece.name, "arguments": arguments})

@@ -6,8 +6,11 @@
   const part = (id) => document.getElementById(id);
 
   document.addEventListener("said", (event) => { // named by the stream of answers
-    const { side, text } = JSON.parse(event.detail.data);
-    part(`said-${side}`).append(text);
+    const { side, text, thought } = JSON.parse(event.detail.data);
+    if (text !== undefined) { part(`said-${side}`).append(text); return; }
+    const box = part(`thought-${side}`);
+    box.hidden = false;
+    box.lastElementChild.append(thought);
   });
   form.addEventListener("keydown", (event) => {
     if (event.target.id === "question" && event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); part("ask")?.click(); }

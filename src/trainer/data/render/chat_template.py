@@ -359,6 +359,11 @@ class ChatTemplate:
         return thought_form(self.text)
 
     @property
+    def names_thoughts(self) -> bool:
+        """True if the template does something with thoughts, if only to leave them out."""
+        return re.search(r"reasoning|thinking|think>", str(self.tokenizer.chat_template)) is not None
+
+    @property
     def thoughts_apart(self) -> bool:
         """True if the template has a place for thoughts that is not <think>, as gpt-oss has a channel for them."""
         return self.thoughts is not None and "</think>" not in self.thoughts.after

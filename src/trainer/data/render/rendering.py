@@ -6,13 +6,13 @@ the answer. The answer and its end-of-turn token are what the second has beyond 
 on the row itself; a row for which it does not hold is refused with the reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.conversations import Conversation, Message, in_pair
 from trainer.data.render.answers import RenderedAnswer, answer_in, answer_of, difference
-from trainer.data.render.chat_template import ChatMessages, ChatTemplate, Tools
+from trainer.data.render.chat_template import ChatMessages, ChatTemplate, Rendered, Tools
 from trainer.data.render.chat_template import RenderingError as RenderingError
 from trainer.data.render.kept_text import check_kept, left_out, probe_text, probes_in, texts_of, texts_of_tools
 from trainer.data.render.turns import TurnFinder
@@ -148,7 +148,15 @@ class Renderer:
 
     def prompt_ids(self, messages: ChatMessages, tools: Tools = None) -> list[int]:
         """Tokens that serving sends to the model: the messages and the generation prompt."""
-        return self.template.encode([self.template.adapt(message) for message in messages], tools, prompt=True).ids
+        return self.prompt(messages, tools).ids
+
+    def prompt(self, messages: ChatMessages, tools: Tools = None) -> Rendered:
+        """Prompt that serving sends to the model, as text and tokens. Raises: RenderingError.
+
+        A template that knows of no thoughts gets those of earlier answers as people write them into texts.
+        """
+        said = messages if self.template.names_thoughts else [_in_text(message) for message in messages]
+        return self.template.encode([self.template.adapt(message) for message in said], tools, prompt=True)
 
     def _refuse_control_tokens(self, conversation: Conversation) -> None:
         """Text that spells a control token would be read as one, and could end a turn early."""
@@ -230,6 +238,14 @@ class Renderer:
             if message["content"] and not message.get("tool_calls") and probe_text(index) not in kept:
                 raise RenderingError(left_out(index, str(message["role"])))
         self._complete_shapes.add(shape)
+
+
+def _in_text(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with its thought in its text."""
+    if not (thought := message.get("reasoning_content")):
+        return message
+    text = f"<think>\n{thought}\n</think>\n\n{message.get('content') or ''}"
+    return {key: value for key, value in message.items() if key != "reasoning_content"} | {"content": text}
 
 
 def _shape(messages: ChatMessages) -> tuple[tuple[str, bool, bool, int], ...]:

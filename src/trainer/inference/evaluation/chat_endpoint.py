@@ -10,6 +10,7 @@ from trainer.data.render.rendering import as_object
 from trainer.inference.client import Reply, ReplyClient, Sampling
 from trainer.inference.evaluation.measures import ModelKey
 from trainer.inference.evaluation.questions import Question, Reference
+from trainer.inference.thoughts import parted
 from trainer.inference.tool_calls import as_call
 
 AT_ONCE = 4  # questions on their way to the service
@@ -30,7 +31,8 @@ class EndpointAnswerer:
         """Tool calls come as data and need no template."""
         answer = conversation.messages[message]
         calls = tuple(as_call({"name": call.name, "arguments": call.arguments}) for call in answer.tool_calls)
-        return Reference((answer.content or "").strip(), tuple(call.name for call in calls), calls)
+        text = parted(answer.content or "")[1].strip()
+        return Reference(text, tuple(call.name for call in calls), calls)
 
     def replies(self, model: ModelKey, questions: Sequence[Question], advance: Callable[[int], None]) -> list[Reply]:
         """Raises: BackendError, ConfigError."""
@@ -41,7 +43,7 @@ class EndpointAnswerer:
             before = [_without_nulls(as_object(said)) for said in row.messages[: question.message]]
             reply = client.reply(before, sampling, row.tools)
             advance(1)
-            return Reply(reply.text.strip(), reply.calls, reply.ended)
+            return Reply(reply.text.strip(), reply.calls, reply.ended, thought=reply.thought.strip())
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(answer, questions))

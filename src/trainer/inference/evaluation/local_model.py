@@ -26,7 +26,7 @@ from trainer.inference.local import TunedModel
 from trainer.inference.replies import ReplyReader
 from trainer.inference.suite.items import Suite
 from trainer.inference.suite.kept import MAX_NEW_TOKENS, measure_kept, with_kept
-from trainer.inference.tool_calls import without_thinking
+from trainer.inference.thoughts import parted
 from trainer.inference.trained import starting_adapter, trained_adapter
 from trainer.model.device import give_memory_back
 from trainer.runs import Run
@@ -145,7 +145,7 @@ class TemplateQuestions:
     def reference(self, conversation: Conversation, message: int) -> Reference:
         """The row's own answer, with its tool calls as they would be read from what the model generates."""
         answer = conversation.messages[message]
-        text, names = without_thinking(answer.content or "").strip(), tuple(call.name for call in answer.tool_calls)
+        text, names = parted(answer.content or "")[1].strip(), tuple(call.name for call in answer.tool_calls)
         if not names:
             return Reference(text)
         said = [self.template.adapt(as_object(each)) for each in conversation.messages[: message + 1]]
@@ -198,7 +198,7 @@ class LocalAnswerer:
         for prompt, continuation in zip(prompts, continuations, strict=True):
             generated = template.reader.decode(continuation.ids)
             spoken = template.reader.read(generated, prompt.text)
-            replies.append(Reply(spoken.text, spoken.calls, continuation.ended, generated))
+            replies.append(Reply(spoken.text, spoken.calls, continuation.ended, generated, spoken.thought))
         return replies
 
     def losses(self, model: ModelKey) -> list[Sums]:

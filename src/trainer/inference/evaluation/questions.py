@@ -62,7 +62,13 @@ class MeasuredAnswer:
 
     def to_json(self) -> dict[str, Any]:
         calls = [{"name": call.name, "arguments": call.arguments} for call in self.reply.calls]
-        return {"text": self.reply.text, "calls": calls, "ended": self.reply.ended, "measures": dict(self.measures)}
+        said = {"text": self.reply.text, "calls": calls, "ended": self.reply.ended, "measures": dict(self.measures)}
+        return said | thought_json(self.reply)
+
+
+def thought_json(reply: Reply) -> dict[str, str]:
+    """The thought of a reply as report.json holds it: apart, and only where there is one."""
+    return {"reasoning_content": reply.thought} if reply.thought else {}
 
 
 def ask(rows: Sequence[Conversation], reference: Callable[[Conversation, int], Reference]) -> list[Question]:

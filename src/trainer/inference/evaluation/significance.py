@@ -20,7 +20,8 @@ from trainer.data.conversations import Message
 from trainer.data.read.rows import FileReader
 from trainer.data.render.rendering import as_object
 from trainer.inference.evaluation.measures import MEASURES, Outcome, Sums, folded, is_long
-from trainer.inference.tool_calls import whole_numbers, without_thinking
+from trainer.inference.thoughts import parted
+from trainer.inference.tool_calls import whole_numbers
 from trainer.runs.intervals import CONFIDENCE, wilson_of_share
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _long_answers(row: Mapping[str, Any]) -> list[str]:
 
 
 def _key(message: Mapping[str, Any]) -> str | None:
-    text = without_thinking(message.get("content") or "")
+    text = parted(message.get("content") or "")[1]
     calls = sorted(_call(call["function"]) for call in message.get("tool_calls") or ())
     if any(arguments not in ("", "{}") for _, arguments in calls):
         return json.dumps([folded(text), calls])

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from trainer.inference.report.plots import DARK, LIGHT
+from trainer.inference.thoughts import parted
 from trainer.inference.tool_calls import Call
 
 NUM_OPEN = 10
@@ -80,7 +81,11 @@ def last_question(messages: Sequence[Mapping[str, Any]]) -> str:
 def _said(message: Mapping[str, Any]) -> dict[str, Any]:
     role = message["role"]
     kind = "system" if role in ("system", "developer") else "message"
-    return {"kind": kind, "role": role, "text": message.get("content"), "calls": _written_calls(message)}
+    text = message.get("content")
+    if role == "assistant":
+        text = parted(text or "")[1]
+    said = {"kind": kind, "role": role, "text": text, "calls": _written_calls(message)}
+    return said | {"thought": _written_thought(message)}
 
 
 def _answers(
@@ -97,11 +102,24 @@ def _answers(
                 "pieces": pieces,
                 "calls": [str(Call(call["name"], call["arguments"])) for call in answer[name]["calls"]],
                 "cut_off": not answer[name]["ended"],
+                "thought": answer[name].get("reasoning_content", ""),
             }
             for name, (pieces, _) in zip(names, compared, strict=True)
         ],
-        "reference": {"pieces": pieces, "calls": _written_calls(message), "cut_off": False},
+        "reference": {
+            "pieces": pieces,
+            "calls": _written_calls(message),
+            "cut_off": False,
+            "thought": _written_thought(message),
+        },
     }
+
+
+def _written_thought(message: Mapping[str, Any]) -> str:
+    """The thought of an answer in a row, which may stand in its text."""
+    if message["role"] != "assistant":
+        return ""
+    return str(message.get("reasoning_content") or parted(message.get("content") or "")[0]).strip()
 
 
 def _written_calls(message: Mapping[str, Any]) -> list[str]:

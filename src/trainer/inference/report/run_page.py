@@ -132,7 +132,7 @@ def kept_view(result: Mapping[str, Any]) -> dict[str, Any] | None:
         "lost": [
             {
                 "question": item["prompt"][-1]["content"],
-                "answers": [(name, *_said(item[key])) for key, name in (("base", "Base"), ("tuned", "Tuned"))],
+                "answers": [_said(name, item[key]) for key, name in (("base", "Base"), ("tuned", "Tuned"))],
             }
             for item in lost[:NUM_LOST]
         ],
@@ -140,9 +140,10 @@ def kept_view(result: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _said(answer: Mapping[str, Any]) -> tuple[str, bool]:
-    """The answer with its calls, and True if it was cut off."""
-    return "\n".join(filter(None, [answer["text"], *answer["calls"]])) or "(nothing)", not answer["ended"]
+def _said(name: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of a model, with its calls, and its thought apart."""
+    text = "\n".join(filter(None, [answer["text"], *answer["calls"]])) or "(nothing)"
+    return {"name": name, "text": text, "cut_off": not answer["ended"], "thought": answer.get("reasoning_content", "")}
 
 
 def judge_view(result: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -168,7 +169,7 @@ def _judged(result: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, A
     names = columns_of(result)
     return {
         "question": last_question(row["messages"][: judged["message"]]),
-        "answers": [(names[key], *_said(_with_calls_in_words(answer[key]))) for key in (against, "tuned")],
+        "answers": [_said(names[key], _with_calls_in_words(answer[key])) for key in (against, "tuned")],
         "reasons": [opinion["reason"] for opinion in judged["opinions"]],
     }
 

@@ -7,24 +7,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+THOUGHT = "reasoning_content"  # of a message or a delta, as vLLM and DeepSeek name it
 END_OF_STREAM = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; the end marker counts as generated."""
+    """Tokens of one request; the end marker counts as generated, and so do those of a thought."""
 
     prompt_tokens: int
     completion_tokens: int
+    reasoning_tokens: int
 
-    def as_json(self) -> dict[str, int]:
+    def as_json(self) -> dict[str, Any]:
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }
 
 
@@ -37,9 +41,13 @@ class ChatCompletion:
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, text: str, calls: Sequence[Call], finish_reason: FinishReason, usage: Usage) -> dict[str, Any]:
+    def whole(
+        self, thought: str, text: str, calls: Sequence[Call], finish_reason: FinishReason, usage: Usage
+    ) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
         message: dict[str, Any] = {"role": "assistant", "content": text or None if calls else text, "refusal": None}
+        if thought:
+            message[THOUGHT] = thought
         if calls:
             message["tool_calls"] = list(_as_json(calls))
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
@@ -65,6 +73,11 @@ class ChatCompletion:
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
+
+
+def delta_of(piece: Thought | str) -> dict[str, str]:
+    """A piece of an answer for a stream."""
+    return {THOUGHT: piece.text} if isinstance(piece, Thought) else {"content": piece}
 
 
 def call_deltas(calls: Sequence[Call]) -> dict[str, Any]:

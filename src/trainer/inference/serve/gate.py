@@ -53,7 +53,7 @@ async def _sent(conversation: "Conversation", num_messages: int, served: PromptR
     body: dict[str, Any] = {"model": "x"} | request_of(conversation, num_messages)
     try:
         request = parse_request(json.dumps(body).encode())
-        return await served.prompt(request.rendered_messages(), request.rendered_tools())
+        return (await served.prompt(request.rendered_messages(), request.rendered_tools())).ids
     except Refusal as refusal:
         return refusal.message
 

@@ -42,14 +42,14 @@ def main(folder: Path) -> None:
         out.flush()
 
     try:
-        renderer, hello = _prepare(folder)
+        reader, hello = _prepare(folder)
     except Exception as error:  # the parent reports it
         send({"error": str(error)})
         return
     send(hello)
     gc.freeze()  # else a copy's search for garbage would copy every page
     at_work = mmap.mmap(-1, 8)  # the request that the copy renders, or 0
-    while (code := _copy_ends(renderer, at_work, send)) and (request := _number(at_work)):
+    while (code := _copy_ends(reader, at_work, send)) and (request := _number(at_work)):
         at_work[:] = bytes(8)
         send({"id": request, "error": ending(code)})
 
@@ -61,21 +61,21 @@ def ending(code: int) -> str:
     return f"the process that renders it ended with exit code {code}"
 
 
-def _copy_ends(renderer: Any, at_work: mmap.mmap, send: Send) -> int:
+def _copy_ends(reader: Any, at_work: mmap.mmap, send: Send) -> int:
     """Let a copy of this process answer; its exit code, 0 where no request is left."""
     copy = os.fork()
     if copy == 0:
-        _answer_all(renderer, at_work, send)
+        _answer_all(reader, at_work, send)
     return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
 
 
-def _answer_all(renderer: Any, at_work: mmap.mmap, send: Send) -> NoReturn:
+def _answer_all(reader: Any, at_work: mmap.mmap, send: Send) -> NoReturn:
     code = 1
     try:
         for line in sys.stdin.buffer:
             request = json.loads(line)
             at_work[:] = int(request["id"]).to_bytes(8, "little")
-            answer = _answer(renderer, request, len(line)) | {"id": request["id"]}
+            answer = _answer(reader, request, len(line)) | {"id": request["id"]}
             at_work[:] = bytes(8)
             send(answer)
         code = 0
@@ -88,23 +88,23 @@ def _number(at_work: mmap.mmap) -> int:
 
 
 def _prepare(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The renderer, and what the server must know of its template."""
+    """The reader of a template's replies, with its renderer, and what the server must know of the template."""
     from transformers import PreTrainedTokenizerFast
 
     from trainer.data.render.rendering import Renderer
-    from trainer.inference.call_forms import call_form
+    from trainer.inference.replies import ReplyReader
 
     # Not AutoTokenizer: it loads torch, and classes that build their tokenizer anew instead of reading it.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     _limit_memory()
     with _Alarm():
-        renderer = Renderer(tokenizer)
-        form = call_form(renderer.template)
+        reader = ReplyReader(Renderer(tokenizer))
         hello = {
-            "stops": sorted(renderer.end_markers | {tokenizer.eos_token_id} - {None}),
-            "call_form": form and form.as_json(),
+            "stops": sorted(reader.renderer.end_markers | {tokenizer.eos_token_id} - {None}),
+            "call_form": reader.form and reader.form.as_json(),
+            "thoughts": reader.thoughts.as_json(),
         }
-    return renderer, hello
+    return reader, hello
 
 
 def _limit_memory() -> None:
@@ -130,24 +130,25 @@ class _Alarm:
             signal.setitimer(timer, 0)
 
 
-def _answer(renderer: Any, request: dict[str, Any], num_bytes: int) -> dict[str, Any]:
+def _answer(reader: Any, request: dict[str, Any], num_bytes: int) -> dict[str, Any]:
     from trainer.data.render.chat_template import RenderingError
 
     with _Alarm(num_bytes):
         try:
-            if found := _control_token(renderer, request):
+            if found := _control_token(reader, request):
                 return {"error": found}
-            return {"ids": renderer.prompt_ids(request["messages"], request["tools"])}
+            prompt = reader.renderer.prompt(request["messages"], request["tools"])
+            return {"ids": prompt.ids, "opens_thought": reader.thoughts.opened_by(prompt.text)}
         except RenderingError as error:
             return {"error": str(error)}
         except Exception as error:  # whatever a template can do wrong, such as taking all memory
             return {"error": f"the chat template fails on these messages: {type(error).__name__} {error}".strip()}
 
 
-def _control_token(renderer: Any, request: dict[str, Any]) -> str | None:
+def _control_token(reader: Any, request: dict[str, Any]) -> str | None:
     """Text that spells a control token would be read as one: it could end a turn and begin another."""
     for place, text in _texts(request):
-        if token := renderer.template.control_token_in(text):
+        if token := reader.template.control_token_in(text):
             return f"{place} holds {token!r}, a control token of this model; remove or respell it"
     return None
 

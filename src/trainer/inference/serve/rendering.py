@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ from trainer.child_environment import harmless_environment
 from trainer.errors import ConfigError
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.render_worker import MAX_ANSWER_BYTES, ending
+from trainer.inference.thoughts import THINK, ThoughtMarkers
 from trainer.inference.tool_calls import CallForm
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The ids that the model gets, and whether it continues them within a thought."""
+
+    ids: list[int]
+    opens_thought: bool = False
 
 
 class PromptRenderer:
@@ -21,6 +31,7 @@ class PromptRenderer:
         self.folder = folder
         self.stops: list[int] = []
         self.call_form: CallForm | None = None
+        self.thoughts: ThoughtMarkers = THINK
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._num_requests = 0
@@ -50,11 +61,10 @@ class PromptRenderer:
             raise ConfigError(f"{self.folder}: the chat template cannot be used: {hello['error']}")
         self.stops = hello["stops"]
         self.call_form = CallForm.from_json(hello["call_form"]) if hello["call_form"] else None
+        self.thoughts = ThoughtMarkers.from_json(hello["thoughts"])
 
-    async def prompt(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
-    ) -> list[int]:
-        """The ids that the model gets. Raises: Refusal, when the template refuses, or takes too long."""
+    async def prompt(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> Prompt:
+        """The prompt that the model gets. Raises: Refusal, when the template refuses, or takes too long."""
         async with self._turn:
             if self._process is None or self._process.returncode is not None:
                 await self.start()
@@ -66,8 +76,7 @@ class PromptRenderer:
             answer = await self._read(self._num_requests)
         if "error" in answer:
             raise Refusal(400, answer["error"], "invalid_messages", "messages")
-        ids: list[int] = answer["ids"]
-        return ids
+        return Prompt(answer["ids"], answer["opens_thought"])
 
     async def _read(self, request: int | None = None) -> dict[str, Any]:
         """The answer to a request. Those to earlier ones, which were given up, are left out."""

@@ -55,6 +55,7 @@ class _Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[_Part] | None = None
     name: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[_Call] | None = None
     tool_call_id: str | None = None
     annotations: Annotated[list[Any], Field(max_length=0)] | None = None
@@ -65,6 +66,10 @@ class _Message(BaseModel):
             raise PydanticCustomError("content", "content is missing, expected text")
         if self.tool_calls and self.role != "assistant":
             raise PydanticCustomError("tool_calls", "tool_calls stand on a {role} message", {"role": self.role})
+        if self.reasoning_content is not None and self.role != "assistant":
+            raise PydanticCustomError(
+                "reasoning_content", "reasoning_content stands on a {role} message", {"role": self.role}
+            )
         if (self.tool_call_id is None) == (self.role == "tool"):
             raise PydanticCustomError("tool_call_id", "tool_call_id is expected on tool messages, and on no others")
         return self
@@ -77,6 +82,7 @@ class _Message(BaseModel):
         return {
             "role": self.role,
             "content": text,
+            "reasoning_content": self.reasoning_content or None,
             "name": self.name,
             "tool_calls": calls or None,
             "tool_call_id": self.tool_call_id,

@@ -3,25 +3,35 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.inference.client import Sampling
-from trainer.inference.serve.answers import END_OF_STREAM, ChatCompletion, FinishReason, Usage, call_deltas, event
+from trainer.inference.serve.answers import (
+    END_OF_STREAM,
+    ChatCompletion,
+    FinishReason,
+    Usage,
+    call_deltas,
+    delta_of,
+    event,
+)
 from trainer.inference.serve.limits import Slots
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.requests import ChatRequest
 from trainer.inference.serve.text import TextStream
 from trainer.inference.serve.trained_prompt import TrainedPrompt
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call, typed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from trainer.inference.serve.engine import ServingEngine
-    from trainer.inference.serve.rendering import PromptRenderer
+    from trainer.inference.serve.rendering import Prompt, PromptRenderer
 
 T = TypeVar("T")
 
@@ -32,8 +42,16 @@ class _Progress:
 
     num_tokens: int = 0
     last_token: int = -1
-    text: list[str] = field(default_factory=list)
+    pieces: list[Thought | str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+
+    @property
+    def thought(self) -> str:
+        return "".join(piece.text for piece in self.pieces if isinstance(piece, Thought))
+
+    @property
+    def text(self) -> str:
+        return "".join(piece for piece in self.pieces if isinstance(piece, str))
 
     def finish_reason(self, stops: list[int], stopped: bool) -> FinishReason:
         if self.calls:
@@ -65,8 +83,8 @@ class Service:
         self.engine.stop()
         self.release()
 
-    async def prompt(self, request: ChatRequest) -> list[int]:
-        """The ids that the model gets. Raises: Refusal."""
+    async def prompt(self, request: ChatRequest) -> "Prompt":
+        """The prompt that the model gets. Raises: Refusal."""
         messages, tools = request.rendered_messages(), request.rendered_tools()
         num_bytes = len(json.dumps([messages, tools], ensure_ascii=False).encode(errors="replace"))
         max_length = self.engine.max_length
@@ -80,14 +98,15 @@ class Service:
         with self.places.one():
             async with self._in_time():
                 prompt = await self.prompt(request)
-                sampling = request.sampling(len(prompt), self.engine.max_length, self.limits)
-                stream, progress = self._text_stream(request), _Progress()
+                sampling = request.sampling(len(prompt.ids), self.engine.max_length, self.limits)
+                stream, progress = self._text_stream(request, prompt), _Progress()
                 whole = not request.stops and stream.opening is None
                 async for piece in self._pieces(request, prompt, sampling, stream, progress, whole):
-                    progress.text.append(piece)
+                    progress.pieces.append(piece)
         reason = progress.finish_reason(self.engine.stops, stream.stopped)
-        usage = Usage(len(prompt), progress.num_tokens)
-        return ChatCompletion(self.name, self.fingerprint).whole("".join(progress.text), progress.calls, reason, usage)
+        usage = Usage(len(prompt.ids), progress.num_tokens, stream.num_thought_tokens)
+        answer = ChatCompletion(self.name, self.fingerprint)
+        return answer.whole(progress.thought, progress.text, progress.calls, reason, usage)
 
     async def events(self, request: ChatRequest) -> AsyncGenerator[bytes]:
         """The answer as server-sent events. The first is yielded only when generation has begun.
@@ -98,25 +117,32 @@ class Service:
         with self.places.one():
             async with self._in_time():
                 prompt = await self.prompt(request)
-                sampling = request.sampling(len(prompt), self.engine.max_length, self.limits)
+                sampling = request.sampling(len(prompt.ids), self.engine.max_length, self.limits)
+            stream = self._text_stream(request, prompt)
             yield answer.chunk({"role": "assistant", "content": ""}, with_usage=request.include_usage)
             try:
-                async for chunk in self._chunks(request, answer, prompt, sampling, progress):
+                async for chunk in self._chunks(request, answer, prompt, sampling, stream, progress):
                     yield chunk
             except Refusal as refusal:
                 yield event(refusal.body)
                 return
         if request.include_usage:
-            yield answer.usage_chunk(Usage(len(prompt), progress.num_tokens))
+            yield answer.usage_chunk(Usage(len(prompt.ids), progress.num_tokens, stream.num_thought_tokens))
         yield END_OF_STREAM
 
     async def _chunks(
-        self, request: ChatRequest, answer: ChatCompletion, prompt: list[int], sampling: Sampling, progress: _Progress
+        self,
+        request: ChatRequest,
+        answer: ChatCompletion,
+        prompt: "Prompt",
+        sampling: Sampling,
+        stream: TextStream,
+        progress: _Progress,
     ) -> AsyncGenerator[bytes]:
-        stream, with_usage = self._text_stream(request), request.include_usage
+        with_usage = request.include_usage
         async with self._in_time(), aclosing(self._pieces(request, prompt, sampling, stream, progress)) as pieces:
             async for piece in pieces:
-                yield answer.chunk({"content": piece}, with_usage=with_usage)
+                yield answer.chunk(delta_of(piece), with_usage=with_usage)
         if progress.calls:
             yield answer.chunk(call_deltas(progress.calls), with_usage=with_usage)
         reason = progress.finish_reason(self.engine.stops, stream.stopped)
@@ -125,35 +151,45 @@ class Service:
     async def _pieces(
         self,
         request: ChatRequest,
-        prompt: list[int],
+        prompt: "Prompt",
         sampling: Sampling,
         stream: TextStream,
         progress: _Progress,
         whole: bool = False,
-    ) -> AsyncGenerator[str]:
-        """The answer's text as it can be shown; counts and calls go into `progress`."""
-        async with aclosing(self.engine.tokens(prompt, sampling, whole)) as batches:
+    ) -> AsyncGenerator[Thought | str]:
+        """Thought and text as they can be shown; counts and calls go into `progress`."""
+        async with aclosing(self.engine.tokens(prompt.ids, sampling, whole)) as batches:
             async for tokens in batches:
                 progress.num_tokens += len(tokens)
                 progress.last_token = tokens[-1] if tokens else progress.last_token
-                if text := stream.feed(token for token in tokens if token not in self.engine.stops):
-                    yield text
+                for piece in _joined(stream.feed(token for token in tokens if token not in self.engine.stops)):
+                    yield piece
                 if stream.stopped:
                     return
-        if text := stream.finish():
-            yield text
+        for piece in stream.finish():
+            yield piece
         if stream.call_text and self.renderer.call_form is not None:
             text, calls = self.renderer.call_form.read(stream.call_text)
             progress.calls = [typed(call, request.rendered_tools() or ()) for call in calls]
             if text := text if calls else stream.call_text:  # begun as a call, and none
                 yield stream.cleaned(text)
 
-    def _text_stream(self, request: ChatRequest) -> TextStream:
+    def _text_stream(self, request: ChatRequest, prompt: "Prompt") -> TextStream:
         form = self.renderer.call_form if request.rendered_tools() else None
-        return TextStream(self.tokenizer, request.stops, form.opening if form else None)
+        opening = form.opening if form else None
+        return TextStream(self.tokenizer, request.stops, opening, self.renderer.thoughts, prompt.opens_thought)
 
     def _in_time(self) -> "_InTime":
         return _InTime(self.limits.max_seconds)
+
+
+def _joined(pieces: Iterable[Thought | str]) -> Iterator[Thought | str]:
+    """Neighbours of one kind as one piece: what comes at a time is sent at a time."""
+    for kind, group in groupby(pieces, key=type):
+        if kind is Thought:
+            yield Thought("".join(piece.text for piece in group if isinstance(piece, Thought)))
+        else:
+            yield "".join(piece for piece in group if isinstance(piece, str))
 
 
 class _InTime:

@@ -1,9 +1,10 @@
 """Tokens become text as they come: never half a character, nothing of a stop string, no control tokens."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from trainer.inference.thoughts import THINK, Thought, ThoughtMarkers, ThoughtSplitter
 from trainer.inference.tool_calls import before_call, overlap
 
 if TYPE_CHECKING:
@@ -11,39 +12,63 @@ if TYPE_CHECKING:
 
 
 class TextStream:
-    """The text of one answer. It holds back what may yet become a stop string.
+    """Thought and text of one answer. Of the text it holds back what may yet become a stop string.
 
-    `opening` is how tool calls begin, as `CallForm` has it. All from there on is kept back, control tokens included, in
-    `call_text`.
+    A stop string ends the answer, and never its thought. `opening` is how tool calls begin, as `CallForm` has it. All
+    from there on is kept back, control tokens included, in `call_text`. `opened` says that the prompt ends in a
+    thought.
     """
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", stops: Sequence[str] = (), opening: str | None = None
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        stops: Sequence[str] = (),
+        opening: str | None = None,
+        thoughts: ThoughtMarkers = THINK,
+        opened: bool = False,
     ) -> None:
         from tokenizers.decoders import DecodeStream
 
         self.stops, self.opening = list(stops), opening
         self.stopped = False  # at one of the stop strings
         self.call_text = ""
+        self.num_thought_tokens = 0  # what opens and closes thoughts included
+        self._num_tokens = 0
         self._tokenizer = tokenizer.backend_tokenizer
-        self._control = None if opening is None else _control_tokens(tokenizer)
-        self._decoder = DecodeStream([], skip_special_tokens=opening is None)
+        self._control = _control_tokens(tokenizer)
+        self._splitter = ThoughtSplitter(thoughts, opened, self._control)
+        self._decoder = DecodeStream([], skip_special_tokens=False)
         self._held = ""
 
-    def feed(self, tokens: Iterable[int]) -> str:
-        """Take more tokens; return the text that can be shown now."""
-        pieces = (self._decoder.step(self._tokenizer, token) for token in tokens)
-        new = "".join(piece for piece in pieces if piece)
-        if self.call_text:
-            self.call_text += new
-            return ""
-        self._held += new
-        return self._release()
+    def feed(self, tokens: Iterable[int]) -> Iterator[Thought | str]:
+        """Take more tokens; yield what can be shown now."""
+        for token in tokens:
+            thought = self._splitter.thinking
+            piece = self._decoder.step(self._tokenizer, token) or ""
+            parts = list(self._splitter.feed(piece))
+            self._num_tokens += 1
+            if thought or self._splitter.thinking:
+                self.num_thought_tokens = self._num_tokens
+            for part in parts:
+                yield from self._take(part)
 
-    def finish(self) -> str:
-        """Return the text held back, when no more tokens come."""
+    def finish(self) -> Iterator[Thought | str]:
+        """Yield what is held back, when no more tokens come."""
+        for part in self._splitter.finish():
+            yield from self._take(part)
         rest, self._held = self._held, ""
-        return "" if self.stopped else self.cleaned(rest)
+        if not self.stopped and (text := self.cleaned(rest)):
+            yield text
+
+    def _take(self, part: Thought | str) -> Iterator[Thought | str]:
+        if isinstance(part, Thought):
+            yield part
+        elif self.call_text:
+            self.call_text += part
+        else:
+            self._held += part
+            if text := self._release():
+                yield text
 
     def _release(self) -> str:
         if self.stopped:
@@ -75,7 +100,7 @@ class TextStream:
 
     def cleaned(self, text: str) -> str:
         """Without control tokens."""
-        return self._control.sub("", text) if self._control else text
+        return self._control.sub("", text)
 
 
 def _control_tokens(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:

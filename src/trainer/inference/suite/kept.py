@@ -6,7 +6,7 @@ from typing import Any
 
 from trainer.inference.client import Reply
 from trainer.inference.evaluation.measures import ModelKey
-from trainer.inference.evaluation.questions import Answerer, Question, Reference
+from trainer.inference.evaluation.questions import Answerer, Question, Reference, thought_json
 from trainer.inference.evaluation.significance import LEVEL, share_interval, sign_test
 from trainer.inference.suite.checks import is_right
 from trainer.inference.suite.items import Suite, SuiteItem, kinds_of
@@ -117,4 +117,5 @@ def _shown(item: SuiteItem, before: bool, after: bool, said: Reply, says: Reply)
 
 
 def _answer(reply: Reply, right: bool) -> dict[str, Any]:
-    return {"text": reply.text, "calls": [str(call) for call in reply.calls], "ended": reply.ended, "right": right}
+    said = {"text": reply.text, "calls": [str(call) for call in reply.calls], "ended": reply.ended, "right": right}
+    return said | thought_json(reply)

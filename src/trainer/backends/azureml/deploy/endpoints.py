@@ -12,8 +12,7 @@ from trainer.backends.chat_endpoint import Address, ChatEndpoint
 from trainer.backends.contract import BY_LEDGER, Endpoint, EndpointKey
 from trainer.backends.http import Say, found, patiently
 from trainer.errors import BackendError, ConfigError, similar
-from trainer.inference.client import ChatClient, ChatMessage, Sampling, Tool
-from trainer.inference.tool_calls import Call
+from trainer.inference.client import ChatClient, ChatMessage, Piece, Sampling, Tool
 from trainer.runs import Run
 from trainer.runs.ledger import Entry, Ledger, Thing
 
@@ -130,7 +129,7 @@ class NoBase:
 
     def stream(
         self, messages: Sequence[ChatMessage], sampling: Sampling, tools: Sequence[Tool] = ()
-    ) -> Iterator[str | Call]:
+    ) -> Iterator[Piece]:
         """Raises: ConfigError."""
         raise ConfigError(
             f"{self.name}: is not deployed, the scoring script has the tuned model only; "

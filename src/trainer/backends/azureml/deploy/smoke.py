@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.backends.azureml.snapshot import data_names
-from trainer.backends.chat_endpoint import AS_WRITTEN
+from trainer.backends.chat_endpoint import as_written
 from trainer.backends.chat_route import reply_of
 from trainer.backends.http import Say
 from trainer.data.conversations import Conversation
@@ -131,9 +131,10 @@ def _asked(
 
 def _answer_here(local: "ChatClient", request: dict[str, Any]) -> str:
     from trainer.inference.client import Sampling
+    from trainer.inference.thoughts import Thought
 
     pieces = local.stream(request["messages"], Sampling(max_tokens=GREEDY_TOKENS), request.get("tools") or ())
-    return "".join(map(str, pieces)).strip()
+    return "".join(piece.text if isinstance(piece, Thought) else str(piece) for piece in pieces).strip()
 
 
 def _model_here(run: Run) -> "ChatClient | None":
@@ -165,7 +166,7 @@ class _Record:
     names: Mapping[str, str]  # of the files on a node
 
     def answer(self, row: Conversation, message: int) -> str | None:
-        """Text that the trained model wrote in place of a message of the row; None without one, or with a call."""
+        """Thought and text of the trained model for a message of the row; None without that, or with a call."""
         places = (row.place, f"{self.names.get(row.file)}:{row.line}")
         return next((self.answers[place, message] for place in places if (place, message) in self.answers), None)
 
@@ -175,25 +176,27 @@ def _record_of(run: Run) -> _Record:
     for row in run.comparison().get("rows", ()):
         for answer in row.get("answers", ()):
             tuned = answer.get("tuned", {})
-            if tuned.get("text") and not tuned.get("calls"):
-                found[str(row["place"]), int(answer["message"])] = str(tuned["text"])
+            said = f"{tuned.get('reasoning_content', '')}{tuned.get('text', '')}"
+            if said and not tuned.get("calls"):
+                found[str(row["place"]), int(answer["message"])] = said
     names = data_names(run.config())
     return _Record(found, {str(Path(path)): name for path, name in names.items()})
 
 
 def _ask(client: "ChatEndpoint", request: dict[str, Any]) -> tuple[str, int]:
-    """Text and calls of the greedy answer, and how many tokens its prompt had. Raises: BackendError."""
-    reads_here = client.reader is not None and bool(request.get("tools"))
-    body = request | {"temperature": 0, "max_tokens": GREEDY_TOKENS} | (AS_WRITTEN if reads_here else {})
+    """Thought, text and calls of the greedy answer, and the tokens that its prompt had. Raises: BackendError."""
+    tools = request.get("tools")
+    body = request | {"temperature": 0, "max_tokens": GREEDY_TOKENS} | (as_written(tools) if client.reader else {})
     answer = client.ask(body)
     said: Reply | Spoken = reply_of(answer, client.name)
     try:
         num_tokens = int(answer["usage"]["prompt_tokens"])
     except (KeyError, TypeError, ValueError):
         raise BackendError(f"{client.name}: counts no tokens of the prompt, expected usage.prompt_tokens") from None
-    if reads_here and client.reader is not None:
-        said = client.reader().read(said.text, "")
-    return "".join([said.text, *map(str, said.calls)]).strip(), num_tokens
+    if client.reader is not None:
+        reader = client.reader()
+        said = reader.read(said.text, reader.prompt(request["messages"], tools))
+    return "".join([said.thought, said.text, *map(str, said.calls)]).strip(), num_tokens
 
 
 def _is_same(said: str, expected: str) -> bool:
