@@ -58,6 +58,9 @@ def convert(
     to: Annotated[
         RowKind, typer.Option(help="Chat rows (sft), or preference rows with both answers (dpo).")
     ] = RowKind.sft,
+    no_thoughts: Annotated[
+        bool, typer.Option("--no-thoughts", help="Leave out thoughts before answers, as the openai backend takes none.")
+    ] = False,
     force: Force = False,
     output_format: Output = Format.text,
     debug: Debug = False,
@@ -87,6 +90,7 @@ def convert(
         skip_bad=skip_bad,
         force=force,
         method=to.value,
+        thoughts=not no_thoughts,
     )
     if output_format is Format.json:
         from trainer.cli.documents.data import DataConvert
@@ -109,6 +113,8 @@ def _report(file: Path, conversion: "Conversion", to: RowKind) -> None:
         out.print("preference rows keep both answers with --to dpo")
     if conversion.num_given_system:
         out.print(f"the system prompt was added to {counted(conversion.num_given_system, 'row')}")
+    if conversion.num_without_thoughts:
+        out.print(f"the thoughts were left out of {counted(conversion.num_without_thoughts, 'row')}")
     if conversion.skipped:
         _print_skipped(conversion)
     out.print(escape(clean(f"{counted(conversion.num_written, 'row')} written to {conversion.output}")), style="bold")

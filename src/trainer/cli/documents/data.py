@@ -383,6 +383,8 @@ class DataConvert(Document):
     """Rows written."""
     num_given_system: int
     """Rows that got the system prompt of --system."""
+    num_without_thoughts: int
+    """Rows whose thoughts --no-thoughts left out."""
     shapes: dict[str, int]
     """Rows by the layout that they had."""
     dropped: dict[str, int]

@@ -14,10 +14,12 @@ from trainer.data.layouts.columns import Columns, columns_of
 from trainer.data.layouts.messages import NotConvertible, Row
 from trainer.data.layouts.preferences import pair_of
 from trainer.data.layouts.shapes import Shape, convert_row, shape_of, with_system
+from trainer.data.layouts.thoughts import without_thoughts
 from trainer.data.quoting import printable, quoted
-from trainer.data.rules.findings import FindingList
+from trainer.data.rules.findings import Finding, FindingList
 from trainer.data.rules.preferences import check_preference
 from trainer.data.rules.row import check_row
+from trainer.data.rules.rule import Backend
 from trainer.data.rules.tools import ToolLists
 from trainer.errors import DataError
 from trainer.kinds import Method, learns_from_pairs
@@ -40,6 +42,7 @@ class Conversion:
     num_read: int = 0
     num_written: int = 0
     num_given_system: int = 0
+    num_without_thoughts: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     shapes: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
@@ -70,10 +73,11 @@ def convert_file(
     skip_bad: bool = False,
     force: bool = False,
     method: Method = "sft",
+    thoughts: bool = True,
 ) -> Conversion:
     """Write the rows of `source` as chat JSONL, or as preference rows; each that is written passes the rules of a row.
 
-    `system` becomes the system prompt of rows that have none.
+    `system` becomes the system prompt of rows that have none. Without `thoughts` those of answers are left out.
 
     Raises: DataError, when `source` cannot be read, a row of it cannot be converted (with `skip_bad`: no row can), or
     `output` exists (unless `force`); nothing is written then.
@@ -82,7 +86,7 @@ def convert_file(
     with open_source(source, encoding, lambda names: _has_columns(names, columns), skip_bad=skip_bad) as rows:
         conversion = Conversion(output, rows.encoding, rows.layout)
         with new_files([output], [source], force=force) as (file,):
-            for line in _converted(source, rows, columns, system, conversion, method):
+            for line in _converted(source, rows, columns, system, conversion, method, thoughts):
                 file.write(line)
             _refuse_skipped(source, conversion, skip_bad)
     return conversion
@@ -104,6 +108,7 @@ def _converted(
     system: str | None,
     conversion: Conversion,
     method: Method,
+    thoughts: bool,
 ) -> Iterator[bytes]:
     """The lines to write; `conversion` is kept up to date."""
     tool_lists = ToolLists()
@@ -116,12 +121,14 @@ def _converted(
                 shape, made = "preference", [pair_of(_value(row), dropped)]
             else:
                 shape, made = convert_row(_value(row), columns, dropped)
-            given = [with_system(one, system) for one in made] if system else made
+            said = made if thoughts else [without_thoughts(one) for one in made]
+            given = [with_system(one, system) for one in said] if system else said
             lines = [_line(one, tool_lists) for one in given]
         except NotConvertible as error:
             conversion.skipped.append(Skipped(_row_place(source, row), str(error)))
             continue
-        conversion.num_given_system += sum(one is not before for one, before in zip(given, made, strict=True))
+        conversion.num_given_system += sum(one is not before for one, before in zip(given, said, strict=True))
+        conversion.num_without_thoughts += sum(one != before for one, before in zip(said, made, strict=True))
         conversion.shapes[shape] += 1
         conversion.dropped += dropped
         conversion.num_written += len(lines)
@@ -148,12 +155,9 @@ def _value(row: SourceRow) -> Row:
 def _line(row: Row, tool_lists: ToolLists) -> bytes:
     """The row as it is written. One that would only be an error of the new file is refused: fix it in the old one."""
     kind = "preference" if "input" in row else "chat"
-    findings = FindingList("", "openai")  # the only backend that takes images
-    (check_preference if "input" in row else check_row)(row, tool_lists, findings)
-    for finding in findings.findings:
-        if finding.severity == "error":
-            found = f"{finding.code}: as a {kind} row {finding.where} {finding.found}"
-            raise NotConvertible(f"{found}, expected {finding.accepted}; {finding.fix}")
+    if error := _error(row, tool_lists):
+        found = f"{error.code}: as a {kind} row {error.where} {error.found}"
+        raise NotConvertible(f"{found}, expected {error.accepted}; {error.fix}")
     try:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:
@@ -161,6 +165,20 @@ def _line(row: Row, tool_lists: ToolLists) -> bytes:
         raise NotConvertible(reason) from None
     except TypeError as error:  # dates and bytes, which Parquet has and JSON has not
         raise NotConvertible(f"JSON: the row holds a value that JSON has not ({error}), expected text") from None
+
+
+def _error(row: Row, tool_lists: ToolLists) -> Finding | None:
+    """The first error of a row that no backend takes: only the services take images, and only the others thoughts."""
+    backends: tuple[Backend, ...] = ("openai", "local")
+    first = None
+    for backend in backends:
+        findings = FindingList("", backend)
+        (check_preference if "input" in row else check_row)(row, tool_lists, findings)
+        error = next((finding for finding in findings.findings if finding.severity == "error"), None)
+        if error is None:
+            return None
+        first = first or error
+    return first
 
 
 def _refuse_skipped(source: Path, conversion: Conversion, skip_bad: bool) -> None:

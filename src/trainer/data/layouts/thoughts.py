@@ -6,6 +6,7 @@ from typing import Any
 Row = dict[str, Any]
 
 NAMES = ("thinking", "reasoning")  # Ollama's and gpt-oss', OpenRouter's and vLLM's
+_HOLDERS = ("messages", "input", "preferred_output", "non_preferred_output")
 _TAGGED = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
@@ -42,3 +43,19 @@ def with_thoughts(messages: list[Row]) -> list[Row]:
         if message.get("role") == "assistant":
             take_thought(message)
     return messages
+
+
+def without_thoughts(row: Row) -> Row:
+    """A chat or preference row without the thoughts of its answers."""
+    return {key: _thoughtless(value) if key in _HOLDERS else value for key, value in row.items()}
+
+
+def _thoughtless(value: Any) -> Any:
+    match value:
+        case list():
+            return [_thoughtless(one) for one in value]
+        case {"role": _}:
+            return {key: inner for key, inner in value.items() if key != "reasoning_content"}
+        case {"messages": messages}:
+            return value | {"messages": _thoughtless(messages)}
+    return value

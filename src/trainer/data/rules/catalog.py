@@ -220,6 +220,16 @@ _MESSAGE_RULES = (
         "reasoning_content; move it with: trainer data convert FILE",
     ),
     Rule(
+        "SERVICE_THOUGHT",
+        "no thoughts for the services",
+        "OpenAI and Azure OpenAI take rows without reasoning_content and refuse a file that has it: their models think "
+        "in a way that no row can teach, and show no thought.",
+        "leave it out with: trainer data convert FILE --no-thoughts, or use the local or azureml backend",
+        "rows.jsonl:1: SERVICE_THOUGHT: messages[1] has reasoning_content, expected none on the openai backend; leave "
+        "it out with: trainer data convert FILE --no-thoughts, or use the local or azureml backend",
+        only="openai",
+    ),
+    Rule(
         "IMAGE",
         "no images locally",
         "Vision models are not supported on the local and azureml backends. The services take images in user messages.",

@@ -14,6 +14,7 @@ from trainer.data.rules.findings import Finding, FindingList
 from trainer.data.rules.keys import check_keys
 from trainer.data.rules.messages import KEYS_OF_ROLE
 from trainer.data.rules.row import PREFERENCE_KEYS, check_row
+from trainer.data.rules.thoughts import refuse_thought
 from trainer.data.rules.tools import ToolList, ToolLists
 
 OUTPUTS = ("preferred_output", "non_preferred_output")
@@ -43,6 +44,9 @@ def check_preference(row: Mapping[str, Any], tool_lists: ToolLists, findings: Fi
             reported.add(key)
             if not (finding.code in _OF_THE_END and is_other) and (prompt or answer):
                 _add(finding, findings)
+    for place, messages in (("input.messages", prompt), *answers.items()):
+        for index, message in enumerate(messages):
+            refuse_thought(message, f"{place}[{index}]", findings)
     return tool_list
 
 

@@ -5,8 +5,12 @@ from typing import Any
 
 from trainer.data.quoting import quoted
 from trainer.data.rules.findings import FindingList
+from trainer.kinds import is_service
 
 OPENS, CLOSES = "<think>", "</think>"
+_FIX_FOR_SERVICES = (
+    "the model will write it where people read; leave it out with: trainer data convert FILE --no-thoughts"
+)
 
 
 def check_thought(message: Mapping[str, Any], index: int, findings: FindingList) -> None:
@@ -21,8 +25,15 @@ def check_thought(message: Mapping[str, Any], index: int, findings: FindingList)
             findings.add("THOUGHT", where, found, "a non-empty string")
         elif tag := next((tag for tag in (OPENS, CLOSES) if tag in thought), None):
             findings.add("THOUGHT", where, f"holds {tag}", "the thought without tags", "remove the tag")
+        refuse_thought(message, f"messages[{index}]", findings)
     for text in _texts(message.get("content")):
         _check_text(text, f"messages[{index}].content", message, findings)
+
+
+def refuse_thought(message: Any, where: str, findings: FindingList) -> None:
+    """Note a thought that a service would not take."""
+    if is_service(findings.backend) and type(message) is dict and "reasoning_content" in message:
+        findings.add("SERVICE_THOUGHT", where, "has reasoning_content", "none on the openai backend")
 
 
 def _texts(content: Any) -> list[str]:
@@ -42,4 +53,5 @@ def _check_text(text: str, where: str, message: Mapping[str, Any], findings: Fin
         found = "begins with <think> beside reasoning_content"
         findings.add("THOUGHT", where, found, "one thought", "remove one of the two")
     else:
-        findings.add("THOUGHT_IN_TEXT", where, "begins with <think>", "the thought as reasoning_content")
+        fix = _FIX_FOR_SERVICES if is_service(findings.backend) else None
+        findings.add("THOUGHT_IN_TEXT", where, "begins with <think>", "the thought as reasoning_content", fix)

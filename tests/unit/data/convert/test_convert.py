@@ -120,6 +120,29 @@ def test_what_cannot_be_carried_is_counted_for_each_key(written):
     assert convert_file(source).dropped == Counter({"id": 2})
 
 
+THOUGHTFUL = [HI[0], HI[1] | {"reasoning_content": "Greet."}]
+
+
+def test_thoughts_are_left_out_where_that_is_wanted_and_only_then(written):
+    tagged = [HI[0], HI[1] | {"content": "<think>Greet.</think>Hello"}]
+    source = written(lines({"messages": THOUGHTFUL}, {"messages": tagged}, {"messages": HI}))
+    conversion = convert_file(source, thoughts=False)
+    assert (conversion.num_without_thoughts, conversion.dropped) == (2, Counter())
+    assert [json.loads(line) for line in conversion.output.read_text().splitlines()] == [{"messages": HI}] * 3
+    kept = convert_file(source, force=True)
+    assert kept.num_without_thoughts == 0
+    said = [json.loads(line)["messages"] for line in kept.output.read_text().splitlines()]
+    assert said == [THOUGHTFUL, THOUGHTFUL, HI]
+    pair = {
+        "input": {"messages": [HI[0]]},
+        "preferred_output": [THOUGHTFUL[1]],
+        "non_preferred_output": [HI[1] | {"content": "?"}],
+    }
+    source.write_text(lines(pair))
+    plain = json.loads(convert_file(source, force=True, method="dpo", thoughts=False).output.read_text())
+    assert plain == pair | {"preferred_output": [HI[1]]}
+
+
 def test_a_system_prompt_is_given_to_rows_that_have_none(written):
     own = [{"role": "system", "content": "Mine"}, *HI]
     source = written(lines({"messages": HI}, {"messages": own}))

@@ -117,6 +117,14 @@ def test_a_malformed_row_is_told_with_its_places(row, expected, tmp_path):
     assert all(message.removeprefix("FILE: ").startswith(start) for message, start in zip(found, expected, strict=True))
 
 
+def test_a_service_takes_no_thoughts_of_pairs_either(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(pair(preferred_output=[GOOD | {"reasoning_content": "a"}])) + "\n")
+    for backend, expected in (("local", []), ("openai", ["preferred_output[0]"])):
+        found = read_conversations(file, backend=backend, method="dpo").errors
+        assert [one.where for one in found if one.code == "SERVICE_THOUGHT"] == expected
+
+
 def test_a_sound_row_is_its_prompt_and_both_answers(tmp_path):
     earlier = {"role": "assistant", "content": "Yes?"}
     row = pair(

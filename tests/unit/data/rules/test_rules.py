@@ -80,6 +80,7 @@ BREAKING = {
     "THOUGHT": [chat(HI, HELLO | {"reasoning_content": 7})],
     "OPEN_THOUGHT": [chat(HI, says("<think>Well"))],
     "THOUGHT_IN_TEXT": [chat(HI, says("<think>Well.</think>Hello"))],
+    "SERVICE_THOUGHT": [chat(HI, HELLO | {"reasoning_content": "a"})],
     "IMAGE": [chat(says(PARTS, "user"), HELLO)],
     "IMAGE_LIMIT": [chat(says(PARTS, "user"), HELLO)],
     "NAME": [chat(HI | {"name": ""}, HELLO)],
