@@ -57,9 +57,9 @@ class ApiProcess:
 
 
 @contextmanager
-def api_process(root: Path, *options: str) -> Iterator[ApiProcess]:
-    """Start `trainer api` for a folder of runs on a free port; it has ended when the block is left."""
-    command = [sys.executable, "-m", "trainer", "api", "--port", "0", "--root", str(root), *options]
+def api_process(root: Path, *command: str) -> Iterator[ApiProcess]:
+    """Start `trainer api`, or another command, for a folder of runs on a free port; it ends with the block."""
+    command = (sys.executable, "-m", "trainer", *(command or ("api",)), "--port", "0", "--root", str(root))
     environment = os.environ | {"TRAINER_API_KEY": KEY}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

@@ -135,6 +135,12 @@ def test_a_file_goes_through_in_bounded_memory(tmp_path: Path) -> None:
     assert grown <= 16 * MEGABYTE
 
 
+def test_the_studio_serves_the_api_too_where_it_is_asked_to(tmp_path: Path) -> None:
+    with api_process(tmp_path, "ui", "--api", "--no-open", "--base", "llama=meta-llama/Llama-3.1-8B") as server:
+        client = openai.OpenAI(api_key=KEY, base_url=server.address, max_retries=0)
+        assert [model.id for model in client.models.list()] == ["builtin:tiny", "llama"]
+
+
 def test_a_client_that_leaves_leaves_nothing(tmp_path: Path) -> None:
     with api_server(tmp_path) as served:
         home = home_of(tmp_path, "ann")

@@ -11,6 +11,7 @@ import pytest
 import typer.main
 import yaml
 
+from tests.configs import OF_RUNS
 from tests.first_contact import STEP
 from trainer.backends.azureml.sizes import find_machine
 from trainer.backends.azureml.survey import unknown_driver
@@ -206,7 +207,7 @@ def test_every_path_in_the_text_exists() -> None:
 
 def test_every_config_stands_in_the_config_table() -> None:
     rows = re.findall(r"^\| `(configs/[^`]+)` \|", section("The first real run"), flags=re.MULTILINE)
-    assert sorted(rows) == sorted(str(path.relative_to(ROOT)) for path in (ROOT / "configs").glob("*.yaml"))
+    assert sorted(rows) == sorted(str(path.relative_to(ROOT)) for path in OF_RUNS)
 
 
 def test_the_files_of_a_run_are_those_that_its_class_names() -> None:

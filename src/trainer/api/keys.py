@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trainer.api.settings import ApiSettings
 
 AZURE_HEADER = "api-key"
+OWNER = r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}"  # the name of a folder, and a part of the names of models
 VISIBLE = re.compile(r"[!-~]{1,500}")
 
 

@@ -10,13 +10,13 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from trainer.api.keys import Caller, Key, digest_of
+from trainer.api.keys import OWNER, Caller, Key, digest_of
 from trainer.config.fields import Count, Folder, Positive, Section, Text, of_form, shown_form
 from trainer.config.load import load_settings
 from trainer.errors import ConfigError
 from trainer.inference.serve.guards import KEY_VARIABLE, api_key
 
-OWNER, DIGEST = r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", r"[0-9a-f]{64}"
+DIGEST = r"[0-9a-f]{64}"
 SECRET_VARIABLE = "TRAINER_WEBHOOK_SECRET"
 Event = Literal["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tuning.job.cancelled"]
 EVENTS: tuple[Event, ...] = get_args(Event)
@@ -86,7 +86,7 @@ class ServerFile(Section):
     """The server's YAML."""
 
     root: Folder | None = None
-    """The folder of runs, files and jobs; `--root` is another way to say it."""
+    """The folder of runs, files and jobs. A `--root` beside it must be the same."""
 
     bases: Annotated[dict[ModelName, BaseOffer], Field(min_length=1)]
     """The bases, by the name that clients send as `model`."""
@@ -142,6 +142,8 @@ def load_api(path: Path | None, root: Path | None, bases: Sequence[str] = ()) ->
         key, is_new = api_key()
         keys, new_key = [Key(Caller(ONE_OWNER), digest_of(key))], key if is_new else None
     folder = root or Path(given.root or os.environ.get("TRAINER_RUNS") or "runs")
+    if given.root and folder.absolute() != Path(given.root).absolute():
+        raise ConfigError(f"--root: {str(folder)!r} is not the root of {path}, expected {given.root!r}; leave one out")
     return Loaded(ApiSettings(folder, {**given.bases, **named}, keys, given.cap, given.webhooks), new_key)
 
 

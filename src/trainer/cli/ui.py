@@ -2,11 +2,13 @@
 
 import threading
 import webbrowser
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from trainer.cli.api import Bases, Config, served
 from trainer.cli.console import Debug, Root, command, out, say
 from trainer.errors import ConfigError
 from trainer.extras import need
@@ -33,6 +35,9 @@ def ui(
         list[Path] | None,
         typer.Option(metavar="DIR", help="A folder whose files the page may show; default: the current one."),
     ] = None,
+    api: Annotated[bool, typer.Option("--api", help="Serve the fine-tuning API too, below /v1.")] = False,
+    config: Config = None,
+    base: Bases = None,
     root: Root = Path("runs"),
     debug: Debug = False,
 ) -> None:
@@ -49,6 +54,9 @@ def ui(
             "link can start and delete runs and spend money, and without TLS can be overheard"
         )
 
+    if (config or base) and not api:
+        raise ConfigError("--config, --base: are the API's, expected --api beside them")
+
     roots = [expanded(folder) for folder in files or [Path()]]
     if missing := [str(folder) for folder in roots if not folder.is_dir()]:
         raise ConfigError(*(f"--files: {folder!r} is no folder, expected one; name another" for folder in missing))
@@ -58,15 +66,20 @@ def ui(
     from trainer.web.mistakes import report
     from trainer.web.server import StudioServer
 
-    server = StudioServer(root, ROUTES, NAVIGATION, [PACKAGE], host, port, allowed_host or (), report, roots)
+    programs = served(config, root, base or (), alone=False) if api else None
+    routes, door = ((*ROUTES, *programs.routes), programs.door) if programs else (ROUTES, None)
+    server = StudioServer(root, routes, NAVIGATION, [PACKAGE], host, port, allowed_host or (), report, roots, door)
     if host not in LOCAL:
         say(
             "this server speaks HTTP without TLS: on any network but your own put a proxy with TLS in front, since the "
             "link and all that is shown can be read on the way"
         )
     threading.Thread(target=summaries_of(root).all, daemon=True).start()  # read before the browser asks for them
+    if programs:
+        programs.show(server.address)
     say(f"the studio of {root} is at the link below; keep it to yourself; Ctrl-C ends it")
     out.print(server.link, markup=False)
     if not no_open:
         webbrowser.open(server.link)
-    server.run_until_signal()
+    with programs.attending() if programs else nullcontext():
+        server.run_until_signal()

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.configs import OF_RUNS
 from tests.golden_messages import FILE as GOLDEN
 from tests.golden_messages import finding, golden_text
 from trainer.config.load import dump_config, load_config
@@ -16,7 +17,7 @@ from trainer.config.schema import DataSource, RunConfig
 from trainer.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = OF_RUNS
 FILE = Path("c.yaml")
 LEAST = "model: {base: builtin:tiny}\ndata: {train: a.jsonl}\n"  # what follows it stands on line 3
 SECTIONS = "model, data, lora, training, memory, evaluation, tracking, backend, azureml, openai, run"
