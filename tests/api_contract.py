@@ -44,7 +44,9 @@ class Watched:
         return sorted({*unknown, *self.refusals})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, sent, answered, status, kind = scope["path"], bytearray(), bytearray(), 0, ""
+        # A name with a slash is one piece of the address, which the contract would look for decoded.
+        path = scope["raw_path"].decode("latin-1").replace("%2F", "~")
+        sent, answered, status, kind = bytearray(), bytearray(), 0, ""
 
         async def listen() -> Message:
             message = await receive()

@@ -151,7 +151,8 @@ VALID = (
 )
 KINDS = ("multipart/form-data; boundary=B", "multipart/form-data", "multipart/form-data; boundary=" + "x" * 300,
          "application/json", "multipart/form-data; boundary=\xff", "text/plain")  # fmt: skip
-NAMES = ("file-1", "..", "%2e%2e", "%00", "%ff", "a%2F..%2F..%2Fkeys", "x" * 5000, "file-%0d%0aX:1", "%E2%80%AE", "*")
+NAMES = ("file-1", "ft:builtin:tiny:ann::%00", "ftjob-%00", "ft:a:b::../..", "..", "%2e%2e", "%00", "%ff",
+         "a%2F..%2F..%2Fkeys", "x" * 5000, "file-%0d%0aX:1", "%E2%80%AE", "*")  # fmt: skip
 
 
 SIGNS = string.ascii_letters + string.digits + "%-+.;/?"

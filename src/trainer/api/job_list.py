@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from trainer.api.job import ENDED, OUTCOME, Job, job_by_id, job_ids
+from trainer.api.job import ENDED, ID, OUTCOME, Job, job_by_id, job_ids
 from trainer.runs import files
 
 KEPT = 100_000  # jobs: a kibibyte each
@@ -18,6 +18,8 @@ def _known(root: Path, id_: str, number: int) -> Job:
 
 def find(root: Path, id_: str) -> Job | None:
     """The job of an id, whoever owns it. Its record is read again only where its folder is another one."""
+    if not ID.fullmatch(id_):
+        return None
     try:
         number = (root / id_).stat().st_ino
         return _known(root, id_, number)

@@ -38,7 +38,7 @@ Bases = Annotated[
 
 @dataclass(frozen=True)
 class Programs:
-    """What a server needs to let programs in."""
+    """The API's part of a server."""
 
     root: Path
     routes: "Sequence[Route]"
