@@ -80,6 +80,9 @@ bench-ui: setup ## Measure the studio in a real browser: first paint, a long cha
 bench-api: setup ## Measure uploads to the API: memory of a 1 GB file, many clients at once; a minute
 	$(BIN)/python -m benchmarks.api
 
+bench-chat: setup ## Speed of chat through trainer api against trainer serve; two minutes
+	$(BIN)/python -m benchmarks.chat
+
 bench-packing: setup ## Measure cutting rows into packs, at 1, 10 and 100 times as many; a minute
 	$(BIN)/python -m benchmarks.packing
 
@@ -122,4 +125,4 @@ clean: ## Remove the demo's run and .venv
 	if [ -e $(RUN) ]; then $(BIN)/trainer delete $(RUN) --yes; fi
 	rm -rf $(VENV)
 
-.PHONY: help setup demo demo-real demo-azureml demo-openai lint test test-unit test-slow test-full chaos faults-openai faults-azureml bench bench-api bench-gpu bench-checkpoints bench-data bench-clean bench-doctor bench-growth bench-packing bench-first-step bench-serve bench-ui screenshots docs tiny-base clean
+.PHONY: help setup demo demo-real demo-azureml demo-openai lint test test-unit test-slow test-full chaos faults-openai faults-azureml bench bench-api bench-chat bench-gpu bench-checkpoints bench-data bench-clean bench-doctor bench-growth bench-packing bench-first-step bench-serve bench-ui screenshots docs tiny-base clean

@@ -15,6 +15,7 @@ from tests.loopback import Request, Response
 from tests.openai_service.contract import Contract, Finding, document
 
 MOST_BYTES = 4 * 2**20  # of a body that is looked at; larger ones are files
+ERROR_EVENT = b'data: {"error":'
 ERROR = {"$ref": "#/components/schemas/ErrorResponse"}
 # Where the document is known to say less than the service's own documentation: operation and place begin so.
 KNOWN = (
@@ -69,13 +70,20 @@ class Watched:
                 self._look(path, _request(scope, path, bytes(sent)), _response(status, kind, bytes(answered)))
 
     def _look(self, path: str, request: Request, response: Response) -> None:
-        if path.endswith("/events") and response.headers["Content-Type"] == "text/event-stream":
-            return  # of the service as it was before the document
+        refusals = [response.body]
         if response.status < 400:
+            refusals = []
+            if (
+                response.headers["Content-Type"] == "text/event-stream"
+            ):  # whose end may be an error, as the SDK knows it
+                events = response.body.split(b"\n\n")
+                refusals = [json.loads(event[6:]) for event in events if event.startswith(ERROR_EVENT)]
+                response.body = b"\n\n".join(event for event in events if not event.startswith(ERROR_EVENT))
             self.contract(path.removeprefix("/openai").removeprefix("/v1"), request, response)
-        elif self.contract.spec is not None:
-            problems = self.contract._problems("refusal", ERROR, response.body)
-            self.refusals += [Finding(f"{request.method} {path}", *problem) for problem in problems]
+        if self.contract.spec is not None:
+            for refusal in refusals:
+                problems = self.contract._problems("refusal", ERROR, refusal)
+                self.refusals += [Finding(f"{request.method} {path}", *problem) for problem in problems]
 
 
 def _request(scope: Scope, path: str, body: bytes) -> Request:

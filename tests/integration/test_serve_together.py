@@ -1,5 +1,6 @@
 """Several runs of one base behind one server: each answers as it does alone, and what does not fit is refused."""
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -22,6 +23,10 @@ from trainer.inference.client import Sampling
 from trainer.inference.local import TunedModel
 from trainer.inference.serve import engine
 from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.loading import load_base
+from trainer.inference.serve.models import Models
+from trainer.inference.serve.refusals import Refusal
+from trainer.inference.serve.requests import ChatRequest
 from trainer.inference.serve.sources import TrainedRuns
 from trainer.inference.serve.weights import Weights
 from trainer.inference.trained import trained_base
@@ -177,6 +182,38 @@ def test_an_adapter_that_cannot_be_held_leaves_the_others_as_they_were(runs: lis
     weights.remove(second)
     assert logits(weights.add(whole.adapter)).equal(beside)
     assert logits(None).equal(bare)
+
+
+@pytest.mark.slow
+def test_models_beyond_those_that_may_answer_at_a_time_take_turns(runs: list[Run], tmp_path: Path) -> None:
+    """The one that was asked least recently makes room, and comes back as it was; none that is at work does."""
+
+    async def answer(models: Models, name: str) -> str:
+        request = ChatRequest.model_validate(
+            {"model": name, "messages": [{"role": "user", "content": ASKED[0]}], "temperature": 0, "max_tokens": 24}
+        )
+        async with models.using(name) as service:
+            return str((await service.answer(request))["choices"][0]["message"]["content"]).strip()
+
+    async def ask_all() -> list[str]:
+        loader = await load_base("bare", runs[0].config().model, tmp_path, 2, Limits(), lambda message: None)
+        models, found = loader.models, []
+        try:
+            for run in runs[:2]:
+                loader.offer_run(run, run.name)
+            for name in ("tuned", "bare", "tall", "tuned", "tall"):
+                found.append(await answer(models, name))
+                assert len(models.services) <= 2
+            async with models.using("tuned"), models.using("tall"):
+                with pytest.raises(Refusal, match="2 models are answering, which is this server's limit"):
+                    await answer(models, "bare")
+            return found
+        finally:
+            await loader.stop()
+
+    first, bare, second, *again = asyncio.run(ask_all())
+    assert [first, second] == [*again] == [alone(run)[0] for run in runs[:2]]
+    assert bare not in (first, second)
 
 
 def test_the_memory_for_conversations_is_shared_and_not_taken_by_the_first(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from trainer.api import files, jobs, models, uploads
+from trainer.api import chat, files, jobs, models, uploads
 from trainer.api.errors import answer_of
 from trainer.api.keys import find_caller
 from trainer.api.settings import ApiSettings
 from trainer.web.problems import Problem
 from trainer.web.routes import Route
 
-ROUTES: Sequence[Route] = (*files.ROUTES, *uploads.ROUTES, *jobs.ROUTES, *models.ROUTES)
+ROUTES: Sequence[Route] = (*files.ROUTES, *uploads.ROUTES, *jobs.ROUTES, *models.ROUTES, *chat.ROUTES)
 BELOW = "/v1"
 AZURE_BELOW = "/openai/v1"
 

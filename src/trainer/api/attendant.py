@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from trainer.api.admission import ensure_admission, resume_queue
 from trainer.api.job import Job, shared_file
 from trainer.api.job_list import all_jobs
+from trainer.api.model_process import holding_models
 from trainer.api.results import settle
 from trainer.api.settings import ApiSettings
 from trainer.api.spending import give_back
@@ -92,7 +93,10 @@ def _state(job: Job) -> tuple[object, ...]:
 
 @contextlib.contextmanager
 def attending(settings: ApiSettings, tell: Tell, poll_seconds: float = POLL_SECONDS) -> Iterator[None]:
-    """Look after the jobs of a server while the block runs, unless another server of its folder does."""
+    """Look after the jobs of a server while the block runs, unless another server of its folder does.
+
+    The models that it has answered chat with have ended with the block.
+    """
     attendant = Attendant(settings, tell, poll_seconds)
     threads = [
         threading.Thread(target=_in_office, args=(attendant, name, look), daemon=True)
@@ -101,7 +105,8 @@ def attending(settings: ApiSettings, tell: Tell, poll_seconds: float = POLL_SECO
     for thread in threads:
         thread.start()
     try:
-        yield
+        with holding_models(settings.root):
+            yield
     finally:
         attendant.end()
         threads[0].join(10)

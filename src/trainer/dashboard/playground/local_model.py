@@ -1,12 +1,6 @@
 """The one model of this machine for the playground: a process on demand, ended when idle and with the server."""
 
-import contextlib
 import json
-import os
-import secrets
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,64 +9,22 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from trainer.backends.chat_route import events_of, pieces_of, request_body
-from trainer.child_environment import training_environment
-from trainer.errors import BackendError, TrainerError
+from trainer.errors import BackendError
 from trainer.inference.client import ChatMessage, Piece, Sampling, Tool
-from trainer.inference.serve.guards import KEY_VARIABLE
+from trainer.inference.serve.limits import Limits
+from trainer.inference.serve.process import ModelProcess, serve_runs, start_process
 from trainer.runs import Run
-from trainer.runs.queue import Queue
 
 IDLE_SECONDS = 600.0
-END_SECONDS = 12.0
+LIMITS = Limits(max_requests=4, max_tokens=4096, max_seconds=600.0)
 ANSWER_SECONDS = 620.0
 
 
 @dataclass
-class LoadedModel:
-    """A process that serves a run's model. Its key is known here and in the process alone."""
+class LoadedModel(ModelProcess):
+    """A process that serves a run's model and its base."""
 
-    run: Run
-    key: str = field(repr=False)
-    process: "subprocess.Popen[bytes]"
-    port: int | None = None
-    models: tuple[str, ...] = ()
-    says: str = "starting"
-    problem: str | None = None
-    used_at: float = field(default_factory=time.monotonic)
-    num_answering: int = 0
-
-    @property
-    def state(self) -> str:
-        if self.problem is not None or self.process.poll() is not None:
-            return "failed"
-        return "ready" if self.models else "loading"
-
-    def read(self) -> None:
-        """Follow its lines until it ends."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            said = json.loads(line)
-            self.port = said.get("port", self.port)
-            self.says = said.get("says", self.says)
-            self.models = tuple(said.get("models", self.models))
-            self.problem = said.get("problem", self.problem)
-            self.used_at = time.monotonic()
-        if self.problem is None and self.process.wait() != 0:
-            killed = self.process.returncode == -signal.SIGKILL
-            reason = ", as where memory runs out" if killed else ""
-            self.problem = f"the model's process ended with {self.process.returncode}{reason}; load it again"
-
-    def end(self) -> None:
-        """End the process, kindly at first."""
-        with contextlib.suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-        try:
-            self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+    run: Run = field(kw_only=True)
 
 
 class LocalModels:
@@ -96,7 +48,7 @@ class LocalModels:
             if loaded is not None:
                 loaded.end()
             self.loaded = loaded = _started(run)
-        threading.Thread(target=loaded.read, daemon=True).start()
+        loaded.follow()
         threading.Thread(target=self._end_when_idle, args=(loaded,), daemon=True).start()
         return loaded
 
@@ -135,29 +87,8 @@ class LocalModels:
 
 
 def _started(run: Run) -> LoadedModel:
-    key = secrets.token_urlsafe(24)
-    held = _told_to_the_queue(run)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trainer.dashboard.playground.model_process", str(run.path.resolve())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C in the terminal is for the page's server, which ends this one
-            pass_fds=held,
-            env=training_environment(**{KEY_VARIABLE: key}),
-        )
-    finally:
-        for handle in held:
-            os.close(handle)
-    return LoadedModel(run, key, process)
-
-
-def _told_to_the_queue(run: Run) -> list[int]:
-    """The handle by which the queue knows of the process; none in a folder of runs that cannot be written."""
-    with contextlib.suppress(TrainerError):
-        return [Queue(run.path.parent).hold_model()]
-    return []
+    made = start_process(run.path.parent, serve_runs(run.path), LIMITS)
+    return LoadedModel(made.key, made.process, run=run)
 
 
 class ServedChat:

@@ -1,8 +1,7 @@
 """The HTTP side: routes, who may call them, and every error in OpenAI's form."""
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from trainer.inference.serve.departure import unless_client_leaves
 from trainer.inference.serve.guards import check_host, check_key
 from trainer.inference.serve.limits import Limits, read_body
 from trainer.inference.serve.models import Models
@@ -140,7 +140,7 @@ class ChatCompletions:
         except ClientDisconnect:
             return
         chat = parse_request(body)
-        await _unless_client_leaves(self.receive, self._answer_by_name(models, chat))
+        await unless_client_leaves(self.receive, self._answer_by_name(models, chat))
 
     async def _answer_by_name(self, models: Models, chat: ChatRequest) -> None:
         async with models.using(chat.model) as service:
@@ -165,24 +165,6 @@ class ChatCompletions:
 
     async def _send_part(self, part: bytes) -> None:
         await self.send({"type": "http.response.body", "body": part, "more_body": True})
-
-
-async def _unless_client_leaves(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, and drop it when the client has gone."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        for future in (task, gone):
-            future.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _model(server: Server, name: str) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """The models of one base, which is loaded once: those of runs, and the base itself."""
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.config.schema import ModelConfig
 from trainer.data.render.rendering import Renderer
 from trainer.inference.serve.engine import ServingEngine, memory_for_caches
 from trainer.inference.serve.gate import check_prompts
@@ -17,6 +21,7 @@ from trainer.inference.serve.together import refuse_others
 from trainer.inference.serve.trained_prompt import TrainedPrompt
 from trainer.inference.serve.weights import Weights
 from trainer.inference.trained import stop_ids, stored_tokenizer, trained_base, trained_tokenizer
+from trainer.model.base import Base, find_base, load_tokenizer
 from trainer.runs import Run
 
 if TYPE_CHECKING:
@@ -68,10 +73,13 @@ class Loader:
         self.room = memory_for_caches(weights.model.device) // num_engines
         self._renderers: dict[str, PromptRenderer] = {}
 
-    def offer_run(self, run: Run, name: str) -> None:
-        """Let the run's model be asked by this name. Raises: ConfigError, for a run of another base."""
+    def offer_run(self, run: Run, name: str, adapter: Path | None = None) -> None:
+        """Let the run's model, or that of another `adapter` of it, be asked by this name.
+
+        Raises: ConfigError, for a run of another base.
+        """
         refuse_others(self.weights.base.pinned(), self.weights.settings, self.weights.base.name, [run])
-        self.models.offer(name, lambda: self._start_run(run, name))
+        self.models.offer(name, lambda: self._start_run(run, name, adapter or run.adapter))
 
     def offer_base(self, name: str, tokenizer_folder: Path, room: int | None) -> None:
         """Let the base be asked by this name, with the prompts that a tokenizer's folder makes.
@@ -86,14 +94,14 @@ class Loader:
         for renderer in self._renderers.values():
             await renderer.stop()
 
-    async def _start_run(self, run: Run, name: str) -> Service:
+    async def _start_run(self, run: Run, name: str, folder: Path) -> Service:
         """The run's model; its prompts are compared with those of training. Raises: ConfigError, ParityError."""
         tokenizer = await in_thread(lambda: trained_tokenizer(run))
         renderer = await self._renderer(run.adapter)
         num_prompts, source = await check_prompts(run, Renderer(tokenizer), renderer)
         self.report(f"{num_prompts} prompts of {source} are the ones that were trained")
-        adapter = await in_thread(lambda: self.weights.add(run.adapter))
-        model = ServedModel(name, run.adapter, self.weights.view(adapter), tokenizer, self.weights.base.max_length)
+        adapter = await in_thread(lambda: self.weights.add(folder))
+        model = ServedModel(name, folder, self.weights.view(adapter), tokenizer, self.weights.base.max_length)
         trained = TrainedPrompt(run.manifest().system_prompt, self.report)
 
         def release() -> None:
@@ -142,6 +150,32 @@ async def load_runs(runs: Sequence[Run], limits: Limits, report: Report) -> Load
         raise
     loader.offer_base(first.manifest().base.name, first.adapter, room=None)
     return loader
+
+
+async def load_base(
+    name: str, settings: ModelConfig, folder: Path, num_engines: int, limits: Limits, report: Report
+) -> Loader:
+    """A base that answers once it is asked, as runs' models do that are offered later. Raises: ConfigError."""
+    base = await in_thread(lambda: find_base(settings))
+    tokenizer = await in_thread(lambda: _kept_tokenizer(base, settings, folder))
+    weights = await in_thread(lambda: Weights(base, settings))
+    loader = Loader(weights, limits, report, num_engines, keep_to_it=True)
+    loader.offer_base(name, tokenizer, loader.room)
+    return loader
+
+
+def _kept_tokenizer(base: Base, settings: ModelConfig, folder: Path) -> Path:
+    """A folder with the base's tokenizer as training reads it. One that is there is whole: it got its name last."""
+    tokenizer = load_tokenizer(base, settings)
+    content = f"{version('transformers')}\n{base.pinned()}\n{tokenizer.chat_template}"
+    kept = folder / hashlib.sha256(content.encode()).hexdigest()
+    if not kept.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as written:
+            tokenizer.save_pretrained(Path(written) / "tokenizer")
+            with suppress(OSError):  # another server was faster
+                (Path(written) / "tokenizer").rename(kept)
+    return kept
 
 
 async def engine_of(

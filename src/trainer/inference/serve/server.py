@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trainer.inference.serve.app import Server
     from trainer.inference.serve.loading import Loader
-    from trainer.inference.serve.sources import TrainedRuns
+    from trainer.inference.serve.sources import Source
 
 WATCH_SECONDS = 1.0
 
@@ -29,7 +29,7 @@ class Program:
 
     def __init__(
         self,
-        source: "TrainedRuns",
+        source: "Source",
         host: str,
         port: int,
         names: Sequence[str],
@@ -86,7 +86,7 @@ class _Keeper:
     """Loads the model while the port is open, watches it, and ends it with the server."""
 
     def __init__(
-        self, source: "TrainedRuns", server: "Server", report: Callable[[str], None], address: str, authorization: str
+        self, source: "Source", server: "Server", report: Callable[[str], None], address: str, authorization: str
     ) -> None:
         self.source, self.server, self.report, self.address = source, server, report, address
         self.authorization = authorization
@@ -111,8 +111,10 @@ class _Keeper:
             self.report(f"loading {names}; {self.address}/health says when it is ready")
             self.loader = await self.source.load(self.server.limits, self.report)
             models = self.server.models = self.loader.models
-            call = await asyncio.to_thread(ready_call, self.source.runs[0], self.address, self.authorization)
-            if call is not None:
+            for run in self.source.runs[:1]:
+                call = await asyncio.to_thread(ready_call, run, self.address, self.authorization)
+                if call is None:
+                    break
                 self.report(f"a question as the training rows ask it:\n{call}")
             for name in models.names[len(self.source.names) :]:
                 self.report(f"the model before fine-tuning answers there as {name}")
