@@ -208,6 +208,21 @@ def test_a_good_answer_becomes_a_row_if_the_rules_take_it(loaded: Studio, tuned:
     assert len(file.read_text().splitlines()) == 1
 
 
+def test_a_thought_is_collapsed_beside_its_answer_and_kept_with_it(loaded: Studio, tuned: Run) -> None:
+    said = [QUESTION, {"role": "assistant", "content": "Number 5.", "reasoning_content": "Let me <count>."}, QUESTION]
+    here = f"/playground/{tuned.name}"
+    made = asked(loaded, tuned.name, messages=json.dumps(said))
+    begun = loaded.post(f"{here}/rounds/{made.id}/continue", {"side": "b"}).text
+    assert '<details class="thought"><summary>Thought</summary><div>Let me &lt;count&gt;.</div></details>' in begun
+    assert '<details class="thought" id="thought-b" hidden>' in made.last("side-b"), "this model thinks nothing"
+    fields = {"before": json.dumps([QUESTION]), "answer": "Five.", "thought": " Count. ", "set": "thoughtful"}
+    kept = loaded.post(f"{here}/rows", FORM | fields)
+    assert kept.status == 200, kept.text
+    (file,) = (tuned.path.parent / ".ui" / "files").glob("*-thoughtful.jsonl")
+    answer = json.loads(file.read_text())["messages"][-1]
+    assert answer == {"role": "assistant", "content": "Five.", "reasoning_content": "Count."}
+
+
 def test_the_key_of_the_process_reaches_no_page_and_no_command_line(loaded: Studio, tuned: Run) -> None:
     model = playground_of(tuned.path.parent.resolve()).models.loaded
     assert model is not None

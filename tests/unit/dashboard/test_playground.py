@@ -22,6 +22,7 @@ from trainer.dashboard.playground.votes import Vote, Votes, wilson
 from trainer.errors import BackendError, ConfigError
 from trainer.inference.client import Sampling
 from trainer.inference.evaluation.significance import share_interval
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call
 from trainer.runs import Run
 
@@ -126,11 +127,11 @@ class Speaker:
     """A model that says its pieces, and waits before each where it is told to."""
 
     def __init__(
-        self, name: str, pieces: Sequence[str | Call | Exception], gate: threading.Event | None = None
+        self, name: str, pieces: Sequence[str | Thought | Call | Exception], gate: threading.Event | None = None
     ) -> None:
         self.name, self.pieces, self.gate, self.closed = name, pieces, gate, threading.Event()
 
-    def stream(self, messages: Any, sampling: Any, tools: Any = ()) -> Iterator[str | Call]:
+    def stream(self, messages: Any, sampling: Any, tools: Any = ()) -> Iterator[str | Thought | Call]:
         try:
             for piece in self.pieces:
                 if isinstance(piece, Exception):
@@ -150,12 +151,14 @@ def events_of(made: Any) -> list[dict[str, Any]]:
 
 
 def test_both_answers_come_on_one_stream_and_a_failure_stops_no_other() -> None:
-    tuned = Speaker("tuned", ["Number ", "5.", Call("add", {"a": 1})])
+    tuned = Speaker("tuned", [Thought("Count"), Thought("."), "Number ", "5.", Call("add", {"a": 1})])
     base = Speaker("base", ["I ", BackendError("it stopped; ask again")])
     made = Rounds().begin("one", [("base", base), ("tuned", tuned)], QUESTION, Sampling(), (), is_blind=False)
     assert made.names == {"a": "base", "b": "tuned"}
     found = events_of(made)
     assert [event["text"] for event in found if event.get("side") == "b" and "text" in event] == ["Number ", "5."]
+    assert [event["thought"] for event in found if event.get("side") == "b" and "thought" in event] == ["Count", "."]
+    assert made.sides["b"].thought == "Count."
     assert {"side": "b", "call": {"name": "add", "arguments": '{"a": 1}'}} in found
     assert {"side": "a"} in found, "it has ended"
     assert (made.sides["a"].problem, made.sides["a"].words) == ("it stopped; ask again", "no answer")

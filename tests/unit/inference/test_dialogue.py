@@ -11,6 +11,7 @@ from trainer.data.read.rows import read_conversations
 from trainer.errors import TrainingError
 from trainer.inference.client import ChatMessage, Sampling, Tool
 from trainer.inference.dialogue import COMMANDS, Dialogue, Notice, Speaker
+from trainer.inference.thoughts import Thought
 from trainer.inference.tool_calls import Call
 
 TOOL = {
@@ -53,6 +54,17 @@ def test_words_come_as_they_are_said_and_the_conversation_is_remembered() -> Non
     assert roles(talk.model.asked[1][0]) == [
         ("system", "Be kind."), ("user", "Hi"), ("assistant", "Hello."), ("user", "Leave"),
     ]  # fmt: skip
+
+
+def test_a_thought_is_shown_apart_remembered_and_saved(tmp_path: Path) -> None:
+    talk = dialogue([Thought("H"), Thought("m. "), "Hel", "lo."], ["Bye."], save_to=tmp_path / "saved.jsonl")
+    assert list(talk.submit("Hi")) == [Thought("H"), Thought("m. "), "Hel", "lo."]
+    said = {"role": "assistant", "content": "Hello.", "reasoning_content": "Hm."}
+    list(talk.submit("/save"))
+    assert json.loads(talk.save_to.read_text())["messages"] == [{"role": "user", "content": "Hi"}, said]
+    list(talk.submit("Leave"))
+    assert talk.model.asked[1][0][1] == said
+    assert talk.messages[-1] == {"role": "assistant", "content": "Bye."}
 
 
 def test_a_line_with_broken_characters_does_not_reach_the_model() -> None:

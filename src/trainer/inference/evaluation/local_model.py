@@ -25,7 +25,7 @@ from trainer.inference.generate import generate
 from trainer.inference.local import TunedModel
 from trainer.inference.replies import ReplyReader
 from trainer.inference.suite.items import Suite
-from trainer.inference.suite.kept import MAX_NEW_TOKENS, measure_kept, with_kept
+from trainer.inference.suite.kept import answer_tokens, measure_kept, with_kept
 from trainer.inference.thoughts import parted
 from trainer.inference.trained import starting_adapter, trained_adapter
 from trainer.model.device import give_memory_back
@@ -82,7 +82,8 @@ def evaluate(
             return result
         asked, omitted = suite.rendered_by(model.renderer)
         say(f"comparing both on {len(asked.items):,} general items ({asked.name})")
-        kept = measure_kept(asked, replace(answerer, max_new_tokens=MAX_NEW_TOKENS), progress, omitted)
+        room = answer_tokens(model.renderer.template.names_thoughts)
+        kept = measure_kept(asked, replace(answerer, max_new_tokens=room), progress, omitted)
     return with_kept(result, kept) | {"seconds": round(time.monotonic() - since, 1)}
 
 

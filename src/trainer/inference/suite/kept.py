@@ -12,6 +12,7 @@ from trainer.inference.suite.checks import is_right
 from trainer.inference.suite.items import Suite, SuiteItem, kinds_of
 
 MAX_NEW_TOKENS = 128  # no item asks for more than a few sentences
+MAX_THOUGHT_TOKENS = 1024  # before them, of a model whose template knows thoughts
 
 BOTH: tuple[ModelKey, ModelKey] = ("base", "tuned")
 NONE_OMITTED: Mapping[str, str] = MappingProxyType({})
@@ -22,7 +23,7 @@ Advance = Callable[[ModelKey, int, int], None]  # which model, how many answers 
 def measure_kept(
     suite: Suite, answerer: Answerer, progress: Advance, omitted: Mapping[str, str] = NONE_OMITTED
 ) -> dict[str, Any]:
-    """The result as report.json holds it. `answerer` gives up to MAX_NEW_TOKENS tokens an answer.
+    """The result as report.json holds it. `answerer` gives up to `answer_tokens` an answer.
 
     `omitted`: the reasons why items were not asked, by id.
     """
@@ -32,6 +33,11 @@ def measure_kept(
     ]
     base, tuned = (_replies(model, questions, answerer, progress) for model in BOTH)
     return scored(suite, base, tuned) | {"omitted": dict(omitted)}
+
+
+def answer_tokens(thinks: bool) -> int:
+    """Room for the answer to an item: a thought that is cut off would never come to one."""
+    return MAX_NEW_TOKENS + (MAX_THOUGHT_TOKENS if thinks else 0)
 
 
 def with_kept(result: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:

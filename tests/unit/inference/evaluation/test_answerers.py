@@ -16,6 +16,7 @@ from trainer.inference.client import ChatMessage, Reply, Sampling, Tool
 from trainer.inference.evaluation.chat_endpoint import EndpointAnswerer
 from trainer.inference.evaluation.comparison import compare
 from trainer.inference.evaluation.held_out import HeldOut
+from trainer.inference.report.page import row_view
 from trainer.inference.tool_calls import Call
 from trainer.runs import create_run
 
@@ -61,13 +62,20 @@ def test_an_endpoints_answers_become_the_same_document_without_losses(settings: 
     bonn = Call("weather", {"city": "Bonn"})
     called = Message("assistant", None, tool_calls=(ToolCall("c0", "weather", '{"city": "Bonn"}'),))
     rows = (
-        row(1, Message("system", "Be brief."), Message("user", "Hub?"), Message("assistant", "The middle.")),
+        row(
+            1,
+            Message("system", "Be brief."),
+            Message("user", "Hub?"),
+            Message("assistant", "<think>a</think>The middle."),
+        ),
         row(2, Message("user", "Bonn?"), called, tools=(TOOL,)),
     )
     base = Scripted({"Hub?": Reply("Nothing", (), False), "Bonn?": Reply("Rain.", (), True)})
-    tuned = Scripted({"Hub?": Reply(" the middle ", (), True), "Bonn?": Reply("", (bonn,), True)})
+    tuned = Scripted(
+        {"Hub?": Reply(" the middle ", (), True, thought=" The centre? "), "Bonn?": Reply("", (bonn,), True)}
+    )
     held_out = HeldOut(rows, 5, ("rows.jsonl",), EvaluationConfig(max_rows=2, max_new_tokens=9), 7, ("noted",), None)
-    told: list[str] = []
+    told, tuned_last = list[str](), ["base", "tuned"]
     answerer = EndpointAnswerer({"base": base, "tuned": tuned}, held_out.max_new_tokens)
     found = compare(run, held_out, answerer, told.append, since=0.0)
     assert told == ["noted", "comparing base and tuned model on 2 of 5 held-out rows, drawn at random with seed 7"]
@@ -75,6 +83,12 @@ def test_an_endpoints_answers_become_the_same_document_without_losses(settings: 
         ([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hub?"}], Sampling(9), ()),
         ([{"role": "user", "content": "Bonn?"}], Sampling(9), (TOOL,)),
     ]
+    thoughts = [
+        answer.get("reasoning_content") for answer in (found["rows"][0]["answers"][0][key] for key in tuned_last)
+    ]
+    assert (thoughts, found["rows"][0]["answers"][0]["reference"]) == ([None, "The centre?"], "The middle.")
+    shown = row_view(found["rows"][0], tuned_last)["parts"][-1]
+    assert [answer["thought"] for answer in (*shown["shown"], shown["reference"])] == ["", "The centre?", "a"]
     assert found["verdict"]["right"] == {"base": 0, "tuned": 2}
     assert [row["answers"][0]["tuned"]["text"] for row in found["rows"]] == ["the middle", ""]
     assert found["rows"][1]["answers"][0]["tuned"]["calls"] == [{"name": "weather", "arguments": {"city": "Bonn"}}]

@@ -159,6 +159,7 @@ OTHERS = {  # what else models generate: the family, the text, and what is read 
     "a tag in the answer": ("qwen-3", "Write </think> or <think>.", Spoken("Write </think> or <think>.")),
     "a tag in the answer behind a thought": ("qwen-3", "<think>a</think>b </think> c", Spoken("b </think> c", (), "a")),
     "something like a tag": ("qwen-3", "<thin", Spoken("<thin")),
+    "a half closing tag in the end": ("llama-3.1", "<think>a </thi", Spoken("", (), "a </thi")),
     "two thoughts": (
         "gpt-oss",
         "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|>"
