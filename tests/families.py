@@ -75,6 +75,10 @@ _LFM += ["<|tool_call_start|>", "<|tool_call_end|>", "<|tool_response_start|>", 
 _GLM = ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
 _DEEPSEEK = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
 _GRANITE = ["<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>"]
+_DEEPSEEK_CALLS = ["<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>"]
+_DEEPSEEK_CALLS += ["<｜tool▁sep｜>", "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>", "<｜tool▁output▁begin｜>"]
+_DEEPSEEK_CALLS += ["<｜tool▁output▁end｜>"]
+_MUSE = ["<|start|>", "<|message|>", "<|eom|>", "<|eot|>", "<|patch|>", "<|video|>"]
 _SPACES = ["  ", "   ", "    ", "        "]
 
 FAMILIES = {
@@ -82,6 +86,8 @@ FAMILIES = {
     "llama-3.2": Family("llama3_2", _LLAMA, bos=_LLAMA[0], eos="<|eot_id|>", adds_bos=True),
     "qwen-2.5": Family("qwen2_5", _CHATML, _CALL, eos="<|im_end|>"),
     "qwen-3": Family("qwen3", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
+    "qwen-3.8": Family("qwen3_8", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
+    "qwen-3.5-small": Family("qwen3_5_nothink", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
     "qwen-3.5": Family("qwen3_5_think", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
     "phi-3": Family("phi3", _PHI3, bos="<s>", eos="<|endoftext|>", trims="right", pieces="first ▁"),
     "phi-4": Family("phi4", [*_CHATML, "<|im_sep|>"], bos="<|endoftext|>", eos="<|im_end|>", trims="both"),
@@ -106,6 +112,21 @@ FAMILIES = {
         eos=_DEEPSEEK[1],
         adds_bos=True,
     ),
+    "deepseek-v3": Family(
+        "deepseekv3",
+        _DEEPSEEK,
+        ["<｜User｜>", "<｜Assistant｜>", *_DEEPSEEK_CALLS, *_THINK],
+        bos=_DEEPSEEK[0],
+        eos=_DEEPSEEK[1],
+    ),
+    "deepseek-v3.1": Family(
+        "deepseek_v3_1",
+        _DEEPSEEK,
+        ["<｜User｜>", "<｜Assistant｜>", *_THINK],
+        bos=_DEEPSEEK[0],
+        eos=_DEEPSEEK[1],
+        adds_bos=True,
+    ),
     "granite-3.3": Family("granite3", _GRANITE, bos="<|end_of_text|>", eos="<|end_of_text|>"),
     "gpt-oss": Family("gptoss", _HARMONY, bos="<|startoftext|>", eos="<|return|>"),
     "command-r": Family("cohere", _COHERE, _COHERE_ROLES, bos="<BOS_TOKEN>", eos=_COHERE[3], adds_bos=True),
@@ -118,6 +139,9 @@ FAMILIES = {
         adds_bos=True,
     ),
     "lfm-2": Family("lfm2_v2", _LFM, bos="<|startoftext|>", eos="<|im_end|>", adds_bos=True),
+    "lfm-2.5": Family("lfm2_2_5_v2", _LFM, _THINK, bos="<|startoftext|>", eos="<|im_end|>", adds_bos=True),
+    "muse-glimmer": Family("muse_glimmer", _MUSE, eos="<|eot|>"),
+    "nemotron-3-ultra": Family("nemotron_3_ultra", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
     "nemotron-3": Family("nemotron_3_nano", _CHATML, _CALL + _THINK, eos="<|im_end|>"),
     "olmo-2": Family("olmo2", ["<|endoftext|>"], _SPACES, bos="<|endoftext|>", eos="<|endoftext|>", pad="!"),
     "glm-4.5": Family("glm4moe", _GLM, _CALL + _THINK, eos="<|endoftext|>"),

@@ -1,7 +1,11 @@
-"""Which tokens of each family's renderings are trained, as text to read: `python -m tests.golden_masks` writes it."""
+"""Which tokens of each family's renderings are trained, as text to read: `python -m tests.golden_masks` writes it.
+
+A + stands before tokens that are trained, a ~ before those that `data.train_reasoning: false` leaves out.
+"""
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,39 @@ CASES = {
         ("user", "Bye"),
         ("assistant", "<think>\nBe brief.\n</think>\n\nSo long."),
     ),
+    "thoughts apart": Conversation(
+        (
+            Message("user", "Hi"),
+            Message("assistant", "Hello there.", reasoning_content="Be kind."),
+            Message("user", "Bye"),
+            Message("assistant", "So long.", reasoning_content="Be brief."),
+        ),
+        (),
+        "rows.jsonl",
+        1,
+    ),
+    "a thought, and none": Conversation(
+        (
+            Message("user", "Hi"),
+            Message("assistant", "Hello there."),
+            Message("user", "Bye"),
+            Message("assistant", "So long.", reasoning_content="Be brief."),
+        ),
+        (),
+        "rows.jsonl",
+        1,
+    ),
+    "a thought before a call": Conversation(
+        (
+            Message("user", "Weather in Bonn?"),
+            Message("assistant", None, tool_calls=(CALL,), reasoning_content="Ask."),
+            Message("tool", "rain", tool_call_id="call_1"),
+            Message("assistant", "Bring an umbrella.", reasoning_content="Be kind."),
+        ),
+        (WEATHER,),
+        "rows.jsonl",
+        1,
+    ),
     "a tool call": Conversation(
         (
             Message("user", "Weather in Bonn?"),
@@ -55,39 +92,47 @@ CASES = {
 
 def golden_text(name: str) -> str:
     """All cases of a family: its tokens line by line, a + before those that are trained; or why it is refused."""
-    family, renderer = FAMILIES[name], Renderer(family_tokenizer(name))
+    family, renderer = FAMILIES[name], renderer_of(name, thinks=None)
     lines = [f"{name}, {_origin(family)}"]
     try:
         stops = [renderer.template.spelled(marker) for marker in sorted(renderer.end_markers)]
         lines += [f"generation stops at {' or '.join(stops)}"]
         for title, conversation in CASES.items():
-            lines += _case(title, renderer, conversation)
+            lines += _case(title, name, conversation)
     except RenderingError as error:
         lines += [f"refused: {error}"]
     return "\n".join(lines) + "\n"
+
+
+@cache
+def renderer_of(name: str, thinks: bool | None, train_reasoning: bool = True) -> Renderer:
+    """The family's renderer, asked by default for thoughts, or for none, as rows with or without them ask."""
+    return Renderer(family_tokenizer(name), train_reasoning, thinks)
 
 
 def _origin(family: Family) -> str:
     return f"{'written here' if family.own else 'from TRL'}: {family.template}.jinja"
 
 
-def _case(title: str, renderer: Renderer, conversation: Conversation) -> Iterator[str]:
+def _case(title: str, name: str, conversation: Conversation) -> Iterator[str]:
+    renderer, other = (renderer_of(name, conversation.has_thought, trained) for trained in (True, False))
     try:
-        examples = renderer.render(conversation)
+        examples, without = renderer.render(conversation), other.render(conversation)
     except RenderingError as error:
         yield f"\n## {title}\nrefused: {error}"
         return
-    for number, example in enumerate(examples, start=1):
+    for number, (example, answers) in enumerate(zip(examples, without, strict=True), start=1):
         yield f"\n## {title}" + (f", example {number} of {len(examples)}" if len(examples) > 1 else "")
-        yield from _token_lines(renderer, example)
+        assert example.input_ids == answers.input_ids
+        yield from _token_lines(renderer, example, answers)
 
 
-def _token_lines(renderer: Renderer, example: Example) -> Iterator[str]:
+def _token_lines(renderer: Renderer, example: Example, answers: Example) -> Iterator[str]:
     """Lines end where the rendered text has a line break, where the mark changes, and where they are full."""
     line, mark = "", ""
-    for token, label in zip(example.input_ids, example.labels, strict=True):
+    for token, label, answer in zip(example.input_ids, example.labels, answers.labels, strict=True):
         text = spelled(renderer.tokenizer, token)
-        before, mark = mark, "  " if label == IGNORE_INDEX else "+ "
+        before, mark = mark, "  " if label == IGNORE_INDEX else "~ " if answer == IGNORE_INDEX else "+ "
         if line and (mark != before or line.endswith("\\n'") or len(line) + len(repr(text)) > WIDTH):
             yield line
             line = ""

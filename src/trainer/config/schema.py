@@ -108,6 +108,9 @@ class DataConfig(Section):
     on_overlength: Literal["error", "drop", "truncate"] = "error"
     """Treatment of a longer row: `error` stops before training, `drop` leaves it out, `truncate` removes whole turns from the oldest on and keeps the system prompt and every answer whole."""
 
+    train_reasoning: Flag | Auto = "auto"
+    """Train the thought before an answer (`reasoning_content`) with it: `false` leaves it to be read only. `auto`: trained, where the rows have thoughts. An empty thought that a chat template writes is never trained."""
+
     allow_leak: Flag = False
     """Accept validation rows that also stand in the training data."""
 

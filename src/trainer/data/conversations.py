@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+_TAGGED = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
 _MESSAGE = re.compile(r"\bmessages\[(\d+)\]")
 
 
@@ -39,6 +40,14 @@ class Message:
         """True if the tokens of this message enter the loss."""
         return self.role == "assistant" and self.weight != 0
 
+    @property
+    def has_thought(self) -> bool:
+        """True of an answer that begins with a thought, in its own key or in tags."""
+        if self.reasoning_content:
+            return True
+        tagged = _TAGGED.match(self.content or "") if self.role == "assistant" else None
+        return tagged is not None and bool(tagged[1].strip())
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
@@ -59,6 +68,11 @@ class Conversation:
     @property
     def place(self) -> str:
         return f"{self.file}:{self.line}"
+
+    @property
+    def has_thought(self) -> bool:
+        """True if an answer has a thought before it, in its own key or in tags."""
+        return any(message.has_thought for message in (*self.messages, *self.non_preferred))
 
     @property
     def branches(self) -> "tuple[Conversation, ...]":

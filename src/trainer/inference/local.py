@@ -42,7 +42,7 @@ class TunedModel:
         choose_threads()
         self.ranks = ranks if ranks and config.memory.shard_base is True else Ranks()
         self.tokenizer = trained_tokenizer(run)
-        self.renderer = Renderer(self.tokenizer)
+        self.renderer = Renderer(self.tokenizer, config.data.train_reasoning is not False)
         self.reader = ReplyReader(self.renderer)
         place = torch.device("cpu") if self.is_sharded else device
         model = load_model(base, settings, place, pick_dtype(settings, device))

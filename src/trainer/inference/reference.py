@@ -166,7 +166,8 @@ def recorded_loss(run: Run) -> Recorded | None:
 
 def _examples(run: Run) -> Iterator[Example]:
     """The examples of the rows that `valid_loss` is measured on: the first `eval_rows` of the validation data."""
-    config, renderer = run.config(), Renderer(trained_tokenizer(run))
+    config = run.config()
+    renderer = Renderer(trained_tokenizer(run), config.data.train_reasoning is not False)
     assert config.data.max_length != "auto"
     num_rows = 0
     for path in config.data.validation_paths:

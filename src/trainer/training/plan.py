@@ -84,10 +84,11 @@ def resolve(
     is_sharded: bool = False,
     validation: Sequence["Row"] = (),
     on_gpu: bool = False,
+    thinks: bool = False,
 ) -> RunConfig:
     """The config with the plan's numbers, the number format and what `validation` needs in place of `auto`.
 
-    `is_sharded`: the processes shard the base.
+    `is_sharded`: the processes shard the base; `thinks`: the rows have thoughts.
     """
     names = ("n_epochs", "batch_size", "seed", "logging_steps", "eval_steps", "save_steps")
     training: dict[str, Any] = {name: getattr(plan, name) for name in names}
@@ -98,11 +99,12 @@ def resolve(
     if learns_from_pairs(config.training.method):
         dpo = config.training.dpo
         training["dpo"] = dpo.model_copy(update={"beta": _or(dpo.beta, DEFAULT_BETA)})
+    data = {"max_length": plan.max_length, "train_reasoning": _or(config.data.train_reasoning, thinks)}
     memory = {name: getattr(plan, name) for name in MEMORY} | {"shard_base": is_sharded}
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"dtype": dtype}),
-            "data": config.data.model_copy(update={"max_length": plan.max_length}),
+            "data": config.data.model_copy(update=data),
             "training": config.training.model_copy(update=training),
             "memory": config.memory.model_copy(update=memory),
             "evaluation": resolve_limits(_with_suite(config, on_gpu), validation),

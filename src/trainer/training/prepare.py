@@ -84,7 +84,9 @@ def prepare(
     if checked is None:
         with all_stays():
             checked = check_data(config.data, config.training.method)
-    preprocessing = find_preprocessing(config)
+    thinks = checked.report.has_thoughts
+    _check_reasoning(config, thinks)
+    preprocessing = find_preprocessing(config, thinks)
     config, base, parent = preprocessing.config, preprocessing.base, preprocessing.parent
     for note in base.notes:
         report(note)
@@ -108,7 +110,7 @@ def prepare(
         raise ConfigError(problem)
     plan = make_plan(config, num_rows, preprocessing.max_length, memory.token_budget, memory.recompute_layers)
     number_format, is_sharded = str(dtype).removeprefix("torch."), memory.num_shards > 1
-    resolved = resolve(config, plan, number_format, is_sharded, data.validation, device.type != "cpu")
+    resolved = resolve(config, plan, number_format, is_sharded, data.validation, device.type != "cpu", thinks)
     return Prepared(
         resolved, plan, base, parent, preprocessing.renderer.tokenizer, data, memory, shares, device, dtype, ranks
     )
@@ -118,6 +120,15 @@ def _find_shares(config: RunConfig, base: Base) -> tuple[WeightShare, ...]:
     """Raises: ConfigError, for targets that the model does not have."""
     quantized = quantized_weights(base.skeleton, config.model)
     return tuple(weight_shares(base.skeleton, config.lora, quantized))
+
+
+def _check_reasoning(config: RunConfig, thinks: bool) -> None:
+    """Raises: ConfigError, where thoughts are to be trained and no row has one."""
+    if config.data.train_reasoning is True and not thinks:
+        raise ConfigError(
+            "data.train_reasoning: is true, and no row has a thought, expected reasoning_content in answers; add it, "
+            "or set auto"
+        )
 
 
 def _num_processes(ranks: Ranks) -> int:
@@ -132,14 +143,16 @@ def _free_bytes(free: int, device: "torch.device", ranks: Ranks, num_processes: 
     return least // num_processes if device.type == "cpu" else least
 
 
-def load_preprocessing(config: RunConfig) -> Preprocessing:
+def load_preprocessing(config: RunConfig, thinks: bool | None = None) -> Preprocessing:
     """Find tokenizer and renderer of the config's model; skips all that only training needs.
+
+    `thinks` says whether the rows have thoughts, where they are known.
 
     Raises: MissingDependency, ConfigError.
     """
     check_packages((), config)
     be_quiet()
-    return find_preprocessing(config)
+    return find_preprocessing(config, thinks)
 
 
 def render(config: RunConfig, checked: CheckedData) -> tuple[Preprocessing, TrainingData]:
@@ -147,11 +160,11 @@ def render(config: RunConfig, checked: CheckedData) -> tuple[Preprocessing, Trai
 
     Raises: MissingDependency, ConfigError, DataError.
     """
-    found = load_preprocessing(config)
+    found = load_preprocessing(config, checked.report.has_thoughts)
     return found, render_data(checked, found.config.data, found.renderer, found.max_length)
 
 
-def find_preprocessing(config: RunConfig) -> Preprocessing:
+def find_preprocessing(config: RunConfig, thinks: bool | None = None) -> Preprocessing:
     """The tokenizer and chat template of the config's model, and the longest row in tokens.
 
     Raises: ConfigError.
@@ -162,7 +175,7 @@ def find_preprocessing(config: RunConfig) -> Preprocessing:
     base = find_base(_base_settings(config, parent))
     config = config.model_copy(update={"model": adopted(config.model, base.config)})
     _check_same_base(base, parent)
-    renderer = Renderer(load_tokenizer(base, config.model))
+    renderer = Renderer(load_tokenizer(base, config.model), config.data.train_reasoning is not False, thinks)
     try:
         renderer.template.check()  # once here, and not for every row
     except RenderingError as error:

@@ -17,7 +17,7 @@ def with_model_findings(config: RunConfig, report: DataReport, limit: int | None
 
     Raises: MissingDependency, ConfigError.
     """
-    preprocessing = load_preprocessing(config)
+    preprocessing = load_preprocessing(config, report.has_thoughts)
     rendering = Rendering(preprocessing.renderer, preprocessing.max_length, preprocessing.config.data.on_overlength)
     files = [*(source.path for source in config.data.train_sources), *config.data.validation_paths]
     return with_row_findings(report, rendering, files, limit)

@@ -90,8 +90,8 @@ def find_cache(files: Sequence[DataFile], settings: DataConfig, renderer: Render
     inputs = (
         *((file.role, names[file.path], file.sha256) for file in files),
         tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map, max_length,
-        settings.on_overlength, *(metadata.version(name) for name in ("transformers", "tokenizers", "jinja2")),
-        *_sources(),
+        settings.on_overlength, renderer.train_reasoning,
+        *(metadata.version(name) for name in ("transformers", "tokenizers", "jinja2")), *_sources(),
     )  # fmt: skip
     for value in inputs:
         digest.update(hashlib.sha256(str(value).encode()).digest())

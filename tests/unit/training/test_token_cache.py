@@ -34,7 +34,8 @@ def config(settings: Callable[..., RunConfig], write_rows: Callable[..., Path]) 
 
 
 def rendered(config: RunConfig, max_length: int = MAX_LENGTH) -> TrainingData:
-    renderer = Renderer(load_tokenizer(find_base(config.model), config.model))
+    tokenizer = load_tokenizer(find_base(config.model), config.model)
+    renderer = Renderer(tokenizer, config.data.train_reasoning is not False)
     return render_data(check_data(config.data, "sft"), config.data, renderer, max_length)
 
 
@@ -71,15 +72,16 @@ def test_anything_that_the_tokens_depend_on_makes_new_ones(
     rendered(config)
     rendered(config, MAX_LENGTH + 1)
     rendered(config.model_copy(update={"data": config.data.model_copy(update={"on_overlength": "drop"})}))
+    rendered(config.model_copy(update={"data": config.data.model_copy(update={"train_reasoning": False})}))
     template = tmp_path / "template.jinja"
     tokenizer = load_tokenizer(find_base(config.model), config.model)
     template.write_text(str(tokenizer.chat_template) + "{# another #}")
     rendered(config.model_copy(update={"model": config.model.model_copy(update={"chat_template": str(template)})}))
-    assert len(list(cache.iterdir())) == 4
+    assert len(list(cache.iterdir())) == 5
     path = Path(str(config.data.train))
     path.write_text(path.read_text().replace("It is 1.", "It is 7."))
     changed = rendered(config)
-    assert len(list(cache.iterdir())) == 5
+    assert len(list(cache.iterdir())) == 6
     assert changed.train[0].conversation.messages[1].content == "It is 7."
     monkeypatch.setattr(dataset, "MIN_ROWS", 1000)
     assert same(changed, rendered(config))

@@ -93,7 +93,7 @@ def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) 
     from trainer.training.dataset import render_data
     from trainer.training.prepare import load_preprocessing
 
-    preprocessing = load_preprocessing(config)
+    preprocessing = load_preprocessing(config, checked.report.has_thoughts)
     if preprocessing.parent is None:
         find_targets(preprocessing.base.skeleton, preprocessing.config.lora)
     data = render_data(checked, preprocessing.config.data, preprocessing.renderer, preprocessing.max_length)

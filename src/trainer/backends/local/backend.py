@@ -108,7 +108,8 @@ class Local(Backend["Prepared"]):
         from trainer.data.render.rendering import Renderer
 
         prepared = plan.details
-        return Preview(prepared.data, Renderer(prepared.tokenizer), prepared.plan.max_length)
+        renderer = Renderer(prepared.tokenizer, prepared.config.data.train_reasoning is not False)
+        return Preview(prepared.data, renderer, prepared.plan.max_length)
 
     def create(self, plan: "Plan[Prepared]", may_exist: bool) -> Run:
         """Several processes share the folder that the first one makes."""

@@ -143,6 +143,8 @@ def _values(config: RunConfig) -> Iterator[str]:
             f"data.on_overlength: is {config.data.on_overlength!r}, expected 'error' on the openai backend, which "
             "uploads the rows as they are; leave out or shorten them in the file"
         )
+    if config.data.train_reasoning != "auto":
+        yield "data.train_reasoning: is set, expected 'auto' on the openai backend, which takes no thoughts; remove it"
     if config.backend.auto_deploy and config.openai.service != "azure":
         yield "backend.auto_deploy: is set, and a tuned model answers at once on this service; remove it"
     for source in config.data.train_sources:

@@ -35,6 +35,11 @@ class DataReport(Report):
     left_out: Tally = field(default_factory=Counter)
     method: Method = "sft"
 
+    @property
+    def has_thoughts(self) -> bool:
+        """True if an answer of any row has a thought before it."""
+        return any(row.has_thought for row in (*self.conversations, *self.validation))
+
 
 def check_files(
     train: Sequence[Path],

@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.render.pinned_date import with_pinned_date
+from trainer.data.render.pinned_thinking import pin_thinking
 from trainer.data.render.probes import PROBE as PROBE
 from trainer.data.render.probes import QUESTION, USER
 from trainer.data.render.probes import RenderingError as RenderingError
@@ -60,16 +61,18 @@ class Rendered:
 class ChatTemplate:
     """Renders with a tokenizer's chat template, and knows what that template does.
 
-    The date of the tokenizer's template is pinned in place, so that the tokenizer that is saved with the adapter
-    renders everywhere what was trained.
+    The date of the tokenizer's template is pinned in place, and so is whether it `thinks` where that is known. So the
+    tokenizer that is saved with the adapter renders everywhere what was trained.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", thinks: bool | None = None) -> None:
         tokenizer.chat_template = with_pinned_date(tokenizer.chat_template)
         self.tokenizer = tokenizer
         self._num_too_much = 0
         self._tails: dict[str, list[int]] = {}  # what stands between a prompt's last added token and its end
         self._spelled: dict[int, str] = {}
+        if thinks is not None:
+            pin_thinking(self, thinks)
 
     def encode(self, messages: ChatMessages, tools: Tools = None, prompt: bool = False) -> Rendered:
         """The conversation; `prompt` adds what makes the model answer. Raises: RenderingError."""
@@ -156,8 +159,8 @@ class ChatTemplate:
             self._tails[tail] = ids[cut:]
         return len(ids)
 
-    def continuation(self, prompt: Sequence[int], text: str, begin: int) -> list[int] | None:
-        """The ids with which a model continues `prompt`, the first `begin` characters of `text`, to its end.
+    def continuation(self, prompt: Sequence[int], text: str, begin: int) -> tuple[list[int], list[int]] | None:
+        """The ids with which a model continues `prompt`, the first `begin` characters of `text`, and where each ends.
 
         The rest is tokenised behind an added token, so that it is no beginning of a text either. None where the two
         parts would not be read as `text`: a tokenizer may put a space before each piece.
@@ -167,9 +170,9 @@ class ChatTemplate:
             rest = self.tokenise(before + text[begin:])
             if before and rest.offsets[0] != (0, len(before)):
                 continue
-            ids = rest.ids[1:] if before else rest.ids
+            ids, offsets = (rest.ids[1:], rest.offsets[1:]) if before else (rest.ids, rest.offsets)
             if self._decoded([*prompt, *ids]) == whole:
-                return ids
+                return ids, [end - len(before) + begin for _, end in offsets]
         return None
 
     def _decoded(self, ids: Sequence[int]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from trainer.data.conversations import Conversation
 from trainer.data.render.chat_template import ChatMessages, RenderingError, Tools
+from trainer.data.render.thoughts import without_empty_thought
 from trainer.errors import quoted
 
 
@@ -46,7 +47,8 @@ def check_answer(answer: str, message: Mapping[str, Any], index: int, opening: s
     A template may change white space only at the ends of the text and around the tags of its thinking. `opening` is
     the prompt, which may hold the first tag. Raises: RenderingError.
     """
-    parts = [part.strip() for part in re.split("(</?think>)", message["content"]) if part.strip()]
+    content = without_empty_thought(message["content"])
+    parts = [part.strip() for part in re.split("(</?think>)", content) if part.strip()]
     if parts and parts[0] == "<think>" and opening.rstrip().endswith("<think>"):
         del parts[0]
     if thought := message.get("reasoning_content"):

@@ -6,8 +6,10 @@ the answer. The answer and its end-of-turn token are what the second has beyond 
 on the row itself; a row for which it does not hold is refused with the reason.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.conversations import Conversation, Message, in_pair
@@ -38,11 +40,14 @@ class Example:
 
 
 class Renderer:
-    """Renders conversations with one tokenizer and its chat template."""
+    """Renders conversations with one tokenizer and its chat template, which `thinks` or not as the rows do."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", train_reasoning: bool = True, thinks: bool | None = None
+    ) -> None:
         self.tokenizer = tokenizer
-        self.template = ChatTemplate(tokenizer)
+        self.train_reasoning = train_reasoning  # whether the thought before a trained answer is supervised
+        self.template = ChatTemplate(tokenizer, thinks)
         self._shapes_with_tools: set[object] = set()  # shapes of conversations of which nothing is left out
         self._complete_shapes: set[object] = set()
         self._clean_tools: object = ()  # those of the last row; most files repeat one list
@@ -191,6 +196,8 @@ class Renderer:
                 continue
             end = row.ids.index(answer.marker, begin) + 1
             self.template.check_known(row, begin, end)
+            if not self._trains_whole(answer):
+                begin = bisect_right(row.offsets, answer.said, lo=begin, hi=end, key=itemgetter(1))
             labels[begin:end] = row.ids[begin:end]
         return Example(tuple(row.ids), tuple(labels)), apart
 
@@ -210,7 +217,12 @@ class Renderer:
         tail = self.template.continuation(prompt, text, answer.begin)
         if tail is None:
             raise RenderingError(f"messages[{answer.index}]: {difference(self.template, answer.prompt, answer.text)}")
-        return Example((*prompt, *tail), (*[IGNORE_INDEX] * len(prompt), *tail))
+        ids, ends = tail
+        first = 0 if self._trains_whole(answer) else bisect_right(ends, answer.said)
+        return Example((*prompt, *ids), (*[IGNORE_INDEX] * (len(prompt) + first), *ids[first:]))
+
+    def _trains_whole(self, answer: RenderedAnswer) -> bool:
+        return self.train_reasoning or answer.said == answer.begin
 
     # What the template leaves out: only the shape of a conversation matters, so that each shape is rendered once
 

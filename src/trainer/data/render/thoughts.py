@@ -14,7 +14,7 @@ from trainer.data.render.probes import PROBE, USER, RenderingError
 
 THOUGHT = "probe thought"
 _SPACE = re.compile(r"\s+")
-_EMPTY = re.compile(r"\s*<think>\s*</think>\s*")
+_TAGGED = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 Render = Callable[..., str]
 
@@ -39,18 +39,26 @@ class ThoughtForm:
         at = text.find(close, begin)
         if at < 0 or thought.strip() not in text[begin:at]:
             return None
-        return at + len(close) + _shared(text[at + len(close) :], self.after[len(self.after.rstrip()) :])
+        return at + len(close) + num_shared(text[at + len(close) :], self.after[len(self.after.rstrip()) :])
 
-    def behind_nothing(self, text: str, prompt: str) -> int | None:
-        """Place at which the answer begins in `text` behind a thought of nothing, which the prompt may have opened."""
+    def behind_nothing(self, text: str, begin: int, rest: str) -> int | None:
+        """As `behind`, of a thought of nothing. `rest` is what the prompt has after the first `begin` characters."""
         if self.empty is None:
             return None
         close = self.end.rstrip()
-        at = text.find(close, len(prompt) if text.startswith(prompt) else _shared(text, prompt))
+        at = text.find(close, begin)
         end = at + len(close)
-        if at < 0 or bare(text[:end]) != bare(prompt) + self.empty:
+        if at < 0 or bare(text[begin:end]) != bare(rest) + self.empty:
             return None
-        return end + _shared(text[end:], self.end[len(close) :])
+        return end + num_shared(text[end:], self.end[len(close) :])
+
+    @property
+    def has_tags(self) -> bool:
+        """True if the end of a thought can be told from the rendering alone."""
+        return self.cut or self.empty is not None or self.after.strip() == "</think>"
+
+
+TAGGED = ThoughtForm("\n</think>\n\n")  # as an author writes one into the text of an answer
 
 
 def thought_form(render: Render) -> ThoughtForm | None:
@@ -75,12 +83,19 @@ def thought_form(render: Render) -> ThoughtForm | None:
     return ThoughtForm(after, bare(without)[len(bare(prompt)) :], without[without.rindex(after.strip()) :])
 
 
+def tagged_thought(content: str) -> str | None:
+    """The thought between tags at the head of an answer; None where there is none, or nothing between them."""
+    found = _TAGGED.match(content)
+    return found[1] if found and found[1].strip() else None
+
+
 def without_empty_thought(content: str) -> str:
     """The text of an answer without a thought of nothing at its head."""
-    return _EMPTY.sub("", content, count=1) if _EMPTY.match(content) else content
+    found = _TAGGED.match(content)
+    return content[found.end() :] if found and not found[1].strip() else content
 
 
-def as_written(message: Mapping[str, Any]) -> dict[str, Any]:
+def without_thought(message: Mapping[str, Any]) -> dict[str, Any]:
     """The message without its thought."""
     return {key: value for key, value in message.items() if key not in ("reasoning_content", "thinking")}
 
@@ -90,6 +105,6 @@ def bare(text: str) -> str:
     return _SPACE.sub("", text)
 
 
-def _shared(one: str, other: str) -> int:
+def num_shared(one: str, other: str) -> int:
     """The number of characters with which both begin."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -7,8 +7,9 @@ from pathlib import Path
 from trainer.config.schema import DataSource, RunConfig
 from trainer.data.quoting import printable
 from trainer.data.read.sources import check_data
+from trainer.data.render.pinned_thinking import pinned_mode
 from trainer.errors import ConfigError, DataError
-from trainer.inference.trained import template_digest, trained_adapter, trained_base
+from trainer.inference.trained import stored_tokenizer, template_digest, trained_adapter, trained_base
 from trainer.kinds import is_service, learns_from_pairs
 from trainer.model.base import Base
 from trainer.runs import Run
@@ -98,7 +99,8 @@ def render_rows(run: Run, given: Sequence[Path]) -> RunRows:
     sources = [DataSource(path=str(path)) for path in given] or trained_files(run)
     data = config.data.model_copy(update={"train": sources, "validation": None})
     checked = check_data(data, "sft")
-    base, found = trained_base(run), load_preprocessing(config)
+    base, thinks = trained_base(run), pinned_mode(stored_tokenizer(run.adapter).chat_template)
+    found = load_preprocessing(config, thinks)
     if template_digest(found.renderer.tokenizer) != run.manifest().template_sha256:
         raise ConfigError(f"run {run.name!r}: its base has another chat template now; bring the old one back")
     rendered = render_data(checked, data, found.renderer, found.max_length)

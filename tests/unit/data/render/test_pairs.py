@@ -14,7 +14,7 @@ from trainer.data.render.overlength import Touched, apply_policy, longest
 from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 
 ASKED = (("user", "Hi"), ("assistant", "Yes?"), ("user", "Which one?"))
-BEGIN_WITH_A_THOUGHT = ("deepseek-r1-distill", "nemotron-3")  # the prompt opens it
+BEGIN_WITH_A_THOUGHT = ("deepseek-r1-distill", "deepseek-v3")  # the prompt opens it
 FUNCTION = {"name": "find", "parameters": {"type": "object", "properties": {}}}
 
 
