@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 STYLES: dict[Kind, str] = {
     "answer": "bold green",
     "end": "black on green",
+    "thought": "bold blue",
     "rejected": "bold red",
     "untrained": "yellow",
+    "thought-read": "blue",
     "prompt": "dim",
 }
 

@@ -66,13 +66,15 @@ def preview(request: Mapping[str, Any]) -> Answer:
         Path(request["config"]), [f"data.train={json.dumps(str(first))}", "data.validation="], together=False
     )
     refuse_model(config)
-    preprocessing, data = render(config, check_data(config.data, config.training.method))
+    checked = check_data(config.data, config.training.method)
+    preprocessing, data = render(config, checked)
     renderer = preprocessing.renderer
     return {
+        "has_thoughts": checked.report.has_thoughts,
         "rows": [
             [[asdict(span) for span in spans] for spans in explain(renderer, row.conversation, row.examples)]
             for row in data.train
-        ]
+        ],
     }
 
 
@@ -259,7 +261,7 @@ def _row(raw: bytes) -> Answer:
 
 
 def _said(said: "Said") -> str:
-    return "\n".join(filter(None, (said.text, *said.calls)))
+    return "\n".join(filter(None, (said.thought, said.text, *said.calls)))
 
 
 def main() -> None:

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from tests.conftest import CHATML, make_tokenizer, talk
 from tests.families import family_tokenizer
+from tests.golden_masks import CASES, renderer_of
 from trainer.data.files import preview as page_module
 from trainer.data.files.preview import REASONS, PreviewRow, Span, Totals, count, explain, preview_page
 from trainer.data.render.rendering import Renderer
@@ -40,6 +42,36 @@ def test_each_span_has_its_reason(renderer):
     assert (answer.text, end.text, last.text) == ("Hello", "<|im_end|>", "\n")
     (weighted,) = spans_of(renderer, WEIGHTED)
     assert [span.text for span in weighted if span.kind == "untrained"] == ["What?<|im_end|>"]
+
+
+@pytest.mark.parametrize(("train_reasoning", "kind"), [(True, "thought"), (False, "thought-read")])
+def test_a_thought_is_told_from_its_answer(train_reasoning, kind):
+    made = renderer_of("qwen-3", True, train_reasoning)
+    row = CASES["thoughts apart"]
+    for thought, answer, spans in zip(("kind", "brief"), ("Hello there", "So long"), spans_of(made, row), strict=True):
+        (shown,) = [span for span in spans if span.kind == kind]
+        assert (shown.text, shown.trained) == (f"<think>\nBe {thought}.\n</think>\n\n", train_reasoning)
+        assert [span.text for span in spans if span.kind == "answer"] == [f"{answer}."]
+    examples = made.render(row)
+    assert sum(span.num_tokens for spans in spans_of(made, row) for span in spans if span.trained) == sum(
+        example.num_supervised for example in examples
+    )
+
+
+def test_a_thought_of_nothing_is_prompt():
+    (spans,) = spans_of(renderer_of("qwen-3", True), talk(("user", "Hi"), ("assistant", "Hello there.")))
+    assert [(span.kind, "<think>" in span.text) for span in spans][:2] == [("prompt", True), ("answer", False)]
+
+
+def test_a_thought_that_no_answer_of_weight_0_trains_is_read():
+    hidden = replace(CASES["thoughts apart"].messages[1], weight=0)
+    row = replace(
+        CASES["thoughts apart"],
+        messages=(*CASES["thoughts apart"].messages[:1], hidden, *CASES["a thought, and none"].messages[2:]),
+    )
+    (spans,) = spans_of(renderer_of("muse-glimmer", True), row)
+    kinds = [span.kind for span in spans]
+    assert kinds == ["prompt", "thought-read", "untrained", "prompt", "thought", "answer", "end"]
 
 
 def test_totals_are_sums_over_the_rows(renderer):

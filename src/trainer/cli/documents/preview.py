@@ -8,11 +8,11 @@ from trainer.cli.documents.document import Document, Part
 class Span(Part):
     """Neighbouring tokens that are treated alike."""
 
-    kind: Literal["answer", "end", "rejected", "untrained", "prompt"]
-    """The assistant's own words; its end-of-turn token; the non-preferred answer of a preference row; an answer with
-    weight 0; what the model only reads."""
+    kind: Literal["answer", "end", "thought", "rejected", "untrained", "thought-read", "prompt"]
+    """The assistant's own words; its end-of-turn token; the thought before an answer; the non-preferred answer of a
+    preference row; an answer with weight 0; a thought that is not trained; what the model only reads."""
     trained: bool
-    """True where these tokens enter the loss: those of answer, end and rejected do."""
+    """True where these tokens enter the loss: those of answer, end, thought and rejected do."""
     num_tokens: int
     """Their number."""
     text: str

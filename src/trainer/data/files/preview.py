@@ -13,16 +13,19 @@ from trainer.data.quoting import counted
 from trainer.data.render.rendering import IGNORE_INDEX, Example, Renderer, RenderingError
 from trainer.errors import ConfigError
 
-Kind = Literal["answer", "end", "rejected", "untrained", "prompt"]
+Kind = Literal["answer", "end", "thought", "rejected", "untrained", "thought-read", "prompt"]
 
 REASONS: dict[Kind, str] = {
     "answer": "trained: the assistant's own words",
     "end": "trained: the end-of-turn token, so that the model learns to stop",
+    "thought": "trained: the thought before an answer",
     "rejected": "trained: the non-preferred answer with its end-of-turn token, which becomes less likely",
     "untrained": "not trained: an answer with weight 0",
+    "thought-read": "not trained: the thought before an answer",
     "prompt": "not trained: what the model reads",
 }
 _KINDS = list(REASONS)
+TRAINED: tuple[Kind, ...] = ("answer", "end", "thought", "rejected")
 MAX_PAGE_BYTES = 100 * 10**6  # a browser opens this much in seconds; beyond it tabs begin to fail
 
 
@@ -36,7 +39,7 @@ class Span:
 
     @property
     def trained(self) -> bool:
-        return self.kind in ("answer", "end", "rejected")
+        return self.kind in TRAINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,26 +127,43 @@ def explain(renderer: Renderer, conversation: Conversation, examples: Sequence[E
 
 def _explain(renderer: Renderer, conversation: Conversation, examples: Sequence[Example]) -> list[list[Span]]:
     if all(message.trained for message in conversation.messages if message.role == "assistant"):
-        return [list(_spans(renderer, example, example.labels)) for example in examples]
-    as_if_trained = replace(conversation, messages=tuple(replace(m, weight=1) for m in conversation.messages))
+        if not conversation.has_thought:
+            return [list(_spans(renderer, example, example.labels, example.labels)) for example in examples]
+        as_if_trained = conversation
+    else:
+        trained = tuple(replace(message, weight=1) for message in conversation.messages)
+        as_if_trained = replace(conversation, messages=trained)
+    said = _labels(renderer.training(thoughts=False), as_if_trained)
+    whole = _labels(renderer.training(thoughts=True), as_if_trained) if conversation.has_thought else said
+    return [
+        list(_spans(renderer, each, *(known.get(each.input_ids, each.labels) for known in (whole, said))))
+        for each in examples
+    ]
+
+
+def _labels(renderer: Renderer, conversation: Conversation) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """The labels of each example, by its tokens."""
     try:
-        answers = {example.input_ids: example.labels for example in renderer.render(as_if_trained)}
+        return {example.input_ids: example.labels for example in renderer.render(conversation)}
     except RenderingError:  # an answer of weight 0 need not be one that could be trained
-        answers = {}
-    return [list(_spans(renderer, example, answers.get(example.input_ids, example.labels))) for example in examples]
+        return {}
 
 
-def _spans(renderer: Renderer, example: Example, all_answers: Sequence[int]) -> Iterator[Span]:
+def _spans(renderer: Renderer, example: Example, whole: Sequence[int], said: Sequence[int]) -> Iterator[Span]:
+    """`whole` are the labels of all answers with their thoughts, `said` those without."""
+    labels = zip(example.labels, whole, said, strict=True)
     kinds = [
-        _kind(renderer, token, label != IGNORE_INDEX, answer != IGNORE_INDEX)
-        for token, label, answer in zip(example.input_ids, example.labels, all_answers, strict=True)
+        _kind(renderer, token, *(label != IGNORE_INDEX for label in each))
+        for token, each in zip(example.input_ids, labels, strict=True)
     ]
     for kind, group in groupby(zip(kinds, example.input_ids, strict=True), key=lambda pair: pair[0]):
         ids = [token for _, token in group]
         yield Span(kind, str(renderer.tokenizer.decode(ids)), len(ids))
 
 
-def _kind(renderer: Renderer, token: int, trained: bool, in_answer: bool) -> Kind:
+def _kind(renderer: Renderer, token: int, trained: bool, in_whole: bool, in_answer: bool) -> Kind:
+    if in_whole and not in_answer:
+        return "thought" if trained else "thought-read"
     if trained:
         return "end" if token in renderer.end_markers else "answer"
     return "untrained" if in_answer else "prompt"
@@ -161,7 +181,9 @@ def preview_page(
     source = resources.files("trainer.data.files").joinpath("preview.html.jinja").read_text(encoding="utf-8")
     facts = [*totals.facts(), *notes]
     template = Environment(autoescape=True).from_string(source)
-    page = template.render(title=title, model=model, facts=facts, totals=totals, reasons=REASONS, kinds=_KINDS)
+    page = template.render(
+        title=title, model=model, facts=facts, totals=totals, reasons=REASONS, kinds=_KINDS, trained=TRAINED
+    )
     before, _, after = page.rpartition("ROWS_AS_JSON")
     return "".join([before, *_rows_as_json(rows, totals.rows), after])
 

@@ -311,4 +311,5 @@ def _measure_pairs(rows: Sequence[Conversation]) -> PairStatistics:
 
 
 def _num_characters(message: Message) -> int:
-    return len(message.content or "") + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)
+    said = (message.reasoning_content or "", message.content or "")
+    return sum(map(len, said)) + sum(len(call.name) + len(call.arguments) for call in message.tool_calls)

@@ -21,6 +21,7 @@ class Said:
     calls: tuple[str, ...] = ()
     is_trained: bool = False
     part: str = ""
+    thought: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def _said(message: Any, part: str, is_prompt: bool = False) -> Said:
     calls = tuple(_call(call)[:SHOWN_CHARS] for call in _list(message.get("tool_calls")))
     content = message.get("content")
     text = _text(content) if content is not None or calls else _without_content(message)
-    return Said(str(message.get("role", "?"))[:40], text[:SHOWN_CHARS], calls, trained, part)
+    thought = _text(message.get("reasoning_content"))[:SHOWN_CHARS]
+    return Said(str(message.get("role", "?"))[:40], text[:SHOWN_CHARS], calls, trained, part, thought)
 
 
 def _call(call: Any) -> str:

@@ -8,6 +8,7 @@ on the row itself; a row for which it does not hold is refused with the reason.
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,12 @@ class Renderer:
         self._shapes_with_tools: set[object] = set()  # shapes of conversations of which nothing is left out
         self._complete_shapes: set[object] = set()
         self._clean_tools: object = ()  # those of the last row; most files repeat one list
+
+    def training(self, thoughts: bool) -> "Renderer":
+        """The same renderer with thoughts supervised, or not."""
+        other = copy(self)
+        other.train_reasoning = thoughts
+        return other
 
     @property
     def end_markers(self) -> frozenset[int]:

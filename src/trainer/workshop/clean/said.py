@@ -123,7 +123,7 @@ def _with_folded_system(row: Conversation) -> Conversation:
 
 def _folded(message: Message) -> str:
     calls = [f"{call.name} {call.arguments}" for call in message.tool_calls]
-    return folded(" ".join([message.content or "", message.refusal or "", *calls]))
+    return folded(" ".join([message.reasoning_content or "", message.content or "", message.refusal or "", *calls]))
 
 
 def _digest(text: bytes) -> int:

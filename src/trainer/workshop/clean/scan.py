@@ -176,6 +176,7 @@ class Scan:
 
 
 def _private_places(message: Message) -> Iterator[tuple[str, str]]:
+    yield "reasoning_content", message.reasoning_content or ""
     yield "content", message.content or ""
     for index, call in enumerate(message.tool_calls):
         yield f"tool_calls[{index}].function.arguments", call.arguments

@@ -67,6 +67,7 @@ DUPLICATES = {
     "another system prompt": (row(system="Be brief."), "SYSTEM_PROMPTS"),
     "other capitals": (row(prompt="hi"), None),
     "other name": (row(name="bot"), "SAME_PROMPT"),
+    "a thought": (row(reasoning_content="Well."), "SAME_PROMPT"),
     "words joined": (row(prompt="H i"), None),
 }
 
