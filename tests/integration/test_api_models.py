@@ -11,7 +11,7 @@ from tests.studio import make_run
 from trainer.api.folders import home_of
 from trainer.api.job import Job, JobFile, new_id
 from trainer.api.settings import BaseOffer
-from trainer.runs import Run
+from trainer.runs import Run, checkpoint
 from trainer.runs.ledger import Ledger, Thing
 
 HUB = "meta-llama/Llama-3.1-8B-Instruct"
@@ -97,6 +97,11 @@ def test_what_is_needed_is_not_deleted(served: ApiServer, make: Make) -> None:
     Ledger(deployed.run.path).write(Thing("azureml", "deployment", "blue", "here"), "exists")
     with pytest.raises(openai.ConflictError, match=f"trainer teardown {deployed.id}"):
         models.delete(deployed.model_name)
+    checkpoint.write(job.run.checkpoints, 4, {"adapter_model.safetensors": b"weights"}, {})
+    name = job.checkpoint_name(4)
+    assert models.retrieve(name).id == name
+    with pytest.raises(openai.BadRequestError, match="is a checkpoint"):
+        models.delete(name)
     with pytest.raises(openai.PermissionDeniedError, match="is a base of this server"):
         models.delete(HUB)
     assert {job.model_name, deployed.model_name, HUB} <= set(listed(served))

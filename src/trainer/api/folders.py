@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +18,7 @@ from trainer.runs.files import flush_folder, write_whole
 
 FOLDER = ".api"  # hidden, so no run
 CONTENT, PART, RESERVED, RECORD = "content", "part_", "reserved", "record.json"
+ONCE_SECONDS = 30 * 86_400  # for which a request may be repeated
 STEP_BYTES = 64 * 2**20  # by which room is reserved for a body of unknown length
 
 
@@ -128,7 +130,14 @@ def remove_folder(home: Path, folder: Path) -> bool:
 
 
 def sweep(root: Path) -> None:
-    """Remove what a killed server left half-written, of every owner; what another one is writing stays."""
+    """Remove what a killed server left half-written, of every owner; what another one is writing stays.
+
+    With it go the ids of requests that nobody repeats any more.
+    """
+    for record in root.glob(f"{FOLDER}/*/once/*"):
+        with contextlib.suppress(FileNotFoundError):  # another server of these runs begins, too
+            if time.time() - record.stat().st_mtime > ONCE_SECONDS:
+                record.unlink()
     for incoming in root.glob(f"{FOLDER}/*/incoming"):
         with locked(incoming.parent):
             for folder in [entry for entry in incoming.iterdir() if entry.is_dir()]:

@@ -1,5 +1,6 @@
 """The server's YAML: what may be trained, where, by whom, and up to which cost."""
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,8 @@ from pydantic_core import PydanticCustomError
 
 from trainer.api.keys import OWNER, Caller, Key, digest_of
 from trainer.config.fields import Count, Folder, Positive, Section, Text, of_form, shown_form
-from trainer.config.load import load_settings
-from trainer.errors import ConfigError
+from trainer.config.load import load_config, load_settings
+from trainer.errors import Attempts, ConfigError
 from trainer.inference.serve.guards import KEY_VARIABLE, api_key
 
 DIGEST = r"[0-9a-f]{64}"
@@ -144,7 +145,22 @@ def load_api(path: Path | None, root: Path | None, bases: Sequence[str] = ()) ->
     folder = root or Path(given.root or os.environ.get("TRAINER_RUNS") or "runs")
     if given.root and folder.absolute() != Path(given.root).absolute():
         raise ConfigError(f"--root: {str(folder)!r} is not the root of {path}, expected {given.root!r}; leave one out")
-    return Loaded(ApiSettings(folder, {**given.bases, **named}, keys, given.cap, given.webhooks), new_key)
+    offers = {**given.bases, **named}
+    _check(offers, str(path or "--base"))
+    return Loaded(ApiSettings(folder, offers, keys, given.cap, given.webhooks), new_key)
+
+
+def _check(offers: Mapping[str, BaseOffer], place: str) -> None:
+    """Raises: ConfigError, with all that is wrong in what the jobs of the bases begin with."""
+    attempts = Attempts()
+    for name, offer in offers.items():
+        asked = [f"model.base={json.dumps(offer.base)}", "data.train=rows.jsonl", f"backend.kind={offer.backend}"]
+        try:
+            load_config(offer.config, [*offer.overrides, *asked], together=False)
+        except ConfigError as error:
+            found = ConfigError(*(f"{place}: bases.{name}: {problem}" for problem in error.problems))
+            attempts.errors.append(found)
+    attempts.end()
 
 
 def _caller(key: KeyOffer) -> Caller:

@@ -113,6 +113,25 @@ def test_a_server_file_that_is_none_is_refused(text: str, said: str, tmp_path: P
     assert said in str(refused.value)
 
 
+def test_what_jobs_would_begin_with_is_checked_before_there_are_any(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        """
+bases:
+  a: {base: builtin:tiny, overrides: [lora.rank=4, training.n_epochs=0]}
+  b: {base: builtin:tiny, config: absent.yaml}
+  c: {base: builtin:tiny, overrides: [lora.r=4]}
+""",
+    )
+    with pytest.raises(ConfigError) as refused:
+        load_api(path, None)
+    assert [problem.partition(", ")[0] for problem in refused.value.problems] == [
+        f"{path}: bases.a: override 'lora.rank=4': lora.rank: unknown field",
+        f"{path}: bases.a: override 'training.n_epochs=0': training.n_epochs: is 0",
+        f"{path}: bases.b: absent.yaml: no such file",
+    ]
+
+
 @pytest.mark.parametrize("given", ["", "=x", "a=", "a b=c", "/x"])
 def test_a_base_that_is_none_is_refused(given: str) -> None:
     with pytest.raises(ConfigError, match=r"--base: .* is no base, expected a hub id or NAME=BASE"):

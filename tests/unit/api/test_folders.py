@@ -1,0 +1,32 @@
+"""What a killed server leaves is removed by the next one; what a living one writes is not."""
+
+import os
+from pathlib import Path
+
+from trainer.api.folders import ONCE_SECONDS, Incoming, home_of, sweep
+
+
+def test_only_what_nobody_writes_any_more_is_swept(tmp_path: Path) -> None:
+    home = home_of(tmp_path, "ann")
+    living, killed = Incoming(home), Incoming(home)
+    for each in (living, killed):
+        each.write(b"x" * 100)
+    assert killed.handle is not None
+    os.close(killed.handle)  # as the kernel does at the end of a process
+    once = home / "once"
+    once.mkdir()
+    for name in ("old.json", "new.json"):
+        (once / name).write_text("{}")
+    os.utime(once / "old.json", (0, (once / "new.json").stat().st_mtime - ONCE_SECONDS - 60))
+
+    sweep(tmp_path)
+
+    assert {path.name for path in (home / "incoming").iterdir()} == {
+        living.folder.name,
+        f"{living.folder.name}.lock",
+    }
+    assert [path.name for path in once.iterdir()] == ["new.json"]
+    living.become(home / "files" / "file-1", "content.jsonl", "{}")
+    living.close()
+    assert (home / "files" / "file-1" / "content.jsonl").read_bytes() == b"x" * 100
+    assert list((home / "incoming").iterdir()) == []
