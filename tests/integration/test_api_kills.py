@@ -135,6 +135,7 @@ def test_a_file_goes_through_in_bounded_memory(tmp_path: Path) -> None:
     content = (home_of(tmp_path, ONE_OWNER) / "files" / record["id"] / "content.jsonl").read_bytes()
     assert hashlib.sha256(content).digest() == hashlib.sha256((piece * 70)[: 64 * MEGABYTE]).digest()
     assert grown <= 16 * MEGABYTE
+    assert idle <= 128 * MEGABYTE  # torch alone takes more
 
 
 def test_the_studio_serves_the_api_too_where_it_is_asked_to(tmp_path: Path) -> None:

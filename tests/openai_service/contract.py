@@ -89,7 +89,7 @@ class Contract:
             problems += self._problems("request", schema, request.json())
         elif schema := content.get("multipart/form-data", {}).get("schema"):
             fields = {name: field.content.decode("latin-1") for name, field in form(request).items()}
-            problems += self._problems("request", schema, fields)
+            problems += self._problems("request", schema, _nested(fields))
         return problems
 
     def _answer_problems(self, operation: dict[str, Any], response: Response) -> list[tuple[str, str]]:
@@ -146,6 +146,18 @@ def _answers(response: Response) -> list[Any]:
         return []
     lines = [line.removeprefix("data: ") for line in response.body.decode().splitlines() if line]
     return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def _nested(fields: dict[str, str]) -> dict[str, Any]:
+    """A form's fields, of which `a[b]` is the part b of an object a, as the SDK writes objects."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        outer, bracket, inner = name.partition("[")
+        if bracket:
+            found.setdefault(outer, {})[inner.removesuffix("]")] = int(value) if value.isdecimal() else value
+        else:
+            found[name] = value
+    return found
 
 
 def _modern(value: Any) -> Any:
