@@ -48,11 +48,11 @@ class WandbConfig(Section):
 class OpenAIConfig(Section):
     """Fine-tuning service to use. Keys come from the environment, never from here."""
 
-    service: Literal["azure", "openai"] = "azure"
-    """`azure`: Azure OpenAI. `openai`: api.openai.com, or whatever speaks its API at `base_url`."""
+    service: Literal["azure", "openai", "trainer"] = "azure"
+    """`azure`: Azure OpenAI. `openai`: api.openai.com, or whatever speaks its API at `base_url`. `trainer`: a machine on which `trainer api` runs, which trains open bases and sends the adapter back."""
 
     base_url: Text | None = None
-    """API address. Default: AZURE_OPENAI_ENDPOINT for `azure`; OPENAI_BASE_URL, else api.openai.com for `openai`."""
+    """API address. Default: AZURE_OPENAI_ENDPOINT for `azure`; OPENAI_BASE_URL, else api.openai.com for `openai`; TRAINER_API_URL for `trainer`."""
 
     api_version: Version | None = None
     """Azure only: a dated version of the API, such as `2024-10-21`, for a resource that does not have `/openai/v1` yet."""

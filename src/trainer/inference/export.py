@@ -19,6 +19,7 @@ from trainer.inference.reference import (
     is_quantized,
     place_for,
     reference,
+    trained_dtype,
     trained_form,
     weight_bytes,
 )
@@ -72,7 +73,7 @@ def export_run(
     """
     trained_adapter(run)
     base = trained_base(run)
-    dtype = dtype or run.config().model.dtype
+    dtype = dtype or trained_dtype(run)
     size = _folder_bytes(run.adapter)
     refuse_output(output, size + weight_bytes(base, dtype) if merge else size)
     report("reading what the trained model says")

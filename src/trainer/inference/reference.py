@@ -18,7 +18,7 @@ from trainer.inference.probes import Probe, probes_of, rows_of
 from trainer.inference.trained import stop_ids, trained_tokenizer, with_stops
 from trainer.model.adapter import load_to_answer
 from trainer.model.base import Base
-from trainer.model.device import free_memory_bytes, pick_device
+from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
 from trainer.model.loading import load_model
 from trainer.model.quantization import adopted
 from trainer.runs import Run
@@ -107,7 +107,7 @@ def reference(run: Run, base: Base, dtype: str) -> Baseline:
 
     `dtype` is the number format of the export.
     """
-    dtype = dtype if dtype == run.config().model.dtype else "float32"
+    dtype = dtype if dtype == trained_dtype(run) else "float32"
     tokenizer, rows, recorded = trained_tokenizer(run), rows_of(run), recorded_loss(run)
     renderer = Renderer(tokenizer)
     probes = probes_of(rows, renderer)
@@ -120,6 +120,14 @@ def reference(run: Run, base: Base, dtype: str) -> Baseline:
         before = observe(model, probes, stops)
     generation = with_stops(generation, stops, tokenizer.pad_token_id)
     return Baseline(dtype, probes, rows.source, stops, generation, said, drift(said, before), recorded, loss)
+
+
+def trained_dtype(run: Run) -> str:
+    """The number format of training; of a run that a server has trained, the one that this machine would choose."""
+    settings = run.config().model
+    if settings.dtype != "auto":
+        return settings.dtype
+    return str(pick_dtype(settings, pick_device())).removeprefix("torch.")
 
 
 def trained_form(run: Run, base: Base, dtype: str) -> "PreTrainedModel":

@@ -10,10 +10,12 @@ from trainer.errors import ConfigError
 from trainer.kinds import is_service
 from trainer.model.base import Base, find_base
 from trainer.model.lineage import find_parent
+from trainer.model.tiny import FOLDER as TINY_FOLDER
+from trainer.model.tiny import NAME as TINY
 from trainer.model.tiny import refuse_former
 from trainer.runs import Run
 from trainer.runs.checkpoint import MANIFEST
-from trainer.runs.files import sha256_of
+from trainer.runs.files import read_record, sha256_of
 from trainer.runs.lifecycle import further
 from trainer.runs.manifest import NAME as MANIFEST_NAME
 from trainer.runs.manifest import DamagedManifest
@@ -27,12 +29,13 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 def trained_adapter(run: Run) -> Path:
     """The folder of the run's adapter. Raises: ConfigError, when the run has none yet."""
-    if is_service(run.backend):
+    has_weights = (run.adapter / "adapter_model.safetensors").is_file()
+    if is_service(run.backend) and not has_weights:
         raise ConfigError(
             f"run {run.name!r}: its model is kept by the service, which gives no weights away, expected a run with an "
             f"adapter; talk to it with: trainer chat {run.path}"
         )
-    if not (run.adapter / "adapter_model.safetensors").is_file():
+    if not has_weights:
         raise ConfigError(
             f"run {run.name!r}: has no adapter (its state is {run.state}), expected a finished run; {further(run)}"
         )
@@ -74,13 +77,22 @@ def trained_base(run: Run) -> Base:
     pinned = run.manifest().base
     refuse_former(run)
     revision = pinned.revision if pinned.weights_sha256 is None else None
-    base = find_base(run.config().model.model_copy(update={"base": pinned.name, "revision": revision}))
+    name = _named_by_adapter(run, pinned.name) if is_service(run.backend) else pinned.name
+    base = find_base(run.config().model.model_copy(update={"base": name, "revision": revision}))
     if pinned.is_pinned and base.pinned() != pinned:
         raise ConfigError(
             f"run {run.name!r}: its base {pinned.name!r} has changed since training: was {pinned}, is "
             f"{base.pinned()}; bring the old one back"
         )
     return base
+
+
+def _named_by_adapter(run: Run, name: str) -> str:
+    """The hub id of the base that a server has trained, which may offer it under another name; else that name."""
+    found = str(read_record(run.adapter / "adapter_config.json").get("base_model_name_or_path") or "")
+    if Path(found).name == TINY_FOLDER.name:  # wherever the trainer is installed there
+        return TINY
+    return name if not found or Path(found).is_absolute() else found
 
 
 def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
@@ -90,7 +102,7 @@ def trained_tokenizer(run: Run) -> "PreTrainedTokenizerBase":
     """
     trained_template = run.manifest().template_sha256
     tokenizer = stored_tokenizer(run.adapter)
-    if template_digest(tokenizer) != trained_template:
+    if trained_template is not None and template_digest(tokenizer) != trained_template:
         raise ConfigError(
             f"run {run.name!r}: the chat template in {str(run.adapter)!r} is not the trained one; "
             "bring the old file back"

@@ -34,7 +34,9 @@ def tiny_base() -> Path:
 def refuse_former(run: Run) -> None:
     """Raises: ConfigError, for a run on a base of this name that was made on first use, other on each machine."""
     manifest = readable_manifest(run)
-    if manifest is not None and manifest.base.name == NAME and not manifest.base.weights_sha256:
+    if manifest is None or manifest.launch is not None:  # a server pins its bases itself
+        return
+    if manifest.base.name == NAME and not manifest.base.weights_sha256:
         raise ConfigError(
             f"{run.path}: was trained on a {NAME} that an earlier version made on its first use, expected the one that "
             f"this version ships; train it again: train --config {run.path}/config.yaml run.name=NAME"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+OURS, OWN_KEY, OWN_URL = "trainer", "TRAINER_API_KEY", "TRAINER_API_URL"
 OPENAI_URL = "https://api.openai.com/v1"
 TOKEN_SCOPE = "https://cognitiveservices.azure.com/.default"
 GOVERNMENT_SCOPE = "https://cognitiveservices.azure.us/.default"
@@ -49,6 +50,11 @@ class FineTuningService:
     @property
     def is_azure(self) -> bool:
         return self.settings.service == "azure"
+
+    @property
+    def is_ours(self) -> bool:
+        """True for a server of this trainer, which gives the weights away."""
+        return self.settings.service == OURS
 
     @property
     def is_dated(self) -> bool:
@@ -98,7 +104,7 @@ class FineTuningService:
 
         common: dict[str, Any] = {"max_retries": 0, "timeout": self.timeout}
         if not self.is_azure:
-            return OpenAI(base_url=self.url, api_key=openai_key(), **common)
+            return OpenAI(base_url=self.url, api_key=own_key() if self.is_ours else openai_key(), **common)
         key = os.environ.get("AZURE_OPENAI_API_KEY") if self._has_key else None
         credential = key or azure_token(self.url)
         if self.settings.api_version is None:
@@ -117,6 +123,8 @@ def address(settings: OpenAIConfig) -> str:
         given = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
         _check_address(given, settings.base_url, "OPENAI_BASE_URL")
         return given.rstrip("/")
+    if settings.service == OURS:
+        return _own_address(settings)
     named = settings.base_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
     if not named:
         raise ConfigError(
@@ -126,6 +134,18 @@ def address(settings: OpenAIConfig) -> str:
     _check_address(named, settings.base_url, "AZURE_OPENAI_ENDPOINT")
     root = named.rstrip("/").removesuffix("/v1").removesuffix("/openai")
     return f"{root}/openai" if settings.api_version else f"{root}/openai/v1"
+
+
+def _own_address(settings: OpenAIConfig) -> str:
+    """A server of this trainer. Raises: ConfigError."""
+    given = settings.base_url or os.environ.get(OWN_URL)
+    if not given:
+        raise ConfigError(
+            "openai.base_url: is missing, expected the server's address, such as http://gpu-box:8000/v1; set it, or "
+            f"{OWN_URL}"
+        )
+    _check_address(given, settings.base_url, OWN_URL)
+    return given.rstrip("/") if urlsplit(given).path.strip("/") else f"{given.rstrip('/')}/v1"
 
 
 def _check_address(given: str, setting: str | None, variable: str) -> None:
@@ -141,6 +161,14 @@ def openai_key() -> str:
     key = os.environ.get("OPENAI_API_KEY")
     if not key:
         raise ConfigError("OPENAI_API_KEY: is not set, expected a key of the service; set it in the environment")
+    return key
+
+
+def own_key() -> str:
+    """The key of a server of this trainer. Raises: ConfigError."""
+    key = os.environ.get(OWN_KEY)
+    if not key:
+        raise ConfigError(f"{OWN_KEY}: is not set, expected a key of the server; set it in the environment")
     return key
 
 

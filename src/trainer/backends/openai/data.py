@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from trainer.backends.http import Say, patiently, timeout_seconds
 from trainer.backends.openai.catalog import find_in_catalog
+from trainer.backends.openai.client import OURS
 from trainer.backends.openai.prices import TokenCount, count
 from trainer.config.schema import RunConfig
 from trainer.data.files.new_files import new_files
@@ -50,7 +51,7 @@ def check_service_data(config: RunConfig, family: str) -> ServiceData:
     report = check_files(
         [Path(path) for path in paths_of(config, "train")],
         [Path(path) for path in paths_of(config, "validation")],
-        backend="openai",
+        backend="local" if config.openai.service == OURS else "openai",  # whose rules the training will follow
         allow_leak=config.data.allow_leak,
         method=config.training.method,
     )

@@ -9,7 +9,7 @@ from trainer.backends.contract import BY_LEDGER, Endpoint, EndpointKey
 from trainer.backends.http import Say
 from trainer.backends.idempotent import LOOK_UPS, look_for
 from trainer.backends.openai.account import AccountDeployment, account_at
-from trainer.backends.openai.client import TOKEN_SCOPE, address
+from trainer.backends.openai.client import OURS, OWN_KEY, TOKEN_SCOPE, address
 from trainer.backends.openai.names import launch_of
 from trainer.backends.openai.price_list import prices_of
 from trainer.backends.openai.skus import SKUS
@@ -19,6 +19,7 @@ from trainer.errors import ConfigError
 from trainer.runs import Run
 from trainer.runs.ledger import Entry, Ledger, Thing
 
+KEYS = {"azure": "AZURE_OPENAI_API_KEY", "openai": "OPENAI_API_KEY", OURS: OWN_KEY}
 DEVELOPER_HOURS, IDLE_DAYS = 24, 15  # after which Azure deletes a deployment by itself
 
 
@@ -81,7 +82,7 @@ def openai_at(settings: OpenAIConfig, entry: Entry | None) -> OpenAIConfig:
 def key_of(run: Run, deployment: Thing) -> EndpointKey:
     """The key that this machine calls a deployment of the run with."""
     settings, entry = run.config().openai, Ledger(run.path).find(*deployment.identity)
-    variable = "OPENAI_API_KEY" if settings.service == "openai" else "AZURE_OPENAI_API_KEY"
+    variable = KEYS[settings.service]
     if entry is not None and entry.facts.get("url"):
         return EndpointKey(
             None,
@@ -90,7 +91,7 @@ def key_of(run: Run, deployment: Thing) -> EndpointKey:
         )
     if key := os.environ.get(variable):
         return EndpointKey(key, f"the value of {variable} on this machine")
-    if settings.service == "openai":
+    if settings.service != "azure":
         return EndpointKey(None, f"no key is known here: {variable} is not set")
     return EndpointKey(
         None,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.backends.http import Say, patiently
 from trainer.backends.openai import metrics
+from trainer.backends.openai.adapter_home import bring_adapter, is_metrics
 from trainer.backends.openai.catalog import family_of
-from trainer.backends.openai.client import PAGE_SIZE, FineTuningService, Record
+from trainer.backends.openai.client import OURS, PAGE_SIZE, FineTuningService, Record
 from trainer.backends.openai.jobs import ENDED, get_job, hyperparameters, state_of
 from trainer.backends.openai.models import list_models
 from trainer.backends.openai.names import job_thing, model_thing
@@ -45,6 +46,8 @@ def bring_home(service: FineTuningService, run: Run, job_id: str, say: Say) -> l
     _write_metrics(run, metrics.others(merged))
     _write_config(run, job)
     _write_ledger(service, run, job)
+    if state_of(job.get("status")) == "succeeded":
+        bring_adapter(service, run, job, say)
     _write_status(service, run, job, merged)
     return fresh
 
@@ -150,6 +153,8 @@ def _result_rows(service: FineTuningService, job: Record, say: Say) -> list[metr
     for name in job.get("result_files") or []:
         file_id = str(name.get("id") if isinstance(name, dict) else name)
 
+        if not is_metrics(service, file_id, say):
+            continue
         content = read_content(service, file_id, f"reading the result file {file_id}", say)
         rows += metrics.read_csv(content or b"")  # deleted, or not there yet
     return rows
@@ -245,6 +250,8 @@ def _summary(run: Run, job: Record, state: State) -> str | None:
     model, tokens = job.get("fine_tuned_model"), job.get("trained_tokens")
     if not isinstance(tokens, int):
         return f"model {model}"
+    if run.config().openai.service == OURS:
+        return f"model {model}; {tokens:,} tokens trained"
     family = family_of(str(job.get("model") or run.config().model.base))
     amount = cost(tokens, quoted_price(run, family))
     billed = "" if amount is None else f", about {amount:,.2f} USD"

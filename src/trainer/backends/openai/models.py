@@ -39,6 +39,8 @@ class ServiceBase:
     @property
     def is_tuned(self) -> bool:
         """True if fine-tuning made it, so that it is deployed and listed under a name of its own."""
+        if self.model.startswith("builtin:"):
+            return False
         return self.parent is not None or ":" in self.model or ".ft-" in self.model or self.model.startswith("ft")
 
 
@@ -131,6 +133,8 @@ def list_models(service: FineTuningService) -> list[ServiceModel]:
         return client.models.with_raw_response.list().http_response  # it comes whole, and takes no query
 
     found = [_model(item) for item in service.listed(page, "reading the list of models")]
+    if service.is_ours:  # it lists what its owner lets people tune, and nothing else
+        found = [replace(model, can_tune=True) for model in found]
     return sorted(found, key=lambda model: model.name)
 
 

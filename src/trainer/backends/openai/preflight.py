@@ -10,7 +10,7 @@ from trainer.backends.http import Say, hurried
 from trainer.backends.openai.account import AccountFacts, describe_account
 from trainer.backends.openai.auto_deploy import AutoDeployment, plan_auto_deployment
 from trainer.backends.openai.catalog import family_of, find_in_catalog
-from trainer.backends.openai.client import FineTuningService
+from trainer.backends.openai.client import OURS, FineTuningService
 from trainer.backends.openai.data import (
     ServiceData,
     check_service_data,
@@ -33,8 +33,8 @@ from trainer.backends.openai.models import (
 )
 from trainer.backends.openai.names import TOKEN_KEY, new_token
 from trainer.backends.openai.offer import Offer, judge
-from trainer.backends.openai.price_list import RegionPrices, ServicePrices, list_region, prices_of
-from trainer.backends.openai.prices import encoding_for, epochs_of, quote_run
+from trainer.backends.openai.price_list import OWN, RegionPrices, ServicePrices, list_region, prices_of
+from trainer.backends.openai.prices import OPEN, encoding_for, epochs_of, quote_run
 from trainer.backends.openai.skus import outlook
 from trainer.backends.openai.training_types import residency, route_of, route_problems, usual_type
 from trainer.backends.quote import Quote
@@ -70,6 +70,8 @@ def check(config: RunConfig, say: Say) -> Plan[Manifest]:
     attempts = Attempts()
     attempts.make(refuse_settings, config)
     base = attempts.make(find_base, config.model.base)
+    if base is not None and config.openai.service == OURS:
+        base = replace(base, family=OPEN)  # whatever its name reminds of
     family = family_of(config.model.base) if base is None else base.family
     config = resolve_service(config, family)
     attempts.make(refuse_route, config.openai)
@@ -138,6 +140,8 @@ def _values(config: RunConfig) -> Iterator[str]:
         value = getattr(config.training, name)
         if isinstance(value, int) and value > most:
             yield f"training.{name}: is {value:,}, expected at most {most:,} on the openai backend; lower it"
+    if config.openai.service == OURS:
+        yield from _priced(config)
     if config.data.on_overlength != "error":
         yield (
             f"data.on_overlength: is {config.data.on_overlength!r}, expected 'error' on the openai backend, which "
@@ -153,6 +157,14 @@ def _values(config: RunConfig) -> Iterator[str]:
                 f"data.train: {source.path!r} has weight {source.weight:g}, expected 1 on the openai backend; repeat "
                 "its rows in the file"
             )
+
+
+def _priced(config: RunConfig) -> Iterator[str]:
+    """Prices and a cap, of which the server has its own."""
+    names = [f"openai.{name}" for name in OWN if getattr(config.openai, f"{name}_price") is not None]
+    names = [f"{name}_price" for name in names] + (["backend.spend_cap"] if config.backend.spend_cap else [])
+    for name in names:
+        yield f"{name}: is set, and the cap of the server's own YAML decides there; remove it"
 
 
 def _dpo_values(dpo: DpoConfig) -> Iterator[str]:
@@ -217,9 +229,9 @@ def _plan(
     base, doubts = found.base, found.offer.doubts
     comparison = plan_comparison(config, checked.report.validation, base.family)
     config = _resolved(config, checked, comparison, base.family)
-    at_once = comparison if config.openai.service == "openai" else None  # on Azure nothing answers before a deployment
+    at_once = comparison if config.openai.service != "azure" else None  # on Azure nothing answers before a deployment
     prices = prices_of(base.family, config.openai, listed)
-    item = None if at_once is None else at_once.quoted(prices)
+    item = None if at_once is None or service.is_ours else at_once.quoted(prices)
     quote = quote_run(config, prices, len(checked.report.conversations), checked.train, item)
     manifest = _manifest(config, base, checked, service, quote, prices, compares=at_once is not None)
     if auto is not None:
@@ -250,7 +262,9 @@ def _manifest(
         family=base.family,
         uploads=checked.uploads,
         tokens_counted=checked.train.how,
-        bills=f"by the trained token until it ends{quoted}",
+        bills="by what the server's machine costs its owner, until it ends"
+        if service.is_ours
+        else f"by the trained token until it ends{quoted}",
         comparison_quoted=compares,
         training_price=prices.training,
         dearest_price=prices.dearest("training"),
@@ -295,6 +309,8 @@ def _rows(
         ("method", _method(config)),
         ("plan", f"{numbers}, learning rate multiplier {training.learning_rate_multiplier}, seed {training.seed}"),
     ]
+    if service.is_ours:
+        rows.append(("cost", "the server's owner pays, and has set the cap: a job above it is refused with its quote"))
     if lacking := without_validation(config.data):
         rows.append(("held out", lacking))
     if account:

@@ -183,7 +183,8 @@ def _scale(unit: str) -> int | None:
 
 
 def _file(family: str, settings: OpenAIConfig) -> Reading:
-    table = _table()[settings.service]
+    if (table := _table().get(settings.service)) is None:  # a server of this trainer, which has no prices
+        return Reading("", {})
     listed: dict[str, float] = dict(table["models"].get(family, {}))
     if listed and settings.service == "azure":
         listed["training"] *= table["share"][settings.training_type or "Standard"]

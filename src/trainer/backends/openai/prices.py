@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainer.backends.openai.catalog import find_in_catalog
+from trainer.backends.openai.client import OURS
 from trainer.backends.openai.names import launch_of
 from trainer.backends.openai.price_list import ServicePrices, prices_of
 from trainer.backends.quote import Item, Quote
@@ -28,6 +29,7 @@ PER_ROW = 3  # the opening of the answer
 PER_CALL = 12  # the tokens around a call of a tool, which are not published: generously
 ENCODINGS = {"gpt-3.5": "cl100k_base", "gpt-35": "cl100k_base", "gpt-4-": "cl100k_base"}  # all newer ones: o200k_base
 
+OPEN = ""  # the family of a base of which no encoding and no price is listed: one of a server of this trainer
 MILLION = 1_000_000
 
 
@@ -94,6 +96,8 @@ def message_tokens(message: Message, measure: TokenMeasure) -> int:
 @functools.cache
 def encoding_for(family: str) -> tuple[str, TokenMeasure]:
     """The encoding's name and how to count with it; an empty name and the number of bytes where it cannot be loaded."""
+    if family == OPEN:
+        return "", num_bytes
     name = next((name for prefix, name in ENCODINGS.items() if f"{family}-".startswith(prefix)), "o200k_base")
     found: list[TokenMeasure] = []
 
@@ -132,6 +136,8 @@ def quote_run(
     config: RunConfig, prices: ServicePrices, num_rows: int, tokens: TokenCount, comparison: Item | None
 ) -> Quote:
     """The quote of a run; `comparison` is part of it where base and tuned model answer as soon as it has succeeded."""
+    if config.openai.service == OURS:
+        return Quote((), "the server's own")
     epochs = epochs_of(config, num_rows)
     chosen = "" if config.training.n_epochs != "auto" else " (the service's own rule)"
     price = "" if prices.training is None else f" at {prices.training:,.2f} a million"

@@ -42,8 +42,8 @@ def sources_of(run: Run) -> AnswerPlaces:
 
             trained_adapter(run)
             found.append(AnswerPlace(LOCAL, "this machine"))
-        elif run.config().openai.service == "openai":
-            found.append(AnswerPlace(SERVICE, "the service, by the token"))
+        elif (service := run.config().openai.service) != "azure":
+            found.append(AnswerPlace(SERVICE, "the service, by the token" if service == "openai" else "the server"))
     except TrainerError as error:
         notes.append(str(error))
     try:
