@@ -7,9 +7,10 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from enum import Enum
 
 from trainer.api.admission import ensure_admission, resume_queue
-from trainer.api.job import Job, shared_file
+from trainer.api.job import ADMISSION, OUTCOME, Job, shared_file
 from trainer.api.job_list import all_jobs
 from trainer.api.model_process import holding_models
 from trainer.api.results import settle
@@ -27,12 +28,18 @@ POLL_SECONDS = 1.0
 Tell = Callable[[str], None]
 
 
+class _Look(Enum):
+    """The thing that a job waits for: its validation, this machine, a service, or nothing."""
+
+    WAITS, OPEN, ELSEWHERE, CLOSED = range(4)
+
+
 class Attendant:
     """Two threads: one looks after jobs, the other, which may wait for other machines, sends webhooks."""
 
     def __init__(self, settings: ApiSettings, tell: Tell, poll_seconds: float = POLL_SECONDS) -> None:
         self.settings, self.tell, self.poll_seconds = settings, tell, poll_seconds
-        self._closed: dict[str, tuple[object, ...]] = {}  # jobs of which nothing is left to do, as their files were
+        self._seen: dict[str, tuple[object, _Look]] = {}  # by job: its files as they were, and what they said
         self._told: dict[str, tuple[object, ...]] = {}
         self._said: set[str] = set()
         self._ending = threading.Event()
@@ -48,24 +55,34 @@ class Attendant:
                 self._say(str(file_error(error, self.settings.root)))
 
     def look(self) -> None:
-        """Move each job on that can be."""
-        waits, is_open = False, False
-        for job in all_jobs(self.settings.root):
-            state = _state(job)
-            if self._closed.get(job.id) == state:
-                continue
-            if settle(job, self.settings.root):
-                give_back(self.settings.root, job)
-                self._closed[job.id] = _state(job)
-                continue
-            is_open = True
-            waits |= not job.is_admitted
-            if job.is_admitted and not executes_here(job.run.backend):
-                ATTENDANCE.look(job.run, True)
-        if waits:
+        """Move each job on that can be. A job is read again once its files have changed."""
+        looks = [self._look(job) for job in all_jobs(self.settings.root)]
+        if _Look.WAITS in looks:
             ensure_admission(self.settings)
-        if is_open:
+        if any(look is not _Look.CLOSED for look in looks):
             resume_queue(self.settings.root)
+
+    def _look(self, job: Job) -> "_Look":
+        state = _state(job)
+        before, look = self._seen.get(job.id, (None, _Look.OPEN))
+        if before != state:
+            try:
+                look = self._read(job)
+            except (TrainerError, OSError) as error:  # the next look tries again, and other jobs have theirs
+                self._say(f"{job.id}: {error if isinstance(error, TrainerError) else file_error(error)}")
+                return _Look.OPEN
+            self._seen[job.id] = _state(job), look
+        if look is _Look.ELSEWHERE:
+            ATTENDANCE.look(job.run, True)
+        return look
+
+    def _read(self, job: Job) -> "_Look":
+        if settle(job, self.settings.root):
+            give_back(self.settings.root, job)
+            return _Look.CLOSED
+        if not job.is_admitted:
+            return _Look.WAITS
+        return _Look.OPEN if executes_here(job.run.backend) else _Look.ELSEWHERE
 
     def tell_all(self) -> None:
         """Send the webhooks that are due. An address that does not answer is not asked again in the same round."""
@@ -88,7 +105,7 @@ class Attendant:
 
 
 def _state(job: Job) -> tuple[object, ...]:
-    return tuple(files.stamp(job.run.path / name) for name in ("status.json", "api_outcome.json"))
+    return tuple(files.stamp(job.run.path / name) for name in ("status.json", ADMISSION, OUTCOME))
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """All jobs, and those that are still open, for lists of thousands: what never changes is read once."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
-from trainer.api.job import ENDED, ID, OUTCOME, Job, job_by_id, job_ids
-from trainer.runs import files
+from trainer.api.job import ID, OUTCOME, Job, job_by_id, job_ids
+from trainer.errors import ConfigError
 
 KEPT = 100_000  # jobs: a kibibyte each
 
@@ -21,9 +22,8 @@ def find(root: Path, id_: str) -> Job | None:
     if not ID.fullmatch(id_):
         return None
     try:
-        number = (root / id_).stat().st_ino
-        return _known(root, id_, number)
-    except (OSError, AssertionError):
+        return _known(root, id_, os.stat(f"{root}/{id_}").st_ino)  # noqa: PTH116 - a tenth of the time of a Path's
+    except (OSError, AssertionError, ConfigError):  # gone, or damaged: it hides no other
         return None
 
 
@@ -33,10 +33,8 @@ def all_jobs(root: Path) -> list[Job]:
 
 
 def is_open(job: Job) -> bool:
-    """True while the job waits or runs."""
-    if (job.run.path / OUTCOME).exists():
-        return False
-    return files.read_record(job.run.path / "status.json").get("state") not in ENDED
+    """True while the job waits or runs, until its end is settled."""
+    return not os.path.exists(f"{job.run.path}/{OUTCOME}")  # noqa: PTH110 - as above
 
 
 def num_open(root: Path, owner: str) -> int:
