@@ -92,6 +92,12 @@ NEEDS = (
         "name a hub model",
     ),
     Need(
+        ("model.quantize_partly",),
+        lambda config: config.model.quantization == "none",
+        "accepts what a quantization leaves out, and model.quantization is 'none'",
+        "set model.quantization to nf4 or int8",
+    ),
+    Need(
         ("azureml.hub_token_secret",),
         lambda config: config.azureml.key_vault is None,
         "is a secret of azureml.key_vault, which is not set",

@@ -54,6 +54,9 @@ class ModelConfig(Section):
     quantization: Literal["none", "nf4", "int8"] = "none"
     """Storage of the frozen base weights: `nf4` (4 bit, QLoRA) and `int8` need a fraction of the memory. A base that is quantized already keeps its own scheme."""
 
+    quantize_partly: Flag = False
+    """Accept a quantization that leaves more than a tenth of the layers and experts unquantized, such as `int8`, which bitsandbytes has for no experts."""
+
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the base weights and the computation. `auto`: bfloat16 where the GPU has it, else float16; on a CPU bfloat16 where it has units for it (AMX, AVX512-BF16) and the base, unquantized, has 50 million parameters or more, else float32. Adapter weights are always float32."""
 

@@ -24,6 +24,10 @@ tokenizer = AutoTokenizer.from_pretrained("{folder}")
 base = AutoModelForCausalLM.from_pretrained({base}, {arguments})
 model = PeftModel.from_pretrained(base, "{folder}")
 """
+PACKED = """\
+In training the experts of the base were held in NF4, for which bitsandbytes has no form. This loads the base in
+{dtype}, so answers differ a little from those of the run; the merged model is the trained one.
+"""
 ASKING = """\
 from transformers import GenerationConfig
 
@@ -56,6 +60,7 @@ def model_card(run: Run, base: Base, folder: str, merged: bool, dtype: str, pari
             "## Load\n",
             "Run this beside the folder:\n",
             f"```python\n{loading(run, base, folder, merged, dtype)}```\n",
+            *([PACKED.format(dtype=dtype)] if not merged and manifest.has_quantized_experts else []),
             "Ask:\n",
             f"```python\n{_asking(manifest.system_prompt, folder)}```\n",
             "## Trained on\n",
@@ -82,7 +87,7 @@ def loading(run: Run, base: Base, folder: str, merged: bool, dtype: str) -> str:
         source, peft = f'"{base.source}"', "PeftModel"
         arguments.append(f'revision="{base.revision}"')
     quantization = run.config().model.quantization
-    if quantization != "none":
+    if quantization != "none" and not run.manifest().has_quantized_experts:
         imports = ", BitsAndBytesConfig"
         arguments.append(f"quantization_config=BitsAndBytesConfig({_bitsandbytes(quantization, dtype)})")
     return ADAPTER.format(folder=folder, base=source, arguments=", ".join(arguments), imports=imports, peft=peft)

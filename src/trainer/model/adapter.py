@@ -80,10 +80,12 @@ def load_to_answer(model: "PreTrainedModel", folder: Path, whole: bool = True) -
 
     Raises: ConfigError, as `load_adapter` does.
     """
+    from trainer.model.expert_layers import use_lora_experts
     from trainer.model.lora_linear import use_lora_linear
 
     adapted = load_adapter(model, folder).eval()
     use_lora_linear(adapted, answers=whole)
+    use_lora_experts(adapted)
     return adapted
 
 

@@ -6,12 +6,14 @@ module that holds them, since their names differ: `gate`, `router`, `classifier`
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+BLOCK = 64  # weights of NF4 that share a scale
 ROUTERS = ("router", "gating")  # in the name of a router's class, in all families of transformers
 
 
@@ -43,9 +45,20 @@ def is_mixture(model: "nn.Module") -> bool:
     return any(True for _ in stacks(model))
 
 
+def is_packable(module: Any) -> bool:
+    """True for experts that transformers computes in a way that can be chosen, so also in ours."""
+    return hasattr(module, "_apply_gate") and hasattr(module, "is_transposed")
+
+
+def can_be_packed(stack: Stack) -> bool:
+    """True for weights that NF4 can hold: no block has those of two experts."""
+    return is_packable(stack.module) and prod(shape_of(stack.weight)[1:]) % BLOCK == 0
+
+
 def shape_of(weight: Any) -> tuple[int, ...]:
     """The shape of a weight, also of one that is packed."""
-    return tuple(getattr(weight, "unpacked_shape", weight.shape))
+    state = getattr(weight, "quant_state", None)
+    return tuple(weight.shape if state is None else state.shape)
 
 
 def routers(model: "nn.Module") -> dict[str, "nn.Module"]:

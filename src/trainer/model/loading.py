@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
-from trainer.model.quantization import adopted, loading_arguments
+from trainer.model.experts import stacks
+from trainer.model.quantization import adopted, loading_arguments, quantizing
 from trainer.model.weights import fit_of
 
 if TYPE_CHECKING:
@@ -49,15 +50,19 @@ def load_model(base: "Base", settings: ModelConfig, device: "torch.device", dtyp
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, PreTrainedModel
 
+    from trainer.model.expert_layers import use_expert_layers
+    from trainer.model.nf4 import is_packed
+
     arguments: dict[str, Any] = {"dtype": dtype, "attn_implementation": base.attention}
     arguments |= loading_arguments(base.config, settings, dtype)
     if device.type == "cuda" or adopted(settings, base.config).quantization != "none":
         arguments["device_map"] = {"": device}
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            base.source, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
-            ignore_mismatched_sizes=True, **base.loading, **arguments
-        )  # fmt: skip
+        with quantizing(base.config, settings):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                base.source, trust_remote_code=False, use_safetensors=True, output_loading_info=True,
+                ignore_mismatched_sizes=True, **base.loading, **arguments,
+            )  # fmt: skip
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"model.base: {base.name!r} does not fit into the memory of {device}; set model.quantization to nf4"
@@ -70,6 +75,8 @@ def load_model(base: "Base", settings: ModelConfig, device: "torch.device", dtyp
     if problems := fit_of(model, info).problems(base.name, len(model.state_dict())):
         raise ConfigError(*problems)
     _keep_differentiable(model)
+    if any(is_packed(stack.weight) for stack in stacks(model)):
+        use_expert_layers(model)
     return model
 
 

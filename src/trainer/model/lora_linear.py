@@ -126,7 +126,7 @@ class _LoraProduct(torch.autograd.Function):
         image = rows @ a.to(x.dtype).t()  # [N, r]
         ctx.save_for_backward(x, weight, a, b, image)
         ctx.scaling = scaling
-        return _shaped(_sum_of_products(rows, weight.t(), image, (b * scaling).to(x.dtype).t(), bias), x)
+        return _shaped(sum_of_products(rows, weight.t(), image, (b * scaling).to(x.dtype).t(), bias), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
@@ -144,7 +144,7 @@ class _Nf4Product(torch.autograd.Function):
         ctx.save_for_backward(x, a, b, image)
         ctx.scaling, ctx.weight = scaling, weight
         bias = None if bias is None else bias.to(x.dtype)
-        product = _sum_of_products(rows, _dequantized(weight, x), image, (b * scaling).to(x.dtype).t(), bias)
+        product = sum_of_products(rows, _dequantized(weight, x), image, (b * scaling).to(x.dtype).t(), bias)
         return _shaped(product, x)
 
     @staticmethod
@@ -162,11 +162,11 @@ def _lora_gradients(
     b_gradient = (image.t() @ gradient).t().to(b.dtype) * ctx.scaling
     if not ctx.needs_input_grad[0]:
         return None, None, None, a_gradient, b_gradient, None
-    x_gradient = _sum_of_products(gradient, weight(), pulled, a.to(x.dtype), None)
+    x_gradient = sum_of_products(gradient, weight(), pulled, a.to(x.dtype), None)
     return x_gradient.view(x.shape), None, None, a_gradient, b_gradient, None
 
 
-def _sum_of_products(left: Tensor, right: Tensor, low_left: Tensor, low_right: Tensor, bias: Tensor | None) -> Tensor:
+def sum_of_products(left: Tensor, right: Tensor, low_left: Tensor, low_right: Tensor, bias: Tensor | None) -> Tensor:
     """Compute left @ right + low_left @ low_right (+ bias); in 16 bits as one product, at the cost of copies."""
     if left.dtype in (torch.bfloat16, torch.float16):
         left = torch.cat([left, low_left], 1)

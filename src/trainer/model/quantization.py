@@ -1,13 +1,14 @@
 """Storage of a base's weights: as they are, quantized when they are loaded, or quantized already by its authors."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 from trainer.config.schema import ModelConfig
 from trainer.errors import ConfigError, quoted
 from trainer.extras import need
-from trainer.model.experts import is_within, routers
+from trainer.model.experts import can_be_packed, is_within, routers, stacks
 from trainer.model.targets import linear_modules
 from trainer.model.weight_files import TensorInfo
 
@@ -84,12 +85,38 @@ def loading_arguments(config: "PretrainedConfig", settings: ModelConfig, dtype: 
     return {"config": type(config).from_dict(config.to_dict() | {"quantization_config": kept})}
 
 
+def quantizing(config: "PretrainedConfig", settings: ModelConfig) -> AbstractContextManager[None]:
+    """To load a base in: what is quantized to NF4 meanwhile has its experts quantized too."""
+    if not _packs_experts(config, settings):
+        return nullcontext()
+    from trainer.model.nf4 import packs_experts
+
+    return packs_experts()
+
+
+def _packs_experts(config: "PretrainedConfig", settings: ModelConfig) -> bool:
+    """A base that its authors have quantized stays as it is."""
+    return not own_settings(config) and settings.quantization == "nf4"
+
+
 def quantized_weights(model: "PreTrainedModel", settings: ModelConfig) -> set[str]:
-    """Names of the weights that are quantized: of linear layers, unless they choose experts."""
+    """Names of the weights that are quantized: of linear layers and experts, and not of routers."""
     if adopted(settings, model.config).quantization == "none":
         return set()
     choosing = routers(model)
-    return {f"{name}.weight" for name, _ in linear_modules(model) if not is_within(name, choosing)}
+    found = {f"{name}.weight" for name, _ in linear_modules(model) if not is_within(name, choosing)}
+    if _packs_experts(model.config, settings):
+        found |= {stack.name for stack in stacks(model) if can_be_packed(stack)}
+    return found
+
+
+def left_out(model: "PreTrainedModel", settings: ModelConfig) -> tuple[int, int]:
+    """Weights of layers and experts that the settings' quantization leaves as they are, and all of them."""
+    reached, choosing = quantized_weights(model, settings), routers(model)
+    meant = {f"{name}.weight": weight for name, weight in linear_modules(model) if not is_within(name, choosing)}
+    meant |= {stack.name: stack.weight for stack in stacks(model)}
+    left = sum(weight.numel() for name, weight in meant.items() if name not in reached)
+    return left, sum(weight.numel() for weight in meant.values())
 
 
 def _bitsandbytes(scheme: str, dtype: "torch.dtype") -> Any:

@@ -167,6 +167,11 @@ class Manifest:
     fingerprint: Mapping[str, Any] | None = None  # what the result of training here depends on
     launch: Launch | None = None  # at the fine-tuning service
 
+    @property
+    def has_quantized_experts(self) -> bool:
+        """True where the experts of a mixture were quantized, which bitsandbytes by itself cannot do."""
+        return any(share.kind == "experts" and share.quantized > 0 for share in self.weights)
+
     def files(self, role: Role) -> list[DataFile]:
         """The data files of a role, in the order of the config."""
         return [file for file in self.data if file.role == role]

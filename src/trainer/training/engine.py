@@ -16,6 +16,7 @@ from trainer.model import flex, tree_attention
 from trainer.model.adapter import trainable
 from trainer.model.checkpointing import recomputable, recompute
 from trainer.model.device import send
+from trainer.model.expert_layers import use_lora_experts
 from trainer.model.lora_linear import use_lora_linear
 from trainer.model.rms_norm import use_lean_norms
 from trainer.model.sharding import is_sharded, start_over
@@ -45,6 +46,7 @@ class Engine:
         self.model, self.device, self.ranks = model.get_base_model(), device, ranks or Ranks()
         self.decoder = self.model.base_model
         use_lora_linear(model)
+        use_lora_experts(model)
         if not is_sharded(self.model):  # else it was done while the weights were whole
             use_lean_norms(self.model)
         self.kind = kind or tree_attention.kind_for(self.model, device)

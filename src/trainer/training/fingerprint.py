@@ -23,7 +23,8 @@ BASE_MODEL, PARENT_ADAPTER = "the base model", "the adapter it started from"
 # Change nothing that is learned, or stand in the fingerprint as what they lead to: a path as the digest of its file.
 FREE = frozenset(
     {
-        "model.base", "model.revision", "model.chat_template", "data.train", "data.validation", "data.allow_leak",
+        "model.base", "model.revision", "model.chat_template", "model.quantize_partly", "data.train",
+        "data.validation", "data.allow_leak",
         "training.learning_rate_multiplier", "training.save_steps", "training.save_total_limit",
         "training.save_permanent_steps", "training.on_non_finite", "memory.limit_gb",
         "memory.shard_base",

@@ -1,11 +1,14 @@
 """The bytes that training holds in memory, summed at its peaks from the model's shape."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from trainer.config.schema import RunConfig
+from trainer.config.schema import ModelConfig, RunConfig
 from trainer.model.base import Base
 from trainer.model.checkpointing import recomputable
+from trainer.model.experts import stacks
+from trainer.model.quantization import quantized_weights
 from trainer.model.targets import linear_modules, num_trained
 
 if TYPE_CHECKING:
@@ -83,20 +86,22 @@ def footprint(
     kind = kind_for(base.skeleton, device, has_flex)
     shape, size = base.config.get_text_config(), dtype.itemsize
     hidden, heads, mlp = shape.hidden_size, shape.num_attention_heads, _mlp_width(shape)
+    _, routed = _routed(base)
     pairs = {"eager": heads * (2 * size + 4)}.get(kind, 0)
     vocabulary = shape.vocab_size
     softmax = (8 if size < 4 else 4) + (8 if getattr(shape, "final_logit_softcapping", None) else 0)  # in float32
     return Footprint(
         num_layers=shape.num_hidden_layers,
         num_recomputable=min(len(recomputable(base.skeleton)), shape.num_hidden_layers),
-        weights=_weights_bytes(base, config, dtype, num_shards),
+        weights=weights_bytes(base, config.model.quantization, dtype, device, num_shards),
         adapter=num_trained(base.skeleton, config.lora) * ADAPTER_BYTES[device.type],
         kept=_kept(base, config, size, longest if kind == "segments" else 0),
         kept_per_pair=pairs,
         mask=size if kind in ("dense", "eager") else 0,
         between=hidden * size,
         around=hidden * (3 * size + 4),
-        passing=(3 if size < 4 else 2) * mlp * size + 8 * hidden,  # in 16 bits one more, beside the adapter's image
+        passing=(3 if size < 4 else 2) * max(mlp, routed) * size
+        + 8 * hidden,  # in 16 bits one more, beside the adapter's image
         head_row=vocabulary * size + 3 * hidden * size,
         head_rows=rows_within(LOGIT_BYTES[device.type], vocabulary * size),
         softmax_row=vocabulary * softmax,
@@ -126,6 +131,8 @@ def _kept(base: Base, config: RunConfig, size: int, longest: int) -> int:
     normalized = 2 * hidden * (size if has_lean_norms(base.skeleton) else 4)
     kept = size * (2 * hidden + 3 * width + 2 * key_width + 4 * mlp + 7 * config.lora.r + probabilities) + normalized
     inputs, outputs = 5 * hidden + width + mlp, 2 * hidden + width + 2 * key_width + 2 * mlp
+    chosen, routed = _routed(base)  # each expert's input, and its output before and after its weight
+    kept += size * max(0, chosen * (3 * hidden + 2 * config.lora.r) + 4 * (routed - mlp))
     dropout, dora = bool(config.lora.lora_dropout), config.lora.use_dora
     if dora and (dropout or config.model.quantization != "none"):
         return int(kept + 4 * (2 * inputs + 3 * outputs))
@@ -136,17 +143,34 @@ def _mlp_width(shape: Any) -> int:
     return int(getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size)
 
 
-def _weights_bytes(base: Base, config: RunConfig, dtype: "torch.dtype", num_shards: int) -> int:
-    """Linear layers are what is quantized; a product then restores one of them at a time, and in 16 bits copies one."""
-    linear: list[int] = [weight.numel() for _, weight in linear_modules(base.skeleton)]
-    copied = max(linear) * dtype.itemsize if dtype.itemsize < 4 else 0
+def _routed(base: Base) -> tuple[int, int]:
+    """Experts that compute a token, and the width in the middle of all of them; zeros where there are none."""
+    shape = base.config.get_text_config()
+    widths = [prod(stack.weight.shape[1:]) // shape.hidden_size for stack in stacks(base.skeleton)]
+    chosen = int(getattr(shape, "num_experts_per_tok", None) or 1) if widths else 0
+    return chosen, chosen * min(widths, default=0)
+
+
+def weights_bytes(
+    base: Base, quantization: str, dtype: "torch.dtype", device: "torch.device", num_shards: int = 1
+) -> int:
+    """Weights as they are stored, and the one that a product restores or, in 16 bits, copies at a time.
+
+    A GPU multiplies by all experts of a layer at once, a CPU by one after the other.
+    """
+    model = base.skeleton
+    at_once = [weight.numel() for _, weight in linear_modules(model)]
+    for stack in stacks(model):
+        at_once.append(stack.weight.numel() // (1 if device.type == "cuda" else len(stack.weight)))
+    copied = max(at_once) * dtype.itemsize if dtype.itemsize < 4 else 0
     if num_shards > 1:
         return _shard_bytes(base, dtype, num_shards) + copied
-    others = sum(parameter.numel() for parameter in base.skeleton.parameters()) - sum(linear)
-    if config.model.quantization == "none":
-        return int((sum(linear) + others) * dtype.itemsize) + copied
-    quantised = sum(linear) * BYTES_PER_WEIGHT[config.model.quantization]
-    return int(quantised + (others + max(linear)) * dtype.itemsize) + copied
+    names = quantized_weights(model, ModelConfig(base=base.name, quantization=quantization))
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    reached = sum(size for name, size in sizes.items() if name in names)
+    restored = max(at_once) * dtype.itemsize if names else 0
+    stored = reached * BYTES_PER_WEIGHT.get(quantization, 0) + (sum(sizes.values()) - reached) * dtype.itemsize
+    return int(stored) + restored + copied
 
 
 def _shard_bytes(base: Base, dtype: "torch.dtype", num_shards: int) -> int:

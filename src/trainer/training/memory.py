@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainer.config.schema import MemoryConfig, RunConfig
+from trainer.config.schema import MemoryConfig, ModelConfig, RunConfig
 from trainer.data.pack.packing import PACK_COST, Pack, Sharing, make_packs
 from trainer.data.pack.pairs import make_pair_packs
 from trainer.data.render.rendering import Example
@@ -19,10 +19,12 @@ from trainer.errors import ConfigError
 from trainer.kinds import learns_from_pairs
 from trainer.model.base import Base
 from trainer.model.checkpointing import recomputable
+from trainer.model.quantization import left_out, own_settings
 from trainer.model.sharding import can_start_over
+from trainer.model.shares import percent
 from trainer.model.sharing import sharing_of
 from trainer.training.dataset import TrainingData
-from trainer.training.footprint import Footprint, footprint
+from trainer.training.footprint import Footprint, footprint, weights_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,7 @@ PACK_COSTS = {"cpu": PACK_COST, "cuda": 512}  # in tokens, when budgets are weig
 RECOMPUTE_COST = 0.35  # of a step without its head; measured on a CPU: 0.24 in float32, 0.35 in bfloat16
 READ_COST = 0.5  # of a step, to read its tokens first: the backward pass through a frozen base is about as long
 SAMPLED_STEPS = 4
+MOST_LEFT_OUT = 0.1  # of the weights that a quantization is for
 FINER = 2**0.5  # between two budgets that are weighed
 # Of a CPU's process, beside what training allocates: libraries that only training loads, and, where the weights have 16
 # bits, what the processor's matrix library keeps of them in an order of its own (seen with AMX: 1.9 GB, where all else
@@ -166,6 +169,26 @@ def _hindrance(config: RunConfig, base: Base, num_processes: int) -> str | None:
     if not can_start_over():
         return "and this torch cannot recover from a pass that ran out of memory, expected torch 2.13 or newer"
     return None
+
+
+def partly_quantized(base: Base, settings: ModelConfig, dtype: "torch.dtype", device: "torch.device") -> str | None:
+    """The problem of a quantization that leaves out much of what it is for, unless that is accepted; or None."""
+    scheme, model = settings.quantization, base.skeleton
+    if scheme == "none" or settings.quantize_partly or own_settings(base.config):
+        return None
+    missed, meant = left_out(model, settings)
+    if missed <= MOST_LEFT_OUT * meant:
+        return None
+    number_format = str(dtype).removeprefix("torch.")
+    needs = {name: gib(weights_bytes(base, name, dtype, device)) for name in ("none", "nf4", "int8")}
+    better = left_out(model, settings.model_copy(update={"quantization": "nf4"}))
+    ways = [f"set model.quantization to nf4 ({needs['nf4']})"] if better[0] <= MOST_LEFT_OUT * meant else []
+    ways += [f"leave it out ({needs['none']})", "accept it with model.quantize_partly=true"]
+    return (
+        f"model.quantization: {scheme} would leave {percent(missed, meant)} of the layers and experts of {base.name!r} "
+        f"in {number_format}, expected at most {MOST_LEFT_OUT:.0%}: it has no form for these experts; the "
+        f"weights would need about {needs[scheme]}; {', or '.join(ways)}"
+    )
 
 
 def plan_memory(footprint: Footprint, settings: MemoryConfig, kind: str, free_bytes: int, work: Work) -> MemoryPlan:

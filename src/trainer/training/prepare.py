@@ -24,7 +24,7 @@ from trainer.runs.manifest import WeightShare
 from trainer.training import launch
 from trainer.training.dataset import TrainingData, render_data
 from trainer.training.garbage import all_stays
-from trainer.training.memory import MemoryPlan, fit_memory
+from trainer.training.memory import MemoryPlan, fit_memory, partly_quantized
 from trainer.training.order import rows_per_epoch
 from trainer.training.plan import TrainingPlan, find_batch_size, make_plan, resolve
 from trainer.training.ranks import Ranks, join
@@ -90,7 +90,7 @@ def prepare(
     config, base, parent = preprocessing.config, preprocessing.base, preprocessing.parent
     for note in base.notes:
         report(note)
-    shares = _find_shares(config, base)
+    shares = tuple(weight_shares(base.skeleton, config.lora, quantized_weights(base.skeleton, config.model)))
     data = render_data(checked, config.data, preprocessing.renderer, preprocessing.max_length, ranks.on_machine)
     if data.has_role("developer") and not preprocessing.renderer.template.keeps_developer:
         report("developer messages are rendered as system: this model's chat template has no such role")
@@ -101,6 +101,8 @@ def prepare(
     device = pick_device()
     choose_threads(ranks.on_machine)
     dtype = pick_dtype(config.model, device, sum(parameter.numel() for parameter in base.skeleton.parameters()))
+    if problem := partly_quantized(base, config.model, dtype, device):
+        raise ConfigError(problem)
     counts = Counter(conversation.file for conversation in data.train.conversations)
     num_rows = rows_per_epoch(counts, data.weights)
     num_processes = _num_processes(ranks)
@@ -114,12 +116,6 @@ def prepare(
     return Prepared(
         resolved, plan, base, parent, preprocessing.renderer.tokenizer, data, memory, shares, device, dtype, ranks
     )
-
-
-def _find_shares(config: RunConfig, base: Base) -> tuple[WeightShare, ...]:
-    """Raises: ConfigError, for targets that the model does not have."""
-    quantized = quantized_weights(base.skeleton, config.model)
-    return tuple(weight_shares(base.skeleton, config.lora, quantized))
 
 
 def _check_reasoning(config: RunConfig, thinks: bool) -> None:

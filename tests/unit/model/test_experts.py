@@ -3,15 +3,19 @@
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from peft import PeftModel
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 from tests.mixtures import MIXTURES, mixture
-from trainer.config.schema import LoraSettings
+from trainer.config.schema import LoraSettings, ModelConfig
 from trainer.errors import ConfigError
+from trainer.model import expert_layers
 from trainer.model.adapter import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -21,10 +25,17 @@ from trainer.model.adapter import (
     load_adapter,
     trainable,
 )
-from trainer.model.shares import adapter_in_words, percent, weight_shares
+from trainer.model.base import Base, find_base
+from trainer.model.expert_layers import use_lora_experts
+from trainer.model.loading import load_model
+from trainer.model.nf4 import pack, unpacked
+from trainer.model.quantization import quantized_weights
+from trainer.model.shares import adapter_in_words, percent, quantization_in_words, weight_shares
 from trainer.model.targets import find_targets, num_trained
+from trainer.training.memory import partly_quantized
 
 SETTINGS = LoraSettings(r=4)
+CPU = torch.device("cpu")
 IDS = torch.arange(20)[None]
 
 
@@ -125,3 +136,113 @@ def test_the_shares_of_the_weights_are_those_of_the_model() -> None:
 
 def test_a_share_is_told_from_none_and_from_all() -> None:
     assert [percent(part, 1000) for part in (0, 1, 120, 999, 1000)] == ["0%", "under 1%", "12%", "over 99%", "100%"]
+
+
+def prepared_like(folder: Path, **values: Any) -> tuple[Base, ModelConfig]:
+    settings = ModelConfig(base=str(folder), **values)
+    return find_base(settings), settings
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The mixtures as folders."""
+    found = {name: tmp_path_factory.mktemp(name) for name in MIXTURES}
+    for name, folder in found.items():
+        mixture(name).save_pretrained(folder)
+    return found
+
+
+def gradients_of(model: PeftModel) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    logits = model(IDS).logits
+    logits.float().log_softmax(-1)[0, :, 3].sum().backward()
+    return logits.detach(), {name: weight.grad for name, weight in trainable(model).items() if weight.grad is not None}
+
+
+def seeded(base: PreTrainedModel) -> PeftModel:
+    torch.manual_seed(0)
+    return with_update(add_adapter(base, SETTINGS))
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_experts_compute_what_peft_makes_of_their_sum(name: str) -> None:
+    expected, found = seeded(mixture(name).double()), seeded(mixture(name).double())
+    expected.get_base_model().set_experts_implementation("eager")
+    use_lora_experts(found)
+    (logits, gradients), (mine, my_gradients) = gradients_of(expected), gradients_of(found)
+    torch.testing.assert_close(mine, logits)
+    assert my_gradients.keys() == gradients.keys()
+    for weight, gradient in gradients.items():
+        assert (my_gradients[weight] - gradient).norm() <= 1e-9 * gradient.norm(), weight
+    with expected.disable_adapter(), found.disable_adapter():
+        torch.testing.assert_close(found(IDS).logits, expected(IDS).logits)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_one_product_for_all_experts_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, whose kernels for groups of rows a CPU has too."""
+    outcomes = []
+    for together in (False, True):
+        model = seeded(mixture(name))
+        use_lora_experts(model)
+        if together:
+            monkeypatch.setattr(expert_layers, "_Apart", expert_layers._Together)
+        outcomes.append(gradients_of(model))
+    (logits, gradients), (mine, my_gradients) = outcomes
+    torch.testing.assert_close(mine, logits, rtol=1e-4, atol=1e-5)
+    for weight, gradient in gradients.items():
+        assert (my_gradients[weight] - gradient).norm() <= 1e-4 * gradient.norm(), weight
+
+
+def test_each_expert_is_quantized_as_bitsandbytes_quantizes_its_matrix() -> None:
+    torch.manual_seed(0)
+    experts = torch.randn(3, 64, 128) * torch.tensor([1.0, 5.0, 0.1])[:, None, None]
+    packed = pack(experts)
+    for number, expert in enumerate(experts):
+        data, state = quantize_4bit(expert, compress_statistics=True, quant_type="nf4")
+        assert torch.equal(unpacked(packed, number, 1)[0], dequantize_4bit(data, state))
+    assert torch.equal(unpacked(packed), torch.cat([unpacked(packed, number, 1) for number in range(3)]))
+    assert unpacked(packed).shape == experts.shape
+    assert packed.nbytes + packed.quant_state.absmax.nbytes == experts.numel() * 4.5 / 8  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_quantized_experts_give_the_gradient_of_the_weights_that_they_stand_for(
+    name: str, folders: dict[str, Path]
+) -> None:
+    base, settings = prepared_like(folders[name], quantization="nf4")
+    packed, plain = (load_model(base, settings, CPU, torch.float32) for _ in range(2))
+    kept = {key for key, weight in packed.named_parameters() if weight.dtype.is_floating_point}
+    assert not any(".experts.gate_up_proj" in key and "bias" not in key for key in kept)
+    assert {key for key in kept if ".gate." in key or ".router." in key}
+    sizes = {key: weight.numel() for key, weight in base.skeleton.named_parameters()}
+    assert sizes.keys() - kept == quantized_weights(base.skeleton, settings)
+    unquantized = plain.dequantize(dtype=torch.float32)
+    (logits, gradients), (mine, my_gradients) = (gradients_of(seeded_experts(model)) for model in (unquantized, packed))
+    torch.testing.assert_close(mine, logits, rtol=1e-4, atol=1e-5)
+    for weight, gradient in gradients.items():
+        assert (my_gradients[weight] - gradient).norm() <= 1e-4 * gradient.norm(), weight
+
+
+def seeded_experts(base: PreTrainedModel) -> PeftModel:
+    torch.manual_seed(0)
+    model = with_update(add_adapter(base, LoraSettings(r=4, target_modules=["experts"])))
+    use_lora_experts(model)
+    return model
+
+
+def test_a_quantization_that_misses_the_experts_is_refused_unless_it_is_accepted(folders: dict[str, Path]) -> None:
+    base, settings = prepared_like(folders["Mixtral"], quantization="int8")
+    problem = partly_quantized(base, settings, torch.bfloat16, CPU)
+    assert problem == (
+        f"model.quantization: int8 would leave 86% of the layers and experts of {str(folders['Mixtral'])!r} in "
+        "bfloat16, expected at most 10%: it has no form for these experts; the weights would need about 0 MiB; set "
+        "model.quantization to nf4 (0 MiB), or leave it out (0 MiB), or accept it with model.quantize_partly=true"
+    )
+    accepted = settings.model_copy(update={"quantize_partly": True})
+    assert partly_quantized(base, accepted, torch.bfloat16, CPU) is None
+    nf4 = settings.model_copy(update={"quantization": "nf4"})
+    assert partly_quantized(base, nf4, torch.bfloat16, CPU) is None
+    shares = weight_shares(base.skeleton, SETTINGS, quantized_weights(base.skeleton, nf4))
+    assert quantization_in_words(shares, "nf4", "bfloat16") == (
+        "nf4: 83% of the weights; 17% stay bfloat16 (embeddings, router, norms and biases)"
+    )

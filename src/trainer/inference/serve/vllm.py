@@ -73,6 +73,8 @@ def refuse_for_vllm(runs: Sequence[Run]) -> None:
             problems.append(f"run {run.name!r}: lora.r is {config.lora.r}, expected at most {RANKS[-1]} for vLLM")
         if config.model.quantization == "int8":
             problems.append(f"run {run.name!r}: was trained on an int8 base, which vLLM does not make; {merge}")
+        if run.manifest().has_quantized_experts:
+            problems.append(f"run {run.name!r}: was trained on experts in NF4, which vLLM does not make; {merge}")
         if run.manifest().template_sha256 != template:
             problems.append(
                 f"run {run.name!r}: its chat template is not that of {runs[0].name!r}, expected one template, which "

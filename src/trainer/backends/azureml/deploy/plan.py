@@ -163,6 +163,8 @@ def _mode_problems(run: Run, chosen: DeploymentConfig) -> Iterator[str]:
         yield f"run {run.name!r}: has a DoRA adapter, which vLLM does not take; {merge}"
     if config.model.quantization == "int8":
         yield f"run {run.name!r}: was trained on an int8 base, which vLLM does not make; {merge}"
+    if run.manifest().has_quantized_experts:
+        yield f"run {run.name!r}: was trained on experts in NF4, which vLLM does not make; {merge}"
     if config.lora.r > 512:
         yield f"run {run.name!r}: lora.r is {config.lora.r}, expected at most 512 for vLLM; {merge}"
 
