@@ -24,6 +24,7 @@ FOREIGN = {
     "training.batch_size=257": "training.batch_size: is 257, expected at most 256",
     "training.seed=2147483648": "training.seed: is 2,147,483,648, expected at most",
     "data.on_overlength=drop": "data.on_overlength: is 'drop', expected 'error'",
+    "data.train_reasoning=false": "data.train_reasoning: is set, expected 'auto'",
     "data.train=[{path: a, weight: 2}]": "data.train: 'a' has weight 2, expected 1",
 }
 
