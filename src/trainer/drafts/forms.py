@@ -36,6 +36,7 @@ GROUPS = {
 }
 _ELSEWHERE = {
     "model.quantization": "LoRA, quantization and memory",
+    "model.quantize_partly": "LoRA, quantization and memory",
     "model.dtype": "LoRA, quantization and memory",
     "backend.spend_cap": "Name and budget",
 }

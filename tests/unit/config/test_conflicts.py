@@ -88,6 +88,12 @@ IDLE = {
         "runs/<name>, or remove it",
         "model.base=earlier@3",
     ),
+    "model.quantize_partly=true": (
+        "true",
+        "accepts what a quantization leaves out, and model.quantization is 'none'; set model.quantization to nf4 or "
+        "int8, or remove it",
+        "model.quantization=int8",
+    ),
     "model.revision=main": (
         "'main'",
         "is a commit of a hub model, and model.base is none; name a hub model, or remove it",
