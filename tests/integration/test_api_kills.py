@@ -14,6 +14,7 @@ import pytest
 
 from tests.api_process import FORM, HEAD, KEY, ApiProcess, api_process
 from tests.api_server import api_server, key_of
+from tests.waiting import until
 from trainer.api.folders import home_of, used_bytes
 from trainer.api.settings import ONE_OWNER
 
@@ -25,8 +26,11 @@ def content_of(number: int) -> bytes:
     return f'{{"row": {number}}}\n'.encode() * (10_000 + number)
 
 
-def send(server: ApiProcess, number: int) -> str:
-    client = openai.OpenAI(api_key=KEY, base_url=server.address, max_retries=0)
+def client_of(server: ApiProcess) -> openai.OpenAI:
+    return openai.OpenAI(api_key=KEY, base_url=server.address, max_retries=0)
+
+
+def send(client: openai.OpenAI, number: int) -> str:
     made = client.files.create(
         file=(f"{number}.jsonl", content_of(number)), purpose="fine-tune",
         extra_headers={"Idempotency-Key": f"upload-{number}"},
@@ -34,11 +38,11 @@ def send(server: ApiProcess, number: int) -> str:
     return made.id
 
 
-def send_until_the_kill(server: ApiProcess, acknowledged: dict[int, str], first: int) -> None:
+def send_until_the_kill(client: openai.OpenAI, acknowledged: dict[int, str], first: int) -> None:
     number = first
     while True:
         try:
-            acknowledged[number] = send(server, number)
+            acknowledged[number] = send(client, number)
         except openai.APIConnectionError:
             return
         number += 4
@@ -46,26 +50,26 @@ def send_until_the_kill(server: ApiProcess, acknowledged: dict[int, str], first:
 
 def test_a_killed_server_has_kept_all_that_it_acknowledged_and_nothing_half_written(tmp_path: Path) -> None:
     acknowledged, chance = dict[int, str](), random.Random(0)
-    for _ in range(2):
+    for wanted in (6, 12):
         with api_process(tmp_path) as server:
-            threads = [threading.Thread(target=send_until_the_kill, args=(server, acknowledged, n)) for n in range(4)]
+            client = client_of(server)
+            threads = [threading.Thread(target=send_until_the_kill, args=(client, acknowledged, n)) for n in range(4)]
             for thread in threads:
                 thread.start()
-            time.sleep(0.5 + chance.random())
+            until(lambda wanted=wanted: len(acknowledged) >= wanted, "files are taken", 60, 0.01)
+            time.sleep(chance.random() / 10)
             server.kill()
             for thread in threads:
                 thread.join()
-    assert len(acknowledged) >= 4
 
     with api_process(tmp_path) as server:
-        client = openai.OpenAI(api_key=KEY, base_url=server.address, max_retries=0)
-        home = home_of(tmp_path, ONE_OWNER)
+        client, home = client_of(server), home_of(tmp_path, ONE_OWNER)
         assert list((home / "incoming").iterdir()) == []
         listed = {file.id: file for file in client.files.list()}
         assert set(acknowledged.values()) <= set(listed)
         for file in listed.values():
             assert client.files.content(file.id).read() == content_of(int(file.filename.removesuffix(".jsonl")))
-        again = {number: send(server, number) for number in range(max(acknowledged) + 5)}
+        again = {number: send(client, number) for number in range(max(acknowledged) + 5)}
         assert {number: again[number] for number in acknowledged} == acknowledged
         files = list(client.files.list())
         assert len(files) == len(again)
@@ -140,8 +144,7 @@ def test_a_file_goes_through_in_bounded_memory(tmp_path: Path) -> None:
 
 def test_the_studio_serves_the_api_too_where_it_is_asked_to(tmp_path: Path) -> None:
     with api_process(tmp_path, "ui", "--api", "--no-open", "--base", "llama=meta-llama/Llama-3.1-8B") as server:
-        client = openai.OpenAI(api_key=KEY, base_url=server.address, max_retries=0)
-        assert [model.id for model in client.models.list()] == ["builtin:tiny", "llama"]
+        assert [model.id for model in client_of(server).models.list()] == ["builtin:tiny", "llama"]
 
 
 def test_a_client_that_leaves_leaves_nothing(tmp_path: Path) -> None:

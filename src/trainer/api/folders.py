@@ -140,7 +140,8 @@ def sweep(root: Path) -> None:
                 record.unlink()
     for incoming in root.glob(f"{FOLDER}/*/incoming"):
         with locked(incoming.parent):
-            for folder in [entry for entry in incoming.iterdir() if entry.is_dir()]:
+            # A folder may have no lock yet, and a lock no folder any more.
+            for folder in {entry.with_suffix("") for entry in incoming.iterdir()}:
                 lock = folder.with_suffix(".lock")
                 if (handle := flock.take(lock)) is not None:
                     shutil.rmtree(folder, ignore_errors=True)

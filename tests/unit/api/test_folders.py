@@ -8,11 +8,13 @@ from trainer.api.folders import ONCE_SECONDS, Incoming, home_of, sweep
 
 def test_only_what_nobody_writes_any_more_is_swept(tmp_path: Path) -> None:
     home = home_of(tmp_path, "ann")
-    living, killed = Incoming(home), Incoming(home)
-    for each in (living, killed):
+    living, killed, named = Incoming(home), Incoming(home), Incoming(home)
+    for each in (living, killed, named):
         each.write(b"x" * 100)
-    assert killed.handle is not None
-    os.close(killed.handle)  # as the kernel does at the end of a process
+    named.become(home / "files" / "file-0", "content.jsonl", "{}")
+    for each in (killed, named):
+        assert each.handle is not None
+        os.close(each.handle)  # as the kernel does at the end of a process
     once = home / "once"
     once.mkdir()
     for name in ("old.json", "new.json"):
@@ -28,5 +30,6 @@ def test_only_what_nobody_writes_any_more_is_swept(tmp_path: Path) -> None:
     assert [path.name for path in once.iterdir()] == ["new.json"]
     living.become(home / "files" / "file-1", "content.jsonl", "{}")
     living.close()
-    assert (home / "files" / "file-1" / "content.jsonl").read_bytes() == b"x" * 100
+    for name in ("file-0", "file-1"):
+        assert (home / "files" / name / "content.jsonl").read_bytes() == b"x" * 100
     assert list((home / "incoming").iterdir()) == []
