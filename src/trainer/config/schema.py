@@ -277,6 +277,9 @@ class EvaluationConfig(Section):
     suite: Flag | Auto = "auto"
     """Let both models answer a suite of general items as well, which shows what the base could do and the tuned model has lost. `auto`: on a GPU, unless the base is builtin:tiny."""
 
+    suite_items: Count | None = None
+    """At most this many of the suite's items, evenly of every kind, for a run on a CPU. Unset: all."""
+
 
 Tracker = Literal["clearml", "comet_ml", "dvclive", "mlflow", "neptune", "swanlab", "tensorboard", "trackio", "wandb"]
 

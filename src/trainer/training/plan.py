@@ -107,12 +107,12 @@ def resolve(
             "data": config.data.model_copy(update=data),
             "training": config.training.model_copy(update=training),
             "memory": config.memory.model_copy(update=memory),
-            "evaluation": resolve_limits(_with_suite(config, on_gpu), validation),
+            "evaluation": resolve_limits(with_suite(config, on_gpu), validation),
         }
     )
 
 
-def _with_suite(config: RunConfig, on_gpu: bool) -> EvaluationConfig:
+def with_suite(config: RunConfig, on_gpu: bool) -> EvaluationConfig:
     """The suite takes minutes on a CPU, and the tiny base has none of it right."""
     suite = _or(config.evaluation.suite, on_gpu and config.model.base != TINY)
     return config.evaluation.model_copy(update={"suite": suite})

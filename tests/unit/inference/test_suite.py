@@ -1,17 +1,20 @@
 """Items of the suite: their checks, the bundled file, files of a user's own, and the score."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from trainer.config import RunConfig
 from trainer.errors import ConfigError
 from trainer.inference.client import Reply
 from trainer.inference.suite.checks import Expectation, is_right
 from trainer.inference.suite.items import BUNDLED, Suite, read_suite
 from trainer.inference.suite.kept import scored
 from trainer.inference.tool_calls import Call
+from trainer.training.plan import with_suite
 
 
 def says(text: str = "", *calls: Call, ended: bool = True) -> Reply:
@@ -75,6 +78,30 @@ def test_the_bundled_suite_is_whole() -> None:
     assert {letter: letters.count(letter) for letter in "ABCD"} == {"A": 6, "B": 6, "C": 6, "D": 6}
     for item in suite.items:  # a model that says nothing has nothing right
         assert not is_right(item.check, says(""))
+
+
+@pytest.mark.parametrize("most", [1, 7, 42, 100, 128, 500])
+def test_fewer_items_are_of_every_kind_alike(most: int) -> None:
+    suite = read_suite(BUNDLED)
+    fewer = suite.of_each_kind(most)
+    assert len(fewer.items) == min(most, len(suite.items))
+    assert [item for item in suite.items if item in fewer.items] == list(fewer.items)
+    had, taken = (Counter(item.kind for item in items) for items in (suite.items, fewer.items))
+    short = [taken[kind] for kind in had if taken[kind] < had[kind]]
+    assert max(short, default=0) - min(short, default=0) <= 1
+    assert all(taken[kind] == had[kind] for kind in had if taken[kind] < min(short, default=0))
+    assert (fewer == suite) == (most >= len(suite.items)) == (fewer.sha256 == suite.sha256)
+
+
+@pytest.mark.parametrize(("base", "on_gpu", "given", "resolved"), [
+    ("acme/base", True, "auto", True), ("acme/base", False, "auto", False), ("builtin:tiny", True, "auto", False),
+    ("builtin:tiny", False, True, True), ("acme/base", True, False, False),
+])  # fmt: skip
+def test_the_suite_is_asked_on_a_gpu_and_of_a_base_that_can_answer(
+    base: str, on_gpu: bool, given: object, resolved: bool
+) -> None:
+    values = {"model": {"base": base}, "data": {"train": "t.jsonl"}, "evaluation": {"suite": given}}
+    assert with_suite(RunConfig.model_validate(values), on_gpu).suite is resolved
 
 
 def test_lost_and_gained_items_are_counted() -> None:

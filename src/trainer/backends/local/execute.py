@@ -152,18 +152,24 @@ def evaluate(
     ranks: Ranks | None = None,
     replace_report: bool = False,
     suite: str | None = None,
+    suite_items: int | None = None,
 ) -> dict[str, Any]:
     """Compare a run's model with its base on held-out rows, and write its report; `page` in the result is its path.
 
     `suite` names general items that both answer too: `builtin`, a file, or `none`; by default as the config says.
+    `suite_items` is the most of them.
     Where `ranks` shard the base, each of them calls this, and the first one writes.
 
     Raises: ConfigError, DataError, MissingDependency, TrainingError.
     """
     check_packages(EVALUATION_PACKAGES, run.config())
     be_quiet()
-    name = suite or (BUNDLED if run.config().evaluation.suite is True else NO_SUITE)
+    settings = run.config().evaluation
+    name = suite or (BUNDLED if settings.suite is True else NO_SUITE)
     items = None if name == NO_SUITE else read_suite(name)
+    most = suite_items or (settings.suite_items if suite is None else None)
+    if items is not None and most is not None:
+        items = items.of_each_kind(most)
     result = local_model.evaluate(run, console, file, max_rows, max_new_tokens, ranks, items)
     if ranks is not None and not ranks.is_first:
         return result

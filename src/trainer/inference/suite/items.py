@@ -1,6 +1,7 @@
 """Items of a suite: the bundled ones, or those of a user's own file, one JSON object a line."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -56,6 +57,21 @@ class Suite:
     name: str
     items: tuple[SuiteItem, ...]
     sha256: str
+
+    def of_each_kind(self, most: int) -> "Suite":
+        """At most so many items, evenly of every kind and the first ones of each; its digest is another one."""
+        if most >= len(self.items):
+            return self
+        before = Counter[str]()
+        ranks = []
+        for item in self.items:
+            ranks.append(before[item.kind])
+            before[item.kind] += 1
+        chosen = sorted(sorted(range(len(self.items)), key=lambda number: (ranks[number], number))[:most])
+        items = tuple(self.items[number] for number in chosen)
+        words = "\n".join([self.sha256, *(item.id for item in items)])
+        name = f"{len(items):,} of {len(self.items):,} of {self.name}"
+        return Suite(name, items, hashlib.sha256(words.encode()).hexdigest())
 
     def rendered_by(self, renderer: Renderer) -> "tuple[Suite, dict[str, str]]":
         """The items of which a model's chat template leaves nothing out, and of the others the reason by id."""
