@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.environments import REPOSITORY, CannotInstall, alone, cache, make_once
 
 TORCH = ("torch", "torchgen", "functorch", "nvidia", "triton")  # how the names of what it consists of begin
-WITH_TORCH = ("local", "serve")
+WITH_TORCH = ("local", "serve", "lm-eval")
 SECONDS = 900
 
 
@@ -72,7 +72,7 @@ def _requirements(extra: str) -> list[str]:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     wanted = list(project["dependencies"])
-    for name in ("local", "serve") if extra == "serve" else [extra] if extra != "base" else []:
+    for name in ("local", extra) if extra in ("serve", "lm-eval") else [extra] if extra != "base" else []:
         wanted += [one for one in extras[name] if not one.startswith(project["name"])]
     return wanted
 

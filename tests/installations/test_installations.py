@@ -17,7 +17,7 @@ from tests.installations.environments import installation
 from tests.openai_service import demo
 from tests.smoke.test_base_installation import NEED, WORK, settings
 from tests.unit.workshop.test_document_formats import docx, paragraph, pdf
-from trainer.runs import create_run
+from trainer.runs import Run, create_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -197,6 +197,37 @@ def test_the_local_extra_trains_compares_exports_and_names_the_extra_for_serving
     assert (refused.returncode, refused.stderr.splitlines()[-1]) == (
         2, f"error: serve needs starlette, uvicorn, which are not installed; run: pip install '{wheel}[serve]'",
     )  # fmt: skip
+
+
+def test_the_lm_eval_extra_runs_a_task_on_base_and_tuned_model(user):
+    """A task of the user's own, whose rows are a file: nothing is fetched."""
+    someone = user("lm-eval")
+    folder = someone.folder / "tasks"
+    folder.mkdir()
+    sums = [{"question": f"{a} plus 2 is", "choices": [str(a + 2), str(a + 3)], "gold": 0} for a in range(9)]
+    (folder / "sums.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in sums))
+    (folder / "sums.yaml").write_text(json.dumps({
+        "task": "sums", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(folder / "sums.jsonl")}},
+        "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{question}}",
+        "doc_to_choice": "choices", "doc_to_target": "gold", "metric_list": [{"metric": "acc"}]}))  # fmt: skip
+    assert someone.call(*TRAINING).returncode == 0
+    run = Run(someone.folder / "runs" / "tuned")
+    before = run.comparison()
+    words = ("trainer", "evaluate", "tuned", "--tasks", "sums", "--tasks-path", "tasks", "--limit", "8")
+    done = someone.call(*words, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    after = run.comparison()
+    (metric,) = after.pop("benchmarks")["metrics"]
+    assert after == before
+    assert json.loads(done.stdout)["metrics"] == [metric]
+    assert (metric["task"], metric["metric"], metric["questions"]) == ("sums", "acc", 8)
+    for key in ("base", "tuned"):  # of eight answers, each right or wrong
+        share = metric[key]["value"]
+        assert share * 8 == round(share * 8)
+        assert metric[key]["stderr"] == pytest.approx((share * (1 - share) / 7) ** 0.5)
+    assert "Published benchmarks" in (run.report / "report.html").read_text(encoding="utf-8")
+    unknown = someone.call("trainer", "evaluate", "tuned", "--tasks", "sum,hellaswagg", "--tasks-path", "tasks")
+    assert (unknown.returncode, "--tasks: has 'hellaswagg', did you mean hellaswag?" in unknown.stderr) == (2, True)
 
 
 def test_the_ui_extra_shows_every_page(user):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
+from trainer.cli.benchmarks import refuse_mixed, run_tasks
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, loading, out, say
 from trainer.cli.judge import judged, refuse_stray
 from trainer.cli.train import Yes
@@ -45,6 +46,23 @@ def evaluate(
             metavar="builtin|none|FILE", help="General items that show what was lost. Default: as configured."
         ),
     ] = None,
+    suite_items: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most N items of the suite, evenly of every kind.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(metavar="TASK,…", help="Published benchmarks of lm-eval, which join the run's report. Alone."),
+    ] = None,
+    tasks_path: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Task files of yours, for --tasks.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The first N questions of each of --tasks.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Examples before each question of --tasks.")
+    ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="Put the questions of --tasks into the chat template.")
+    ] = False,
     gate: GateName = None,
     root: Root = Path("runs"),
     output: Output = Format.text,
@@ -54,10 +72,24 @@ def evaluate(
 
     The run's report is replaced by one of the same or more rows; any other is written beside it.
     With --gate the exit code is 3 where the run is not better than its base, or is worse, by more than chance.
+    With --tasks nothing is compared: the benchmarks join the report that is there.
     """
     from trainer.backends.data_sources import local_file
 
     found = find_run(run, root)
+    comparing: dict[str, object] = {
+        "--rows": rows,
+        "--max-rows": max_rows,
+        "--max-new-tokens": max_new_tokens,
+        "--suite": suite,
+    }
+    comparing |= {"--gate": gate, "--replace": replace or None}
+    benchmarks: dict[str, object] = {"--tasks-path": tasks_path, "--limit": limit, "--num-fewshot": num_fewshot}
+    benchmarks["--apply-chat-template"] = apply_chat_template or None
+    refuse_mixed(tasks, comparing, benchmarks)
+    if tasks is not None:
+        names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+        return run_tasks(found, names, tasks_path, limit, num_fewshot, apply_chat_template, output)
     rows = None if rows is None else local_file(rows, say).path
     _refuse_at_once(found, rows, suite)
 
@@ -72,7 +104,7 @@ def evaluate(
         from trainer.training.ranks import join
 
     ranks = join()
-    result = execute.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace, suite)
+    result = execute.evaluate(found, err, rows, max_rows, max_new_tokens, ranks, replace, suite, suite_items)
     judgement = judge(Gate(gate), result) if gate is not None and ranks.is_first else None
     page = Path(result.get("page", found.report / "report.html"))  # the first process writes it
     if output is Format.json:

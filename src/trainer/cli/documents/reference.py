@@ -6,7 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.json_schema import models_json_schema
 
-from trainer.cli.documents import data, plans, preview, queue, runs, sweep, use, verdicts
+from trainer.cli.documents import benchmarks, data, plans, preview, queue, runs, sweep, use, verdicts
 from trainer.cli.documents.document import Document, Part
 from trainer.errors import ConfigError, similar
 
@@ -27,6 +27,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     runs.Checkpoints,
     runs.Logs,
     verdicts.Evaluate,
+    benchmarks.Benchmarks,
     verdicts.Compare,
     use.Chat,
     use.Export,

@@ -52,6 +52,7 @@ def report_page(run: Run, result: Mapping[str, Any], plots: Mapping[str, str]) -
         measures=list(measure_rows(result)),
         kept=kept_view(result),
         judge=judge_view(result),
+        benchmarks=benchmarks_view(result),
         learning=learning(run),
         curves=[(title, trusted(plots[name])) for name, title in titles.items() if name in plots],
         changes=trusted(plots["changes"]),
@@ -176,6 +177,37 @@ def _judged(result: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, A
 
 def _with_calls_in_words(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {**answer, "calls": [str(Call(call["name"], call["arguments"])) for call in answer["calls"]]}
+
+
+def benchmarks_view(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Published benchmarks of both models, each with its standard error; None where none were run."""
+    found = result.get("benchmarks")
+    if not found:
+        return None
+    parts = [found["harness"]]
+    parts += [f"{found['num_fewshot']} examples before each question"] if found["num_fewshot"] is not None else []
+    parts += [f"the first {found['limit']:,} questions of each task"] if found["limit"] is not None else []
+    parts += ["in the chat template" if found["apply_chat_template"] else "without the chat template"]
+    arrows = {True: "higher is better", False: "lower is better", None: ""}
+    return {
+        "settings": ", ".join(parts),
+        "rows": [
+            {
+                "task": line["task"],
+                "metric": line["metric"] + ("" if line["filter"] == "none" else f" ({line['filter']})"),
+                "better": arrows[line["higher_is_better"]],
+                "values": [_benchmark(line[key]) for key in ("base", "tuned")],
+            }
+            for line in found["metrics"]
+        ],
+    }
+
+
+def _benchmark(measured: Mapping[str, float | None]) -> str:
+    value, error = measured["value"], measured["stderr"]
+    if value is None:
+        return "none"
+    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
 
 
 def tone(difference: Difference) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.errors import TrainingError
+from trainer.errors import ConfigError, TrainingError
+from trainer.inference.evaluation.result import FORMAT
 from trainer.inference.report.plots import change_plot, curve_plot, standalone
 from trainer.inference.report.run_page import report_page
 from trainer.runs import Run, files
@@ -24,7 +25,7 @@ def write_report(run: Run, result: Mapping[str, Any], replace: bool = False) -> 
     """
     is_the_runs = replace or _goes_as_far(run, result)
     if is_the_runs:
-        result = _with_judge(run, result)
+        result = _with_earlier(run, result)
     plots, page = _plots(run, result), run.report / f"{OWN_PAGE if is_the_runs else _name(result)}.html"
     html = report_page(run, result, plots)
     try:
@@ -58,11 +59,23 @@ def _goes_as_far(run: Run, result: Mapping[str, Any]) -> bool:
         return True
 
 
-def _with_judge(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result with what a judge has said about the same answers, which was paid for."""
-    before = run.comparison()
-    is_the_same = before.get("rows") == json.loads(json.dumps(result["rows"])) and "judge" not in result
-    return dict(result) | ({"judge": before["judge"]} if is_the_same and "judge" in before else {})
+def own_report(run: Run, purpose: str) -> dict[str, Any]:
+    """The run's own report. Raises: ConfigError, where it has none of this version, with the purpose it was for."""
+    result = run.comparison()
+    if result.get("format") != FORMAT:
+        found = "has no comparison with its base" if not result else "has a report of another version"
+        raise ConfigError(f"run {run.name!r}: {found}, expected one {purpose}; run: trainer evaluate {run.path}")
+    return result
+
+
+def _with_earlier(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result with what was added to the report before: a judge's opinion of the same answers, benchmarks."""
+    before, kept = run.comparison(), dict[str, Any]()
+    if before.get("rows") == json.loads(json.dumps(result["rows"])):
+        kept |= {name: before[name] for name in ("judge",) if name in before}
+    if before.get("benchmarks", {}).get("adapter_step") == run.status().get("adapter_step"):
+        kept |= {name: before[name] for name in ("benchmarks",) if name in before}
+    return kept | dict(result)
 
 
 def _longest(result: Mapping[str, Any]) -> int:

@@ -16,8 +16,7 @@ from trainer.backends.quote import Quote
 from trainer.data.quoting import counted
 from trainer.errors import Attempts, BackendError, ConfigError
 from trainer.extras import need
-from trainer.inference.evaluation.result import FORMAT
-from trainer.inference.report.run_report import write_report
+from trainer.inference.report.run_report import own_report, write_report
 from trainer.runs import Run
 from trainer.workshop.asking.budget import (
     Budget,
@@ -127,7 +126,7 @@ def make_plan(run: Run, settings: JudgeSettings) -> JudgePlan:
     attempts = Attempts()
     attempts.make(_refuse_numbers, settings)
     place = attempts.make(place_of, settings.endpoint)
-    result = attempts.make(_report_of, run)
+    result = attempts.make(own_report, run, "to judge")
     attempts.end()
     assert place is not None
     assert result is not None
@@ -177,15 +176,6 @@ def _refuse_numbers(settings: JudgeSettings) -> None:
     """Raises: ConfigError."""
     if problems := wrong(limits(settings)):
         raise ConfigError(*problems)
-
-
-def _report_of(run: Run) -> dict[str, Any]:
-    """The run's own report. Raises: ConfigError, where it has none of this version."""
-    result = run.comparison()
-    if result.get("format") != FORMAT:
-        found = "has no comparison with its base" if not result else "has a report of another version"
-        raise ConfigError(f"run {run.name!r}: {found}, expected one to judge; run: trainer evaluate {run.path}")
-    return result
 
 
 def _quote(plan: JudgePlan) -> None:
