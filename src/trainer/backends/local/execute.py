@@ -1,4 +1,4 @@
-"""Training in this process, and what follows it: the comparison with the base, its report, MLflow's copy of that."""
+"""Training in this process, and what follows it: the comparison with the base, its report, and that in the trackers."""
 
 import contextlib
 from collections.abc import Collection, Sequence
@@ -17,9 +17,10 @@ from trainer.config.schema import RunConfig
 from trainer.data.read.sources import CheckedData
 from trainer.errors import ConfigError, ExitCode, TrainerError
 from trainer.inference.evaluation import local_model
-from trainer.inference.report.mlflow_artifact import log_report, remember_mlflow_run
+from trainer.inference.report.mlflow_artifact import remember_mlflow_run
 from trainer.inference.report.run_report import OWN_PAGE, write_report
 from trainer.inference.report.standings import settle_gate
+from trainer.inference.report.tracked_report import attach_report
 from trainer.inference.suite.items import BUNDLED, NO_SUITE, read_suite
 from trainer.runs import Run, refuse_existing
 from trainer.runs.lifecycle import note_gate
@@ -187,11 +188,7 @@ def _trained(run: Run) -> Outcome:
 
 
 def _log_report(run: Run, console: Console) -> None:
-    if "mlflow" in run.config().tracking.report_to:
-        try:
-            log_report(run)
-        except Exception as error:  # the tracker's many ways to fail do not undo the report
-            _warn(f"the report was not stored in MLflow: {error}", run, console)
+    attach_report(run, lambda message: _warn(message, run, console))
 
 
 def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[str] = ()) -> Outcome:
@@ -208,7 +205,7 @@ def _fitted(prepared: Prepared, run: Run, console: Console, allowed: Collection[
 
 
 def _completed(run: Run, console: Console, ranks: Ranks, outcome: Outcome) -> Outcome:
-    """Complete a trained run: compare it with the base, report it, copy that to MLflow."""
+    """Complete a trained run: compare it with the base, report it, give that to the trackers."""
     if not ranks.is_first:
         _help_to_compare(run, console, ranks)
         return outcome
