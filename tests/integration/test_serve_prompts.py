@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 import trainer
-from tests.conftest import CHATML, REPOSITORY, make_tokenizer
+from tests.conftest import CHATML, REPOSITORY, make_tokenizer, talk
+from tests.families import family_tokenizer
 from tests.serving import wait_until
 from trainer.data.read.rows import read_conversations
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError, ParityError
 from trainer.inference.probes import request_of
-from trainer.inference.serve.gate import check_prompts, prompts_in
+from trainer.inference.replies import ReplyReader
+from trainer.inference.serve.gate import check_prompts, lacks_nothing, prompts_in
 from trainer.inference.serve.refusals import Refusal
 from trainer.inference.serve.rendering import Prompt, PromptRenderer
 from trainer.inference.serve.requests import parse_request
@@ -112,6 +114,20 @@ def test_another_prompt_than_the_trained_one_is_not_served(
             run(compare())
     finally:
         run(served.stop())
+
+
+def test_a_thought_of_nothing_before_a_plain_answer_is_no_other_prompt() -> None:
+    """Where some rows think, the prompt asks for a thought, and the template closes one before plain answers."""
+    tokenizer = family_tokenizer("qwen-3")
+    reader = ReplyReader(Renderer(tokenizer, thinks=True))
+    row = talk(("user", "Hi"), ("assistant", "Hello there."))
+    (trained,) = prompts_in(reader.renderer.render(row))
+    sent = reader.renderer.prompt_ids([{"role": "user", "content": "Hi"}])
+    assert (sent == trained, reader.decode(trained[len(sent) :])) == (False, "<think>\n\n</think>\n\n")
+    assert lacks_nothing(sent, trained, reader)
+    for other in (sent[:-1], sent[:-2], [*sent[:-1], 5], "refused"):
+        assert not lacks_nothing(other, trained, reader), "it lacks more"
+    assert not lacks_nothing(sent, [*trained, *tokenizer("Hello")["input_ids"]], reader)
 
 
 def test_a_template_that_never_ends_is_ended_and_the_next_request_is_answered(

@@ -9,6 +9,7 @@ from trainer.config.schema import EvaluationConfig
 from trainer.data.render.rendering import IGNORE_INDEX
 
 if TYPE_CHECKING:
+    from trainer.data.conversations import Conversation
     from trainer.training.dataset import Row
 
 ANSWERS = 50  # the same on every machine, so that two runs of one config answer the same rows
@@ -16,10 +17,16 @@ ROOM = 1.5  # an answer may be this much longer than the longest reference befor
 NEW_TOKENS = (64, 1024)  # never cut off before, never generated beyond
 
 
-def resolve_limits(settings: EvaluationConfig, rows: Sequence["Row"]) -> EvaluationConfig:
-    """The settings with numbers that suit `rows`; numbers that are given stay."""
+def resolve_limits(
+    settings: EvaluationConfig, rows: Sequence["Row"], train_reasoning: bool | str = True
+) -> EvaluationConfig:
+    """The settings with numbers that suit `rows`; numbers that are given stay.
+
+    A model generates the thoughts of its rows also where those are not trained.
+    """
     num_answers = sum(message.trained for row in rows for message in row.conversation.messages)
-    return limits_for(settings, len(rows), num_answers, _longest_answer(rows))
+    longest = _longest_answer(rows) + (_longest_thought(rows) if train_reasoning is False else 0)
+    return limits_for(settings, len(rows), num_answers, longest)
 
 
 def limits_for(settings: EvaluationConfig, num_rows: int, num_answers: int, longest: int) -> EvaluationConfig:
@@ -45,3 +52,15 @@ def _longest_answer(rows: Sequence["Row"]) -> int:
         ),
         default=0,
     )
+
+
+def _longest_thought(rows: Sequence["Row"]) -> int:
+    """Tokens of the longest thought before a trained answer, estimated by its characters: no mask tells them."""
+    return max((math.ceil(_thought_share(row.conversation) * row.num_tokens) for row in rows), default=0)
+
+
+def _thought_share(conversation: "Conversation") -> float:
+    """Share of a conversation's characters that are its longest thought."""
+    messages = conversation.messages
+    total = sum(len(message.content or "") + len(message.reasoning_content or "") for message in messages)
+    return max(len(message.reasoning_content or "") for message in messages) / max(total, 1)

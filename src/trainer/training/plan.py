@@ -107,7 +107,7 @@ def resolve(
             "data": config.data.model_copy(update=data),
             "training": config.training.model_copy(update=training),
             "memory": config.memory.model_copy(update=memory),
-            "evaluation": resolve_limits(with_suite(config, on_gpu), validation),
+            "evaluation": resolve_limits(with_suite(config, on_gpu), validation, config.data.train_reasoning),
         }
     )
 

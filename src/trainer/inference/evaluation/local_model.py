@@ -112,7 +112,7 @@ def render_held_out(
     rows, touched = render_rows(found.conversations, config.data, renderer, max_length)
     if not rows:
         raise ConfigError(f"{', '.join(found.files)}: no row is left after dropping those over {max_length:,} tokens")
-    resolved, seed = resolve_limits(limits, rows), seed_of(config)
+    resolved, seed = resolve_limits(limits, rows, config.data.train_reasoning), seed_of(config)
     assert isinstance(resolved.max_rows, int)
     drawn = tuple(_as_trained(row, touched, renderer, max_length) for row in draw(rows, resolved.max_rows, seed))
     notes = [f"{note.place}: {note.num_tokens:,} tokens, {note.outcome}" for note in touched[:SHOWN_ROWS]]
