@@ -181,9 +181,9 @@ def test_a_model_that_answers_holds_base_and_adapter_side_by_side() -> None:
 def test_adapters_of_other_ranks_and_layers_share_a_base_and_compute_as_alone() -> None:
     """In 16 bits, in which base and active adapter stand side by side."""
     both, x = adapted(torch.bfloat16).eval(), torch.randn(5, 24, dtype=torch.bfloat16)
-    for name, rank, layers in (("tall", 19, ["first", "second"]), ("narrow", 2, ["second"])):
+    for name, rank, layers in (("tall", 19, ["first", "second"]), ("narrow", 2, ["second"]), ("twin", 3, ["first"])):
         both.add_adapter(name, LoraConfig(r=rank, target_modules=layers, init_lora_weights=False))
-    names = ["default", "tall", "narrow"]
+    names = ["default", "tall", "narrow", "twin"]  # the last is scaled like the first
     expected = {}
     for name in names:
         alone = copy.deepcopy(both)
