@@ -89,7 +89,7 @@ def test_a_check_says_what_it_is_and_asks_for_no_price(made: Remote) -> None:
         "backend.spend_cap", "lora.r", "openai.training_price",
     ]  # fmt: skip
     unknown = made.command(*LAUNCH[:3], "--check", "model.base=unknown/model")
-    assert (unknown.code, "it tunes llama" in unknown.err) == (2, True), unknown.err
+    assert (unknown.code, "is not a model of this service" in unknown.err) == (2, True), unknown.err
 
 
 def test_rows_that_cannot_be_trained_fail_the_job_with_their_lines(made: Remote) -> None:
