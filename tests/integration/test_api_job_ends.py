@@ -22,6 +22,7 @@ from tests.integration.test_api_jobs import OFFERS, chat_rows
 from tests.waiting import until
 from trainer.api import admission, spending, webhooks
 from trainer.api.admission import OFFICE, admit, ensure_admission
+from trainer.api.attendant import attending
 from trainer.api.job import Job, job_by_id, job_ids, new_id, shared_file
 from trainer.api.job_body import JobBody
 from trainer.api.job_start import start_job
@@ -29,6 +30,7 @@ from trainer.api.keys import Caller, Key, digest_of
 from trainer.api.settings import Webhook
 from trainer.backends.contract import Plan
 from trainer.backends.quote import Item, Quote
+from trainer.errors import ConfigError
 from trainer.runs import flock
 from trainer.runs.queue import Queue
 
@@ -116,10 +118,16 @@ def test_the_end_of_a_job_is_told_signed_until_it_is_taken(
         client.webhooks.unwrap(first.taken[0][0] + b" ", first.taken[0][1], secret=SECRET)
 
 
-def test_without_its_secret_a_webhook_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TRAINER_WEBHOOK_SECRET", raising=False)
-    with pytest.raises(Exception, match="TRAINER_WEBHOOK_SECRET is not set, expected whsec_ and base64"):
-        webhooks.secret_of(Webhook(url="https://example.com"))
+@pytest.mark.parametrize("secret", ["", "a word", "whsec_not base64!", "whsec_"])
+def test_a_server_whose_webhooks_have_no_secret_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setenv("TRAINER_WEBHOOK_SECRET", secret)
+    settings = settings_of(tmp_path, webhooks=(Webhook(url="https://example.com"),))
+    found = "holds something else" if secret else "is not set"
+    words = f"^webhooks: TRAINER_WEBHOOK_SECRET {found}, expected whsec_ and base64; make one with: "
+    with pytest.raises(ConfigError, match=words), attending(settings, print):
+        pass
 
 
 def _job(root: Path, id_: str) -> Job:

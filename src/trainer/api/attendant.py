@@ -16,7 +16,7 @@ from trainer.api.model_process import holding_models
 from trainer.api.results import settle
 from trainer.api.settings import ApiSettings
 from trainer.api.spending import give_back
-from trainer.api.webhooks import deliver_due
+from trainer.api.webhooks import deliver_due, secret_of
 from trainer.errors import TrainerError, file_error
 from trainer.kinds import executes_here
 from trainer.runs import files, flock
@@ -113,7 +113,11 @@ def attending(settings: ApiSettings, tell: Tell, poll_seconds: float = POLL_SECO
     """Look after the jobs of a server while the block runs, unless another server of its folder does.
 
     The models that it has answered chat with have ended with the block.
+
+    Raises: ConfigError, where a webhook has no secret.
     """
+    for webhook in settings.webhooks:
+        secret_of(webhook)
     attendant = Attendant(settings, tell, poll_seconds)
     threads = [
         threading.Thread(target=_in_office, args=(attendant, name, look), daemon=True)
