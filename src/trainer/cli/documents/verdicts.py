@@ -210,7 +210,7 @@ class Contestant(Part):
     is_base: bool
     """True for a base."""
     measures: dict[str, float | None]
-    """Its figures over all rows, by the keys of `trainer evaluate`."""
+    """Its figures over all rows, by the keys of `trainer evaluate RUN`."""
 
 
 class Compare(Document):
