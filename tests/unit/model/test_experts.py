@@ -10,9 +10,9 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Qwen2MoeConfig, Qwen2MoeForCausalLM
 
-from tests.mixtures import MIXTURES, mixture
+from tests.mixtures import MIXTURES, SHAPE, mixture
 from trainer.config.schema import LoraSettings, ModelConfig
 from trainer.errors import ConfigError
 from trainer.model import expert_layers
@@ -246,3 +246,13 @@ def test_a_quantization_that_misses_the_experts_is_refused_unless_it_is_accepted
     assert quantization_in_words(shares, "nf4", "bfloat16") == (
         "nf4: 83% of the weights; 17% stay bfloat16 (embeddings, router, norms and biases)"
     )
+
+
+def test_a_linear_layer_that_chooses_is_neither_quantized_nor_adapted(tmp_path: Path) -> None:
+    """As a shared expert's own gate in Qwen 2, which has one output."""
+    shape = SHAPE | {"num_key_value_heads": 2, "num_experts": 4, "moe_intermediate_size": 16}
+    Qwen2MoeForCausalLM(Qwen2MoeConfig(**shape, shared_expert_intermediate_size=16)).save_pretrained(tmp_path)
+    base, settings = prepared_like(tmp_path, quantization="nf4")
+    model = load_model(base, settings, CPU, torch.float32)
+    assert type(model.model.layers[0].mlp.shared_expert_gate) is torch.nn.Linear
+    assert not any(target.name.endswith("shared_expert_gate") for target in find_targets(model, SETTINGS))
