@@ -131,7 +131,7 @@ def test_every_document_is_in_the_schema() -> None:
 
 
 FOR_PEOPLE = {  # what they print is a page, a conversation, a server's log, or nothing but their exit code
-    "cancel", "config reference", "config schema", "data rules", "delete", "init", "pause", "queue move",
+    "api", "cancel", "config reference", "config schema", "data rules", "delete", "init", "migrate", "pause", "queue move",
     "queue remove", "queue unit", "queue work", "schemas", "serve", "teardown", "ui",
 }  # fmt: skip
 OF_A_RUN = {"resume", "train"}  # they end with the document of `show`
