@@ -1,6 +1,7 @@
 """With --format json a command prints one document of its schema and nothing else; a failure prints none."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -131,8 +132,8 @@ def test_every_document_is_in_the_schema() -> None:
 
 
 FOR_PEOPLE = {  # what they print is a page, a conversation, a server's log, or nothing but their exit code
-    "api", "cancel", "config reference", "config schema", "data rules", "delete", "init", "migrate", "pause", "queue move",
-    "queue remove", "queue unit", "queue work", "schemas", "serve", "teardown", "ui",
+    "api", "cancel", "config reference", "config schema", "data rules", "delete", "init", "migrate", "pause",
+    "queue move", "queue remove", "queue unit", "queue work", "schemas", "serve", "teardown", "ui",
 }  # fmt: skip
 OF_A_RUN = {"resume", "train"}  # they end with the document of `show`
 
@@ -152,6 +153,6 @@ def test_every_command_that_shows_something_has_a_document() -> None:
     }
     with_format = {name for name, known in options.items() if "--format" in known}
     assert options.keys() - with_format == FOR_PEOPLE - {"schemas"}
-    documents = {name.removesuffix(" --check") for name in map(reference.name_of, reference.DOCUMENTS)}
+    documents = {re.sub(r" --(check|tasks)$", "", name) for name in map(reference.name_of, reference.DOCUMENTS)}
     assert with_format - {"schemas"} == documents | OF_A_RUN
     assert all("--check" in options[name] for name in ("train", "deploy"))
