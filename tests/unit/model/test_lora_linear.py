@@ -194,7 +194,7 @@ def test_adapters_of_other_ranks_and_layers_share_a_base_and_compute_as_alone() 
         with torch.no_grad():
             expected[name] = alone(x).float()
     use_lora_linear(both, answers=True)
-    for name in (*names, *reversed(names), "tall", "default", "narrow"):
+    for name in (*names, *reversed(names), "default", "twin", "default", "tall", "default", "narrow"):
         both.set_adapter(name)
         with torch.no_grad():
             torch.testing.assert_close(both(x).float(), expected[name], rtol=0.02, atol=0.02)
