@@ -123,7 +123,7 @@ def studio(
         server.stop()
         thread.join(20)
         assert not thread.is_alive()
-    assert mistakes == []
+    assert mistakes == [], mistakes
 
 
 def drafted(served: Studio, answer: Answer) -> Mapping[str, str]:
