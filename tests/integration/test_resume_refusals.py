@@ -42,7 +42,7 @@ MUTATIONS: dict[str, Any] = {
     "training.max_grad_norm": 0.5, "training.deterministic": True, "training.eval_steps": 3, "training.eval_rows": 1,
     "training.early_stopping_patience": 4, "training.early_stopping_threshold": 0.1, "training.adapter_from": "last",
     "training.logging_steps": 3, "memory.token_budget": 77, "memory.recompute_layers": 1,
-    "training.method": "dpo",
+    "training.method": "dpo", "data.train_reasoning": True,
 }  # fmt: skip
 
 

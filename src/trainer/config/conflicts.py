@@ -174,6 +174,8 @@ def _is_foreign_to_service(section: str, name: str, config: RunConfig) -> bool:
     match section:
         case "model":
             return name != "base"
+        case "data":
+            return name == "train_reasoning"
         case "training":
             return name not in SERVICE_TRAINING
         case "openai":
