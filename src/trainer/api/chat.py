@@ -80,8 +80,7 @@ class ChatAnswer:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self.models.answering(self.wanted) as process:
-                await self._pass_on(process, send)
+            await self._answer_by_a_process(send)
         except (ApiError, TrainerError) as error:
             refusal = answer_of(error if isinstance(error, ApiError) else problem_of(error))
             if refusal.status_code == 503:
@@ -89,6 +88,16 @@ class ChatAnswer:
             await refusal(scope, receive, send)
         except (OSError, h11.ProtocolError):
             await self._tell_of_the_end(scope, receive, send)
+
+    async def _answer_by_a_process(self, send: Send) -> None:
+        """One that was killed refuses connections a moment before its end is seen; then another one answers."""
+        try:
+            async with self.models.answering(self.wanted) as process:
+                await self._pass_on(process, send)
+        except ConnectionRefusedError:
+            process.problem = process.problem or "the model's process refuses connections"
+            async with self.models.answering(self.wanted) as process:
+                await self._pass_on(process, send)
 
     async def _pass_on(self, process: ModelProcess, send: Send) -> None:
         """Raises: OSError, h11.ProtocolError, when the process ends before its answer does."""
