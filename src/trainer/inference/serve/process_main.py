@@ -19,7 +19,7 @@ from trainer.errors import TrainerError
 from trainer.inference.serve.guards import KEY_VARIABLE
 from trainer.inference.serve.limits import Limits
 from trainer.inference.serve.server import Program
-from trainer.inference.serve.sources import OpenBase, Source, TrainedRuns
+from trainer.inference.serve.sources import ModelSource, SharedBase, TrainedRuns
 from trainer.runs import Run
 
 Tell = Callable[[dict[str, Any]], None]
@@ -44,10 +44,11 @@ def main(task: str) -> int:
     return 0
 
 
-def _source(told: dict[str, Any]) -> Source:
+def _source(told: dict[str, Any]) -> ModelSource:
     if "runs" in told:
         return TrainedRuns([Run(Path(folder)) for folder in told["runs"]])
-    return OpenBase(told["name"], ModelConfig.model_validate(told["model"]), Path(told["folder"]), told["num_engines"])
+    shared = ModelConfig.model_validate(told["model"])
+    return SharedBase(told["name"], shared, Path(told["folder"]), told["num_engines"])
 
 
 def _teller() -> Tell:

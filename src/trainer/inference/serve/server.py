@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trainer.inference.serve.app import Server
     from trainer.inference.serve.loading import Loader
-    from trainer.inference.serve.sources import Source
+    from trainer.inference.serve.sources import ModelSource
 
 WATCH_SECONDS = 1.0
 
@@ -29,7 +29,7 @@ class Program:
 
     def __init__(
         self,
-        source: "Source",
+        source: "ModelSource",
         host: str,
         port: int,
         names: Sequence[str],
@@ -86,7 +86,7 @@ class _Keeper:
     """Loads the model while the port is open, watches it, and ends it with the server."""
 
     def __init__(
-        self, source: "Source", server: "Server", report: Callable[[str], None], address: str, authorization: str
+        self, source: "ModelSource", server: "Server", report: Callable[[str], None], address: str, authorization: str
     ) -> None:
         self.source, self.server, self.report, self.address = source, server, report, address
         self.authorization = authorization

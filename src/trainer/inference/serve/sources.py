@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trainer.inference.serve.loading import Loader, Report
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """Models that a server loads once it listens."""
 
     @property
@@ -29,7 +29,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenBase:
+class SharedBase:
     """A base under a name, which runs' models join while it is served; `num_engines` models answer at a time.
 
     Its tokenizer is written below `folder`, once for all servers, for the process that renders to read.
