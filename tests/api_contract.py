@@ -73,9 +73,10 @@ class Watched:
         refusals = [response.body]
         if response.status < 400:
             refusals = []
-            if (
-                response.headers["Content-Type"] == "text/event-stream"
-            ):  # whose end may be an error, as the SDK knows it
+            streamed = response.headers["Content-Type"] == "text/event-stream"
+            if streamed and path.endswith("/events"):  # the document has no stream of a job's events
+                return
+            if streamed:  # whose end may be an error, as the SDK knows it
                 events = response.body.split(b"\n\n")
                 refusals = [json.loads(event[6:]) for event in events if event.startswith(ERROR_EVENT)]
                 response.body = b"\n\n".join(event for event in events if not event.startswith(ERROR_EVENT))

@@ -49,6 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
 @pytest.fixture(scope="module")
 def done(made: Remote) -> Remote:
     """A job that has ended, of a run that does not know it yet; its folder is kept."""
+    begin_again(made)
     launched = made.command(*LAUNCH)
     assert launched.code == 0, launched.err
     made.finish(made.jobs()[0])

@@ -60,7 +60,8 @@ def test_wandb_gets_settings_figures_and_report_without_a_network(tmp_path: Path
         pytest.skip(str(error))
     words = ["run.name=tracked", f"run.root={tmp_path}", "tracking.report_to=[wandb]", "training.n_epochs=1",
              "evaluation.max_rows=2", "evaluation.max_new_tokens=4"]  # fmt: skip
-    offline = os.environ | {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    offline = os.environ | {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "HOME": str(tmp_path),
+                            "PYTHONPATH": str(REPOSITORY / "src")}  # fmt: skip
     done = subprocess.run([python, "-m", "trainer", "train", "--config", "configs/tiny.yaml", *words],
                           cwd=REPOSITORY, env=offline, capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
