@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.problems import field_names
 from trainer.config.schema import DpoConfig
+from trainer.data.render.pinned_thinking import unpinned
 from trainer.errors import ConfigError, quoted, similar
 from trainer.kinds import learns_from_pairs
 from trainer.runs.files import sha256_of
@@ -32,6 +33,8 @@ FREE = frozenset(
 )  # fmt: skip
 PAIR_SETTINGS = frozenset(f"training.dpo.{name}" for name in DpoConfig.model_fields)  # idle for another method
 FREE_SECTIONS = ("run", "tracking", "backend", "azureml", "openai", "evaluation")
+
+ADDED_LATER = ("data.train_reasoning",)  # where a run does not have it, no row of its had a thought
 
 # What a checkpoint can take on. All else shapes the adapter, or the order in which rows have been seen.
 CHANGEABLE = frozenset(
@@ -65,7 +68,7 @@ def fingerprint(prepared: "Prepared") -> Fingerprint:
         "the base model's config": _digest(_without_version(prepared.base.config.to_dict())),
         PARENT_ADAPTER: prepared.parent and sha256_of(prepared.parent.adapter_file),
         "the tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
-        "the chat template": _digest(str(tokenizer.chat_template)),
+        "the chat template": _digest(unpinned(tokenizer.chat_template)),
     }
 
 
@@ -78,6 +81,8 @@ def refuse_changes(before: Mapping[str, Any], now: Fingerprint, allowed: Collect
     changes: list[str] = []
     for name in sorted(before.keys() | now.keys()):
         if _what_counts(before.get(name)) == _what_counts(now.get(name)) or _lacks_commit(name, before, now):
+            continue
+        if name in ADDED_LATER and name not in before:
             continue
         if name in PAIR_SETTINGS and before.get("training.method") != now.get("training.method"):
             continue  # said of the method

@@ -37,6 +37,14 @@ def pinned_mode(template: Any) -> bool | None:
     return next((thinks for pin, thinks in pins.items() if str(template).startswith(pin)), None)
 
 
+def unpinned(template: Any) -> str:
+    """The template without the defaults in front of it, which follow from the rows."""
+    text = str(template)
+    while pin := next((pin for pins in _MODES.values() for pin in pins if text.startswith(pin)), None):
+        text = text.removeprefix(pin)
+    return text
+
+
 def _pinned(source: str, thinks: bool) -> str:
     from jinja2 import TemplateSyntaxError, meta
     from transformers.utils.chat_template_utils import _compile_jinja_template

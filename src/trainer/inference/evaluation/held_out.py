@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trainer.config.schema import EvaluationConfig, RunConfig
-from trainer.data.conversations import Conversation
+from trainer.data.conversations import Conversation, Message
 from trainer.data.read.checks import DataReport, check_files
 from trainer.errors import ConfigError
 from trainer.runs import Run
@@ -37,9 +37,15 @@ class HeldOut:
     @property
     def sha256(self) -> str:
         """The same for the same conversations in the same order, whatever their files are called."""
-        said = [[asdict(message) for message in row.messages] for row in self.rows]
+        said = [[_as_json(message) for message in row.messages] for row in self.rows]
         tools = [row.tools for row in self.rows]
         return hashlib.sha256(json.dumps([said, tools], sort_keys=True).encode()).hexdigest()
+
+
+def _as_json(message: Message) -> dict[str, Any]:
+    """A message without the thought that it lacks, as it was digested before thoughts had a place of their own."""
+    lacking = () if message.reasoning_content else ("reasoning_content",)
+    return {name: value for name, value in asdict(message).items() if name not in lacking}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from tests.unit.data.render.test_families import THINKING, THOUGHTS
 from tests.unit.data.render.test_rendering import joining_tokenizer, supervised_text
 from trainer.data.conversations import Conversation, Message
 from trainer.data.render.chat_template import ChatTemplate
-from trainer.data.render.pinned_thinking import pinned_mode
+from trainer.data.render.pinned_thinking import pinned_mode, unpinned
 from trainer.data.render.rendering import IGNORE_INDEX, Renderer, RenderingError
 
 HI = {"role": "user", "content": "Hi"}
@@ -39,6 +39,7 @@ def test_the_stored_template_asks_by_default_as_the_rows_did(name: str, thinks: 
     assert pinned.text([HI], prompt=True) == asked != by_default
     assert pinned_mode(tokenizer.chat_template) == thinks
     stored = tokenizer.chat_template
+    assert unpinned(stored) == ChatTemplate(family_tokenizer(name)).tokenizer.chat_template
     assert ChatTemplate(tokenizer, thinks).tokenizer.chat_template == stored
     other = {"enable_thinking": not thinks, "thinking": not thinks}
     assert tokenizer.apply_chat_template([HI], add_generation_prompt=True, tokenize=False, **other) == by_default
