@@ -30,7 +30,8 @@ ANSWERS = "Question,Reply\n" + "".join(f"What is part {n}?,Part {n} holds part {
 ELSEWHERE = (
     "make ", "accelerate ", "vllm ", "pip ", "git ", "cd ", "train --config configs/smollm.yaml",
     "train --config configs/azure", "trainer serve first --engine vllm",
-    "trainer init --base HuggingFaceTB/SmolLM2-135M-Instruct",
+    "trainer init --base HuggingFaceTB/SmolLM2-135M-Instruct", "trainer evaluate first --tasks",
+    "trainer compare first --judge",
 )  # fmt: skip
 NEVER_ENDS = ("trainer serve",)  # until Ctrl-C, once it is ready
 ENDS_WITH = {"trainer data check data/broken.jsonl": 2}  # its rows are broken on purpose, as the page says
