@@ -5,7 +5,6 @@ when training wants the machine.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -170,31 +169,30 @@ def settings_of(run: Run) -> "ModelConfig":
 
 def training_wants(root: Path) -> str | None:
     """The reason why no model may be held on this machine now: a run of its queue comes first. None without one."""
-    waits, starts = _first_of_the_queue(root)
+    try:
+        waits, starts = _first_of_the_queue(root)
+        free = free_gpus(root)
+    except TrainerError:  # its message names folders of the server; trainer queue shows it to the owner
+        return "the queue of this machine cannot be read, and a run may be training"
     if visible_gpus():
-        if starts and not free_gpus(root):
+        if starts and not free:
             return f"this machine is training {starts!r}"
         return f"this machine is about to train {waits!r}" if waits else None
     return f"this machine is about to train {waits!r}" if waits and not starts else None
 
 
 def free_gpus(root: Path) -> list[str]:
-    """GPUs that no run of the queue trains on."""
-    queue = Queue(root)
-    with contextlib.suppress(TrainerError):
-        taken = {gpu for entry in queue.entries() for gpu in entry.gpus or ()}
-        return [gpu for gpu in visible_gpus() if gpu not in taken]
-    return list(visible_gpus())
+    """GPUs that no run of the queue trains on. Raises: TrainerError, where the queue cannot be read."""
+    taken = {gpu for entry in Queue(root).entries() for gpu in entry.gpus or ()}
+    return [gpu for gpu in visible_gpus() if gpu not in taken]
 
 
 def _first_of_the_queue(root: Path) -> tuple[str | None, str | None]:
     """The first run of this machine that waits for a worker, and the first that one has started."""
     queue = Queue(root)
-    with contextlib.suppress(TrainerError):  # whoever changes the queue says so
-        entries = queue.entries()
-        waits, starts = ([entry.run for entry in entries if entry.waits is waiting] for waiting in (True, False))
-        return _first_here(root, waits if queue.worker() else ()), _first_here(root, starts)
-    return None, None
+    entries = queue.entries()
+    waits, starts = ([entry.run for entry in entries if entry.waits is waiting] for waiting in (True, False))
+    return _first_here(root, waits if queue.worker() else ()), _first_here(root, starts)
 
 
 def _first_here(root: Path, names: Iterable[str]) -> str | None:
