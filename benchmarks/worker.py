@@ -1,4 +1,4 @@
-"""The process of one arm of a comparison, which steps when it is told to."""
+"""Worker process of one arm of a benchmark: runs a step on each command."""
 
 import json
 import os

@@ -129,7 +129,8 @@ def checkpoints_of(job: Job) -> Iterator[JobCheckpoint]:
         made = files.stamp(kept.path / "MANIFEST.json")
         if made is None or kept.problem(reads=False) is not None:
             continue
-        figures = {name: measured.get(kept.step, {})[name] for name in COLUMNS if name in measured.get(kept.step, {})}
+        at_step = measured.get(kept.step, {})
+        figures = {name: at_step[name] for name in COLUMNS if name in at_step}
         id_ = f"ftckpt-{job.tail}{kept.step:x}"
         yield JobCheckpoint(
             id_,

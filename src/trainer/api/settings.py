@@ -80,7 +80,7 @@ class Webhook(Section):
     """The events that are sent."""
 
     key: Owner | None = None
-    """The key whose jobs it is told of; all, where none is named."""
+    """The key whose jobs it receives; without it, those of every key."""
 
 
 class ServerFile(Section):
