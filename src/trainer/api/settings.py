@@ -23,6 +23,7 @@ Event = Literal["fine_tuning.job.succeeded", "fine_tuning.job.failed", "fine_tun
 EVENTS: tuple[Event, ...] = get_args(Event)
 ONE_OWNER = "default"
 TINY = "builtin:tiny"
+ADVICE = "docs/api.md lists its settings, or leave out --config"
 
 Owner = Annotated[str, shown_form(OWNER), of_form(OWNER, "a name of up to 40 letters, digits, - and _")]
 Digest = Annotated[str, shown_form(DIGEST), of_form(DIGEST, "the 64 hexadecimal digits of: trainer api --new-key NAME")]
@@ -137,7 +138,7 @@ def load_api(path: Path | None, root: Path | None, bases: Sequence[str] = ()) ->
     Raises: ConfigError.
     """
     named = dict(_named(text) for text in bases)
-    given = load_settings(path, ServerFile) if path else ServerFile(bases={TINY: BaseOffer(base=TINY)} | named)
+    given = load_settings(path, ServerFile, ADVICE) if path else ServerFile(bases={TINY: BaseOffer(base=TINY)} | named)
     keys, new_key = [Key(_caller(key), key.sha256) for key in given.keys], None
     if not keys:
         key, is_new = api_key()

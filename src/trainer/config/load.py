@@ -55,9 +55,12 @@ def load_config(path: Path | None, overrides: Sequence[str] = (), together: bool
     return config
 
 
-def load_settings(path: Path, tree: type[Settings]) -> Settings:
-    """Read a YAML file of another tree than a run's. Raises: ConfigError, with all of its mistakes."""
-    source = parse_yaml(_read(path), str(path))
+def load_settings(path: Path, tree: type[Settings], advice: str) -> Settings:
+    """Read a YAML file of another tree than a run's; `advice` is for whoever has none.
+
+    Raises: ConfigError, with all of its mistakes.
+    """
+    source = parse_yaml(_read(path, advice), str(path))
     source.values = {} if source.values is None else source.values
     if not isinstance(source.values, dict):
         raise ConfigError(
@@ -88,22 +91,22 @@ def _rename(training: dict[str, Any]) -> None:
         training["dpo"] = {"beta": training.pop("beta")}
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, advice: str = "write one with: trainer init") -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file, expected a yaml config{_meant(path)}") from None
+        raise ConfigError(f"{path}: no such file, expected a yaml config{_meant(path, advice)}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not utf-8, expected utf-8 text") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _meant(path: Path) -> str:
+def _meant(path: Path, advice: str) -> str:
     """`, did you mean c.yaml?`, of the configs beside it: only names are compared, as all share the folder."""
     names = [file.name for file in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     near = get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return f", did you mean {path.parent / near[0]}?" if near else "; write one with: trainer init"
+    return f", did you mean {path.parent / near[0]}?" if near else f"; {advice}"
 
 
 def _apply(source: YamlSource, overrides: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:

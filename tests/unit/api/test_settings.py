@@ -152,4 +152,11 @@ def test_every_setting_stands_in_the_documentation() -> None:
 
 def test_a_wrong_file_is_no_server_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tiny.yaml:.*model: unknown field, expected root, bases"):
-        load_settings(ROOT / "configs" / "tiny.yaml", ServerFile)
+        load_settings(ROOT / "configs" / "tiny.yaml", ServerFile, "")
+
+
+def test_whoever_has_no_server_file_is_not_sent_to_a_training_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_api(tmp_path / "none", None)
+    words = "docs/api.md lists its settings, or leave out --config"
+    assert str(caught.value) == f"{tmp_path / 'none'}: no such file, expected a yaml config; {words}"
