@@ -20,10 +20,11 @@ from trainer.config.problems import field_names
 from trainer.config.schema import DpoConfig
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run
-from trainer.runs.manifest import PinnedBase
+from trainer.runs.manifest import PinnedBase, WeightShare
 from trainer.training.fingerprint import (
     BASE_MODEL,
     CHANGEABLE,
+    EXPERTS,
     FREE,
     FREE_SECTIONS,
     PAIR_SETTINGS,
@@ -90,6 +91,22 @@ def test_a_run_that_noted_no_commit_of_its_base_is_resumed_on_the_same_model(pre
     assert not refused("org/model None", "org/model 0123abcd")
     assert refused("org/model 4567abcd", "org/model 0123abcd")
     assert refused("org/another None", "org/model 0123abcd")
+
+
+def test_a_run_begun_before_experts_were_quantized_is_resumed_only_where_they_are_not(prepared: Prepared) -> None:
+    def now(quantized: int) -> dict[str, Any]:
+        model = prepared.config.model.model_copy(update={"quantization": "nf4"})
+        shares = (WeightShare("experts", 64, 64, quantized), WeightShare("attention", 32, 32, 32))
+        return fingerprint(replace(prepared, config=prepared.config.model_copy(update={"model": model}), shares=shares))
+
+    before = {name: value for name, value in now(0).items() if name != EXPERTS}
+    assert refuse_changes(before, now(0), (), Path("runs/x")) == []
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(before, now(64), (), Path("runs/x"))
+    assert str(caught.value) == (
+        "the quantization of experts: was None when the run started, is 'nf4', which a checkpoint cannot take on; "
+        "put the old value back, or start a new run with model.base=runs/x"
+    )
 
 
 def test_a_preference_setting_is_compared_between_runs_of_the_method(prepared: Prepared) -> None:

@@ -4,7 +4,7 @@ Format 1 is that of version 0.1.0, whose files carry no number and have the keys
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -106,6 +106,11 @@ class WeightShare:
     quantized: int
 
 
+def has_quantized_experts(shares: Iterable[WeightShare]) -> bool:
+    """True where the experts of a mixture are quantized."""
+    return any(share.kind == "experts" and share.quantized > 0 for share in shares)
+
+
 @dataclass(frozen=True, slots=True)
 class LongRow:
     """A row that `data.on_overlength` dropped or shortened."""
@@ -170,7 +175,7 @@ class Manifest:
     @property
     def has_quantized_experts(self) -> bool:
         """True where the experts of a mixture were quantized, which bitsandbytes by itself cannot do."""
-        return any(share.kind == "experts" and share.quantized > 0 for share in self.weights)
+        return has_quantized_experts(self.weights)
 
     def files(self, role: Role) -> list[DataFile]:
         """The data files of a role, in the order of the config."""

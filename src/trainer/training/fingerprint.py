@@ -14,12 +14,14 @@ from trainer.data.render.pinned_thinking import unpinned
 from trainer.errors import ConfigError, quoted, similar
 from trainer.kinds import learns_from_pairs
 from trainer.runs.files import sha256_of
+from trainer.runs.manifest import has_quantized_experts
 
 if TYPE_CHECKING:
     from trainer.training.prepare import Prepared
 
 Fingerprint = dict[str, Any]
 BASE_MODEL, PARENT_ADAPTER = "the base model", "the adapter it started from"
+EXPERTS = "the quantization of experts"  # none before this had a place here: NF4 left experts as they were
 
 # Change nothing that is learned, or stand in the fingerprint as what they lead to: a path as the digest of its file.
 FREE = frozenset(
@@ -67,6 +69,7 @@ def fingerprint(prepared: "Prepared") -> Fingerprint:
         BASE_MODEL: base.weights_sha256 or f"{base.name} {base.revision}",
         "the base model's config": _digest(_without_version(prepared.base.config.to_dict())),
         PARENT_ADAPTER: prepared.parent and sha256_of(prepared.parent.adapter_file),
+        EXPERTS: config.model.quantization if has_quantized_experts(prepared.shares) else None,
         "the tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
         "the chat template": _digest(unpinned(tokenizer.chat_template)),
     }
