@@ -12,7 +12,7 @@ from trainer.cli.benchmarks import refuse_mixed, run_tasks
 from trainer.cli.console import Debug, Format, Output, Root, RunName, clean, command, err, loading, out, say
 from trainer.cli.judge import judged, refuse_stray
 from trainer.cli.train import Yes
-from trainer.errors import ExitCode
+from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run, find_run
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def evaluate(
         "--max-rows": max_rows,
         "--max-new-tokens": max_new_tokens,
         "--suite": suite,
+        "--suite-items": suite_items,
     }
     comparing |= {"--gate": gate, "--replace": replace or None}
     benchmarks: dict[str, object] = {"--tasks-path": tasks_path, "--limit": limit, "--num-fewshot": num_fewshot}
@@ -91,7 +92,7 @@ def evaluate(
         names = tuple(name.strip() for name in tasks.split(",") if name.strip())
         return run_tasks(found, names, tasks_path, limit, num_fewshot, apply_chat_template, output)
     rows = None if rows is None else local_file(rows, say).path
-    _refuse_at_once(found, rows, suite)
+    _refuse_at_once(found, rows, suite, suite_items)
 
     if found.config().memory.shard_base is True:
         from trainer.training.launch import in_processes
@@ -123,13 +124,15 @@ def evaluate(
     return _show_gate(judgement)
 
 
-def _refuse_at_once(run: Run, rows: Path | None, suite: str | None) -> None:
+def _refuse_at_once(run: Run, rows: Path | None, suite: str | None, suite_items: int | None) -> None:
     """Raises: ConfigError, DataError, for what can be seen to be wrong before anything is loaded."""
     from trainer.data.read.data_files import opened
-    from trainer.inference.suite.items import NO_SUITE, read_suite
+    from trainer.inference.suite.items import NO_SUITE, asked_suite, read_suite
     from trainer.inference.trained import trained_adapter
 
     trained_adapter(run)
+    if suite_items is not None and asked_suite(suite, run.config().evaluation) == NO_SUITE:
+        raise ConfigError("--suite-items: is given and no suite is asked, expected both; add --suite builtin")
     if suite is not None and suite != NO_SUITE:
         read_suite(suite)
     if rows is not None:

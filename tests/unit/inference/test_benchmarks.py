@@ -41,6 +41,8 @@ def test_both_models_stand_side_by_side_with_their_errors() -> None:
 
 @pytest.mark.parametrize(("words", "told"), [
     (("--tasks", "arc_easy", "--suite", "builtin"), "--suite: is given with --tasks, expected benchmarks alone"),
+    (("--tasks", "arc_easy", "--suite-items", "7"), "--suite-items: is given with --tasks, expected benchmarks alone"),
+    (("--suite-items", "7"), "--suite-items: is given and no suite is asked, expected both; add --suite builtin"),
     (("--limit", "8"), "--limit: is given without --tasks, expected both; add --tasks TASK,…"),
     (("--tasks", ", "), "--tasks: is empty, expected names of tasks"),
     (("--tasks", "arc_easy"), "has no comparison with its base, expected one that benchmarks can join"),

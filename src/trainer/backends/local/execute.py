@@ -21,7 +21,7 @@ from trainer.inference.report.mlflow_artifact import remember_mlflow_run
 from trainer.inference.report.run_report import OWN_PAGE, write_report
 from trainer.inference.report.standings import settle_gate
 from trainer.inference.report.tracked_report import attach_report
-from trainer.inference.suite.items import BUNDLED, NO_SUITE, read_suite
+from trainer.inference.suite.items import NO_SUITE, asked_suite, read_suite
 from trainer.runs import Run, refuse_existing
 from trainer.runs.lifecycle import note_gate
 from trainer.runs.lock import locked
@@ -166,7 +166,7 @@ def evaluate(
     check_packages(EVALUATION_PACKAGES, run.config())
     be_quiet()
     settings = run.config().evaluation
-    name = suite or (BUNDLED if settings.suite is True else NO_SUITE)
+    name = asked_suite(suite, settings)
     items = None if name == NO_SUITE else read_suite(name)
     most = suite_items or (settings.suite_items if suite is None else None)
     if items is not None and most is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from trainer.config.schema import EvaluationConfig
 from trainer.data import strict_json
 from trainer.data.conversations import Conversation, Message
 from trainer.data.json_scanner import JsonProblem
@@ -87,6 +88,11 @@ def _left_out(item: SuiteItem, renderer: Renderer) -> str | None:
     except RenderingError as error:
         return str(error)
     return None
+
+
+def asked_suite(named: str | None, settings: EvaluationConfig) -> str:
+    """The suite that is `named`, or that the config asks."""
+    return named or (BUNDLED if settings.suite is True else NO_SUITE)
 
 
 def read_suite(name: str) -> Suite:
