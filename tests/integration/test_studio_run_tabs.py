@@ -22,6 +22,9 @@ from trainer.runs import Run
 from trainer.runs.checkpoint import write
 from trainer.runs.files import append_line
 from trainer.runs.results import COLUMNS, as_line
+from trainer.workshop.judge.outcome import make_outcome
+from trainer.workshop.judge.pairs import pairs_of
+from trainer.workshop.judge.question import Judged, Opinion
 
 OLD = REPOSITORY / "tests" / "old_runs" / "local" / "runs"
 
@@ -300,6 +303,27 @@ def test_a_report_shows_what_was_kept_and_what_was_lost(served: Studio, reported
     assert "Odd &lt;kind&gt;" in page
     assert "&lt;b&gt;C&lt;/b&gt;" in page
     assert page.count(">lost<") == 1
+
+
+def test_a_report_shows_the_judge_the_benchmarks_and_thoughts_apart(served: Studio, reported: Path) -> None:
+    path = reported / "report" / "report.json"
+    result = json.loads(path.read_text())
+    assert "What a judge prefers" not in served.get("/runs/reported/report").text
+    settings = {"harness": "lm-eval 1", "limit": None, "num_fewshot": None, "apply_chat_template": True}
+    values = {side: {"value": value, "stderr": 0.125} for side, value in (("base", 0.25), ("tuned", 0.5))}
+    metric = {"task": "sums", "metric": "acc", "filter": "none", "higher_is_better": True}
+    (first, *_) = pairs_of(result)
+    opinions = (Opinion("before", "it is <i>wrong</i>"), Opinion("before", "so it is"))
+    judge = make_outcome(result, [Judged(first, opinions)], "a <judge>", "http://127.0.0.1/v1", None)
+    result["rows"][0]["answers"][0]["tuned"]["reasoning_content"] = "a <thought>"
+    result |= {"benchmarks": settings | {"metrics": [metric | values]}, "judge": judge}
+    path.write_text(json.dumps(result))
+    page = served.get("/runs/reported/report?rows=all").text
+    assert '<td class="number">0.2500 ± 0.1250</td>' in page
+    assert "What a judge prefers" in page
+    assert "it is &lt;i&gt;wrong&lt;/i&gt;" in page
+    assert "The judge a &lt;judge&gt; prefers the tuned model in 0 of 1 pair" in page
+    assert page.count("a &lt;thought&gt;") == 2  # in its row, and where the judge finds it worse
 
 
 def test_a_report_that_cannot_be_read_is_said_so(served: Studio, root: Path) -> None:

@@ -12,7 +12,15 @@ from trainer.dashboard.run_files import attachment
 from trainer.errors import ConfigError
 from trainer.inference.evaluation.result import readable
 from trainer.inference.report.page import row_view
-from trainer.inference.report.run_page import columns_of, criterion, kept_view, learning, measure_rows
+from trainer.inference.report.run_page import (
+    benchmarks_view,
+    columns_of,
+    criterion,
+    judge_view,
+    kept_view,
+    learning,
+    measure_rows,
+)
 from trainer.runs import Run
 from trainer.runs.lifecycle import pending_note
 from trainer.web.problems import Problem
@@ -76,6 +84,8 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
         "measures": list(measure_rows(result)),
         "columns": list(columns_of(result).values()),
         "kept": kept_view(result),
+        "benchmarks": benchmarks_view(result),
+        "judge": judge_view(result),
         "before": columns_of(result)[verdict["against"]],
         "bars": _bars(result),
     }
