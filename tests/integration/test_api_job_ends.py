@@ -32,6 +32,7 @@ from trainer.backends.contract import Plan
 from trainer.backends.quote import Item, Quote
 from trainer.errors import ConfigError
 from trainer.runs import flock
+from trainer.runs.ledger import Ledger, Thing
 from trainer.runs.queue import Queue
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes....").decode()
@@ -166,6 +167,27 @@ def test_jobs_reserve_from_the_cap_before_they_begin_and_never_more(tmp_path: Pa
     first = next(job for job, has in zip(jobs, kept, strict=True) if has)
     spending.give_back(tmp_path, first)  # it never reached the service
     assert sum(map(reserve, jobs)) == 8, "what was given back is another's"
+
+
+def test_of_an_ended_job_its_cost_stays_reserved_and_nothing_of_one_that_was_refused(tmp_path: Path) -> None:
+    def kept_of(job: Job) -> float:
+        return float(json.loads(shared_file(tmp_path, spending.FILE).read_text())[job.id]["amount"])
+
+    priced = Thing("azureml", "job", "a-job", "a-place", "4.00 USD an hour until it ends")
+    refused, billing, unpriced = jobs = [_new_job(tmp_path) for _ in range(3)]
+    for job in jobs:
+        spending.reserve(tmp_path, job, _quote(10.0), 12.5, 100.0)
+        hourly = {} if job is unpriced else {"hourly": 4.0, "currency": "USD"}
+        Ledger(job.run.path).write(priced, "intended", **hourly)
+        spending.give_back(tmp_path, job)
+    assert [kept_of(job) for job in jobs] == [12.5] * 3, "as long as it may bill"
+    Ledger(refused.run.path).write(priced, "refused", reason="no quota")
+    times = {"started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T05:00:00+00:00"}
+    for job in (billing, unpriced):
+        Ledger(job.run.path).write(replace(priced, bills=""), "exists", **times)
+    for job in jobs:
+        spending.give_back(tmp_path, job)
+    assert [kept_of(job) for job in jobs] == [0.0, 20.0, 12.5], "all where it is not known"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from trainer.api.webhooks import deliver_due, secret_of
 from trainer.errors import TrainerError, file_error
 from trainer.kinds import executes_here
 from trainer.runs import files, flock
+from trainer.runs.ledger import NAME as LEDGER
 from trainer.web.attendance import ATTENDANCE
 
 OFFICE = "attendant.lock"
@@ -105,7 +106,7 @@ class Attendant:
 
 
 def _state(job: Job) -> tuple[object, ...]:
-    return tuple(files.stamp(job.run.path / name) for name in ("status.json", ADMISSION, OUTCOME))
+    return tuple(files.stamp(job.run.path / name) for name in ("status.json", ADMISSION, OUTCOME, LEDGER))
 
 
 @contextlib.contextmanager

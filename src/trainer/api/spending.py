@@ -1,7 +1,7 @@
 """The server's cap: what jobs that bill have reserved of it, in one file that changes under a lock.
 
 A job reserves the most that it can cost before it starts, and its run gets that as its own cap. What it has cost less
-is given back when it has ended; of a job that never reached the service, all of it.
+is given back when it has ended; of a job that the service never took, all of it.
 """
 
 from pathlib import Path
@@ -58,17 +58,22 @@ def _hold(kept: dict[str, Any], amount: float, currency: str, cap: float, said: 
 
 
 def give_back(root: Path, job: Job) -> None:
-    """Of a job that has ended, keep only what it has cost. Raises: ConfigError, where a record is damaged."""
-    if job.id not in _read(root) or Ledger(job.run.path).billing():
+    """Of a job that has ended, keep only what it has cost, also where that is more; nothing while it may still bill.
+
+    Raises: ConfigError, where a record is damaged.
+    """
+    if job.id not in _read(root):
         return
-    entries = Ledger(job.run.path).entries()
-    cost, _ = cost_so_far(job.run, entries, job.run.status()) if entries else (0.0, "")
+    entries = [entry for entry in Ledger(job.run.path).entries() if entry.thing.kind == "job"]
+    if any(entry.is_open and entry.thing.bills for entry in entries):
+        return
+    has_begun = any(entry.step != "refused" or entry.hours for entry in entries)
+    cost = cost_so_far(job.run, entries, job.run.status())[0] if has_begun else 0.0
     with alone(root, LOCK):
         kept = _read(root)
-        if cost is None or job.id not in kept or cost >= kept[job.id]["amount"]:
-            return
-        kept[job.id]["amount"] = cost
-        files.write_json(shared_file(root, FILE), kept)
+        if cost is not None and job.id in kept and cost != kept[job.id]["amount"]:
+            kept[job.id]["amount"] = cost
+            files.write_json(shared_file(root, FILE), kept)
 
 
 def _read(root: Path) -> dict[str, Any]:
