@@ -158,6 +158,7 @@ def test_what_is_not_handed_out_is_told_with_what_to_do(openai: World) -> None:
     shown = openai.command("migrate", job.id, "--bases", "--train", "mine.jsonl")
     assert shown.code == 0, shown.err
     assert f"not fetched: the job's validation file {validation.id} is gone: give it with --validation" in shown.err
+    assert "size, context, licence and tool calls are not verified at the hub" in shown.err
     openai.contract.findings.clear()
 
 

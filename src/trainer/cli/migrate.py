@@ -130,7 +130,7 @@ def _service(config: Path | None) -> "OpenAIConfig":
 
 def _show_bases(fetched: "OldSide") -> None:
     from trainer.drafts.bases import this_machine
-    from trainer.migration.bases import demand_of, fits, read_on
+    from trainer.migration.bases import caution, demand_of, fits
 
     demand, machine = demand_of(fetched.rows["train"]), this_machine()
     rows = [
@@ -148,7 +148,8 @@ def _show_bases(fetched: "OldSide") -> None:
     print_rows(("base", "size", "context", "licence", "LoRA", "QLoRA", "these rows, this machine"), rows)
     tools = ", with tool calls" if demand.tools else ""
     say(f"the longest row has about {demand.longest:,} tokens{tools}; memory is an estimate by the number of weights,")
-    say(f"which the check replaces by a plan; facts as of {read_on()}; another base: any chat model of the hub")
+    say("which the check replaces by a plan; another base: any chat model of the hub")
+    say(f"size, context, licence and tool calls are {caution()}")
 
 
 def _settings(fetched: "OldSide", overrides: "Sequence[str]") -> "RunConfig":

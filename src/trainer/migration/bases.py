@@ -1,4 +1,7 @@
-"""Open bases that a job may move to: what each needs and takes, beside the job's rows and this machine."""
+"""Open bases that a job may move to: what each needs and takes, beside the job's rows and this machine.
+
+The facts are unverified, and whoever shows them says so.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -49,10 +52,10 @@ class BaseFit:
     against: tuple[str, ...]
 
 
-def read_on() -> date:
-    """Date on which the facts were read."""
-    found: date = _table()["read_on"]
-    return found
+def caution() -> str:
+    """The words beside any fact of the table."""
+    written_on: date = _table()["written_on"]
+    return f"not verified at the hub (written down on {written_on}): read the model's page there"
 
 
 def known_bases() -> Sequence[OpenBase]:

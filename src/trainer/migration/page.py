@@ -12,7 +12,7 @@ from trainer.backends.openai.client import Record
 from trainer.backends.openai.jobs import hyperparameters
 from trainer.inference.report.page import NUM_OPEN, NUM_SHOWN, capitalized, render_page, row_view
 from trainer.inference.report.run_page import criterion, measure_rows
-from trainer.migration.bases import known_bases
+from trainer.migration.bases import caution, known_bases
 from trainer.runs import Run
 
 MIB = 2**20
@@ -92,8 +92,10 @@ def _lost(run: Run, verdict: Mapping[str, Any] | None) -> list[str]:
     base = next((base for base in known_bases() if base.name == run.manifest().base.name), None)
     if base is not None:
         gate = ", to be agreed to at the hub" if base.gated else ""
-        lines.append(f"The base's own bounds: {base.context:,} tokens of context, licence {base.licence}{gate}")
-        lines += [] if base.tools else ["Tool calls: the base's chat template writes none"]
+        bounds = f"{base.context:,} tokens of context, licence {base.licence}{gate}"
+        tools = "" if base.tools else "; its chat template writes no tool calls"
+        known = "" if base.name.startswith("builtin:") else f"; {caution()}"
+        lines.append(f"The base's own bounds: {bounds}{tools}{known}")
     return lines
 
 
