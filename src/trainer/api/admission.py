@@ -15,6 +15,7 @@ from subprocess import DEVNULL, STDOUT, Popen
 from typing import TYPE_CHECKING, Any
 
 from trainer.api import spending
+from trainer.api.errors import without_folders
 from trainer.api.job import ENDED, FINDINGS, Job, held, job_by_id, job_ids, shared_file
 from trainer.api.job_state import plain, trained_tokens
 from trainer.api.settings import ApiSettings
@@ -164,7 +165,7 @@ def _planned(job: Job) -> "tuple[Backend[Any], Plan[Any]]":
     except DataError as error:
         raise _bad_rows(job, error) from None
     except TrainerError as error:
-        raise JobRefused("invalid_configuration", plain(job, str(error))) from None
+        raise JobRefused("invalid_configuration", without_folders(plain(job, str(error)))) from None
     except OSError:
         raise
     except Exception as error:  # of a library: told in the log, and the next job has its turn

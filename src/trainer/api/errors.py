@@ -1,5 +1,6 @@
 """Refusals in the form of OpenAI's API, which its clients turn into their exceptions."""
 
+import re
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -7,6 +8,7 @@ from starlette.responses import JSONResponse
 from trainer.web.problems import Problem
 
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 421: "unknown_host"}
+FOLDERS = re.compile(r"(?<![\w:/.~-])/(?:[^\s/'\"<>|]+/)+")  # above a file of this machine; not those of an address
 
 
 class ApiError(Problem):
@@ -34,9 +36,16 @@ def invalid(param: str, message: str, code: str | None = "invalid_value") -> Api
     return ApiError(400, f"{param}: {message}", code, param)
 
 
+def without_folders(words: str) -> str:
+    """A sentence whose files have their names alone: where they lie on this machine is nobody's business."""
+    return FOLDERS.sub("", words)
+
+
 def answer_of(problem: Problem) -> JSONResponse:
-    """The answer to a refused request, in OpenAI's form."""
-    error: dict[str, Any] = {"message": problem.sentence, "type": _type_of(problem), "param": None}
+    """The answer to a refused request, in OpenAI's form. An address that is not there is said as it was asked for."""
+    is_address = problem.status in (404, 405) and not isinstance(problem, ApiError)
+    words = problem.sentence if is_address else without_folders(problem.sentence)
+    error: dict[str, Any] = {"message": words, "type": _type_of(problem), "param": None}
     error["code"] = CODES.get(problem.status, "server_error" if problem.status >= 500 else None)
     if isinstance(problem, ApiError):
         error |= {"param": problem.param, "code": problem.code}

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from trainer.api.errors import without_folders
 from trainer.api.job import ENDED, Job
 from trainer.api.results import fresh_outcome
 from trainer.runs import files
@@ -80,7 +81,7 @@ def error_of(job: Job, admission: dict[str, Any], status: dict[str, Any]) -> dic
     """The reason why the job has failed, without paths of this machine."""
     if error := admission.get("error"):
         return dict(error)
-    words = plain(job, str(status.get("error") or "the run has failed without a reason"))
+    words = without_folders(plain(job, str(status.get("error") or "the run has failed without a reason")))
     return {"code": "training_failed", "message": words, "param": None}
 
 
