@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.conftest import QUESTIONS, make_settings
+from tests.families import family_tokenizer
 from tests.integration.test_fit import Settings, quiet, resume
 from tests.integration.test_resume import EVERY, stopped_run
 from tests.manifests import rewrite
@@ -18,6 +20,8 @@ from trainer.backends.local import execute
 from trainer.config import RunConfig
 from trainer.config.problems import field_names
 from trainer.config.schema import DpoConfig
+from trainer.data.conversations import Conversation, Message
+from trainer.data.render.chat_template import ChatTemplate
 from trainer.errors import ConfigError, ExitCode
 from trainer.runs import Run
 from trainer.runs.manifest import PinnedBase, WeightShare
@@ -28,6 +32,7 @@ from trainer.training.fingerprint import (
     FREE,
     FREE_SECTIONS,
     PAIR_SETTINGS,
+    THOUGHTS,
     fingerprint,
     refuse_changes,
 )
@@ -104,9 +109,41 @@ def test_a_run_begun_before_experts_were_quantized_is_resumed_only_where_they_ar
     with pytest.raises(ConfigError) as caught:
         refuse_changes(before, now(64), (), Path("runs/x"))
     assert str(caught.value) == (
-        "the quantization of experts: was None when the run started, is 'nf4', which a checkpoint cannot take on; "
+        "the quantization of experts: was 'none' when the run started, is 'nf4', which a checkpoint cannot take on; "
         "put the old value back, or start a new run with model.base=runs/x"
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "thought", "train_reasoning", "is_refused"),
+    [
+        ("llama-3.1", None, False, False),
+        ("qwen-3", None, False, True),  # an empty thought stands before each answer, and was trained
+        ("qwen-3", "<think>Hm.</think>", True, False),
+        ("qwen-3", "<think>Hm.</think>", False, True),
+        ("gemma-4", None, False, False),
+    ],
+)
+def test_a_run_begun_before_thoughts_were_set_apart_is_resumed_only_where_none_is(
+    prepared: Prepared, family: str, thought: str | None, train_reasoning: bool, is_refused: bool
+) -> None:
+    tokenizer = family_tokenizer(family)
+    ChatTemplate(tokenizer, thinks=thought is not None)
+    said = (Message("user", "Hi"), Message("assistant", f"{thought or ''}Hello."))
+    train = copy(prepared.data.train)
+    train.conversations = (Conversation(said, (), "rows.jsonl", 1),)
+    settings = prepared.config.data.model_copy(update={"train_reasoning": train_reasoning})
+    changes = {"config": prepared.config.model_copy(update={"data": settings}), "tokenizer": tokenizer}
+    now = fingerprint(replace(prepared, data=replace(prepared.data, train=train), **changes))
+    before = {name: value for name, value in now.items() if name not in (THOUGHTS, "data.train_reasoning")}
+    if not is_refused:
+        assert refuse_changes(before, now, (), Path("runs/x")) == []
+        return
+    with pytest.raises(ConfigError) as caught:
+        refuse_changes(before, now, (), Path("runs/x"))
+    start = "the thoughts before answers: was 'trained' when the run started, is 'set apart', which a checkpoint "
+    assert str(caught.value).startswith(start)
+    assert len(caught.value.problems) == 1
 
 
 def test_a_preference_setting_is_compared_between_runs_of_the_method(prepared: Prepared) -> None:

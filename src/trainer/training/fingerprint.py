@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.config.problems import field_names
 from trainer.config.schema import DpoConfig
-from trainer.data.render.pinned_thinking import unpinned
+from trainer.data.render.chat_template import ChatTemplate
+from trainer.data.render.pinned_thinking import pinned_mode, unpinned
 from trainer.errors import ConfigError, quoted, similar
 from trainer.kinds import learns_from_pairs
 from trainer.runs.files import sha256_of
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 Fingerprint = dict[str, Any]
 BASE_MODEL, PARENT_ADAPTER = "the base model", "the adapter it started from"
-EXPERTS = "the quantization of experts"  # none before this had a place here: NF4 left experts as they were
+EXPERTS, THOUGHTS = "the quantization of experts", "the thoughts before answers"
+BEFORE = {EXPERTS: "none", THOUGHTS: "trained"}  # in runs of a version that has no entry for them: it knew no other way
 
 # Change nothing that is learned, or stand in the fingerprint as what they lead to: a path as the digest of its file.
 FREE = frozenset(
@@ -36,7 +38,7 @@ FREE = frozenset(
 PAIR_SETTINGS = frozenset(f"training.dpo.{name}" for name in DpoConfig.model_fields)  # idle for another method
 FREE_SECTIONS = ("run", "tracking", "backend", "azureml", "openai", "evaluation")
 
-ADDED_LATER = ("data.train_reasoning",)  # where a run does not have it, no row of its had a thought
+ADDED_LATER = ("data.train_reasoning",)  # where a run does not have it, the entry for thoughts tells
 
 # What a checkpoint can take on. All else shapes the adapter, or the order in which rows have been seen.
 CHANGEABLE = frozenset(
@@ -69,10 +71,26 @@ def fingerprint(prepared: "Prepared") -> Fingerprint:
         BASE_MODEL: base.weights_sha256 or f"{base.name} {base.revision}",
         "the base model's config": _digest(_without_version(prepared.base.config.to_dict())),
         PARENT_ADAPTER: prepared.parent and sha256_of(prepared.parent.adapter_file),
-        EXPERTS: config.model.quantization if has_quantized_experts(prepared.shares) else None,
+        EXPERTS: config.model.quantization if has_quantized_experts(prepared.shares) else "none",
+        THOUGHTS: "set apart" if _sets_thoughts_apart(prepared) else "trained",
         "the tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
         "the chat template": _digest(unpinned(tokenizer.chat_template)),
     }
+
+
+def _sets_thoughts_apart(prepared: "Prepared") -> bool:
+    """True where a thought, or the one of nothing that a template writes before an answer, is only read, or asked for.
+
+    Each was trained as part of its answer once, and a template was asked for nothing.
+    """
+    if pinned_mode(prepared.tokenizer.chat_template) is not None:
+        return True
+    rows = [row for conversation in prepared.data.train.conversations for row in conversation.branches]
+    answers = [message for row in rows for message in row.messages if message.trained]
+    if prepared.config.data.train_reasoning is False and any(message.has_thought for message in answers):
+        return True
+    form = ChatTemplate(prepared.tokenizer).thoughts
+    return form is not None and form.empty is not None and not all(message.has_thought for message in answers)
 
 
 def refuse_changes(before: Mapping[str, Any], now: Fingerprint, allowed: Collection[str], run: Path) -> list[str]:
@@ -82,11 +100,14 @@ def refuse_changes(before: Mapping[str, Any], now: Fingerprint, allowed: Collect
     """
     problems = list(_not_changeable(allowed, now))
     changes: list[str] = []
+    known, before = before.keys(), {**BEFORE, **before}
     for name in sorted(before.keys() | now.keys()):
         if _what_counts(before.get(name)) == _what_counts(now.get(name)) or _lacks_commit(name, before, now):
             continue
-        if name in ADDED_LATER and name not in before:
+        if name in ADDED_LATER and name not in known:
             continue
+        if name == THOUGHTS and name in known:
+            continue  # it follows from rows, template and data.train_reasoning
         if name in PAIR_SETTINGS and before.get("training.method") != now.get("training.method"):
             continue  # said of the method
         change = f"{name}: was {_shown(before.get(name))} when the run started, is {_shown(now.get(name))}"
