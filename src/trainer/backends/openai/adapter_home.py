@@ -107,7 +107,9 @@ def _unpack(packed: Path, folder: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as source, target.open("xb") as file:
                     _copy(source, file, entry.file_size)
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+    except BackendError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:  # zipfile raises each of them
         raise BackendError(f"{NAME}: cannot be unpacked: {error}; try again") from error
 
 
