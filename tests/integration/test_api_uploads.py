@@ -119,6 +119,14 @@ def test_too_few_and_too_many_bytes_are_refused(served: ApiServer) -> None:
         parts(client, upload, ROWS)
 
 
+def test_a_part_that_no_upload_of_its_size_can_keep_is_refused_as_it_comes(served: ApiServer) -> None:
+    client = served.client()
+    with pytest.raises(openai.APIStatusError) as refused:
+        parts(client, begun(client, 10), b"x" * 21)
+    assert (refused.value.status_code, refused.value.code) == (413, "request_too_large")
+    assert "is longer than 20 bytes" in refused.value.message
+
+
 def test_an_upload_is_reserved_against_its_key_s_bytes(served: ApiServer) -> None:
     client = served.client("small")
     upload = begun(client, 600)

@@ -121,7 +121,8 @@ async def add_part(request: Request) -> Response:
     """Stream a part to disk; parts may come at the same time."""
     folder, upload = await anyio.to_thread.run_sync(_pending, request)
     name = f"{PART}{secrets.token_hex(12)}"
-    async with _arriving(folder / f"{ARRIVING}{name}") as file:
+    most = min(MAX_PART_BYTES, 2 * upload.num_bytes)
+    async with _arriving(folder / f"{ARRIVING}{name}", most) as file:
         form = StreamedForm(request.headers.get("content-type", ""), "data", (), file.write)
         await pour(request.stream(), form)
         await anyio.to_thread.run_sync(_keep_part, file, folder, upload, name)
@@ -188,24 +189,24 @@ def _part(folder: Path, name: str) -> Path:
 
 
 class _PartFile:
-    """The bytes of a part that arrives."""
+    """The bytes of a part that arrives: no more than may be kept of it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.num_bytes = path, 0
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path, self.max_bytes, self.num_bytes = path, max_bytes, 0
         self.file = path.open("xb", buffering=0)
 
     def write(self, data: bytes) -> None:
         self.num_bytes += len(data)
-        if self.num_bytes > MAX_PART_BYTES:
-            raise ApiError(413, f"data: is longer than {MAX_PART_BYTES:,} bytes", "request_too_large", "data")
+        if self.num_bytes > self.max_bytes:
+            raise ApiError(413, f"data: is longer than {self.max_bytes:,} bytes", "request_too_large", "data")
         rest = memoryview(data)
         while rest:
             rest = rest[self.file.write(rest) :]
 
 
 @contextlib.asynccontextmanager
-async def _arriving(path: Path) -> AsyncIterator[_PartFile]:
-    file = await anyio.to_thread.run_sync(_PartFile, path)
+async def _arriving(path: Path, max_bytes: int) -> AsyncIterator[_PartFile]:
+    file = await anyio.to_thread.run_sync(_PartFile, path, max_bytes)
     try:
         yield file
     finally:
