@@ -22,6 +22,7 @@ from trainer.model.device import free_memory_bytes, pick_device, pick_dtype
 from trainer.model.loading import load_model
 from trainer.model.quantization import adopted
 from trainer.runs import Run
+from trainer.training.fingerprint import THOUGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -164,12 +165,20 @@ def place_for(num_bytes: int) -> "torch.device":
 
 
 def recorded_loss(run: Run) -> Recorded | None:
-    """The adapter's own, or None where training recorded none or its validation data is gone."""
+    """The adapter's own, or None where training recorded none, on other labels, or its validation data is gone."""
     step = run.status().get("adapter_step")
     recorded = next((row["valid_loss"] for row in run.results() if row["step"] == step and "valid_loss" in row), None)
     if recorded is None or not all(file.is_unchanged for file in run.manifest().files("validation")):
         return None
+    if _trained_empty_thoughts(run):
+        return None
     return Recorded(recorded, tuple(_examples(run)))
+
+
+def _trained_empty_thoughts(run: Run) -> bool:
+    """True of a run begun before those that a template writes were left out of the labels."""
+    form = Renderer(trained_tokenizer(run)).template.thoughts
+    return THOUGHTS not in (run.manifest().fingerprint or {}) and form is not None and form.empty is not None
 
 
 def _examples(run: Run) -> Iterator[Example]:

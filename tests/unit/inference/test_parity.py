@@ -1,5 +1,6 @@
 """When another form of a model counts as the trained one."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 from tests.conftest import CHATML, make_tokenizer, talk
-from tests.manifests import data_file, manifest
+from tests.families import family_tokenizer
+from tests.manifests import data_file, manifest, rewrite
 from trainer.data.render.rendering import Renderer
 from trainer.errors import ConfigError
 from trainer.inference.parity import Bounds, Drift, Observation, drift
 from trainer.inference.probes import MAX_TOKENS, ProbeRows, probes_of, request_of, rows_of
-from trainer.inference.reference import Losses
+from trainer.inference.reference import Losses, recorded_loss
+from trainer.inference.trained import template_digest
 from trainer.runs import Run
 
 SAME = Drift(10, 0.0, 0.0, 0.0, 10, 2, 2, 0.0)
@@ -176,3 +179,18 @@ def test_without_its_data_a_run_is_asked_fixed_questions_under_its_system_prompt
     rows = rows_of(run_of(tmp_path, data=data, system_prompt="Be brief."))
     assert rows.source.startswith("fixed questions")
     assert [row.messages[0].content for row in rows.conversations] == ["Be brief."] * 2
+
+
+def test_a_loss_that_counts_empty_thoughts_is_not_held_against_one_that_does_not(tuned: Run, tmp_path: Path) -> None:
+    """As of a run on Qwen 3 that was trained before the empty thought of its template was left out of the labels."""
+    run = Run(shutil.copytree(tuned.path, tmp_path / "old"))
+    kept = recorded_loss(run)
+    assert kept is not None
+    before = rewrite(run, fingerprint={"lora.r": 4}).fingerprint
+    assert recorded_loss(run) == kept
+    tokenizer = family_tokenizer("qwen-3")
+    tokenizer.save_pretrained(run.adapter)
+    rewrite(run, template_sha256=template_digest(tokenizer))
+    assert recorded_loss(run) is None
+    rewrite(run, fingerprint=before)
+    assert recorded_loss(run) is not None
