@@ -89,7 +89,8 @@ class Incoming:
         (self.folder / RESERVED).unlink(missing_ok=True)
         write_whole(self.folder / RECORD, record)
         folder.parent.mkdir(mode=0o700, exist_ok=True)
-        self.folder.replace(folder)
+        with locked(self.home):  # it is counted once, on one side or the other
+            self.folder.replace(folder)
         flush_folder(folder.parent)
 
     def close(self) -> None:
