@@ -17,7 +17,6 @@ from trainer.api.keys import Caller, api_settings_of, caller_of
 from trainer.api.model_process import ChatModels, Tuned, Wanted, chat_models_of
 from trainer.api.settings import ApiSettings, BaseOffer
 from trainer.api.tuned import TUNED, find_model
-from trainer.config.load import load_config
 from trainer.errors import ConfigError, TrainerError
 from trainer.inference.serve.departure import unless_client_leaves
 from trainer.inference.serve.process import ModelProcess
@@ -60,9 +59,8 @@ def _wanted(settings: ApiSettings, caller: Caller, name: str) -> Wanted:
 
 def _model_of(offer: BaseOffer) -> "ModelConfig":
     """The offer's base, in the form in which its jobs train it. Raises: ApiError."""
-    overrides = [*offer.overrides, f"model.base={offer.base}", "data.train=none.jsonl", f"backend.kind={offer.backend}"]
     try:
-        return load_config(offer.config, overrides, together=False).model
+        return offer.run_config({"data.train": "rows.jsonl"}).model
     except ConfigError as error:
         words = f"the offer of {offer.base!r} on this server cannot be used: {error}"
         raise ApiError(500, words, "invalid_offer", "model", "server_error") from None

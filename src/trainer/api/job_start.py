@@ -4,7 +4,6 @@ Nothing of its rows is read here, so that the answer takes milliseconds. The run
 id: a server that is killed has made the job or has not, and whoever has the id can tell.
 """
 
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,6 @@ from trainer.api.job_list import num_open
 from trainer.api.keys import Caller
 from trainer.api.settings import ApiSettings, BaseOffer
 from trainer.api.tuned import TUNED, find_model
-from trainer.config.load import load_config
 from trainer.config.schema import RunConfig
 from trainer.errors import ConfigError, quoted, similar
 from trainer.runs import Run, create_run, flock
@@ -32,7 +30,7 @@ from trainer.runs import Run, create_run, flock
 DEFAULT_SEED = 42  # of training.seed: auto
 METHODS = {"supervised": "sft", "dpo": "dpo"}
 CONFIG_SUFFIX = re.compile(r"[A-Za-z0-9_-]{1,40}")
-ENDING = re.compile(r"\.jsonl(\.gz|\.zst)?$")
+KEPT_AS: dict[Role, str] = {"training": "train.jsonl", "validation": "validation.jsonl"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +110,7 @@ def _hold_quota(root: Path, caller: Caller) -> None:
 
 
 def _made(root: Path, caller: Caller, body: JobBody, id_: str, model: _Model, records: dict[Role, FileRecord]) -> Job:
-    kept = {role: JobFile(record.id, record.filename, _kept_name(role, record)) for role, record in records.items()}
+    kept = {role: JobFile(record.id, record.filename, KEPT_AS[role]) for role, record in records.items()}
     run = Run(root / id_)
     job = Job(
         run,
@@ -145,11 +143,6 @@ def _made(root: Path, caller: Caller, body: JobBody, id_: str, model: _Model, re
     return job
 
 
-def _kept_name(role: Role, record: FileRecord) -> str:
-    ending = ENDING.search(record.path(Path()).name)
-    return f"{'train' if role == 'training' else role}{ending[0] if ending else '.jsonl'}"
-
-
 def _keep(source: Path, target: Path, param: str) -> None:
     """The job's own hold on a file's content. Raises: ApiError, where it was deleted meanwhile."""
     try:
@@ -172,7 +165,6 @@ def _config_of(job: Job, model: _Model, body: JobBody) -> RunConfig:
         "data.train": str((job.run.path / DATA / job.training_file.kept_as).absolute()),
         "data.validation": None,
         "training.method": METHODS[job.method],
-        "backend.kind": model.offer.backend,
         "run.name": job.id,
         "run.root": str(job.run.path.parent),
     }
@@ -188,9 +180,8 @@ def _config_of(job: Job, model: _Model, body: JobBody) -> RunConfig:
         values["run.suffix"] = job.suffix
     for one in body.integrations or ():
         values |= _tracking(one)
-    overrides = [f"{name}={json.dumps(value)}" for name, value in values.items()]
     try:
-        return load_config(model.offer.config, [*model.offer.overrides, *overrides], together=False)
+        return model.offer.run_config(values)
     except ConfigError as error:
         words = f"the offer of {model.name!r} on this server cannot be trained: {error}"
         raise ApiError(500, words, "invalid_offer", "model", "server_error") from None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from trainer.api.keys import OWNER, Caller, Key, digest_of
 from trainer.config.fields import Count, Folder, Positive, Section, Text, of_form, shown_form
 from trainer.config.load import load_config, load_settings
+from trainer.config.schema import RunConfig
 from trainer.errors import Attempts, ConfigError
 from trainer.inference.serve.guards import KEY_VARIABLE, api_key
 
@@ -47,6 +48,15 @@ class BaseOffer(Section):
 
     config: Path | None = None
     """A config to start from; its data, base and backend are replaced."""
+
+    def run_config(self, values: Mapping[str, Any]) -> RunConfig:
+        """Config of a run of this base with these settings above the offer's own, `data.train` among them.
+
+        Raises: ConfigError.
+        """
+        wanted = {"model.base": self.base, "backend.kind": self.backend, **values}
+        overrides = [f"{name}={json.dumps(value)}" for name, value in wanted.items()]
+        return load_config(self.config, [*self.overrides, *overrides], together=False)
 
 
 class KeyOffer(Section):
@@ -155,9 +165,8 @@ def _check(offers: Mapping[str, BaseOffer], place: str) -> None:
     """Raises: ConfigError, with all that is wrong in what the jobs of the bases begin with."""
     attempts = Attempts()
     for name, offer in offers.items():
-        asked = [f"model.base={json.dumps(offer.base)}", "data.train=rows.jsonl", f"backend.kind={offer.backend}"]
         try:
-            load_config(offer.config, [*offer.overrides, *asked], together=False)
+            offer.run_config({"data.train": "rows.jsonl"})
         except ConfigError as error:
             found = ConfigError(*(f"{place}: bases.{name}: {problem}" for problem in error.problems))
             attempts.errors.append(found)

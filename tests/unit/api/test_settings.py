@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from trainer.api.chat import _model_of
 from trainer.api.keys import Caller, digest_of
 from trainer.api.settings import BaseOffer, KeyOffer, ServerFile, Webhook, load_api
 from trainer.config.load import load_settings
@@ -130,6 +131,11 @@ bases:
         f"{path}: bases.a: override 'training.n_epochs=0': training.n_epochs: is 0",
         f"{path}: bases.b: absent.yaml: no such file",
     ]
+
+
+@pytest.mark.parametrize("base", ["123", "./a: b", "null"])
+def test_a_base_is_the_same_for_jobs_and_chat_whatever_its_name_is_in_yaml(base: str) -> None:
+    assert _model_of(BaseOffer(base=base)).base == base
 
 
 @pytest.mark.parametrize("given", ["", "=x", "a=", "a b=c", "/x"])
