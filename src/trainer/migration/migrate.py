@@ -90,6 +90,7 @@ def fetch(folder: Folder, old: Old, given: Mapping[Role, Path], say: Say) -> Old
     if not is_fetched(folder, old.source, given):
         use_certificates()
         service = FineTuningService(old.settings)
+        say(f"{service.place}: reading the job of {old.source}")
         read = read_old(service, old.source, {*kept, *given}, say)
         folder.keep(read, given)
         record = folder.record(old.source)
