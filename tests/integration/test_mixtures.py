@@ -10,6 +10,8 @@ from transformers import AutoTokenizer
 from tests.conftest import make_settings
 from tests.integration.test_fit import adapter_hash, measurements, resume, stop_at, train
 from tests.mixtures import MIXTURES, mixture
+from trainer.backends.azureml.estimate import measure
+from trainer.backends.azureml.sizes import find_machine
 from trainer.errors import ConfigError
 from trainer.inference.client import Sampling
 from trainer.inference.export import export_run
@@ -73,5 +75,8 @@ def test_a_check_refuses_what_misses_the_experts(tmp_path: Path) -> None:
     config = settings(model__base=base_of("Mixtral", tmp_path / "base"), model__quantization="int8")
     with pytest.raises(ConfigError, match=r"int8 would leave .* set model\.quantization to nf4"):
         prepare(config, lambda message: None)
+    machine = find_machine("Standard_NC24ads_A100_v4")
+    (problem,) = measure(config, machine).problems  # before a machine is paid for
+    assert problem.startswith("model.quantization: int8 would leave ")
     accepted = config.model_copy(update={"model": config.model.model_copy(update={"quantize_partly": True})})
     assert prepare(accepted, lambda message: None).num_trained > 0

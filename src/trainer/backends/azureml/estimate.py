@@ -110,15 +110,17 @@ def _with_memory(work: Workload, base: "Base", machine: Machine, data: "Training
     """Fit weights and longest row into a GPU of the machine, or into several that shard the base."""
     import torch
 
-    from trainer.training.memory import fit_memory
+    from trainer.training.memory import fit_memory, partly_quantized
     from trainer.training.plan import find_batch_size
 
     name = work.config.model.dtype
     dtype = getattr(torch, ("bfloat16" if machine.gpu.has_bfloat16 else "float16") if name == "auto" else name)
-    free = int(machine.gpu.memory_bytes * USABLE_GPU)
+    free, device = int(machine.gpu.memory_bytes * USABLE_GPU), torch.device("cuda")
     config = work.config
+    if missed := partly_quantized(base, config.model, dtype, device):
+        return replace(work, problems=(missed,))
     memory = fit_memory(
-        config, base, dtype, torch.device("cuda"), data, find_batch_size(config, len(data.train)), free,
+        config, base, dtype, device, data, find_batch_size(config, len(data.train)), free,
         machine.num_gpus * config.azureml.instance_count, machine.gpu.has_bfloat16,
     )  # fmt: skip
     problem = memory.problem(data.longest)
