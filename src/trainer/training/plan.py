@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer.config.fields import Auto
 from trainer.config.schema import BASE_LEARNING_RATE, DEFAULT_BETA, EvaluationConfig, RunConfig
+from trainer.errors import ConfigError
 from trainer.kinds import learns_from_pairs
 from trainer.model.tiny import NAME as TINY
 from trainer.training.answer_limits import resolve_limits
@@ -75,6 +76,15 @@ def make_plan(
 def find_batch_size(config: RunConfig, rows_per_epoch: int) -> int:
     """Conversations of a step."""
     return _or(config.training.batch_size, max(1, min(MAX_AUTO_BATCH_SIZE, rows_per_epoch // 20)))
+
+
+def check_reasoning(config: RunConfig, thinks: bool) -> None:
+    """Raises: ConfigError, where thoughts are to be trained and no row has one."""
+    if config.data.train_reasoning is True and not thinks:
+        raise ConfigError(
+            "data.train_reasoning: is true, and no row has a thought, expected reasoning_content in answers; add it, "
+            "or set auto"
+        )
 
 
 def resolve(

@@ -26,7 +26,7 @@ from trainer.training.dataset import TrainingData, render_data
 from trainer.training.garbage import all_stays
 from trainer.training.memory import MemoryPlan, fit_memory, partly_quantized
 from trainer.training.order import rows_per_epoch
-from trainer.training.plan import TrainingPlan, find_batch_size, make_plan, resolve
+from trainer.training.plan import TrainingPlan, check_reasoning, find_batch_size, make_plan, resolve
 from trainer.training.ranks import Ranks, join
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def prepare(
         with all_stays():
             checked = check_data(config.data, config.training.method)
     thinks = checked.report.has_thoughts
-    _check_reasoning(config, thinks)
+    check_reasoning(config, thinks)
     preprocessing = find_preprocessing(config, thinks)
     config, base, parent = preprocessing.config, preprocessing.base, preprocessing.parent
     for note in base.notes:
@@ -116,15 +116,6 @@ def prepare(
     return Prepared(
         resolved, plan, base, parent, preprocessing.renderer.tokenizer, data, memory, shares, device, dtype, ranks
     )
-
-
-def _check_reasoning(config: RunConfig, thinks: bool) -> None:
-    """Raises: ConfigError, where thoughts are to be trained and no row has one."""
-    if config.data.train_reasoning is True and not thinks:
-        raise ConfigError(
-            "data.train_reasoning: is true, and no row has a thought, expected reasoning_content in answers; add it, "
-            "or set auto"
-        )
 
 
 def _num_processes(ranks: Ranks) -> int:

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import CHATML
 from tests.hub import COMMIT
 from tests.manifests import manifest
+from trainer.backends.azureml.estimate import measure
 from trainer.config import RunConfig
 from trainer.errors import ConfigError, DataError
 from trainer.model.base import Base
@@ -69,7 +70,11 @@ def test_a_thought_is_trained_as_the_setting_says(thinking: Callable[..., Any], 
 
 
 def test_rows_without_thoughts_resolve_to_none_trained(thinking: Callable[..., Any]) -> None:
-    assert thinking([None, None]).config.data.train_reasoning is False
+    config = thinking([None, None]).config
+    assert config.data.train_reasoning is False
+    wanted = config.model_copy(update={"data": config.data.model_copy(update={"train_reasoning": True})})
+    with pytest.raises(ConfigError, match="no row has a thought"):
+        measure(wanted, None)  # before a machine of Azure ML is paid for
     with pytest.raises(ConfigError) as caught:
         thinking([None, None], True)
     assert str(caught.value) == (

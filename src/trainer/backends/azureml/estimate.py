@@ -20,7 +20,7 @@ from trainer.kinds import learns_from_pairs
 from trainer.model.base import UnfitBaseError
 from trainer.model.base_folder import refuse_folder
 from trainer.model.weight_files import read_tensors
-from trainer.training.plan import make_plan
+from trainer.training.plan import check_reasoning, make_plan
 
 if TYPE_CHECKING:
     from trainer.model.base import Base
@@ -55,9 +55,10 @@ class Workload:
 
 
 def measure(config: RunConfig, machine: Machine | None) -> Workload:
-    """Check the data by every rule, and the base where it can be read here. Raises: DataError."""
+    """Check the data by every rule, and the base where it can be read here. Raises: ConfigError, DataError."""
     checked = check_data(config.data, config.training.method)
     report = checked.report
+    check_reasoning(config, report.has_thoughts)
     if config.model.base.startswith("azureml:"):
         return _guessed(config, report, "the base is a model of the workspace")
     if missing := lack(TO_LOAD_A_MODEL):
