@@ -93,7 +93,7 @@ def find_base(settings: ModelConfig) -> Base:
     try:
         where = {"revision": settings.revision, "local_files_only": local_only}
         raw, _ = PreTrainedConfig.get_config_dict(source, **where)
-        _judged(lambda: refuse_config(raw, settings.base))
+        judged(lambda: refuse_config(raw, settings.base))
         revision = _commit_of(source, settings.revision)
         where["revision"] = revision or settings.revision
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **where)
@@ -105,9 +105,9 @@ def find_base(settings: ModelConfig) -> Base:
         raise ConfigError(
             f"model.base: {settings.base!r} is a {config.model_type!r} model, expected a causal language model"
         )
-    _judged(lambda: adopted(settings, config))
+    judged(lambda: adopted(settings, config))
     base = Base(settings.base, source, revision, config, {"revision": revision, "local_files_only": local_only})
-    base.notes.extend(_judged(lambda: list(_weights_notes(base))))
+    base.notes.extend(judged(lambda: list(_weights_notes(base))))
     return base
 
 
@@ -121,7 +121,7 @@ def _commit_of(source: str, revision: str | None) -> str | None:
     return Path(copy).parent.name if isinstance(copy, str) else None
 
 
-def _judged(judge: Callable[[], T]) -> T:
+def judged(judge: Callable[[], T]) -> T:
     """Run `judge` on the base. Raises: UnfitBaseError, for what it refuses."""
     try:
         return judge()

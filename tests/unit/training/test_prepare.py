@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import CHATML
-from tests.hub import COMMIT
+from tests.hub import COMMIT, fetched
 from tests.manifests import manifest
 from trainer.backends.azureml.estimate import measure
 from trainer.config import RunConfig
 from trainer.errors import ConfigError, DataError
 from trainer.model.base import Base
 from trainer.model.lineage import Parent
+from trainer.model.tiny import tiny_base
 from trainer.runs import create_run
 from trainer.runs.manifest import PinnedBase
 from trainer.training.prepare import _check_same_base, prepare
@@ -81,6 +82,15 @@ def test_rows_without_thoughts_resolve_to_none_trained(thinking: Callable[..., A
         "data.train_reasoning: is true, and no row has a thought, expected reasoning_content in answers; add it, or "
         "set auto"
     )
+
+
+def test_targets_that_a_hub_model_has_not_are_named_before_a_machine_is_paid_for(
+    settings: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched(tiny_base(), "org/model", tmp_path / "hub", monkeypatch)
+    work = measure(settings(model__base="org/model", lora__target_modules=["nothing"]), None)
+    (problem,) = work.problems
+    assert problem.startswith("lora.target_modules: 'nothing' matches no layer of this model, expected some of: ")
 
 
 def test_rows_with_thoughts_for_a_base_without_a_place_for_them_are_named(thinking: Callable[..., Any]) -> None:

@@ -17,7 +17,7 @@ from trainer.data.read.sources import CheckedData, check_data
 from trainer.errors import ConfigError
 from trainer.extras import TO_LOAD_A_MODEL, lack
 from trainer.kinds import learns_from_pairs
-from trainer.model.base import UnfitBaseError
+from trainer.model.base import UnfitBaseError, judged
 from trainer.model.base_folder import refuse_folder
 from trainer.model.weight_files import read_tensors
 from trainer.training.plan import check_reasoning, make_plan
@@ -96,7 +96,7 @@ def _measured(config: RunConfig, checked: CheckedData, machine: Machine | None) 
 
     preprocessing = load_preprocessing(config, checked.report.has_thoughts)
     if preprocessing.parent is None:
-        find_targets(preprocessing.base.skeleton, preprocessing.config.lora)
+        judged(lambda: find_targets(preprocessing.base.skeleton, preprocessing.config.lora))
     data = render_data(checked, preprocessing.config.data, preprocessing.renderer, preprocessing.max_length)
     parameters = sum(parameter.numel() for parameter in preprocessing.base.skeleton.parameters())
     work = Workload(
