@@ -212,6 +212,25 @@ def test_another_base_waits_for_the_answers_before_it_and_a_broken_one_harms_nob
 
 
 @pytest.mark.slow
+def test_a_model_whose_files_cannot_be_read_is_refused_and_the_others_answer(
+    served: ApiServer, runs: dict[str, Run]
+) -> None:
+    broken, other, *_ = runs
+    manifest = runs[broken].path / "manifest.json"
+    content = manifest.read_bytes()
+    assert ask(served, TINY, QUESTIONS[0]).choices
+    manifest.unlink()
+    manifest.mkdir()
+    try:
+        with pytest.raises(openai.InternalServerError):
+            served.client(timeout=30).chat.completions.create(model=broken, messages=messages("x"))
+        assert ask(served, other, QUESTIONS[0]).model == other
+    finally:
+        manifest.rmdir()
+        manifest.write_bytes(content)
+
+
+@pytest.mark.slow
 def test_the_process_ends_when_training_wants_the_machine_or_nobody_asks(
     served: ApiServer, root: Path, models: ChatModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:

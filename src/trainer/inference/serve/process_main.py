@@ -80,8 +80,9 @@ def _listen(program: Program, tell: Tell) -> None:
             assert loader is not None, "models are added once the base is there"
             loader.offer_run(Run(Path(asked["run"])), asked["name"], Path(asked["adapter"]))
             tell({"added": asked["name"]})
-        except TrainerError as error:
-            tell({"refused": asked["name"], "why": str(error)})
+        except Exception as error:  # also a mistake of ours: who waits for a word gets one, and others are served
+            why = str(error) if isinstance(error, TrainerError) else f"{type(error).__name__}: {error}"
+            tell({"refused": asked["name"], "why": why})
     if os.getpgid(0) == os.getpid():  # with the processes that render for it; there is nothing to save
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
